@@ -1,0 +1,1 @@
+"""CLP-Transfer in JAX."""

@@ -1,0 +1,201 @@
+"""The configuration of a training run: typed sections <-> YAML <-> ``--section.key value`` flags."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from clp_jax.errors import UserError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelSection(_Section):
+    """Which model is trained."""
+
+    path: str
+    """Hugging Face folder or hub id: the configuration, the tokenizer and the weights."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    init: Literal["pretrained", "random"] = "pretrained"
+    """`pretrained` keeps the weights; `random` draws new ones: training from scratch."""
+    dropout: float | None = Field(None, ge=0.0, lt=1.0)
+    """Replaces every dropout rate of the model's configuration; empty keeps them."""
+
+
+class DataSection(_Section):
+    """Which tokens it is trained on; both are folders written by `clp-jax prepare`."""
+
+    train: str
+    """Corpus folder to train on."""
+    validation: str | None = None
+    """Corpus folder to measure perplexity on."""
+    sequence_length: PositiveInt = 1024
+    """Tokens of one training sequence."""
+
+
+class MeshSection(_Section):
+    """How the devices are arranged; one of the three may be -1, which takes what is left."""
+
+    data: int = 1
+    """Devices that hold copies of the model and different sequences."""
+    fsdp: int = -1
+    """Devices that share the parameters and hold different sequences."""
+    tensor: int = 1
+    """Devices that share the heads, the hidden units and the vocabulary of each layer."""
+
+
+class OptimizerSection(_Section):
+    """AdamW and its learning rate."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    """The highest learning rate, reached after the warm-up."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate goes on after the warm-up."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises from zero."""
+    final_ratio: float = Field(0.1, ge=0, le=1)
+    """Learning rate at the last step, as a share of the highest."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay of matrices; biases and norms are not decayed."""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the mean of the gradients."""
+    beta2: float = Field(0.98, ge=0, lt=1)
+    """Decay of the mean of their squares."""
+    epsilon: float = Field(1e-8, gt=0)
+    """Added to the denominator of the update."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Largest global norm of the gradients."""
+
+
+class TrainSection(_Section):
+    """The run itself."""
+
+    out: str
+    """Run folder: checkpoints, metrics, plot and configuration."""
+    steps: PositiveInt
+    """Optimizer steps in all."""
+    batch_size: PositiveInt = 32
+    """Sequences of one optimizer step, over all devices."""
+    accumulation: PositiveInt = 1
+    """Parts in which a batch is computed, to save memory."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Precision of the computation; parameters and optimizer are always float32."""
+    remat: Literal["none", "dots", "full"] = "full"
+    """What the backward pass recomputes: nothing, all but matrix products, or whole layers."""
+    loss_chunk: PositiveInt = 256
+    """Positions of a sequence whose logits exist at the same time."""
+    seed: int = 0
+    """Seed of the initialisation, the dropout and the order of the data."""
+    log_every: PositiveInt = 10
+    """Steps between two lines of metrics."""
+    validate_every: PositiveInt = 500
+    """Steps between two measurements of the validation perplexity."""
+    checkpoint_every: PositiveInt = 500
+    """Steps between two checkpoints."""
+    keep_checkpoints: PositiveInt = 2
+    """How many of the newest checkpoints are kept."""
+
+    @model_validator(mode="after")
+    def _parts_divide(self) -> "TrainSection":
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of accumulation "
+                f"{self.accumulation}"
+            )
+        return self
+
+
+class RunConfig(_Section):
+    """Everything that `clp-jax train` needs to know."""
+
+    model: ModelSection
+    data: DataSection
+    mesh: MeshSection = MeshSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    train: TrainSection
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, origin: str = "configuration") -> "RunConfig":
+        """Check ``values`` and fill in the defaults.
+
+        Raises:
+            UserError: keys are unknown or missing or have values of the wrong kind; all are told.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            faults = "; ".join(_fault(e) for e in error.errors())
+            raise UserError(f"{origin}: {faults}.") from None
+
+    @classmethod
+    def from_yaml(cls, file: str | Path, overrides: Sequence[str] = ()) -> "RunConfig":
+        """Read a YAML file, then apply ``--section.key value`` pairs.
+
+        Raises:
+            UserError: the file is missing or not YAML, or a key or value is not accepted.
+        """
+        try:
+            values = yaml.safe_load(Path(file).read_text("utf-8")) or {}
+        except FileNotFoundError:
+            raise UserError(f"{file} is missing: name an existing configuration.") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} is not valid YAML ({' '.join(str(error).split())}).") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{file} must hold sections with keys, as the files in configs/ do.")
+        for section, key, value in _parse_flags(overrides):
+            if not isinstance(values.setdefault(section, {}), dict):
+                raise UserError(f"{file}: {section} must be a section with keys.")
+            values[section][key] = value
+        return cls.from_dict(values, origin=str(file))
+
+    def to_yaml(self) -> str:
+        """The whole configuration, defaults included, as YAML."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def describe(cls) -> str:
+        """One line a key, with its default and its meaning: the help text of the flags."""
+        lines = []
+        for section, field in cls.model_fields.items():
+            kind = field.annotation
+            assert isinstance(kind, type)
+            assert issubclass(kind, _Section)
+            lines.append(f"{section}: {kind.__doc__}")
+            for key, knob in kind.model_fields.items():
+                default = "required" if knob.is_required() else f"default {knob.default}"
+                lines.append(f"  --{section}.{key} ({default})\n      {knob.description}")
+        return "\n".join(lines)
+
+
+def _fault(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key {key}"
+        case "missing":
+            return f"{key} is missing"
+        case _:
+            return f"{key}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _parse_flags(flags: Sequence[str]) -> list[tuple[str, str, Any]]:
+    """``["--train.steps", "10", "--mesh.fsdp=2"]`` -> ``[("train", "steps", 10), ...]``."""
+    pairs = []
+    rest = list(flags)
+    while rest:
+        flag = rest.pop(0)
+        name, equals, value = flag.partition("=")
+        section, dot, key = name.removeprefix("--").partition(".")
+        if not (flag.startswith("--") and dot and section and key):
+            raise UserError(f"{flag} is not understood: write --section.key value.")
+        if not equals:
+            if not rest:
+                raise UserError(f"{flag} needs a value: write {flag} VALUE.")
+            value = rest.pop(0)
+        pairs.append((section, key, yaml.safe_load(value)))
+    return pairs
