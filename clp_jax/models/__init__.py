@@ -1,1 +1,106 @@
-"""TODO"""
+"""GPT-2 and BLOOM as Flax NNX decoders, each beside its Hugging Face weight table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+
+from clp_jax.errors import UserError
+from clp_jax.mesh import sharding_for
+from clp_jax.models.bloom import Bloom, BloomConfig
+from clp_jax.models.decoder import Cache, Decoder, DecoderConfig
+from clp_jax.models.gpt2 import GPT2, GPT2Config
+from clp_jax.models.weights import Weight
+
+__all__ = [
+    "GPT2",
+    "Bloom",
+    "BloomConfig",
+    "Cache",
+    "Decoder",
+    "DecoderConfig",
+    "GPT2Config",
+    "Weight",
+    "abstract_model",
+    "initialize",
+    "parameter_path",
+    "parameter_shardings",
+    "read_decoder_config",
+    "weight_table",
+]
+
+ARCHITECTURES: Mapping[str, tuple[type[Decoder], type[GPT2Config] | type[BloomConfig]]] = {
+    "gpt2": (GPT2, GPT2Config),
+    "bloom": (Bloom, BloomConfig),
+}
+HEAD = Weight("head.embedding", "lm_head.weight", "vocab embed -> vocab embed")
+
+
+def read_decoder_config(values: Mapping[str, Any]) -> DecoderConfig:
+    """The configuration of the architecture that a Hugging Face ``config.json`` names.
+
+    Raises:
+        UserError: the architecture or one of its settings is not supported.
+    """
+    kind = values.get("model_type")
+    if kind not in ARCHITECTURES:
+        raise UserError(
+            f"config.json: model_type {kind!r} is not supported; "
+            f"supported are {', '.join(ARCHITECTURES)}."
+        )
+    return ARCHITECTURES[kind][1].from_hf(values)
+
+
+def decoder_class(config: DecoderConfig) -> type[Decoder]:
+    """The module that computes a configuration."""
+    return next(module for module, kind in ARCHITECTURES.values() if isinstance(config, kind))
+
+
+def weight_table(config: DecoderConfig) -> tuple[Weight, ...]:
+    """One row for each parameter of a model with this configuration."""
+    return (*decoder_class(config).weights, *(() if config.tied else (HEAD,)))
+
+
+def abstract_model(config: DecoderConfig, *, dtype: DTypeLike = jnp.float32) -> Decoder:
+    """The model with shapes in place of arrays; ``dtype`` is that of the computation."""
+    module = decoder_class(config)
+    return nnx.eval_shape(lambda: module(config, dtype=dtype, rngs=nnx.Rngs(0)))
+
+
+def parameter_path(path: tuple[Any, ...]) -> str:
+    """A JAX key path as the dotted path of the weight tables."""
+    return ".".join(str(entry.key) for entry in path if isinstance(entry, jax.tree_util.DictKey))
+
+
+def parameter_shardings(model: Decoder, mesh: Mesh) -> nnx.State:
+    """A `NamedSharding` for each parameter of a model, abstract or not.
+
+    Raises:
+        UserError: the mesh does not divide a dimension.
+    """
+    axes = {weight.path: weight.axes for weight in weight_table(model.config)}
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: sharding_for(mesh, axes[parameter_path(path)], leaf.shape),
+        nnx.state(model),
+    )
+
+
+def initialize(
+    config: DecoderConfig, *, seed: int, mesh: Mesh, dtype: DTypeLike = jnp.float32
+) -> Decoder:
+    """A model with new float32 weights, created in its place on the mesh.
+
+    The weights depend on the seed and not on the mesh; ``dtype`` is that of the computation.
+    """
+    module = decoder_class(config)
+    graphdef, params = nnx.split(abstract_model(config, dtype=dtype))
+
+    def create() -> nnx.State:
+        return nnx.state(module(config, dtype=dtype, rngs=nnx.Rngs(seed)), nnx.Param)
+
+    shardings = parameter_shardings(nnx.merge(graphdef, params), mesh)
+    return nnx.merge(graphdef, jax.jit(create, out_shardings=shardings)())

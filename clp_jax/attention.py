@@ -1,0 +1,76 @@
+"""Causal attention, with ALiBi where the model has it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+
+def precision_of(dtype: DTypeLike) -> jax.lax.Precision:
+    """Full precision for float32: TPUs and GPUs else multiply float32 in fewer bits."""
+    exact = jnp.dtype(dtype) == jnp.float32
+    return jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
+
+
+def dropout(
+    x: Float[Array, "*shape"], rate: float, key: PRNGKeyArray | None
+) -> Float[Array, "*shape"]:
+    """Zero a share of ``rate`` of the elements and scale the rest; without a key, ``x``."""
+    if key is None or rate == 0.0:
+        return x
+    kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def alibi_slopes(heads: int) -> Float[np.ndarray, "heads"]:
+    """The slope of each head (Press et al. 2022, arXiv 2108.12409, section 3).
+
+    For a power of two, 2^(-8/n), 2^(-16/n), ...; otherwise the slopes of the next lower power of
+    two, followed by every other slope of the next higher one.
+    """
+    lower = 2 ** int(np.log2(heads))
+    slopes = 2.0 ** (-8.0 / lower * np.arange(1, lower + 1))
+    between = 2.0 ** (-4.0 / lower * np.arange(1, 2 * (heads - lower), 2))
+    return np.concatenate([slopes, between]).astype(np.float32)
+
+
+def attend(
+    query: Float[Array, "batch queries heads dim"],
+    key: Float[Array, "batch keys heads dim"],
+    value: Float[Array, "batch keys heads dim"],
+    *,
+    scale: float | Float[Array, ""],
+    slopes: Float[Array | np.ndarray, "heads"] | None = None,
+    start: int | Int[Array, ""] = 0,
+    dropout_rate: float = 0.0,
+    dropout_key: PRNGKeyArray | None = None,
+) -> Float[Array, "batch queries heads dim"]:
+    """Causal attention; scores and softmax in float32, the result in the dtype of ``value``.
+
+    ALiBi adds slope * (key position - query position) to each score. Softmax does not change
+    when a constant is added to a row, so slope * key position does the same, and no bias of the
+    size of the scores is needed.
+
+    Args:
+        query: queries at the positions ``start``, ``start`` + 1, ...
+        key: keys at the positions 0, 1, ...
+        value: values at the same positions.
+        scale: factor of the scores before ALiBi is added.
+        slopes: ALiBi slope of each head, or None.
+        start: position of the first query.
+        dropout_rate: share of the attention weights that is dropped.
+        dropout_key: random key of the dropout; None turns it off.
+    """
+    precision = precision_of(value.dtype)
+    scores = jnp.einsum(
+        "bqhd,bkhd->bhqk", query, key, precision=precision, preferred_element_type=jnp.float32
+    )
+    scores = scores * scale
+    key_positions = jnp.arange(key.shape[1])
+    if slopes is not None:
+        scores = scores + slopes[:, None, None] * key_positions.astype(jnp.float32)
+    seen = key_positions <= start + jnp.arange(query.shape[1])[:, None]
+    scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
+    weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, dropout_key)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value, precision=precision)

@@ -1,0 +1,159 @@
+"""The one file that knows meshes, axis rules, several hosts and the quirks of JAX's versions."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
+
+from clp_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+# What each named dimension of a tensor is spread over; names that are not here are on every device.
+RULES: Mapping[str, str] = {
+    "embed": "fsdp",
+    "heads": "tensor",
+    "mlp": "tensor",
+    "vocab": "tensor",
+}
+BATCH = ("data", "fsdp")
+
+# Dense bfloat16 peak of one chip in FLOP/s, by the start of `device_kind` (vendors' data sheets).
+PEAK_FLOPS: Mapping[str, float] = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def start_distributed() -> None:
+    """Join the other processes of a multi-host run; does nothing on a single host.
+
+    Cloud TPU pods and Slurm jobs are recognised by their environment. Any other launcher sets
+    ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``.
+    """
+    if jax.distributed.is_initialized():
+        return
+    env = os.environ
+    if "JAX_COORDINATOR_ADDRESS" in env:
+        jax.distributed.initialize(
+            env["JAX_COORDINATOR_ADDRESS"],
+            int(env["JAX_NUM_PROCESSES"]),
+            int(env["JAX_PROCESS_ID"]),
+        )
+    elif "," in env.get("TPU_WORKER_HOSTNAMES", "") or int(env.get("SLURM_NTASKS", 1)) > 1:
+        jax.distributed.initialize()
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs on disk between runs, unless the user has set a place already."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "clp_jax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def make_mesh(
+    data: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """Arrange devices (all of them by default) in a mesh with the axes data, fsdp and tensor.
+
+    One of the sizes may be -1 and takes what the others leave.
+
+    Raises:
+        UserError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [data, fsdp, tensor]
+    wanted = f"mesh data={data} fsdp={fsdp} tensor={tensor}"
+    if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+        raise UserError(f"{wanted}: sizes are positive, and only one of them may be -1.")
+    if -1 in sizes:
+        known = -int(np.prod(sizes))
+        if len(devices) % known:
+            raise UserError(f"{wanted} does not divide the {len(devices)} devices there are.")
+        sizes[sizes.index(-1)] = len(devices) // known
+    if np.prod(sizes) != len(devices):
+        raise UserError(f"{wanted} needs {np.prod(sizes)} devices, but there are {len(devices)}.")
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def single_device_mesh() -> Mesh:
+    """The mesh of this process's first device."""
+    return make_mesh(devices=jax.local_devices()[:1])
+
+
+def sharding_for(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:
+    """The sharding of a tensor whose dimensions have the names ``axes``, by `RULES`.
+
+    A vocabulary that the mesh does not divide (50,257 rows are a common size) stays whole.
+
+    Raises:
+        UserError: the mesh does not divide another dimension.
+    """
+    spec = []
+    for name, size in zip(axes, shape, strict=True):
+        axis = RULES.get(name)
+        if axis is not None and size % mesh.shape[axis]:
+            if name != "vocab":
+                raise UserError(
+                    f"The mesh axis {axis}={mesh.shape[axis]} does not divide the model's "
+                    f"{name} dimension of {size}: choose a divisor of {size}."
+                )
+            axis = None
+        spec.append(axis)
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of an array that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of an array whose leading axis is the batch."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def batch_divisor(mesh: Mesh) -> int:
+    """The number that the size of every batch must be a multiple of."""
+    return int(np.prod([mesh.shape[axis] for axis in BATCH]))
+
+
+def shard_batch(x: Shaped[Array, "batch ..."]) -> Shaped[Array, "batch ..."]:
+    """Inside a jitted function under ``jax.set_mesh``, keep the leading axis spread as the batch.
+
+    Without it, the compiler may follow the parameters and spread activations by their width.
+    Elsewhere, and where the mesh does not divide the batch, it does nothing.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or x.shape[0] % int(np.prod([mesh.shape[axis] for axis in BATCH])):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH))
+
+
+def to_global(rows: Shaped[np.ndarray, "local ..."], mesh: Mesh) -> Shaped[Array, "batch ..."]:
+    """Join the rows that each process holds into one batch over the mesh."""
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
+
+
+def to_host(array: Shaped[Array, "..."]) -> Shaped[np.ndarray, "..."]:
+    """The whole array in this host's memory; every process must call it."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """Dense bfloat16 peak of a device in FLOP/s, or None where it is not known (CPUs)."""
+    matches = [kind for kind in PEAK_FLOPS if device.device_kind.startswith(kind)]
+    return PEAK_FLOPS[max(matches, key=len)] if matches else None

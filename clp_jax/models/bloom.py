@@ -1,0 +1,135 @@
+"""BLOOM (BigScience 2022): ALiBi, normalised word embeddings, queries, keys, values interleaved."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import transformers
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from clp_jax.attention import alibi_slopes
+from clp_jax.models.decoder import Decoder, DecoderConfig, layer_norm
+from clp_jax.models.weights import Weight
+
+
+@dataclass(frozen=True)
+class BloomConfig(DecoderConfig):
+    """The configuration of a BLOOM."""
+
+    @classmethod
+    def from_hf(cls, values: Mapping[str, Any]) -> "BloomConfig":
+        """Read the contents of a Hugging Face ``config.json``.
+
+        Raises:
+            UserError: a setting is not supported.
+        """
+        cls.refuse_unsupported(values)
+        hf = transformers.BloomConfig.from_dict(dict(values))
+        return cls(
+            vocab_size=hf.vocab_size,
+            hidden_size=hf.hidden_size,
+            num_layers=hf.n_layer,
+            num_heads=hf.n_head,
+            mlp_size=4 * hf.hidden_size,
+            max_positions=None,
+            activation="gelu_new",
+            epsilon=hf.layer_norm_epsilon,
+            tied=hf.tie_word_embeddings,
+            embedding_dropout=0.0,
+            attention_dropout=hf.attention_dropout,
+            residual_dropout=hf.hidden_dropout,
+            initializer_range=hf.initializer_range,
+            output_range=hf.initializer_range,
+            residual_after_norm=hf.apply_residual_connection_post_layernorm,
+        )
+
+
+class Bloom(Decoder):
+    """BLOOM in every size and with either head."""
+
+    config: BloomConfig
+    ignored = r"transformer\.h\.\d+\.self_attention\.(masked_)?bias"
+    weights = (
+        Weight(
+            "token_embedding.embedding",
+            "transformer.word_embeddings.weight",
+            "vocab embed -> vocab embed",
+        ),
+        Weight(
+            "embedding_norm.scale",
+            "transformer.word_embeddings_layernorm.weight",
+            "embed -> embed",
+        ),
+        Weight(
+            "embedding_norm.bias", "transformer.word_embeddings_layernorm.bias", "embed -> embed"
+        ),
+        Weight(
+            "blocks.norm_1.scale", "transformer.h.{layer}.input_layernorm.weight", "embed -> embed"
+        ),
+        Weight(
+            "blocks.norm_1.bias", "transformer.h.{layer}.input_layernorm.bias", "embed -> embed"
+        ),
+        Weight(
+            "blocks.attention.qkv.kernel",
+            "transformer.h.{layer}.self_attention.query_key_value.weight",
+            "(heads three head_dim) embed -> embed three heads head_dim",
+        ),
+        Weight(
+            "blocks.attention.qkv.bias",
+            "transformer.h.{layer}.self_attention.query_key_value.bias",
+            "(heads three head_dim) -> three heads head_dim",
+        ),
+        Weight(
+            "blocks.attention.out.kernel",
+            "transformer.h.{layer}.self_attention.dense.weight",
+            "embed (heads head_dim) -> heads head_dim embed",
+        ),
+        Weight(
+            "blocks.attention.out.bias",
+            "transformer.h.{layer}.self_attention.dense.bias",
+            "embed -> embed",
+        ),
+        Weight(
+            "blocks.norm_2.scale",
+            "transformer.h.{layer}.post_attention_layernorm.weight",
+            "embed -> embed",
+        ),
+        Weight(
+            "blocks.norm_2.bias",
+            "transformer.h.{layer}.post_attention_layernorm.bias",
+            "embed -> embed",
+        ),
+        Weight(
+            "blocks.mlp.up.kernel",
+            "transformer.h.{layer}.mlp.dense_h_to_4h.weight",
+            "mlp embed -> embed mlp",
+        ),
+        Weight("blocks.mlp.up.bias", "transformer.h.{layer}.mlp.dense_h_to_4h.bias", "mlp -> mlp"),
+        Weight(
+            "blocks.mlp.down.kernel",
+            "transformer.h.{layer}.mlp.dense_4h_to_h.weight",
+            "embed mlp -> mlp embed",
+        ),
+        Weight(
+            "blocks.mlp.down.bias", "transformer.h.{layer}.mlp.dense_4h_to_h.bias", "embed -> embed"
+        ),
+        Weight("final_norm.scale", "transformer.ln_f.weight", "embed -> embed"),
+        Weight("final_norm.bias", "transformer.ln_f.bias", "embed -> embed"),
+    )
+
+    def __init__(self, config: BloomConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+        super().__init__(config, dtype=dtype, rngs=rngs)
+        self.embedding_norm = layer_norm(config, dtype, rngs)
+
+    def embed(
+        self, tokens: Int[Array, "batch length"], start: int | Int[Array, ""]
+    ) -> Float[Array, "batch length embed"]:
+        """Normalised token vectors; ALiBi knows the positions."""
+        return self.embedding_norm(self.token_embedding(tokens))
+
+    def slopes(self) -> Float[Any, "heads"]:
+        """ALiBi slope of each head."""
+        return alibi_slopes(self.config.num_heads)

@@ -1,0 +1,381 @@
+"""What GPT-2 and BLOOM share: configuration, layers stacked and scanned, head, key-value cache."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from clp_jax.attention import attend, dropout, precision_of
+from clp_jax.errors import UserError
+from clp_jax.mesh import shard_batch
+from clp_jax.models.weights import Weight
+
+Remat = Literal["none", "dots", "full"]
+
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "gelu_fast": partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The numbers that define a decoder; each architecture adds its own."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    mlp_size: int
+    max_positions: int | None
+    """Longest sequence the model can read; None where positions need no parameters."""
+    activation: str
+    epsilon: float
+    tied: bool
+    """Whether the output embedding is the input embedding."""
+    embedding_dropout: float
+    attention_dropout: float
+    residual_dropout: float
+    initializer_range: float
+    output_range: float
+    """Standard deviation of new weights that write to the residual; others: initializer_range."""
+    residual_after_norm: bool
+    """Whether each residual starts behind the layer norm instead of before it."""
+
+    # Settings that change the numbers and that we do not compute, with the value that is fine.
+    only: ClassVar[Mapping[str, Any]] = {
+        "add_cross_attention": False,
+        "is_encoder_decoder": False,
+        "quantization_config": None,
+        "pruned_heads": {},
+    }
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise UserError(
+                f"config.json: the hidden size {self.hidden_size} is not a multiple of the "
+                f"{self.num_heads} attention heads."
+            )
+        if self.activation not in ACTIVATIONS:
+            raise UserError(
+                f"config.json: activation function {self.activation!r} is not supported; "
+                f"supported are {', '.join(ACTIVATIONS)}."
+            )
+
+    @classmethod
+    def refuse_unsupported(cls, values: Mapping[str, Any]) -> None:
+        """Refuse a Hugging Face configuration that asks for what we do not compute.
+
+        Raises:
+            UserError: names every such setting.
+        """
+        faults = [
+            f"{key}={values[key]!r}"
+            for key, fine in cls.only.items()
+            if key in values and values[key] not in (fine, None)
+        ]
+        if faults:
+            raise UserError(f"config.json: {', '.join(faults)} is not supported.")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Size of every named dimension of the weight tables."""
+        return {
+            "layers": self.num_layers,
+            "vocab": self.vocab_size,
+            "positions": self.max_positions or 0,
+            "embed": self.hidden_size,
+            "three": 3,
+            "heads": self.num_heads,
+            "head_dim": self.head_dim,
+            "mlp": self.mlp_size,
+        }
+
+
+class Cache(NamedTuple):
+    """Keys and values of the positions already read, for generation."""
+
+    key: Float[Array, "layers batch length heads dim"]
+    value: Float[Array, "layers batch length heads dim"]
+    used: Int[Array, ""]
+    """How many positions are filled."""
+
+    @classmethod
+    def empty(cls, config: DecoderConfig, batch: int, length: int, dtype: DTypeLike) -> "Cache":
+        """A cache for ``length`` positions of ``batch`` sequences."""
+        shape = (config.num_layers, batch, length, config.num_heads, config.head_dim)
+        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.int32(0))
+
+
+class Attention(nnx.Module):
+    """Multi-head causal self-attention."""
+
+    def __init__(self, config: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+        embed, heads, head_dim = config.hidden_size, config.num_heads, config.head_dim
+        common: dict[str, Any] = {"dtype": dtype, "precision": precision_of(dtype), "rngs": rngs}
+        self.qkv = nnx.LinearGeneral(
+            embed,
+            (3, heads, head_dim),
+            kernel_init=nnx.initializers.normal(config.initializer_range),
+            **common,
+        )
+        self.out = nnx.LinearGeneral(
+            (heads, head_dim),
+            embed,
+            axis=(-2, -1),
+            kernel_init=nnx.initializers.normal(config.output_range),
+            **common,
+        )
+        self.dropout_rate = config.attention_dropout
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        *,
+        scale: float | Float[Array, ""],
+        slopes: Any,
+        dropout_key: PRNGKeyArray | None,
+        cache: tuple[Array, Array] | None,
+        start: int | Int[Array, ""],
+    ) -> tuple[Float[Array, "batch length embed"], tuple[Array, Array] | None]:
+        """Attend to the positions so far; the cache comes back with the new keys and values."""
+        query, key, value = jnp.moveaxis(self.qkv(x), -3, 0)
+        if cache is not None:
+            key = jax.lax.dynamic_update_slice_in_dim(cache[0], key, start, axis=1)
+            value = jax.lax.dynamic_update_slice_in_dim(cache[1], value, start, axis=1)
+            cache = (key, value)
+        attended = attend(
+            query,
+            key,
+            value,
+            scale=scale,
+            slopes=slopes,
+            start=start,
+            dropout_rate=self.dropout_rate,
+            dropout_key=dropout_key,
+        )
+        return self.out(attended), cache
+
+
+class MLP(nnx.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, config: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+        common: dict[str, Any] = {"dtype": dtype, "precision": precision_of(dtype), "rngs": rngs}
+        self.up = nnx.Linear(
+            config.hidden_size,
+            config.mlp_size,
+            kernel_init=nnx.initializers.normal(config.initializer_range),
+            **common,
+        )
+        self.down = nnx.Linear(
+            config.mlp_size,
+            config.hidden_size,
+            kernel_init=nnx.initializers.normal(config.output_range),
+            **common,
+        )
+        self.activation = config.activation
+
+    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
+        """Apply the layers to each position."""
+        return self.down(ACTIVATIONS[self.activation](self.up(x)))
+
+
+def layer_norm(config: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """A layer norm whose statistics are float32 whatever ``dtype`` is."""
+    return nnx.LayerNorm(
+        config.hidden_size,
+        epsilon=config.epsilon,
+        dtype=dtype,
+        use_fast_variance=False,
+        rngs=rngs,
+    )
+
+
+def embedding(rows: int, config: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Embed:
+    """A table of ``rows`` vectors of the hidden size."""
+    return nnx.Embed(
+        rows,
+        config.hidden_size,
+        embedding_init=nnx.initializers.normal(config.initializer_range),
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+class Block(nnx.Module):
+    """One layer: attention and MLP, each behind a layer norm and beside a residual."""
+
+    def __init__(self, config: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.norm_1 = layer_norm(config, dtype, rngs)
+        self.attention = Attention(config, dtype, rngs)
+        self.norm_2 = layer_norm(config, dtype, rngs)
+        self.mlp = MLP(config, dtype, rngs)
+        self.dropout_rate = config.residual_dropout
+        self.residual_after_norm = config.residual_after_norm
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        *,
+        dropout_key: PRNGKeyArray | None,
+        **attention: Any,
+    ) -> tuple[Float[Array, "batch length embed"], tuple[Array, Array] | None]:
+        """Apply the layer; ``attention`` goes to `Attention` as it is."""
+        keys = [None] * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
+        normed = self.norm_1(x)
+        attended, cache = self.attention(normed, dropout_key=keys[0], **attention)
+        x = (normed if self.residual_after_norm else x) + dropout(
+            attended, self.dropout_rate, keys[1]
+        )
+        normed = self.norm_2(x)
+        x = (normed if self.residual_after_norm else x) + dropout(
+            self.mlp(normed), self.dropout_rate, keys[2]
+        )
+        return x, cache
+
+
+class Decoder(nnx.Module):
+    """A causal language model whose layers are stacked in one module and scanned.
+
+    Parameters are created in float32; ``dtype`` is that of the computation. Softmax, layer-norm
+    statistics and logits are float32 in either case.
+    """
+
+    weights: ClassVar[tuple[Weight, ...]]
+    """How a Hugging Face checkpoint holds the parameters, the untied head excepted."""
+    ignored: ClassVar[str]
+    """Regular expression of checkpoint tensors that are no parameters, such as causal masks."""
+
+    def __init__(self, config: DecoderConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+        self.config = config
+        self.dtype = dtype
+        self.token_embedding = embedding(config.vocab_size, config, dtype, rngs)
+
+        @nnx.split_rngs(splits=config.num_layers)
+        @nnx.vmap
+        def stack(rngs: nnx.Rngs) -> Block:
+            return Block(config, dtype, rngs)
+
+        self.blocks = stack(rngs)
+        self.final_norm = layer_norm(config, dtype, rngs)
+        if not config.tied:
+            self.head = embedding(config.vocab_size, config, dtype, rngs)
+
+    def embed(
+        self, tokens: Int[Array, "batch length"], start: int | Int[Array, ""]
+    ) -> Float[Array, "batch length embed"]:
+        """What the first layer reads for tokens at the positions ``start``, ``start`` + 1, ..."""
+        raise NotImplementedError
+
+    def score_scales(self) -> Float[Array, "layers"]:
+        """Factor of each layer's attention scores."""
+        return jnp.full(self.config.num_layers, self.config.head_dim**-0.5, jnp.float32)
+
+    def slopes(self) -> Float[Any, "heads"] | None:
+        """ALiBi slope of each head, or None."""
+        return None
+
+    def output_embedding(self) -> Float[Array, "vocab embed"]:
+        """The matrix that turns hidden states into logits."""
+        return (self.token_embedding if self.config.tied else self.head).embedding[...]
+
+    def hidden_states(
+        self,
+        tokens: Int[Array, "batch length"],
+        *,
+        dropout_key: PRNGKeyArray | None = None,
+        remat: Remat = "none",
+    ) -> Float[Array, "batch length embed"]:
+        """Final hidden states in the dtype of the computation.
+
+        Args:
+            tokens: token ids.
+            dropout_key: random key of the dropout; None turns it off.
+            remat: what a backward pass computes again: nothing, all but the matrix products, or
+                each layer from its input.
+        """
+        return self._trunk(tokens, None, dropout_key, remat)[0]
+
+    def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length vocab"]:
+        """Logits of the next token at each position, in float32."""
+        return self._logits(self.hidden_states(tokens))
+
+    def decode(
+        self, tokens: Int[Array, "batch length"], cache: Cache
+    ) -> tuple[Float[Array, "batch length vocab"], Cache]:
+        """Logits of tokens that follow those in the cache, and the cache with them in it."""
+        hidden, cache_or_none = self._trunk(tokens, cache, None, "none")
+        assert cache_or_none is not None
+        return self._logits(hidden), cache_or_none
+
+    def flops_per_token(self, length: int) -> int:
+        """Floating-point operations of one training step per token, forward and backward.
+
+        6 for each weight of a matrix product (the output embedding is one, the lookup of the input
+        embedding none), and 6 * layers * length * hidden size for the causal half of the
+        attention's two products. Recomputation is not counted.
+        """
+        config = self.config
+        layer = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.mlp_size
+        products = config.num_layers * layer + config.vocab_size * config.hidden_size
+        return 6 * products + 6 * config.num_layers * length * config.hidden_size
+
+    def _logits(self, hidden: Array) -> Array:
+        return jnp.einsum(
+            "btd,vd->btv",
+            hidden,
+            self.output_embedding().astype(hidden.dtype),
+            precision=precision_of(hidden.dtype),
+            preferred_element_type=jnp.float32,
+        )
+
+    def _trunk(
+        self, tokens: Array, cache: Cache | None, dropout_key: PRNGKeyArray | None, remat: Remat
+    ) -> tuple[Array, Cache | None]:
+        config, slopes = self.config, self.slopes()
+        start = 0 if cache is None else cache.used
+        input_key, layer_keys = None, None
+        if dropout_key is not None:
+            input_key, dropout_key = jax.random.split(dropout_key)
+            layer_keys = jax.random.split(dropout_key, config.num_layers)
+        graphdef, params = nnx.split(self.blocks)
+
+        def layer(x: Array, scanned: Any) -> tuple[Array, Any]:
+            params, scale, key, cache = scanned
+            block = nnx.merge(graphdef, params)
+            return block(x, scale=scale, slopes=slopes, dropout_key=key, cache=cache, start=start)
+
+        if remat != "none":
+            policies = jax.checkpoint_policies
+            layer = jax.checkpoint(
+                layer,
+                policy=policies.dots_with_no_batch_dims_saveable if remat == "dots" else None,
+                prevent_cse=False,
+            )
+        x = dropout(self.embed(tokens, start), config.embedding_dropout, input_key)
+        layer_cache = None if cache is None else (cache.key, cache.value)
+        x, layer_cache = jax.lax.scan(
+            layer, shard_batch(x), (params, self.score_scales(), layer_keys, layer_cache)
+        )
+        if cache is not None:
+            cache = Cache(*layer_cache, cache.used + tokens.shape[1])
+        return self.final_norm(x), cache

@@ -1,0 +1,73 @@
+"""Weight tables: one row a tensor, which reads and writes the Hugging Face name and layout."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import Shaped
+
+LAYER = "{layer}"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor of the model and how a Hugging Face checkpoint holds it.
+
+    The pattern says both directions and the names of the dimensions at once: its left side is the
+    checkpoint's layout, its right side ours, and our dimensions' names decide the sharding.
+    """
+
+    path: str
+    """Where the parameter is in the module, such as ``blocks.attention.qkv.kernel``."""
+    name: str
+    """Its name in the checkpoint; ``{layer}`` marks tensors that we keep stacked over layers."""
+    pattern: str
+    """einops pattern of one layer's tensor, checkpoint -> model."""
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the parameter has a leading axis of layers."""
+        return LAYER in self.name
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the parameter's dimensions, that of the layers included."""
+        ours = self.pattern.split("->")[1].split()
+        return ("layers", *ours) if self.stacked else tuple(ours)
+
+    def names(self, layers: int) -> list[str]:
+        """The checkpoint's names of this parameter, layer by layer."""
+        count = layers if self.stacked else 1
+        return [self.name.replace(LAYER, str(layer)) for layer in range(count)]
+
+    def checkpoint_shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Shape of one tensor in the checkpoint."""
+        groups = re.findall(r"\(([^)]*)\)|(\S+)", self.pattern.split("->")[0])
+        return tuple(
+            int(np.prod([sizes[axis] for axis in (group or single).split()]))
+            for group, single in groups
+        )
+
+    def to_model(
+        self, tensor: Shaped[np.ndarray, "..."], sizes: Mapping[str, int]
+    ) -> Shaped[np.ndarray, "..."]:
+        """One tensor of the checkpoint in the model's layout."""
+        return rearrange(tensor, self.pattern, **self._used(sizes))
+
+    def to_checkpoint(
+        self, tensor: Shaped[np.ndarray, "..."], sizes: Mapping[str, int]
+    ) -> Shaped[np.ndarray, "..."]:
+        """One layer's tensor of the model in the checkpoint's layout."""
+        theirs, ours = self.pattern.split("->")
+        return rearrange(tensor, f"{ours} -> {theirs}", **self._used(sizes))
+
+    def _used(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        return {axis: sizes[axis] for axis in self.pattern.split("->")[1].split()}
+
+
+def missing_extra(table: Sequence[Weight], layers: int, found: set[str]) -> tuple[set, set]:
+    """The names that the table claims and ``found`` lacks, and the other way round."""
+    claimed = {name for weight in table for name in weight.names(layers)}
+    return claimed - found, found - claimed
