@@ -26,6 +26,7 @@ __all__ = [
     "GPT2Config",
     "Weight",
     "abstract_model",
+    "decoder_class",
     "initialize",
     "parameter_path",
     "parameter_shardings",
@@ -46,10 +47,10 @@ def read_decoder_config(values: Mapping[str, Any]) -> DecoderConfig:
     Raises:
         UserError: the architecture or one of its settings is not supported.
     """
-    kind = values.get("model_type")
+    kind = str(values.get("model_type"))
     if kind not in ARCHITECTURES:
         raise UserError(
-            f"config.json: model_type {kind!r} is not supported; "
+            f"config.json: model_type {kind} is not supported; "
             f"supported are {', '.join(ARCHITECTURES)}."
         )
     return ARCHITECTURES[kind][1].from_hf(values)

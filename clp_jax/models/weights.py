@@ -1,7 +1,7 @@
 """Weight tables: one row a tensor, which reads and writes the Hugging Face name and layout."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,9 +65,3 @@ class Weight:
 
     def _used(self, sizes: Mapping[str, int]) -> dict[str, int]:
         return {axis: sizes[axis] for axis in self.pattern.split("->")[1].split()}
-
-
-def missing_extra(table: Sequence[Weight], layers: int, found: set[str]) -> tuple[set, set]:
-    """The names that the table claims and ``found`` lacks, and the other way round."""
-    claimed = {name for weight in table for name in weight.names(layers)}
-    return claimed - found, found - claimed

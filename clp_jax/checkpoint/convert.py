@@ -1,0 +1,56 @@
+"""A model from the one format to the other: Hugging Face folder <-> run folder."""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from clp_jax.checkpoint.hf import load_model, model_files, save_model
+from clp_jax.checkpoint.hub import copy_tokenizer
+from clp_jax.checkpoint.orbax import save_params
+from clp_jax.errors import UserError
+from clp_jax.files import new_folder
+
+
+def convert_checkpoint(
+    source: str | Path,
+    out: str | Path,
+    to: Literal["hf", "orbax"],
+    *,
+    dtype: np.dtype | None = None,
+    mesh: Mesh | None = None,
+) -> None:
+    """Write the model in ``source`` in another format.
+
+    Args:
+        source: Hugging Face folder, hub id or run folder (its newest checkpoint).
+        out: new folder.
+        to: ``hf`` for a folder that `transformers` loads, ``orbax`` for one that holds the
+            parameters as a run does, without a training state.
+        dtype: floating-point type of the weights; None keeps what they have.
+        mesh: where the parameters are meanwhile; one device by default.
+
+    Raises:
+        UserError: ``source`` is no model, or ``out`` exists.
+    """
+    model = load_model(source, mesh=mesh, dtype=dtype)
+    if to == "hf":
+        save_model(model, out, origin=source)
+    elif to == "orbax":
+        with new_folder(out) as folder:
+            copy_model_files(model_files(source), folder / "model")
+            save_params(folder, nnx.to_pure_dict(nnx.state(model)))
+    else:
+        raise UserError(f"--to {to} is not known: choose hf or orbax.")
+
+
+def copy_model_files(source: Path, folder: Path) -> None:
+    """Copy what a model needs beside its weights: configuration, tokenizer and card."""
+    folder.mkdir()
+    for file in ("config.json", "generation_config.json", "README.md"):
+        if (source / file).exists():
+            shutil.copyfile(source / file, folder / file)
+    copy_tokenizer(source, folder)

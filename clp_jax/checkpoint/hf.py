@@ -1,0 +1,248 @@
+"""Hugging Face folder or run folder -> model on a mesh -> Hugging Face folder."""
+
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array, Int, Shaped
+
+from clp_jax.checkpoint.hub import copy_tokenizer, read_config, resolve
+from clp_jax.checkpoint.orbax import CHECKPOINTS, restore_params
+from clp_jax.checkpoint.tensors import LazyTensor, open_tensors, write_tensors
+from clp_jax.errors import UserError
+from clp_jax.files import new_folder, write_json
+from clp_jax.mesh import single_device_mesh, to_host
+from clp_jax.models import (
+    Decoder,
+    DecoderConfig,
+    Weight,
+    abstract_model,
+    decoder_class,
+    parameter_path,
+    parameter_shardings,
+    read_decoder_config,
+    weight_table,
+)
+
+PREFIX = "transformer."
+HEAD = "lm_head.weight"
+ROWS_COMPARED = 4096
+
+
+def is_run_folder(folder: str | Path) -> bool:
+    """Whether a folder holds Orbax checkpoints, as `clp-jax train` writes them."""
+    return (Path(folder) / CHECKPOINTS).is_dir()
+
+
+def model_files(name: str | Path, revision: str | None = None) -> Path:
+    """The folder with the configuration and the tokenizer of a model, run folder or hub id."""
+    if is_run_folder(name):
+        return Path(name) / "model"
+    return resolve(name, revision, weights=False)
+
+
+def load_model(
+    name: str | Path,
+    *,
+    mesh: Mesh | None = None,
+    dtype: DTypeLike | None = None,
+    compute_dtype: DTypeLike = jnp.float32,
+    revision: str | None = None,
+) -> Decoder:
+    """Load a model in its place on a mesh.
+
+    Args:
+        name: Hugging Face folder, hub id, or run folder (its newest checkpoint).
+        mesh: where the parameters go, by the rules of `clp_jax.mesh`; one device by default.
+        dtype: of the parameters; None keeps each tensor's own.
+        compute_dtype: of the computation.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        UserError: the folder, its configuration or its tensors are not what they should be; all
+            faults of the tensors are told at once.
+    """
+    mesh = mesh or single_device_mesh()
+    run = is_run_folder(name)
+    folder = model_files(name) if run else resolve(name, revision)
+    config = read_decoder_config(read_config(folder))
+    model = abstract_model(config, dtype=compute_dtype)
+    shardings = parameter_shardings(model, mesh)
+    graphdef, abstract = nnx.split(model)
+    if run:
+        targets = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(
+                leaf.shape, dtype or leaf.dtype, sharding=sharding
+            ),
+            abstract,
+            shardings,
+        )
+        nnx.replace_by_pure_dict(abstract, restore_params(name, nnx.to_pure_dict(targets)))
+        return nnx.merge(graphdef, abstract)
+    tensors = checkpoint_tensors(folder, config)
+    table = {weight.path: weight for weight in weight_table(config)}
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, sharding: _load_parameter(
+            table[parameter_path(path)], tensors, config, sharding, dtype
+        ),
+        shardings,
+    )
+    return nnx.merge(graphdef, params)
+
+
+def checkpoint_tensors(folder: Path, config: DecoderConfig) -> dict[str, LazyTensor]:
+    """The tensors of a Hugging Face folder under the names of the weight table.
+
+    Published checkpoints come with and without ``transformer.`` before the names, with buffers
+    that are no weights, and with a copy of the tied head: all are understood.
+
+    Raises:
+        UserError: tensors are missing, unknown or of another shape; all are told at once.
+    """
+    shapes = {
+        name: weight.checkpoint_shape(config.sizes)
+        for weight in weight_table(config)
+        for name in weight.names(config.num_layers)
+    }
+    found, faults = {}, []
+    for name, tensor in open_tensors(folder).items():
+        full = name if name.startswith(PREFIX) or name == HEAD else PREFIX + name
+        if full in shapes:
+            found[full] = tensor
+            if tensor.shape != shapes[full]:
+                faults.append(f"{name} has the shape {tensor.shape}, not {shapes[full]}")
+        elif not (full == HEAD or re.fullmatch(decoder_class(config).ignored, full)):
+            faults.append(f"{name} is not part of this model")
+        if full == HEAD and config.tied:
+            found[HEAD] = tensor
+    faults += [f"{name} is missing" for name in shapes if name not in found]
+    table_name = weight_table(config)[0].name
+    copy = found.pop(HEAD, None) if config.tied else None
+    if copy and not faults and not _equal(copy, found[table_name]):
+        faults.append(f"{HEAD} differs from {table_name}, which config.json says it is tied to")
+    if faults:
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise UserError(f"{folder}: {'; '.join(faults[:5])}{more}.")
+    return found
+
+
+def _equal(a: LazyTensor, b: LazyTensor) -> bool:
+    return a.shape == b.shape and all(
+        np.array_equal(
+            a.read_rows(start, start + ROWS_COMPARED), b.read_rows(start, start + ROWS_COMPARED)
+        )
+        for start in range(0, a.shape[0], ROWS_COMPARED)
+    )
+
+
+def _load_parameter(
+    weight: Weight,
+    tensors: Mapping[str, LazyTensor],
+    config: DecoderConfig,
+    sharding: NamedSharding,
+    dtype: DTypeLike | None,
+) -> Array:
+    """Read one parameter to its devices; the host holds one tensor of the checkpoint at a time."""
+    names = weight.names(config.num_layers)
+    kind = tensors[names[0]].dtype if dtype is None else jnp.dtype(dtype)
+
+    def read(name: str, place: NamedSharding) -> Array:
+        tensor = weight.to_model(tensors[name].read(), config.sizes)
+        return jax.make_array_from_callback(
+            tensor.shape, place, lambda index: np.ascontiguousarray(tensor[index])
+        )
+
+    if not weight.stacked:
+        return _cast(read(names[0], sharding), kind)
+    one_layer = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    shape = tuple(config.sizes[axis] for axis in weight.axes)
+    stacked = jax.jit(partial(jnp.zeros, shape, kind), out_shardings=sharding)()
+    for index, name in enumerate(names):
+        stacked = _set_layer(stacked, read(name, one_layer), index)
+    return stacked
+
+
+def _cast(x: Array, dtype: np.dtype) -> Array:
+    return x if x.dtype == dtype else jax.jit(lambda x: x.astype(dtype))(x)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _set_layer(
+    stacked: Shaped[Array, "layers ..."], layer: Shaped[Array, "..."], index: int | Int[Array, ""]
+) -> Shaped[Array, "layers ..."]:
+    return jax.lax.dynamic_update_index_in_dim(stacked, layer.astype(stacked.dtype), index, 0)
+
+
+def model_tensors(model: Decoder) -> dict[str, LazyTensor]:
+    """The model's parameters under Hugging Face's names and in its layout, read when asked for."""
+    params = {
+        parameter_path(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.state(model))
+    }
+    sizes = model.config.sizes
+    tensors = {}
+    for weight in weight_table(model.config):
+        for layer, name in enumerate(weight.names(model.config.num_layers)):
+            tensors[name] = LazyTensor(
+                weight.checkpoint_shape(sizes),
+                params[weight.path].dtype,
+                partial(_read_parameter, weight, params[weight.path], layer, sizes),
+            )
+    return tensors
+
+
+def _read_parameter(
+    weight: Weight, parameter: Array, layer: int, sizes: Mapping[str, int], rows: slice
+) -> np.ndarray:
+    array = to_host(parameter[layer] if weight.stacked else parameter)
+    return weight.to_checkpoint(array, sizes)[rows]
+
+
+def save_model(
+    model: Decoder,
+    out: str | Path,
+    *,
+    origin: str | Path,
+    dtype: np.dtype | None = None,
+    card: str | None = None,
+) -> None:
+    """Write a model as a Hugging Face folder that `transformers` loads.
+
+    Args:
+        model: the model; its parameters may be spread over devices and hosts.
+        out: new folder: weights (several files above 5 GB), configuration, tokenizer, card.
+        origin: folder, run folder or hub id whose configuration and tokenizer the model has.
+        dtype: floating-point type of the weights; None keeps the parameters' own.
+        card: text of the model card, README.md; None copies that of ``origin``, if there is one.
+
+    Raises:
+        UserError: ``out`` exists and is not empty.
+    """
+    origin = model_files(origin)
+    tensors = {name: tensor.astype(dtype) for name, tensor in model_tensors(model).items()}
+    first = jax.process_index() == 0
+    with new_folder(out) if first else nullcontext(Path(out)) as folder:
+        if first:
+            config = read_config(origin)
+            config.pop("torch_dtype", None)
+            kind = tensors[weight_table(model.config)[0].name].dtype
+            write_json(folder / "config.json", config | {"dtype": str(kind)})
+            copy_tokenizer(origin, folder)
+            if (origin / "generation_config.json").exists():
+                shutil.copyfile(
+                    origin / "generation_config.json", folder / "generation_config.json"
+                )
+            if card is not None:
+                (folder / "README.md").write_text(card, "utf-8")
+            elif (origin / "README.md").exists():
+                shutil.copyfile(origin / "README.md", folder / "README.md")
+        write_tensors(folder, tensors, writer=first)

@@ -1,0 +1,125 @@
+"""Where a model is: a local folder or a hub id, its configuration and its tokenizer."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from clp_jax.errors import UserError
+from clp_jax.files import read_json
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+)
+
+
+def resolve(name: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
+    """The folder of a model: itself if it exists, else a snapshot from the hub or its cache.
+
+    ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` work as everywhere. Safetensors are preferred
+    to ``pytorch_model.bin``; without ``weights`` only the small files are fetched.
+
+    Raises:
+        UserError: there is neither such a folder nor such a model.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or not HUB_ID.fullmatch(str(name)):
+        raise UserError(f"{name} is not a folder: name a Hugging Face folder or a hub id.")
+    small = ["*.json", "*.txt", "*.model", "*.jinja"]
+    snapshot = _download(
+        str(name), revision, [*small, *(["model*.safetensors"] if weights else [])]
+    )
+    if weights and not any(snapshot.glob("model*.safetensors")):
+        snapshot = _download(str(name), revision, [*small, "pytorch_model*.bin"])
+    return snapshot
+
+
+def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns)
+        )
+    except GatedRepoError:
+        raise UserError(
+            f"{name} is gated: accept its terms on its hub page and set HF_TOKEN."
+        ) from None
+    except RevisionNotFoundError:
+        raise UserError(f"{name} has no revision {revision!r} on the hub.") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise UserError(
+            f"{name} is neither a folder here nor a model on the hub (private ones need HF_TOKEN)."
+        ) from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError):
+        raise UserError(
+            f"{name} is not a folder here, and the hub cannot be reached: "
+            "check the path or the network."
+        ) from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The contents of a folder's ``config.json``.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / 'config.json'} must hold a JSON object.")
+    return config
+
+
+def load_tokenizer(name: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a folder or hub id.
+
+    Raises:
+        UserError: there is none, or it cannot be loaded.
+    """
+    folder = resolve(name, revision, weights=False)
+    if not any(
+        (folder / file).exists() for file in TOKENIZER_FILES if file != "tokenizer_config.json"
+    ):
+        raise UserError(f"{name} has no tokenizer: tokenizer.json is missing.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"The tokenizer in {name} cannot be loaded ({type(error).__name__}: {reason})."
+        ) from None
+    if not tokenizer.is_fast:
+        raise UserError(f"The tokenizer in {name} has no fast version: save it as tokenizer.json.")
+    return tokenizer
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the tokenizer's files from folder to folder, byte for byte."""
+    for file in TOKENIZER_FILES:
+        if (source / file).exists():
+            shutil.copyfile(source / file, target / file)

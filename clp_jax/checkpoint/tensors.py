@@ -1,0 +1,241 @@
+"""Tensors of a Hugging Face folder, read one at a time and written as a stream."""
+
+import json
+import struct
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Shaped
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
+
+from clp_jax.errors import UserError
+from clp_jax.files import read_json, write_json
+
+DTYPES: Mapping[str, np.dtype] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+FLOATS = {DTYPES[name] for name in ("F64", "F32", "F16", "BF16")}
+MAX_SHARD_BYTES = 5 * 10**9
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor that is read when it is asked for."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    load: Callable[[slice], Shaped[np.ndarray, "..."]]
+    """Reads the rows of a slice."""
+
+    def read(self) -> Shaped[np.ndarray, "..."]:
+        """The whole tensor."""
+        return self.load(slice(None))
+
+    def read_rows(self, start: int, stop: int) -> Shaped[np.ndarray, "..."]:
+        """The rows from ``start`` up to but without ``stop``."""
+        return self.load(slice(start, stop))
+
+    def astype(self, dtype: np.dtype | None) -> "LazyTensor":
+        """The tensor in another floating-point type; integers and None stay as they are."""
+        if dtype is None or self.dtype not in FLOATS:
+            return self
+        return replace(self, dtype=dtype, load=lambda rows: self.load(rows).astype(dtype))
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole tensor in bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @classmethod
+    def of(cls, array: Shaped[np.ndarray, "..."]) -> "LazyTensor":
+        """An array in memory."""
+        return cls(array.shape, array.dtype, lambda rows: array[rows] if array.ndim else array)
+
+
+def parse_dtype(name: str) -> np.dtype:
+    """The NumPy type called ``name``, such as ``float32`` or ``bfloat16``.
+
+    Raises:
+        UserError: it is not a floating-point type of the checkpoints.
+    """
+    by_name = {str(dtype): dtype for dtype in FLOATS}
+    if name not in by_name:
+        raise UserError(f"dtype {name!r} is not one of {', '.join(sorted(by_name))}.")
+    return by_name[name]
+
+
+def open_tensors(folder: Path) -> dict[str, LazyTensor]:
+    """The tensors of a folder by name, from safetensors or, with PyTorch, ``pytorch_model.bin``.
+
+    Raises:
+        UserError: there are no weights, or a file is damaged or missing.
+    """
+    for weights, read_file in (
+        ("model.safetensors", _open_safetensors),
+        ("pytorch_model.bin", _open_torch),
+    ):
+        if (folder / weights).exists():
+            return read_file(folder / weights)
+        index = folder / f"{weights}.index.json"
+        if index.exists():
+            return _open_shards(index, read_file)
+    raise UserError(f"{folder} holds no weights: model.safetensors is missing.")
+
+
+def _open_shards(
+    index: Path, read_file: Callable[[Path], dict[str, LazyTensor]]
+) -> dict[str, LazyTensor]:
+    contents = read_json(index)
+    if not isinstance(contents, dict) or not isinstance(contents.get("weight_map"), dict):
+        raise UserError(f"{index} has no weight_map: fetch the file again.")
+    places: dict[str, str] = contents["weight_map"]
+    shards = {}
+    for file in sorted(set(places.values())):
+        if not (index.parent / file).exists():
+            raise UserError(f"{index} names {file}, which is missing: fetch it again.")
+        shards[file] = read_file(index.parent / file)
+    lost = [name for name, file in places.items() if name not in shards[file]]
+    if lost:
+        raise UserError(f"{index} places {lost[0]} in {places[lost[0]]}, which lacks it.")
+    return {name: shards[file][name] for name, file in places.items()}
+
+
+def _open_safetensors(file: Path) -> dict[str, LazyTensor]:
+    try:
+        handle = safe_open(file, framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is damaged ({error}): fetch it again.") from None
+
+    def load(name: str, rows: slice) -> np.ndarray:
+        view = handle.get_slice(name)
+        return handle.get_tensor(name) if rows == slice(None) else view[rows]
+
+    tensors = {}
+    for name in handle.keys():  # noqa: SIM118 - not a dict
+        view = handle.get_slice(name)
+        if view.get_dtype() not in DTYPES:
+            raise UserError(f"{file}: {name} has the type {view.get_dtype()}, not supported.")
+        tensors[name] = LazyTensor(
+            tuple(view.get_shape()), DTYPES[view.get_dtype()], partial(load, name)
+        )
+    return tensors
+
+
+def _open_torch(file: Path) -> dict[str, LazyTensor]:
+    try:
+        import torch
+    except ImportError:
+        raise UserError(
+            f"{file} needs PyTorch to be read: pip install 'clp-jax[torch]', or convert it to "
+            "safetensors."
+        ) from None
+    try:
+        state: dict[str, Any] = torch.load(
+            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{file} is damaged or no plain state dict ({reason}).") from None
+
+    def load(tensor: Any, rows: slice) -> np.ndarray:
+        tensor = (tensor[rows] if tensor.ndim else tensor).contiguous()
+        if tensor.dtype == torch.bfloat16:
+            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.numpy()
+
+    return {
+        name: LazyTensor(
+            tuple(tensor.shape),
+            np.dtype(str(tensor.dtype).removeprefix("torch.")),
+            partial(load, tensor),
+        )
+        for name, tensor in state.items()
+    }
+
+
+def write_tensors(
+    folder: Path,
+    tensors: Mapping[str, LazyTensor],
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    writer: bool = True,
+) -> None:
+    """Write ``model.safetensors``, or several files and their index when they are large.
+
+    One tensor at a time is in memory. Without ``writer`` every tensor is read and none written,
+    which is the part of the other processes of a multi-host run.
+    """
+    shards: list[dict[str, LazyTensor]] = [{}]
+    for name, tensor in tensors.items():
+        size = sum(other.nbytes for other in shards[-1].values())
+        if shards[-1] and size + tensor.nbytes > max_shard_bytes:
+            shards.append({})
+        shards[-1][name] = tensor
+    files = (
+        ["model.safetensors"]
+        if len(shards) == 1
+        else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    )
+    with tqdm(
+        total=sum(t.nbytes for t in tensors.values()),
+        unit="B",
+        unit_scale=True,
+        desc="writing weights",
+        disable=None,
+        leave=False,
+    ) as bar:
+        for file, shard in zip(files, shards, strict=True):
+            chunks = _stream(shard, bar)
+            if writer:
+                with (folder / file).open("wb") as out:
+                    out.writelines(chunks)
+            else:
+                for _ in chunks:
+                    pass
+    if writer and len(files) > 1:
+        write_json(
+            folder / "model.safetensors.index.json",
+            {
+                "metadata": {"total_size": sum(t.nbytes for t in tensors.values())},
+                "weight_map": {
+                    name: file for file, shard in zip(files, shards, strict=True) for name in shard
+                },
+            },
+        )
+
+
+def _stream(shard: Mapping[str, LazyTensor], bar: Any) -> Iterable[bytes | memoryview]:
+    """A safetensors file: length of the header, header, then the tensors' bytes in its order."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in shard.items():
+        header[name] = {
+            "dtype": DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [end, end + tensor.nbytes],
+        }
+        end += tensor.nbytes
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    yield struct.pack("<Q", len(encoded)) + encoded
+    for tensor in shard.values():
+        array = np.ascontiguousarray(tensor.read(), tensor.dtype)
+        yield memoryview(array.reshape(-1).view(np.uint8))
+        bar.update(tensor.nbytes)

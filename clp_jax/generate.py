@@ -1,0 +1,123 @@
+"""Text that goes on from a prompt."""
+
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from clp_jax.checkpoint.hf import load_model, model_files
+from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.errors import UserError
+from clp_jax.models import Cache, Decoder
+
+# Prompts are padded to a multiple of this, so that few lengths are compiled.
+PROMPT_STEP = 64
+
+
+def generate_tokens(
+    model: Decoder,
+    prompt: Int[np.ndarray | Array, "length"],
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    stop: Collection[int] = (),
+) -> list[int]:
+    """Tokens that go on from a prompt, without the prompt; a stop token ends them and is left out.
+
+    Args:
+        model: the model.
+        prompt: token ids, at least one.
+        max_new_tokens: most tokens to generate.
+        temperature: 0 takes the most likely token, 1 samples from the model's distribution.
+        seed: seed of the sampling.
+        stop: ids that end the text.
+
+    Raises:
+        UserError: the prompt is empty, or it and the new tokens are more than the model's positions.
+    """
+    prompt = np.asarray(prompt, np.int32)
+    length, limit = len(prompt), model.config.max_positions
+    if not length:
+        raise UserError("The prompt is empty: give at least one token.")
+    if limit is not None and length + max_new_tokens > limit:
+        raise UserError(
+            f"The prompt's {length} tokens and {max_new_tokens} new ones are more than the "
+            f"model's {limit} positions: shorten one of them."
+        )
+    padded = -(-length // PROMPT_STEP) * PROMPT_STEP
+    padded = padded if limit is None else min(padded, limit)
+    graphdef, params = nnx.split(model)
+    cache = Cache.empty(model.config, 1, padded + max_new_tokens, model.dtype)
+    tokens = np.pad(prompt, (0, padded - length))[None]
+    logits, cache = _decode(graphdef, params, tokens, cache)
+    logits, cache = logits[:, length - 1], cache._replace(used=jnp.int32(length))
+    generated: list[int] = []
+    key = jax.random.key(seed)
+    for step in range(max_new_tokens):
+        token = _pick(logits, temperature, jax.random.fold_in(key, step))
+        if int(token[0]) in stop:
+            break
+        generated.append(int(token[0]))
+        logits, cache = _decode(graphdef, params, token[None], cache)
+        logits = logits[:, -1]
+    return generated
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=3)
+def _decode(
+    graphdef: nnx.GraphDef, params: nnx.State, tokens: Int[Array, "batch length"], cache: Cache
+) -> tuple[Float[Array, "batch length vocab"], Cache]:
+    return nnx.merge(graphdef, params).decode(tokens, cache)
+
+
+def _pick(
+    logits: Float[Array, "batch vocab"], temperature: float, key: Array
+) -> Int[Array, "batch"]:
+    if temperature == 0.0:
+        return jnp.argmax(logits, axis=-1)
+    return jax.random.categorical(key, logits / temperature)
+
+
+def generate_text(
+    model: str | Path,
+    prompt: str,
+    *,
+    max_new_tokens: int = 50,
+    temperature: float = 0.8,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+) -> str:
+    """The prompt and the text with which a model goes on.
+
+    Args:
+        model: Hugging Face folder, hub id or run folder.
+        prompt: beginning of the text; an empty one starts a new document.
+        max_new_tokens: most tokens to generate; the end of the document may come before.
+        temperature: 0 takes the most likely token, 1 samples from the model's distribution.
+        seed: seed of the sampling.
+        mesh: where the model is; one device by default.
+
+    Raises:
+        UserError: the model cannot be loaded, or the prompt is too long for it.
+    """
+    tokenizer = load_tokenizer(model_files(model))
+    end = tokenizer.eos_token_id
+    tokens = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    if not tokens and end is not None:
+        tokens = [end]
+    generated = generate_tokens(
+        load_model(model, mesh=mesh),
+        np.asarray(tokens, np.int32),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        stop=() if end is None else (end,),
+    )
+    return prompt + tokenizer.decode(generated)
