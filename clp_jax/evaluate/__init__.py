@@ -1,1 +1,1 @@
-"""TODO"""
+"""Perplexity, German tasks through lm-evaluation-harness, tables and plots."""

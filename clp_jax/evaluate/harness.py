@@ -1,0 +1,243 @@
+"""Our models as a language model of lm-evaluation-harness."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from clp_jax.attention import precision_of
+from clp_jax.errors import UserError
+from clp_jax.evaluate.batches import round_up, share
+from clp_jax.generate import generate_tokens
+from clp_jax.mesh import single_device_mesh, to_host
+from clp_jax.models.decoder import Decoder
+
+try:
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+except ModuleNotFoundError as missing:
+    raise UserError(
+        f"{missing.name} is not installed: the tasks need `pip install clp-jax[eval]`."
+    ) from None
+
+LOGITS_CHUNK = 64
+"""Positions of a sequence whose logits exist at the same time."""
+
+Request = tuple[tuple[str, str] | None, list[int], list[int]]
+"""The strings that were asked for, the tokens of the context, those of the continuation."""
+
+
+class JaxLM(TemplateLM):
+    """A decoder and its tokenizer, asked for log-likelihoods and generations by the harness.
+
+    The conventions are those of the harness's own ``hf`` model: an empty context becomes the bos
+    token (or eos), spaces at a context's end belong to the continuation, what is too long loses
+    its left end, and a continuation is greedy if each of its tokens is the most likely one.
+
+    Lengths are padded to powers of two, so that few programs are compiled. In a run of several
+    processes each makes the same requests and all compute every batch together.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        batch_size: int = 8,
+        mesh: Mesh | None = None,
+    ) -> None:
+        """Wrap a model that lives on ``mesh`` (None: on one device)."""
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.mesh = mesh or single_device_mesh()
+        self.batch_size = round_up(batch_size, self.mesh)
+        limit = tokenizer.model_max_length
+        self.max_length = model.config.max_positions or (limit if limit < 10**9 else 2048)
+
+    @property
+    def eot_token_id(self) -> int:
+        """The end-of-text token."""
+        return self.tokenizer.eos_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What stands before a text that has no context."""
+        bos = self.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else bos
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What tells caches of requests apart."""
+        return self.tokenizer.name_or_path.replace("/", "__")
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
+    ) -> list[int]:
+        """Encode a text; by default with the special tokens that the tokenizer adds itself."""
+        if add_special_tokens is None and string.startswith(
+            self.tokenizer.decode([self.prefix_token_id])
+        ):
+            add_special_tokens = False
+        if add_special_tokens is None:
+            return self.tokenizer.encode(string)
+        return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+
+    def loglikelihood_rolling(
+        self, requests: Sequence[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """Log-likelihood of each whole text, in nats, in windows that predict each token once."""
+        windows = [self._rolling_windows(*request.args) for request in requests]
+        scores = iter(
+            self._loglikelihood_tokens(
+                [window for text in windows for window in text], disable_tqdm=disable_tqdm
+            )
+        )
+        totals = [sum(next(scores)[0] for _ in text) for text in windows]
+        for request, total in zip(requests, totals, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+        return totals
+
+    def generate_until(
+        self, requests: Sequence[Instance], disable_tqdm: bool = False
+    ) -> list[str]:
+        """Continue each context until a stop string, the end of the text or ``max_gen_toks``."""
+        return [
+            self._generate(*request.args)
+            for request in tqdm(requests, desc="generations", disable=disable_tqdm)
+        ]
+
+    def _rolling_windows(self, text: str) -> list[Request]:
+        windows = get_rolling_token_windows(
+            token_list=self.tok_encode(text),
+            prefix_token=self.prefix_token_id,
+            max_seq_len=self.max_length,
+            context_len=1,
+        )
+        return [(None, *make_disjoint_window(window)) for window in windows]
+
+    def _generate(self, context: str, options: dict[str, Any]) -> str:
+        until = options.get("until") or []
+        stops = [until] if isinstance(until, str) else until
+        limit = int(options.get("max_gen_toks", 256))
+        if limit >= self.max_length:
+            raise UserError(
+                f"max_gen_toks {limit} leaves no room for a context in the {self.max_length} "
+                "positions of the model: choose a smaller one."
+            )
+        tokens = self.tok_encode(context)[-(self.max_length - limit) :]
+        generated = generate_tokens(
+            self.model,
+            np.asarray([tokens], np.int32),
+            limit,
+            temperature=float(options.get("temperature", 0.0)) if options.get("do_sample") else 0.0,
+            stop_ids=(self.eot_token_id,),
+        )
+        text = self.tokenizer.decode(generated, skip_special_tokens=True)
+        for stop in filter(None, stops):
+            text = text.split(stop)[0]
+        self.cache_hook.add_partial("generate_until", (context, options), text)
+        return text
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Request], disable_tqdm: bool = False, **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        """Log-likelihood in nats of each continuation, and whether greedy decoding gives it."""
+        for _, context, continuation in requests:
+            if not (context and 0 < len(continuation) <= self.max_length):
+                raise UserError(
+                    f"A context of {len(context)} and a continuation of {len(continuation)} "
+                    f"tokens cannot be scored: both need a token, and the continuation may have "
+                    f"{self.max_length} at most."
+                )
+        longest_first = sorted(
+            range(len(requests)), key=lambda i: -len(requests[i][1]) - len(requests[i][2])
+        )
+        scores: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        graphdef, parameters = nnx.split(self.model)
+        with (
+            jax.set_mesh(self.mesh),
+            tqdm(total=len(requests), desc="log-likelihoods", disable=disable_tqdm) as progress,
+        ):
+            for first in range(0, len(requests), self.batch_size):
+                batch = longest_first[first : first + self.batch_size]
+                arrays = self._pad([requests[i][1:] for i in batch])
+                sums, greedy = map(
+                    to_host,
+                    _score(graphdef, parameters, *(share(array, self.mesh) for array in arrays)),
+                )
+                for row, i in enumerate(batch):
+                    scores[i] = float(sums[row]), bool(greedy[row])
+                    if (strings := requests[i][0]) is not None:
+                        self.cache_hook.add_partial("loglikelihood", strings, scores[i])
+                progress.update(len(batch))
+        return scores
+
+    def _pad(
+        self, pairs: Sequence[tuple[list[int], list[int]]]
+    ) -> tuple[
+        Int[np.ndarray, "batch length"],
+        Int[np.ndarray, "batch scored"],
+        Int[np.ndarray, "batch scored"],
+        Bool[np.ndarray, "batch scored"],
+    ]:
+        """Inputs, the positions whose next token is scored, those tokens, and which of them count.
+
+        An input loses its last token, which is only predicted, and what is too long at its left.
+        """
+        inputs = [(context + target)[:-1][-self.max_length :] for context, target in pairs]
+        length = self._bucket(max(map(len, inputs)), least=32)
+        scored = self._bucket(max(len(target) for _, target in pairs), least=1)
+        shape = (self.batch_size, scored)
+        tokens = np.zeros((self.batch_size, length), np.int32)
+        positions, targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        mask = np.zeros(shape, bool)
+        for row, (read, (_, target)) in enumerate(zip(inputs, pairs, strict=True)):
+            tokens[row, : len(read)] = read
+            positions[row, : len(target)] = np.arange(len(read) - len(target), len(read))
+            targets[row, : len(target)] = target
+            mask[row, : len(target)] = True
+        return tokens, positions, targets, mask
+
+    def _bucket(self, length: int, least: int) -> int:
+        """The next power of two, at most what the model can read."""
+        return min(max(least, 1 << (length - 1).bit_length()), self.max_length)
+
+
+@partial(jax.jit, static_argnums=0)
+def _score(
+    graphdef: nnx.GraphDef[Decoder],
+    parameters: Any,
+    tokens: Int[Array, "batch length"],
+    positions: Int[Array, "batch scored"],
+    targets: Int[Array, "batch scored"],
+    mask: Bool[Array, "batch scored"],
+) -> tuple[Float[Array, "batch"], Bool[Array, "batch"]]:
+    model = nnx.merge(graphdef, parameters)
+    hidden = jnp.take_along_axis(model.hidden_states(tokens), positions[..., None], axis=1)
+    head = model.output_embedding().astype(hidden.dtype)
+
+    def score_position(at: tuple[Array, Array]) -> tuple[Array, Array]:
+        hidden, targets = at
+        logits = jnp.einsum(
+            "bd,vd->bv",
+            hidden,
+            head,
+            precision=precision_of(hidden.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        correct = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+        return correct - jax.nn.logsumexp(logits, axis=-1), logits.argmax(-1) == targets
+
+    by_position = (jnp.swapaxes(hidden, 0, 1), targets.T)
+    likelihoods, greedy = jax.lax.map(score_position, by_position, batch_size=LOGITS_CHUNK)
+    return jnp.sum(likelihoods * mask.T, axis=0), jnp.all(greedy | ~mask.T, axis=0)

@@ -1,0 +1,212 @@
+"""Perplexity of a model on a corpus, normalised by tokens, by words and by bytes."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+from tqdm import tqdm
+
+from clp_jax.checkpoint.hf import load_model, model_files
+from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.data.readers import read_documents
+from clp_jax.data.store import Corpus
+from clp_jax.errors import UserError
+from clp_jax.evaluate.batches import round_up, share
+from clp_jax.loss import next_token_loss
+from clp_jax.mesh import make_mesh, single_device_mesh
+from clp_jax.models.decoder import Decoder
+
+LOSS_CHUNK = 128
+"""Positions of a window whose logits exist at the same time."""
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """The negative log-likelihood of a text and the units it can be divided by.
+
+    Perplexities that are divided by different units differ by factors of ten, and only word- and
+    byte-normalised ones can be compared between tokenizers.
+    """
+
+    nll: float
+    """Sum of the negative log-likelihoods of all predicted tokens, in nats."""
+    tokens: int
+    """Predicted tokens, the end-of-text token behind each document included."""
+    words: int
+    """Words of the text, separated by white space."""
+    bytes: int
+    """Bytes of the text in UTF-8."""
+
+    @property
+    def loss(self) -> float:
+        """Mean negative log-likelihood of a token, in nats: what training minimises."""
+        return self.nll / self.tokens
+
+    @property
+    def token_perplexity(self) -> float:
+        """exp(nll / tokens)."""
+        return _exp(self.loss)
+
+    @property
+    def word_perplexity(self) -> float:
+        """exp(nll / words)."""
+        return _exp(self.nll / self.words)
+
+    @property
+    def byte_perplexity(self) -> float:
+        """exp(nll / bytes)."""
+        return _exp(self.nll / self.bytes)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """nll / bytes in bits."""
+        return self.nll / self.bytes / math.log(2)
+
+    def to_dict(self) -> dict[str, float]:
+        """All figures by name, as they go into JSON."""
+        return {
+            "nll": self.nll,
+            "tokens": self.tokens,
+            "words": self.words,
+            "bytes": self.bytes,
+            "loss": self.loss,
+            "token_perplexity": self.token_perplexity,
+            "word_perplexity": self.word_perplexity,
+            "byte_perplexity": self.byte_perplexity,
+            "bits_per_byte": self.bits_per_byte,
+        }
+
+
+def evaluate_perplexity(
+    model_path: str | Path,
+    data: Sequence[str],
+    *,
+    sequence_length: int | None = None,
+    batch_size: int = 8,
+    text_field: str = "text",
+) -> Perplexity:
+    """Measure a stored model's perplexity on text, on all devices.
+
+    Args:
+        model_path: Hugging Face folder, hub id or run folder.
+        data: file patterns or hub data sets, as `clp_jax.data.readers.read_documents` takes them.
+        sequence_length: tokens of one window; by default the model's positions, at most 1,024.
+        batch_size: windows that are computed at the same time.
+        text_field: the field of a record that holds the text.
+
+    Raises:
+        UserError: the data hold no text, or the window is longer than the model can read.
+    """
+    mesh = make_mesh()
+    corpus = Corpus.from_documents(
+        read_documents(data, text_field=text_field), load_tokenizer(model_files(model_path))
+    )
+    model = load_model(model_path, mesh=mesh)
+    return measure_perplexity(
+        model,
+        corpus,
+        sequence_length=sequence_length or min(model.config.max_positions or 1024, 1024),
+        batch_size=batch_size,
+        mesh=mesh,
+        progress=True,
+    )
+
+
+def measure_perplexity(
+    model: Decoder,
+    corpus: Corpus,
+    *,
+    sequence_length: int,
+    batch_size: int,
+    mesh: Mesh | None = None,
+    progress: bool = False,
+) -> Perplexity:
+    """Measure a model's perplexity on a corpus.
+
+    What is counted: the corpus is one sequence of tokens, with an end-of-text token before, between
+    and behind the documents. It is cut into windows of ``sequence_length`` predictions that do not
+    overlap. Every token but the very first is predicted exactly once, end-of-text tokens included,
+    and counts in the nll and in the number of tokens. It is predicted from what stands before it
+    in its window: that may be the document before, and at the start of a window it is a single
+    token, so longer windows give lower figures. Words and bytes are those of the documents.
+
+    Batches are spread over ``mesh``, the one that the model is on (None: one device); in a run of
+    several processes all must call it. The program is compiled once for each structure of a model
+    and shape of a batch.
+
+    Raises:
+        UserError: the corpus is empty, or the window is longer than the model can read.
+    """
+    _check(model, corpus, sequence_length)
+    mesh = mesh or single_device_mesh()
+    graphdef, parameters = nnx.split(model)
+    batch_size = round_up(batch_size, mesh)
+    batches = -(-corpus.windows(sequence_length) // batch_size)
+    nll, tokens = 0.0, 0
+    with jax.set_mesh(mesh):
+        for window_tokens, mask in tqdm(
+            _batches(corpus, sequence_length, batch_size),
+            desc="perplexity",
+            total=batches,
+            disable=not progress or jax.process_index() > 0,
+            leave=False,
+        ):
+            total, _ = _window_loss(
+                graphdef, parameters, share(window_tokens, mesh), share(mask, mesh)
+            )
+            nll += float(total)
+            tokens += int(mask.sum())
+    return Perplexity(nll=nll, tokens=tokens, words=corpus.words, bytes=corpus.bytes)
+
+
+@partial(jax.jit, static_argnums=0)
+def _window_loss(
+    graphdef: nnx.GraphDef[Decoder],
+    parameters: Any,
+    tokens: Int[Array, "batch length+1"],
+    mask: Bool[Array, "batch length"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    model = nnx.merge(graphdef, parameters)
+    return next_token_loss(
+        model.hidden_states(tokens[:, :-1]),
+        model.output_embedding(),
+        tokens[:, 1:],
+        mask,
+        chunk=LOSS_CHUNK,
+    )
+
+
+def _batches(
+    corpus: Corpus, length: int, size: int
+) -> Iterator[tuple[Int[np.ndarray, "size length+1"], Bool[np.ndarray, "size length"]]]:
+    """Full batches of windows; rows that lack a window are masked."""
+    windows = corpus.windows(length)
+    for first in range(0, windows, size):
+        tokens = np.zeros((size, length + 1), np.int32)
+        mask = np.zeros((size, length), bool)
+        for row, window in enumerate(range(first, min(first + size, windows))):
+            tokens[row], mask[row] = corpus.window(window, length)
+        yield tokens, mask
+
+
+def _check(model: Decoder, corpus: Corpus, sequence_length: int) -> None:
+    if not corpus.words or corpus.windows(sequence_length) == 0:
+        raise UserError("The data hold no text to measure a perplexity on.")
+    positions = model.config.max_positions
+    if positions is not None and sequence_length > positions:
+        raise UserError(
+            f"sequence_length {sequence_length} is longer than the {positions} positions "
+            "of the model: choose a shorter one."
+        )
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf

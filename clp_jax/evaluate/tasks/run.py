@@ -1,0 +1,154 @@
+"""Score a model on the tasks of this folder, beside the random and the majority baseline."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clp_jax.checkpoint.hf import load_model, model_files
+from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.errors import UserError
+from clp_jax.evaluate.tables import markdown_table
+from clp_jax.evaluate.tasks.scores import (
+    accuracy,
+    confusion_matrix,
+    macro_f1,
+    score_with_baselines,
+)
+from clp_jax.mesh import make_mesh
+
+FOLDER = Path(__file__).parent
+TASKS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+
+
+def evaluate_tasks(
+    model_path: str | Path,
+    tasks: Sequence[str],
+    *,
+    task_data: str | Path | None = None,
+    batch_size: int = 8,
+    limit: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Let a stored model choose between the answers of each task's questions, without examples.
+
+    The answer with the highest log-likelihood is the prediction. ``accuracy_normalised`` takes
+    the log-likelihood per character of the answer instead.
+
+    Args:
+        model_path: Hugging Face folder, hub id or run folder.
+        tasks: names out of `TASKS`.
+        task_data: folder with ``TASK/test.jsonl``; without it the data come from the hub.
+        batch_size: sequences that are computed at the same time.
+        limit: only the first so many examples of each task.
+
+    Returns:
+        For each task: ``examples``, ``choices``, ``confusion`` (gold rows, predicted columns) and
+        ``metrics``: for each of them score, stderr, low and high end of the 95% interval, random
+        and majority baseline, and whether the interval lies above both.
+
+    Raises:
+        UserError: a task is not known, its data are not at hand, or the harness is not installed.
+    """
+    if unknown := [name for name in tasks if name not in TASKS]:
+        raise UserError(
+            f"Unknown task {', '.join(unknown)}: the known ones are {', '.join(TASKS)}."
+        )
+    from clp_jax.evaluate.harness import JaxLM
+
+    loaded = load_tasks(tasks, task_data)
+    mesh = make_mesh()
+    model = JaxLM(
+        load_model(model_path, mesh=mesh),
+        load_tokenizer(model_files(model_path)),
+        batch_size=batch_size,
+        mesh=mesh,
+    )
+    samples = run_harness(model, loaded, limit)
+    return {
+        name: _summarise(samples[name], loaded["tasks"][name].config.doc_to_choice)
+        for name in tasks
+    }
+
+
+def render_tasks(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A Markdown table of what `evaluate_tasks` returns."""
+    return markdown_table(
+        ["task", "examples", "metric", "score", "95% interval", "random", "majority", "better"],
+        [
+            [
+                name,
+                f"{task['examples']:,}",
+                metric,
+                f"{score['score']:.3f}",
+                f"{score['low']:.3f} to {score['high']:.3f}",
+                f"{score['random']:.3f}",
+                f"{score['majority']:.3f}",
+                "yes" if score["beats_baselines"] else "no",
+            ]
+            for name, task in results.items()
+            for metric, score in task["metrics"].items()
+        ],
+    )
+
+
+def load_tasks(tasks: Sequence[str], task_data: str | Path | None) -> Any:
+    """The harness's task objects, with their data.
+
+    Raises:
+        UserError: the data are neither in the folder nor to be had from the hub.
+    """
+    from lm_eval.tasks import TaskManager
+
+    metadata = {} if task_data is None else {"task_data": str(task_data)}
+    manager = TaskManager(include_path=FOLDER, include_defaults=False, metadata=metadata)
+    try:
+        return manager.load(list(tasks))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"The data of {', '.join(tasks)} cannot be read ({' '.join(str(error).split())}): "
+            "give a folder with TASK/test.jsonl as task data, or allow access to the hub."
+        ) from None
+
+
+def run_harness(model: Any, tasks: Any, limit: int | None) -> dict[str, list[dict[str, Any]]]:
+    """Let a harness model answer loaded tasks; the harness's record of each example, by task."""
+    from lm_eval.evaluator import evaluate
+
+    return evaluate(model, tasks, limit=limit, bootstrap_iters=0, log_samples=True)["samples"]
+
+
+def predictions(
+    samples: Sequence[Mapping[str, Any]], lengths: Sequence[int] | None = None
+) -> list[int]:
+    """The choice with the highest log-likelihood of each example.
+
+    Args:
+        samples: the harness's records.
+        lengths: what to divide the log-likelihood of each choice by.
+    """
+    likelihoods = np.array([[value for value, _ in sample["filtered_resps"]] for sample in samples])
+    return [int(i) for i in (likelihoods / (1 if lengths is None else lengths)).argmax(1)]
+
+
+def _summarise(samples: Sequence[Mapping[str, Any]], choices: Sequence[str]) -> dict[str, Any]:
+    gold = [sample["target"] for sample in samples]
+    confusion = confusion_matrix(gold, predictions(samples), len(choices))
+    normalised = confusion_matrix(
+        gold, predictions(samples, [len(choice) for choice in choices]), len(choices)
+    )
+    scores = {
+        "accuracy": score_with_baselines(confusion, accuracy),
+        "accuracy_normalised": score_with_baselines(normalised, accuracy),
+        "macro_f1": score_with_baselines(confusion, macro_f1),
+    }
+    return {
+        "examples": len(samples),
+        "choices": list(choices),
+        "confusion": confusion.tolist(),
+        "metrics": {
+            name: asdict(score) | {"beats_baselines": score.beats_baselines}
+            for name, score in scores.items()
+        },
+    }

@@ -1,0 +1,78 @@
+"""What the task files of this folder name: their data and the macro-averaged F1.
+
+The folder works with lm-evaluation-harness alone, so nothing here imports the rest of the package.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from sklearn.metrics import f1_score
+
+
+def germeval2018(task_data: str | None = None, **_: object) -> dict[str, datasets.Dataset]:
+    """The test split of GermEval 2018 with the fields text and label (1: offensive).
+
+    The tweets' mark for a line break becomes a space.
+
+    Args:
+        task_data: folder that holds ``germeval2018/test.jsonl`` with the fields text and label
+            (OTHER or OFFENSE); without it the hub's data are taken.
+    """
+    if task_data is None:
+        rows, label = datasets.load_dataset("philschmid/germeval18", split="test"), "binary"
+    else:
+        rows, label = _read_jsonl(Path(task_data, "germeval2018", "test.jsonl")), "label"
+    return _test_split(
+        {
+            "text": _one_line(row["text"].replace("|LBR|", " ")),
+            "label": {"OTHER": 0, "OFFENSE": 1}[row[label]],
+        }
+        for row in rows
+    )
+
+
+def pawsx_de(task_data: str | None = None, **_: object) -> dict[str, datasets.Dataset]:
+    """The German test split of PAWS-X with the fields sentence1, sentence2, label (1: paraphrase).
+
+    Every pair is kept, the few with an empty side too.
+
+    Args:
+        task_data: folder that holds ``pawsx_de/test.jsonl`` with the fields text_a, text_b and
+            label (0 or 1); without it the hub's data are taken.
+    """
+    if task_data is None:
+        rows = datasets.load_dataset("google-research-datasets/paws-x", "de", split="test")
+        first, second = "sentence1", "sentence2"
+    else:
+        rows = _read_jsonl(Path(task_data, "pawsx_de", "test.jsonl"))
+        first, second = "text_a", "text_b"
+    return _test_split(
+        {
+            "sentence1": _one_line(row[first]),
+            "sentence2": _one_line(row[second]),
+            "label": {0: 0, 1: 1}[row["label"]],
+        }
+        for row in rows
+    )
+
+
+def macro_f1(items: Sequence[tuple[int, int]]) -> float:
+    """Mean over the classes of their F1, from pairs of gold and predicted class."""
+    gold, predicted = zip(*items, strict=True)
+    return float(f1_score(gold, predicted, average="macro"))
+
+
+def _read_jsonl(file: Path) -> list[dict[str, Any]]:
+    with file.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def _test_split(rows: Iterable[Mapping[str, Any]]) -> dict[str, datasets.Dataset]:
+    return {"test": datasets.Dataset.from_list(list(rows))}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

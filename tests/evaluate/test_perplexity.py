@@ -1,0 +1,110 @@
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from clp_jax.checkpoint.hf import load_model
+from clp_jax.data.store import Corpus
+from clp_jax.errors import UserError
+from clp_jax.evaluate import perplexity
+from clp_jax.evaluate.perplexity import Perplexity, evaluate_perplexity, measure_perplexity
+from clp_jax.mesh import make_mesh
+
+
+@pytest.fixture(scope="module")
+def model(model_folder):
+    return load_model(model_folder)
+
+
+@pytest.fixture(scope="module")
+def corpus(texts, tokenizer):
+    return Corpus.from_documents(texts, tokenizer)
+
+
+def test_figures_by_hand():
+    figures = Perplexity(nll=100 * math.log(2), tokens=50, words=20, bytes=100)
+    assert figures.loss == pytest.approx(2 * math.log(2))
+    assert figures.token_perplexity == pytest.approx(4)
+    assert figures.word_perplexity == pytest.approx(32)
+    assert figures.byte_perplexity == pytest.approx(2)
+    assert figures.bits_per_byte == pytest.approx(1)
+    assert json.loads(json.dumps(figures.to_dict()))["word_perplexity"] == pytest.approx(32)
+
+
+def test_a_perplexity_beyond_all_numbers_is_infinite():
+    assert Perplexity(nll=1e6, tokens=1000, words=10, bytes=1000).word_perplexity == math.inf
+
+
+@pytest.mark.parametrize("length", [5, 32, 128])
+def test_equal_to_the_loss_of_transformers_on_the_same_windows(model, model_folder, corpus, length):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    theirs = AutoModelForCausalLM.from_pretrained(model_folder)
+    ids = torch.tensor(corpus.tokens.astype(np.int64))
+    nll = 0.0
+    for start in range(0, len(ids) - 1, length):
+        window = ids[None, start : start + length + 1]
+        with torch.no_grad():
+            logits = theirs(window[:, :-1]).logits
+            nll += torch.nn.functional.cross_entropy(
+                logits[0].double(), window[0, 1:], reduction="sum"
+            ).item()
+    ours = measure_perplexity(model, corpus, sequence_length=length, batch_size=3)
+    assert ours.nll == pytest.approx(nll, rel=1e-5)
+    assert ours.tokens == len(ids) - 1
+
+
+def test_units_are_counted_on_the_text(model, corpus, texts, tokenizer):
+    figures = measure_perplexity(model, corpus, sequence_length=32, batch_size=2)
+    assert figures.words == sum(len(text.split()) for text in texts)
+    assert figures.bytes == sum(len(text.encode()) for text in texts)
+    encoded = sum(len(tokenizer.encode(text)) for text in texts)
+    assert figures.tokens == encoded + len(texts)
+
+
+def test_equal_on_every_mesh_and_for_every_batch_size(model_folder, corpus):
+    one = measure_perplexity(load_model(model_folder), corpus, sequence_length=16, batch_size=1)
+    for shape in ((1, 8, 1), (2, 2, 2), (1, 1, 4)):
+        mesh = make_mesh(*shape, devices=jax.devices()[: math.prod(shape)])
+        model = load_model(model_folder, mesh=mesh)
+        for batch_size in (1, 16):
+            many = measure_perplexity(
+                model, corpus, sequence_length=16, batch_size=batch_size, mesh=mesh
+            )
+            assert many.tokens == one.tokens
+            assert many.nll == pytest.approx(one.nll, rel=1e-6)
+
+
+def test_measuring_again_compiles_nothing(model, corpus):
+    measure_perplexity(model, corpus, sequence_length=16, batch_size=4)
+    programs = perplexity._window_loss._cache_size()
+    measure_perplexity(model, corpus, sequence_length=16, batch_size=4)
+    assert perplexity._window_loss._cache_size() == programs
+
+
+def test_a_stored_model_on_files(model_folder, corpus, texts, tmp_path):
+    file = tmp_path / "text.jsonl"
+    file.write_text("".join(json.dumps({"body": text}) + "\n" for text in texts), "utf-8")
+    stored = evaluate_perplexity(model_folder, [str(file)], batch_size=4, text_field="body")
+    measured = measure_perplexity(
+        load_model(model_folder), corpus, sequence_length=128, batch_size=4
+    )
+    assert stored.to_dict() == pytest.approx(measured.to_dict(), rel=1e-6)
+
+
+def test_a_window_longer_than_the_model_reads_is_refused(model, corpus):
+    with pytest.raises(UserError, match="129 is longer than the 128 positions"):
+        measure_perplexity(model, corpus, sequence_length=129, batch_size=1)
+
+
+def test_data_without_text_are_refused(model_folder, model, tokenizer, tmp_path):
+    (tmp_path / "blank.txt").write_text(" \n")
+    with pytest.raises(UserError, match=r"blank\.txt"):
+        evaluate_perplexity(model_folder, [str(tmp_path / "blank.txt")])
+    with pytest.raises(UserError, match="no text"):
+        measure_perplexity(
+            model, Corpus.from_documents([" "], tokenizer), sequence_length=8, batch_size=1
+        )
