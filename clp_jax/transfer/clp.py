@@ -1,0 +1,86 @@
+r"""CLP-Transfer in its closed form (Ostendorff & Rehm 2023, arXiv 2301.09626).
+
+A token m that the source lacks gets a combination of the source rows of the shared tokens O,
+weighted by how near the helper puts m to each of them:
+
+    E[m] = sum_o w_o E[o] / sum_o w_o      with  w_o = cos(H[m], H[o])
+
+The weights are linear in H[m], so no |M| x |O| matrix of similarities is needed. With U the rows
+H[o] / |H[o]| and h = H[m], whose own norm cancels, the sums over O can be done first:
+
+    sum_o w_o E[o] = h (U^T E)             one d_h x d_s matrix
+    sum_o w_o      = h (U^T 1)             one d_h vector
+
+This is the same function at the cost of two thin matrix products. Rows of every table lie over all
+devices of the mesh, and the only communication is the sum of the d_h-sized moments.
+
+The conditioning. The weights are signed, and where they cancel the divisor nears zero and the row
+explodes; where most are negative the signs flip and the least similar tokens count most. The
+natural measure is |sum w| / sum |w|, but its sum of absolute values needs all |M| x |O|
+similarities. The Euclidean norm does not: |w|_2^2 = h G h^T / |h|^2 with the Gram matrix G = U^T U.
+So the condition of a row is
+
+    c = sum w / (sqrt(|O|) |w|_2)          in [-1, 1]
+
+By Cauchy-Schwarz sum |w| <= sqrt(|O|) |w|_2. Hence |c| is at most |sum w| / sum |w|; it is 1 when
+all weights are equal, near 0 when they cancel, negative when the signs flip. And it bounds the
+result: for c > 0 the new row is no longer than (root mean square of the shared rows' norms) / c.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from clp_jax.transfer.rows import matmul, shard_rows, unit_rows
+
+
+class Combination(NamedTuple):
+    """Rows combined from the shared tokens' source rows, and the condition c of each."""
+
+    rows: Float[Array, "missing source_dim"]
+    condition: Float[Array, "missing"]
+
+
+@jax.jit
+def closed_form(
+    missing_helper: Float[Array, "missing helper_dim"],
+    overlap_helper: Float[Array, "shared helper_dim"],
+    overlap_source: Float[Array, "shared source_dim"],
+    overlap_count: int | Float[Array, ""],
+) -> Combination:
+    """The formulas above, float32; rows of zeros in either table are neutral.
+
+    A row whose weights are all zero has condition 0 and no finite value.
+
+    Args:
+        missing_helper: helper rows of the missing tokens.
+        overlap_helper: helper rows of the shared tokens.
+        overlap_source: source rows of the same tokens.
+        overlap_count: |O|, without the rows that only pad the tables.
+    """
+    unit = unit_rows(overlap_helper)
+    weighted_sum = matmul(missing_helper, matmul(unit.T, overlap_source))
+    weight_sum = matmul(missing_helper, unit.sum(axis=0))
+    squares = jnp.sum(matmul(missing_helper, matmul(unit.T, unit)) * missing_helper, axis=1)
+    norm_bound = jnp.sqrt(overlap_count * jnp.maximum(squares, 0))
+    return Combination(
+        rows=weighted_sum / weight_sum[:, None],
+        condition=jnp.where(norm_bound == 0, 0, weight_sum / norm_bound),
+    )
+
+
+def combine(
+    missing_helper: Float[np.ndarray, "missing helper_dim"],
+    overlap_helper: Float[np.ndarray, "shared helper_dim"],
+    overlap_source: Float[np.ndarray, "shared source_dim"],
+    mesh: Mesh,
+) -> tuple[Float[np.ndarray, "missing source_dim"], Float[np.ndarray, "missing"]]:
+    """:func:`closed_form` of float32 host tables, computed over all devices of ``mesh``."""
+    tables = (shard_rows(t, mesh) for t in (missing_helper, overlap_helper, overlap_source))
+    rows, condition = closed_form(*tables, len(overlap_helper))
+    count = len(missing_helper)
+    return np.asarray(rows)[:count], np.asarray(condition)[:count]

@@ -1,0 +1,149 @@
+"""The transfer stage: two checkpoints in, one checkpoint of the target language out."""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from clp_jax.checkpoint.hub import copy_tokenizer
+from clp_jax.checkpoint.tensors import LazyTensor, parse_dtype, write_tensors
+from clp_jax.errors import UserError
+from clp_jax.files import new_folder, read_json, write_json
+from clp_jax.mesh import make_mesh
+from clp_jax.models import read_decoder_config
+from clp_jax.transfer.inputs import Checkpoint
+from clp_jax.transfer.manifest import describe_transfer, model_card
+from clp_jax.transfer.table import NewTable, new_table
+from clp_jax.transfer.target import target_config, with_target_tokens
+from clp_jax.vocabulary import match_vocabularies
+
+METHODS = ("clp",)
+
+
+def transfer_model(
+    source: str | Path,
+    helper: str | Path,
+    out: str | Path,
+    *,
+    method: str = "clp",
+    strict: bool = False,
+    dtype: str | None = None,
+    mesh: Mesh | None = None,
+) -> dict[str, Any]:
+    """Give ``source`` the vocabulary of ``helper`` and write the result as a Hugging Face folder.
+
+    The embedding table, and the head where it is not tied to it, are computed anew, in float32; an
+    untied head by the similarities in the helper's own head if that is untied too. Every other
+    tensor is the source's. Beside the weights, ``out`` gets the source's configuration with the
+    token ids of the helper's tokenizer, that tokenizer, a model card and the manifest
+    ``transfer.json``.
+
+    Args:
+        source: folder or hub id of a GPT-2 or BLOOM that speaks the source language.
+        helper: folder or hub id of a decoder that speaks the target language.
+        out: the folder to write.
+        method: how missing rows are computed; ``clp`` is Ostendorff & Rehm's formula.
+        strict: keep the formula for rows where it is ill-conditioned; they otherwise get the mean
+            of their nearest shared tokens (:mod:`clp_jax.transfer.topk`).
+        dtype: type of the weights written; by default each tensor keeps the source's.
+        mesh: devices to compute on; by default all of them.
+
+    Returns:
+        The manifest: rows by origin, conditions, norms, hashes of the inputs, versions.
+
+    Raises:
+        UserError: an input is missing or damaged, is not supported or does not fit the other one,
+            no token is shared, a new row is not finite, or ``out`` exists.
+    """
+    if method not in METHODS:
+        raise UserError(f"Method {method!r} is not one of {', '.join(METHODS)}.")
+    chosen_dtype = None if dtype is None else parse_dtype(dtype)
+    source_model, helper_model = Checkpoint.open(source), Checkpoint.open(helper)
+    pairs = table_pairs(source_model, helper_model)
+    vocabulary = match_vocabularies(
+        source_model.tokenizer.get_vocab(), helper_model.tokenizer.get_vocab()
+    )
+    if not len(vocabulary.target_ids):
+        raise UserError(
+            f"The tokenizers of {source} and {helper} have no token in common, "
+            "but CLP-Transfer builds every new row from the rows of shared tokens."
+        )
+    with new_folder(out) as folder:
+        tables = {
+            name: new_table(
+                source_model.tensors[name],
+                helper_model.tensors[helper_name],
+                vocabulary,
+                strict=strict,
+                mesh=mesh or make_mesh(),
+            )
+            for name, helper_name in pairs.items()
+        }
+        tensors = source_model.body()
+        for name, table in tables.items():
+            written = chosen_dtype or source_model.tensors[name].dtype
+            check_finite(table, name, written, helper_model)
+            tensors[name] = LazyTensor.of(table.rows).astype(written)
+        arguments = {
+            "source": str(source),
+            "helper": str(helper),
+            "method": method,
+            "strict": strict,
+            "dtype": dtype,
+        }
+        manifest = describe_transfer(
+            source_model, helper_model, vocabulary, tables, pairs, arguments
+        )
+        write_tensors(folder, {name: t.astype(chosen_dtype) for name, t in tensors.items()})
+        write_configuration(folder, source_model, helper_model, vocabulary.target_rows, dtype)
+        write_json(folder / "transfer.json", manifest)
+        (folder / "README.md").write_text(model_card(manifest), "utf-8")
+    return manifest
+
+
+def table_pairs(source: Checkpoint, helper: Checkpoint) -> dict[str, str]:
+    """Each table of the source and the table of the helper whose similarities map it.
+
+    Raises:
+        UserError: a table is missing, or does not fit its configuration or its tokenizer.
+    """
+    config = read_decoder_config(source.config)
+    names = source.tables(tied=config.tied)
+    if not config.tied and len(names) == 1:
+        raise UserError(f"{source.name}: the head is not tied, but lm_head.weight is missing.")
+    for name in names:
+        found, expected = source.tensors[name].shape, (config.vocab_size, config.hidden_size)
+        if found != expected:
+            raise UserError(f"{source.name}: {name} is {found}, but config.json says {expected}.")
+    helper_names = helper.tables(tied=helper.config.get("tie_word_embeddings", False))
+    return dict(zip(names, (helper_names[0], helper_names[-1]), strict=False))
+
+
+def check_finite(table: NewTable, name: str, dtype: np.dtype, helper: Checkpoint) -> None:
+    """Make sure that every value of a new table is a number of ``dtype``.
+
+    Raises:
+        UserError: one is not; names the token.
+    """
+    largest = np.maximum(table.rows.max(axis=1), -table.rows.min(axis=1))
+    broken = np.flatnonzero(~(largest <= float(jnp.finfo(dtype).max)))
+    broken = np.setdiff1d(broken, table.origins["padding"])
+    if len(broken):
+        token = helper.tokenizer.convert_ids_to_tokens(int(broken[0]))
+        raise UserError(
+            f"{name}: {len(broken)} new rows are not finite in {dtype}, the first for the token "
+            f"{token!r} (id {broken[0]}): look for broken rows in {helper.name} and the source."
+        )
+
+
+def write_configuration(
+    folder: Path, source: Checkpoint, helper: Checkpoint, rows: int, dtype: str | None
+) -> None:
+    """Write the configurations of a model with ``rows`` ids, and the target tokenizer."""
+    generation = source.folder / "generation_config.json"
+    settings = read_json(generation) if generation.exists() else {}
+    write_json(folder / "config.json", target_config(source.config, helper.tokenizer, rows, dtype))
+    write_json(folder / generation.name, with_target_tokens(settings, helper.tokenizer))
+    copy_tokenizer(helper.folder, folder)
