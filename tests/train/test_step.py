@@ -1,0 +1,150 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from clp_jax.config import RunConfig
+from clp_jax.mesh import make_mesh, to_global
+from clp_jax.models import abstract_model, initialize, read_decoder_config
+from clp_jax.train.optimizer import make_optimizer
+from clp_jax.train.step import (
+    abstract_parameters,
+    initialize_optimizer,
+    make_train_step,
+)
+
+SIZES = {"n_layer": 2, "n_head": 4}
+GPT2 = {"model_type": "gpt2", "vocab_size": 67, "n_embd": 32, "n_positions": 24, **SIZES}
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+MODELS = {
+    "gpt2": GPT2 | NO_DROPOUT,
+    "gpt2 with dropout": GPT2 | {"resid_pdrop": 0.2},
+    "wide gpt2": GPT2 | {"n_embd": 256, "vocab_size": 512},
+    "bloom": {"model_type": "bloom", "vocab_size": 64, "hidden_size": 32, **SIZES},
+}
+BATCH, LENGTH = 8, 24
+
+
+def run_config(**train):
+    return RunConfig.from_dict(
+        {
+            "model": {"path": "unused"},
+            "data": {"train": "unused", "sequence_length": LENGTH},
+            # A bias of keys has no gradient but rounding, which a small epsilon would blow up.
+            "optimizer": {"learning_rate": 1e-2, "weight_decay": 0.1, "epsilon": 1e-3},
+            "train": {
+                "out": "unused",
+                "steps": 10,
+                "batch_size": BATCH,
+                "dtype": "float32",
+                "loss_chunk": 7,
+                **train,
+            },
+        }
+    )
+
+
+def batches(vocabulary, count=3):
+    """Batches whose masks are uneven on purpose: row r counts 3 r of its positions."""
+    random = np.random.default_rng(1)
+    mask = np.arange(LENGTH) < 3 * np.arange(1, BATCH + 1)[:, None]
+    for _ in range(count):
+        tokens = random.integers(vocabulary, size=(BATCH, LENGTH + 1)).astype(np.int32)
+        yield {"tokens": tokens, "mask": mask}
+
+
+def mesh_of(sizes):
+    return make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
+
+
+@functools.cache
+def train(name, mesh_sizes=(1, 1, 1), **settings):
+    """Parameters and metrics after a few steps."""
+    config, mesh, hf = run_config(**settings), mesh_of(mesh_sizes), MODELS[name]
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    dtype = jnp.dtype(config.train.dtype)
+    model = initialize(read_decoder_config(hf), seed=0, mesh=mesh, dtype=dtype)
+    graphdef, state = nnx.split(model)
+    params = nnx.to_pure_dict(state)
+    step = make_train_step(graphdef, params, optimizer, mesh=mesh, config=config)
+    optimizer_state = initialize_optimizer(optimizer, params, mesh)
+    history = []
+    for index, batch in enumerate(batches(hf["vocab_size"])):
+        rows = {name: to_global(array, mesh) for name, array in batch.items()}
+        params, optimizer_state, metrics = step(params, optimizer_state, np.int32(index), rows)
+        history.append(jax.device_get(metrics))
+    return jax.device_get(params), history
+
+
+def assert_close(result, expected, rtol=1e-5, atol=2e-6):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol, atol), result, expected)
+
+
+@pytest.mark.parametrize("name", ["gpt2 with dropout", "bloom"])
+@pytest.mark.parametrize("mesh_sizes", [(1, 8, 1), (1, 2, 4), (2, 2, 2)], ids=str)
+def test_every_mesh_computes_what_one_device_does(name, mesh_sizes):
+    assert_close(train(name, mesh_sizes), train(name))
+
+
+def test_parts_of_uneven_masks_add_up_to_the_whole_batch():
+    assert_close(train("gpt2", (1, 2, 2), accumulation=4), train("gpt2"))
+
+
+@pytest.mark.parametrize("remat", ["none", "dots"])
+def test_recomputation_does_not_change_the_numbers(remat):
+    assert_close(train("gpt2 with dropout", remat=remat), train("gpt2 with dropout"))
+
+
+def test_loss_is_that_of_the_logits():
+    hf = MODELS["bloom"]
+    model = initialize(read_decoder_config(hf), seed=0, mesh=mesh_of((1, 1, 1)))
+    batch = next(batches(hf["vocab_size"]))
+    logits = np.asarray(model(batch["tokens"][:, :-1]), np.float64)
+    log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    targets = batch["tokens"][:, 1:, None]
+    losses = -np.take_along_axis(log_probabilities, targets, -1)[..., 0]
+    metrics = train("bloom")[1][0]
+    np.testing.assert_allclose(metrics["loss"], losses[batch["mask"]].mean(), rtol=1e-5)
+    assert metrics["tokens"] == batch["mask"].sum()
+
+
+def test_bfloat16_computes_on_float32_parameters():
+    params, history = train("gpt2", dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
+    exact = train("gpt2")[1]
+    np.testing.assert_allclose(history[0]["loss"], exact[0]["loss"], rtol=1e-2)
+    assert history[0]["loss"] != exact[0]["loss"]
+
+
+def test_dropout_follows_the_seed():
+    same, other = train("gpt2 with dropout"), train("gpt2 with dropout", seed=1)
+    assert other[1][0]["loss"] != same[1][0]["loss"]
+
+
+def compiled(name, mesh_sizes=(1, 1, 1), **settings):
+    config, mesh = run_config(**settings), mesh_of(mesh_sizes)
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    model = abstract_model(read_decoder_config(MODELS[name]))
+    params = abstract_parameters(model, mesh)
+    return make_train_step(nnx.graphdef(model), params, optimizer, mesh=mesh, config=config)
+
+
+@pytest.mark.parametrize("mesh_sizes", [(1, 1, 1), (1, 2, 4)], ids=str)
+def test_parameters_and_optimizer_are_donated_and_spread_over_the_mesh(mesh_sizes):
+    model = abstract_model(read_decoder_config(MODELS["wide gpt2"]))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model)))
+    share = 3 * 4 * parameters / np.prod(mesh_sizes)
+    memory = compiled("wide gpt2", mesh_sizes).memory_analysis()
+    assert memory.alias_size_in_bytes == pytest.approx(share, rel=0.05)
+    assert memory.argument_size_in_bytes < memory.alias_size_in_bytes + 20_000
+    assert memory.output_size_in_bytes < memory.alias_size_in_bytes + 20_000
+
+
+def test_accumulation_saves_memory():
+    settings = {"remat": "none", "loss_chunk": LENGTH}
+    whole = compiled("gpt2", **settings).memory_analysis().temp_size_in_bytes
+    parts = compiled("gpt2", accumulation=8, **settings).memory_analysis().temp_size_in_bytes
+    assert parts < whole / 2
