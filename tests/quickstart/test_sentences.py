@@ -1,0 +1,87 @@
+"""The generated texts: the same for a seed, in two languages, in correct grammar."""
+
+import re
+from itertools import islice
+
+import pytest
+
+from clp_jax.quickstart import lexicon, patterns
+from clp_jax.quickstart.sentences import documents
+
+
+def some(language, seed=0, count=300):
+    return list(islice(documents(language, seed), count))
+
+
+def words(language, seed=0):
+    return set(re.findall(r"\w+", " ".join(some(language, seed))))
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_a_seed_gives_the_same_texts_and_another_seed_gives_others(language):
+    assert some(language, 1) == some(language, 1)
+    texts = some(language, 1) + some(language, 2)
+    assert len(set(texts)) == len(texts)
+
+
+def test_a_seed_tells_the_same_stories_in_both_languages():
+    names = [*lexicon.WOMEN, *lexicon.MEN, *lexicon.SURNAMES]
+    for english, german in zip(some("en"), some("de"), strict=True):
+        for name in names:
+            assert (name in re.findall(r"\w+", english)) == (name in re.findall(r"\w+", german))
+
+
+def test_the_languages_share_names_and_loanwords_but_no_function_words():
+    english, german = words("en"), words("de")
+    assert {"Anna", "Berlin", "Keller", "Restaurant", "Hotel"} <= german
+    assert {"Anna", "Berlin", "Keller"} <= english
+    assert not {"the", "and", "of", "is", "with", "that", "they", "bought"} & german
+    assert not {"der", "die", "das", "und", "ist", "mit", "dass", "kaufte"} & english
+    assert 100 < len(english & german) < len(german) / 4
+
+
+def test_german_has_umlauts_and_english_has_none_but_in_names():
+    assert set("äöüÄÖÜß„“") <= set(" ".join(some("de", count=2000)))
+    assert set(re.findall(r"\w*[äöüß]\w*", " ".join(some("en")))) <= {"Krüger"}
+
+
+def test_the_vocabulary_is_rich_and_no_pattern_is_left_unfilled():
+    for language, least in (("en", 1200), ("de", 1800)):
+        text = "\n".join(some(language, count=2000))
+        assert len(set(re.findall(r"\w+", text))) > least
+        assert not set("{}[]*_|¶") & set(text)
+        assert not re.search(r"  |\b(\w+) \1\b(?! \1)", text)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        r"[Dd]er [a-z]\w+e Wolf\b",
+        r"den [a-z]\w+en (Löwen|Bären)\b",
+        r"[Ii]m (alten|neuen|großen|kleinen) Schloss\b",
+        r"zur (alten|neuen|großen|kleinen) Schule\b",
+        r"des \w+en (Hotels|Museums|Schlosses|Hauses)\b",
+        r"seinen \w+en Wintermantel\b",
+        r"(zwei|drei|sieben) \w+e Kühe\b",
+        r"weil \w+ (einen|eine|ein) \w+ \w+ hat\b",
+        r"ein (teures|dunkles) \w+",
+        r"dem \w+en (Nachbarn|Kollegen|Studenten)\b",
+    ],
+)
+def test_german_inflects(sentence):
+    assert any(re.search(sentence, text) for text in islice(documents("de", 3), 20_000))
+
+
+def test_every_sentence_begins_with_a_capital_letter():
+    for language in ("en", "de"):
+        for text in some(language):
+            assert not re.search(r"(^|[.?!] |\n|„)[a-zäöü]", text)
+
+
+def test_every_pattern_is_told_in_both_languages():
+    for kind in patterns.KINDS:
+        for piece in (piece for pieces in kind for piece in pieces):
+            slots = [re.findall(r"{(\w+)", piece[language]) for language in ("en", "de")]
+            german = set(slots[1])
+            assert german <= set(slots[0]) | {"A", "B"}, piece
+            assert set(slots[0]) - german <= {"u"}, piece
