@@ -39,7 +39,9 @@ PEAK_FLOPS: Mapping[str, float] = {
 def start_distributed() -> None:
     """Join the other processes of a multi-host run; does nothing on a single host.
 
-    Cloud TPU pods and Slurm jobs are recognised by their environment. Any other launcher sets
+    Slurm jobs and TPU slices of Kubernetes are recognised by their environment. The hosts of a
+    Cloud TPU VM know of each other only by their metadata server, which JAX asks when
+    ``CLP_JAX_DISTRIBUTED`` is set, as ``scripts/tpu_vm.sh`` does. Any other launcher sets
     ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``.
     """
     if jax.distributed.is_initialized():
@@ -51,7 +53,11 @@ def start_distributed() -> None:
             int(env["JAX_NUM_PROCESSES"]),
             int(env["JAX_PROCESS_ID"]),
         )
-    elif "," in env.get("TPU_WORKER_HOSTNAMES", "") or int(env.get("SLURM_NTASKS", 1)) > 1:
+    elif (
+        "CLP_JAX_DISTRIBUTED" in env
+        or "," in env.get("TPU_WORKER_HOSTNAMES", "")
+        or int(env.get("SLURM_NTASKS", 1)) > 1
+    ):
         jax.distributed.initialize()
 
 

@@ -106,7 +106,7 @@ if kill -0 \"\$(cat run.pid 2>/dev/null)\" 2>/dev/null; then
   exit 1
 fi
 rm -f run.exit
-setsid nohup bash -c '.venv/bin/clp-jax \"\$@\"; echo \$? >run.exit' clp-jax$arguments \\
+setsid nohup bash -c 'CLP_JAX_DISTRIBUTED=1 .venv/bin/clp-jax \"\$@\"; echo \$? >run.exit' clp-jax$arguments \\
   >run.log 2>&1 </dev/null &
 echo \$! >run.pid"
 }
