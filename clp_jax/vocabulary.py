@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from clp_jax.checkpoint.hub import load_tokenizer, resolve
+from clp_jax.checkpoint.hub import load_tokenizer
 
 EXAMPLES = 8
 
@@ -21,7 +22,7 @@ class VocabularyReport:
 
     Attributes:
         source_size: tokens of the source vocabulary.
-        target_size: tokens of the target vocabulary.
+        target_size: ids of the target vocabulary that have a token.
         source_rows: highest source id plus one, the least number of rows of a table for it.
         target_rows: highest target id plus one.
         source_ids: source ids of the shared tokens; ``source_ids[i]`` and ``target_ids[i]`` are
@@ -85,16 +86,15 @@ class VocabularyReport:
         return "\n".join(lines)
 
 
-def compare_vocabularies(source: str, target: str) -> VocabularyReport:
+def compare_vocabularies(source: str | Path, target: str | Path) -> VocabularyReport:
     """Compare the tokenizers of two Hugging Face folders or hub ids.
 
     Raises:
         UserError: one of them is missing or holds no readable tokenizer.
     """
-    vocabularies = (
-        load_tokenizer(resolve(name, weights=False)).get_vocab() for name in (source, target)
+    return match_vocabularies(
+        load_tokenizer(source).get_vocab(), load_tokenizer(target).get_vocab()
     )
-    return match_vocabularies(*vocabularies)
 
 
 def match_vocabularies(source: Mapping[str, int], target: Mapping[str, int]) -> VocabularyReport:
@@ -105,7 +105,7 @@ def match_vocabularies(source: Mapping[str, int], target: Mapping[str, int]) -> 
     rows = int(used[-1]) + 1 if len(used) else 0
     return VocabularyReport(
         source_size=len(source),
-        target_size=len(target),
+        target_size=len(used),
         source_rows=max(source.values(), default=-1) + 1,
         target_rows=rows,
         source_ids=np.array([pairs[id] for id in shared.tolist()], dtype=np.int64),

@@ -50,7 +50,7 @@ class LazyTensor:
 
     def read_rows(self, start: int, stop: int) -> Shaped[np.ndarray, "..."]:
         """The rows from ``start`` up to but without ``stop``."""
-        return self.load(slice(start, stop))
+        return self.load(slice(start, min(stop, self.shape[0])))
 
     def astype(self, dtype: np.dtype | None) -> "LazyTensor":
         """The tensor in another floating-point type; integers and None stay as they are."""

@@ -1,4 +1,4 @@
-"""One of the two checkpoints a transfer starts from, opened and checked."""
+"""The two checkpoints a transfer starts from, opened and checked."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,11 +7,13 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from clp_jax.checkpoint.hf import checkpoint_tensors
 from clp_jax.checkpoint.hub import load_tokenizer, read_config, resolve
 from clp_jax.checkpoint.tensors import LazyTensor, open_tensors
 from clp_jax.errors import UserError
+from clp_jax.models import read_decoder_config, weight_table
 
-# How the usual architectures call the two tables, after any prefix.
+# How the usual decoders call the input embedding and the head, after any prefix.
 EMBEDDINGS = ("wte.weight", "word_embeddings.weight", "embed_tokens.weight", "embed_in.weight")
 HEADS = ("lm_head.weight", "embed_out.weight")
 
@@ -26,6 +28,8 @@ class Checkpoint:
         config: contents of its ``config.json``.
         tokenizer: its tokenizer.
         tensors: its tensors by name.
+        tables: names of the tensors with a row an id: the input embedding, then the head if that
+            is not tied to it.
     """
 
     name: str
@@ -33,56 +37,59 @@ class Checkpoint:
     config: dict[str, Any]
     tokenizer: PreTrainedTokenizerBase
     tensors: dict[str, LazyTensor]
+    tables: list[str]
 
-    @classmethod
-    def open(cls, name: str | Path) -> "Checkpoint":
-        """Open a Hugging Face folder or hub id.
-
-        Raises:
-            UserError: it is missing, damaged, or has no tokenizer.
-        """
-        folder = resolve(name)
-        return cls(
-            name=str(name),
-            folder=folder,
-            config=read_config(folder),
-            tokenizer=load_tokenizer(folder),
-            tensors=open_tensors(folder),
-        )
-
-    def tables(self, *, tied: bool) -> list[str]:
-        """Names of the tables with a row an id: the input embedding and, unless tied, the head.
-
-        Raises:
-            UserError: there is not exactly one input embedding, or a table has fewer rows than
-                the tokenizer has ids.
-        """
-        names = self._called(EMBEDDINGS)
-        if len(names) != 1:
-            found = "none" if not names else ", ".join(names)
-            raise UserError(
-                f"{self.name}: one token embedding was expected ({' or '.join(EMBEDDINGS)}), "
-                f"but there is {found}."
-            )
-        names += [] if tied else self._called(HEADS)[:1]
-        ids = max(self.tokenizer.get_vocab().values(), default=-1) + 1
-        for name in names:
+    def __post_init__(self) -> None:
+        highest = max(self.tokenizer.get_vocab().values(), default=-1)
+        for name in self.tables:
             rows = self.tensors[name].shape[0]
-            if rows < ids:
+            if rows <= highest:
                 raise UserError(
                     f"{self.name}: {name} has {rows} rows, but its tokenizer has ids up to "
-                    f"{ids - 1}: the tokenizer belongs to another model."
+                    f"{highest}: give the model the tokenizer it was trained with."
                 )
-        return names
-
-    def body(self) -> dict[str, LazyTensor]:
-        """The tensors that know nothing of the vocabulary."""
-        with_vocabulary = self._called(EMBEDDINGS + HEADS)
-        return {name: t for name, t in self.tensors.items() if name not in with_vocabulary}
 
     def tokenizer_hash(self) -> str:
         """SHA-256 of the tokenizer in its serialised form."""
         return hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
 
-    def _called(self, endings: tuple[str, ...]) -> list[str]:
-        return [name for name in self.tensors if ".".join(name.split(".")[-2:]) in endings]
+
+def open_source(name: str | Path) -> Checkpoint:
+    """Open the model whose body is kept: an architecture of :mod:`clp_jax.models`, all of it.
+
+    Raises:
+        UserError: it is missing, damaged or not supported, a tensor is not what the configuration
+            says, or the tokenizer has more ids than a table has rows.
+    """
+    folder = resolve(name)
+    config = read_config(folder)
+    decoder = read_decoder_config(config)
+    return Checkpoint(
+        name=str(name),
+        folder=folder,
+        config=config,
+        tokenizer=load_tokenizer(folder),
+        tensors=checkpoint_tensors(folder, decoder),
+        tables=[weight.name for weight in weight_table(decoder) if weight.axes[0] == "vocab"],
+    )
+
+
+def open_helper(name: str | Path) -> Checkpoint:
+    """Open the model whose tables give the similarities: any decoder with a usual tensor name.
+
+    Raises:
+        UserError: it is missing or damaged, has not exactly one input embedding, or the tokenizer
+            has more ids than a table has rows.
+    """
+    folder = resolve(name)
+    config, tensors = read_config(folder), open_tensors(folder)
+    endings = {tensor: ".".join(tensor.split(".")[-2:]) for tensor in tensors}
+    tables = [tensor for tensor, ending in endings.items() if ending in EMBEDDINGS]
+    if len(tables) != 1:
+        raise UserError(
+            f"{name}: one tensor called {' or '.join(EMBEDDINGS)} was expected, the token "
+            f"embedding of a decoder, but there is {', '.join(tables) or 'none'}."
+        )
+    if not config.get("tie_word_embeddings"):
+        tables += [tensor for tensor, ending in endings.items() if ending in HEADS]
+    return Checkpoint(str(name), folder, config, load_tokenizer(folder), tensors, tables)

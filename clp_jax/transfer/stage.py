@@ -12,8 +12,7 @@ from clp_jax.checkpoint.tensors import LazyTensor, parse_dtype, write_tensors
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, read_json, write_json
 from clp_jax.mesh import make_mesh
-from clp_jax.models import read_decoder_config
-from clp_jax.transfer.inputs import Checkpoint
+from clp_jax.transfer.inputs import Checkpoint, open_helper, open_source
 from clp_jax.transfer.manifest import describe_transfer, model_card
 from clp_jax.transfer.table import NewTable, new_table
 from clp_jax.transfer.target import target_config, with_target_tokens
@@ -60,8 +59,7 @@ def transfer_model(
     if method not in METHODS:
         raise UserError(f"Method {method!r} is not one of {', '.join(METHODS)}.")
     chosen_dtype = None if dtype is None else parse_dtype(dtype)
-    source_model, helper_model = Checkpoint.open(source), Checkpoint.open(helper)
-    pairs = table_pairs(source_model, helper_model)
+    source_model, helper_model = open_source(source), open_helper(helper)
     vocabulary = match_vocabularies(
         source_model.tokenizer.get_vocab(), helper_model.tokenizer.get_vocab()
     )
@@ -70,6 +68,10 @@ def transfer_model(
             f"The tokenizers of {source} and {helper} have no token in common, "
             "but CLP-Transfer builds every new row from the rows of shared tokens."
         )
+    # A tied helper's one table maps the head too.
+    helper_tables = dict(
+        zip(source_model.tables, [helper_model.tables[0], helper_model.tables[-1]], strict=False)
+    )
     with new_folder(out) as folder:
         tables = {
             name: new_table(
@@ -79,13 +81,14 @@ def transfer_model(
                 strict=strict,
                 mesh=mesh or make_mesh(),
             )
-            for name, helper_name in pairs.items()
+            for name, helper_name in helper_tables.items()
         }
-        tensors = source_model.body()
+        tensors = {
+            name: tensor.astype(chosen_dtype) for name, tensor in source_model.tensors.items()
+        }
         for name, table in tables.items():
-            written = chosen_dtype or source_model.tensors[name].dtype
-            check_finite(table, name, written, helper_model)
-            tensors[name] = LazyTensor.of(table.rows).astype(written)
+            check_finite(table, name, tensors[name].dtype, helper_model)
+            tensors[name] = LazyTensor.of(table.rows).astype(tensors[name].dtype)
         arguments = {
             "source": str(source),
             "helper": str(helper),
@@ -94,31 +97,13 @@ def transfer_model(
             "dtype": dtype,
         }
         manifest = describe_transfer(
-            source_model, helper_model, vocabulary, tables, pairs, arguments
+            source_model, helper_model, vocabulary, tables, helper_tables, arguments
         )
-        write_tensors(folder, {name: t.astype(chosen_dtype) for name, t in tensors.items()})
+        write_tensors(folder, tensors)
         write_configuration(folder, source_model, helper_model, vocabulary.target_rows, dtype)
         write_json(folder / "transfer.json", manifest)
         (folder / "README.md").write_text(model_card(manifest), "utf-8")
     return manifest
-
-
-def table_pairs(source: Checkpoint, helper: Checkpoint) -> dict[str, str]:
-    """Each table of the source and the table of the helper whose similarities map it.
-
-    Raises:
-        UserError: a table is missing, or does not fit its configuration or its tokenizer.
-    """
-    config = read_decoder_config(source.config)
-    names = source.tables(tied=config.tied)
-    if not config.tied and len(names) == 1:
-        raise UserError(f"{source.name}: the head is not tied, but lm_head.weight is missing.")
-    for name in names:
-        found, expected = source.tensors[name].shape, (config.vocab_size, config.hidden_size)
-        if found != expected:
-            raise UserError(f"{source.name}: {name} is {found}, but config.json says {expected}.")
-    helper_names = helper.tables(tied=helper.config.get("tie_word_embeddings", False))
-    return dict(zip(names, (helper_names[0], helper_names[-1]), strict=False))
 
 
 def check_finite(table: NewTable, name: str, dtype: np.dtype, helper: Checkpoint) -> None:

@@ -43,7 +43,7 @@ def read_table(tensor: LazyTensor, ids: Int[np.ndarray, "chosen"]) -> TableRead:
     norms = np.empty(count, np.float32)
     digest = hashlib.sha256()
     for start in range(0, count, READ_ROWS):
-        block = np.ascontiguousarray(tensor.read_rows(start, min(start + READ_ROWS, count)))
+        block = np.ascontiguousarray(tensor.read_rows(start, start + READ_ROWS))
         digest.update(block.view(np.uint8).data)
         values = block.astype(np.float32, copy=False)
         norms[start : start + len(values)] = row_norms(values)

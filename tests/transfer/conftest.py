@@ -133,11 +133,17 @@ def source(tmp_path):
 
 @pytest.fixture
 def helper(tmp_path):
-    """A German GPT-2 with 6 dimensions, an id without a token and rows beyond its tokenizer."""
+    """A German GPT-2 with 6 dimensions and rows beyond its tokenizer.
+
+    Id 5 has no token, and the row of ``mond`` points away from all others: its weights are
+    negative.
+    """
     folder = tmp_path / "helper"
     ids = {token: id + (id >= 5) for id, token in enumerate(GERMAN)}
     rows = len(ids) + 4
-    save_model(folder, gpt2_config(rows, 6), gpt2_tensors(rows, 6, seed=1, mean=1.5))
+    tensors = gpt2_tensors(rows, 6, seed=1, mean=2.0)
+    tensors["transformer.wte.weight"][ids["mond"]] *= -1
+    save_model(folder, gpt2_config(rows, 6), tensors)
     roles = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     save_tokenizer(folder, ids, roles)
     return folder

@@ -1,0 +1,48 @@
+"""The real TPU compiler runs on any machine: the transfer compiles for a slice of eight chips."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# In a process of its own, so that the TPU's library never meets the fake CPU devices.
+PROGRAM = """
+import jax
+from jax.experimental import topologies
+from jax.sharding import NamedSharding, PartitionSpec
+from clp_jax.mesh import make_mesh
+from clp_jax.transfer.clp import closed_form
+from clp_jax.transfer.topk import nearest_mean
+
+topology = topologies.get_topology_desc("v5e:2x4", platform="tpu")
+mesh = make_mesh(fsdp=2, tensor=4, devices=topology.devices)
+
+def rows(count, dim, spec=PartitionSpec(mesh.axis_names)):
+    return jax.ShapeDtypeStruct((count, dim), "float32", sharding=NamedSharding(mesh, spec))
+
+missing, helper, source = rows(26_264, 1600), rows(24_000, 1600), rows(24_000, 4096)
+exact = closed_form.lower(missing, helper, source, 24_000).compile()
+whole = rows(24_000, 1600, PartitionSpec()), rows(24_000, 4096, PartitionSpec())
+nearest = nearest_mean.lower(missing, *whole, mesh=mesh).compile()
+for program in (exact, nearest):
+    memory = program.memory_analysis()
+    print(memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes)
+"""
+
+
+@pytest.mark.slow
+def test_transfer_compiles_for_eight_tpu_chips():
+    pytest.importorskip("libtpu")
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    exact, nearest = map(int, result.stdout.split())
+    assert exact < 0.5 * 2**30
+    assert nearest < 2 * 2**30
