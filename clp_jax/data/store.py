@@ -94,7 +94,7 @@ class Corpus:
 
     def window(
         self, index: int, length: int
-    ) -> tuple[Int32[np.ndarray, "length+1"], Bool[np.ndarray, "length"]]:
+    ) -> tuple[Int32[np.ndarray, "{length}+1"], Bool[np.ndarray, "{length}"]]:
         """The tokens of one window and a mask of its predictions.
 
         Neighbours share one token, the last of the one and the first of the other: over all windows

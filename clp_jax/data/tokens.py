@@ -89,9 +89,10 @@ def _batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
     batch: list[tuple[str, bool]] = []
     characters = 0
     for document in documents:
-        for piece in _PIECE.finditer(document):
-            batch.append((piece[0], piece.end() == len(document)))
-            characters += len(piece[0])
+        pieces = _PIECE.findall(document) or [""]
+        for count, piece in enumerate(pieces, 1):
+            batch.append((piece, count == len(pieces)))
+            characters += len(piece)
             if characters >= _BATCH_CHARACTERS:
                 yield batch
                 batch, characters = [], 0

@@ -83,6 +83,10 @@ def test_neighbouring_seeds_share_no_epoch(corpus: Corpus):
     assert rows(take(make(corpus, batch_size=count, seed=4), 1)) != later
 
 
+def test_seeds_may_be_negative(corpus: Corpus):
+    assert rows(take(make(corpus, seed=-1), 3)) != rows(take(make(corpus, seed=1), 3))
+
+
 @pytest.mark.parametrize("position", [0, 8, 17, 8 * 29, 10**9 + 3])
 def test_any_position_continues_the_same_sequence(corpus: Corpus, position: int):
     start = position - position % 8 - 8 * min(position // 8, 5)

@@ -146,6 +146,10 @@ def test_a_long_text_without_spaces_is_kept_whole(tokenizer: PreTrainedTokenizer
     assert tokenizer.decode(tokens[1:-1]) == text
 
 
+def test_an_empty_document_is_its_end(tokenizer: PreTrainedTokenizerFast):
+    assert Corpus.from_documents([""], tokenizer).tokens.tolist() == [EOS, EOS]
+
+
 def test_every_token_but_the_first_is_predicted_exactly_once(tokenizer: PreTrainedTokenizerFast):
     corpus = Corpus.from_documents(TEXTS, tokenizer)
     for length in (1, 3, 7, len(corpus.tokens) - 1, len(corpus.tokens), 500):
