@@ -134,6 +134,8 @@ def prepare_corpus(
     Raises:
         UserError: the input, the tokenizer or ``out`` is not as it should be; nothing is written.
     """
+    if limit is not None and limit < 1:
+        raise UserError(f"The limit of {limit} documents leaves none: it must be 1 or more.")
     documents = islice(read_documents(inputs, text_field), limit)
     about = {"inputs": list(inputs), "text_field": text_field, "tokenizer": str(tokenizer)}
     return write_corpus(documents, load_tokenizer(tokenizer), out, about)

@@ -90,6 +90,8 @@ def test_the_fingerprint_follows_the_tokens(tokenizer: PreTrainedTokenizerFast):
 def test_a_limit_takes_the_first_documents(tmp_path: Path, text_file: Path, tokenizer_folder: Path):
     manifest = prepare_corpus([str(text_file)], tokenizer_folder, tmp_path / "corpus", limit=2)
     assert manifest["documents"] == 2
+    with pytest.raises(UserError, match="limit of 0 documents"):
+        prepare_corpus([str(text_file)], tokenizer_folder, tmp_path / "none", limit=0)
 
 
 def test_a_text_that_spells_a_special_token_stays_text(tokenizer: PreTrainedTokenizerFast):
