@@ -45,10 +45,6 @@ class RunCheckpoints:
         )
         self._manager.save(step, args=items, force=True)
 
-    def latest_step(self) -> int | None:
-        """The newest whole checkpoint, or None."""
-        return self._manager.latest_step()
-
     def preempted(self, step: int) -> bool:
         """True, on all processes at the same step, when the machines are about to be taken.
 
@@ -79,6 +75,14 @@ class RunCheckpoints:
         return state["params"], state["optimizer"], state["data"]
 
 
+def latest_step(run_folder: str | Path) -> int | None:
+    """Step of the newest whole checkpoint of a run, or None."""
+    if not (Path(run_folder) / CHECKPOINTS).is_dir():
+        return None
+    with _manager(run_folder, read_only=True) as manager:
+        return manager.latest_step()
+
+
 def restore_params(
     run_folder: str | Path, abstract_params: PyTree, step: int | None = None
 ) -> PyTree:
@@ -89,12 +93,10 @@ def restore_params(
     Raises:
         UserError: the run has no checkpoint, or it is damaged or of another model.
     """
-    if not (Path(run_folder) / CHECKPOINTS).is_dir():
-        raise UserError(f"{run_folder} has no folder {CHECKPOINTS}: it is not the folder of a run.")
+    newest = latest_step(run_folder) if step is None else step
+    if newest is None:
+        raise UserError(f"{run_folder} holds no whole checkpoint: name the folder of a run.")
     with _manager(run_folder, read_only=True) as manager:
-        newest = manager.latest_step() if step is None else step
-        if newest is None:
-            raise UserError(f"{manager.directory} holds no whole checkpoint: train the run longer.")
         items = ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
         return _restore(manager, newest, items)["params"]
 

@@ -107,10 +107,10 @@ class RunLog:
         """Move the progress bar by a step."""
         self._bar.update()
 
-    def _write(self, step: int, values: Mapping[str, float]) -> None:
+    def _write(self, step: int, values: dict[str, float]) -> None:
         if not self._writes:
             return
-        line = {
+        line: dict[str, float] = {
             "step": step,
             "tokens": step * self._tokens_per_step,
             "seconds": round(self._seconds + time.monotonic() - self._began, 3),

@@ -1,0 +1,86 @@
+"""The folder of a run: created whole, or found and compared with what is asked for."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental.multihost_utils import sync_global_devices
+
+from clp_jax.checkpoint.convert import copy_model_files
+from clp_jax.config import RunConfig
+from clp_jax.errors import UserError
+from clp_jax.files import new_folder
+
+CONFIG = "config.yaml"
+MODEL = "model"
+
+# What a resumed run may change: the numbers stay the same, or the same to rounding.
+FREE = (
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+    "train.out",
+    "train.remat",
+    "train.loss_chunk",
+    "train.log_every",
+    "train.validate_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+)
+
+
+def find_run(config: RunConfig, *, resume: bool) -> bool:
+    """Whether the run folder exists and is to be continued.
+
+    Raises:
+        UserError: it exists and is not to be resumed, or was started with other settings.
+    """
+    folder = Path(config.train.out)
+    if not (folder / CONFIG).exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} exists and is not the folder of a run: choose another.")
+        return False
+    if not resume:
+        raise UserError(f"{folder} exists already: add --resume to continue it, or choose another.")
+    _refuse_changes(RunConfig.from_yaml(folder / CONFIG), config)
+    return True
+
+
+def create_run(config: RunConfig, model_files: Path) -> None:
+    """Write the run folder with its configuration and the files of its model but the weights.
+
+    Every process must call it; the first one writes.
+
+    Raises:
+        UserError: the processes do not see the same folder.
+    """
+    folder = Path(config.train.out)
+    sync_global_devices("every process has looked for the run folder")
+    if jax.process_index() == 0:
+        with new_folder(folder) as scratch:
+            (scratch / CONFIG).write_text(config.to_yaml(), "utf-8")
+            copy_model_files(model_files, scratch / MODEL)
+    sync_global_devices("the run folder is written")
+    if not (folder / CONFIG).exists():
+        raise UserError(f"{folder}: train.out must be on a disk that all hosts share.")
+
+
+def _refuse_changes(old: RunConfig, new: RunConfig) -> None:
+    """The number of steps may change where the learning rate does not depend on it."""
+    free = {*FREE, "train.steps"} if new.optimizer.schedule == "constant" else set(FREE)
+    before, after = _flat(old), _flat(new)
+    changes = [
+        f"{key} was {before[key]} and is {after[key]}"
+        for key in after
+        if key not in free and before[key] != after[key]
+    ]
+    if changes:
+        raise UserError(
+            f"{new.train.out} cannot be resumed with other settings: {'; '.join(changes)}. "
+            "Put them back, or start a new run."
+        )
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    sections = config.model_dump().items()
+    return {f"{name}.{key}": value for name, keys in sections for key, value in keys.items()}

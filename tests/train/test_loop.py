@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+
+from clp_jax.checkpoint.hf import load_model, save_model
+from clp_jax.config import RunConfig
+from clp_jax.data.store import write_corpus
+from clp_jax.errors import UserError
+from clp_jax.mesh import single_device_mesh
+from clp_jax.models import initialize, read_decoder_config
+from clp_jax.train.loop import train_model
+from clp_jax.train.metrics import read_metrics
+
+from .conftest import CONFIG, sentences, write_model_files
+
+TIMES = {"step", "tokens", "seconds"}
+VALIDATION = {"loss", "token_perplexity", "word_perplexity", "byte_perplexity"}
+TRAINING = {"loss", "learning_rate", "gradient_norm", "tokens_per_second"}
+
+
+def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
+    summary = train_model(RunConfig.from_dict(settings))
+    folder = tmp_path / "run"
+    assert (summary.folder, summary.steps, summary.tokens) == (folder, 4, 4 * 8 * 16)
+    names = {"config.yaml", "model", "checkpoints", "metrics.jsonl", "tensorboard", "curve.png"}
+    assert {file.name for file in folder.iterdir()} == names
+    assert RunConfig.from_yaml(folder / "config.yaml") == RunConfig.from_dict(settings)
+    assert {file.name for file in (folder / "checkpoints").iterdir()} == {"2", "4"}
+    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+    lines = read_metrics(folder)
+    training = [line for line in lines if "train/loss" in line]
+    validation = [line for line in lines if "validation/loss" in line]
+    assert [line["step"] for line in training] == [1, 2, 3, 4]
+    assert [line["step"] for line in validation] == [0, 2, 4]
+    assert all(set(line) == TIMES | {f"train/{key}" for key in TRAINING} for line in training)
+    assert all(
+        set(line) == TIMES | {f"validation/{key}" for key in VALIDATION} for line in validation
+    )
+    assert training[-1]["train/loss"] == summary.loss < training[0]["train/loss"]
+    curve = [(line["tokens"], line["validation/token_perplexity"]) for line in validation]
+    assert list(summary.curve) == curve
+    assert curve[-1][1] < curve[0][1] < 2 * CONFIG["vocab_size"]
+
+    again = train_model(RunConfig.from_dict(settings), resume=True)
+    assert again == summary, "a finished run is only read"
+    assert read_metrics(folder) == lines
+
+
+def test_pretrained_weights_are_where_a_run_starts(settings, inputs, tmp_path):
+    model = initialize(read_decoder_config(CONFIG), seed=5, mesh=single_device_mesh())
+    save_model(model, tmp_path / "pretrained", origin=inputs / "model")
+    settings["model"] = {"path": str(tmp_path / "pretrained")}
+    settings["optimizer"] = {"learning_rate": 1e-20}
+    settings["train"] |= {"steps": 1}
+    trained = load_model(train_model(RunConfig.from_dict(settings)).folder)
+    tokens = np.arange(12).reshape(1, 12)
+    np.testing.assert_allclose(trained(tokens), model(tokens), rtol=1e-6)
+
+
+def test_loss_that_is_no_number_ends_the_run(settings):
+    settings["optimizer"] = {"learning_rate": 1e30, "clip_norm": 1e30}
+    with pytest.raises(UserError, match=r"The loss is nan at step \d: lower optimizer.learning"):
+        train_model(RunConfig.from_dict(settings))
+
+
+def break_sequence_length(settings, folder):
+    settings["data"]["sequence_length"] = 17
+
+
+def break_batch_size(settings, folder):
+    settings["train"]["batch_size"] = 9
+
+
+def break_parts(settings, folder):
+    settings["train"]["accumulation"] = 8
+
+
+def break_mesh(settings, folder):
+    settings["mesh"]["tensor"] = 3
+
+
+def break_heads(settings, folder):
+    settings["mesh"] = {"data": 1, "fsdp": 1, "tensor": 8}
+
+
+def break_warmup(settings, folder):
+    settings["optimizer"]["warmup_steps"] = 4
+
+
+def break_corpus(settings, folder):
+    settings["data"]["train"] = str(folder / "absent")
+
+
+def break_model(settings, folder):
+    settings["model"]["path"] = str(folder / "absent")
+
+
+def break_tokenizer(settings, folder):
+    (folder / "other").mkdir()
+    tokenizer = write_model_files(folder / "other", CONFIG, texts=["ganz andere Wörter"])
+    write_corpus(sentences(5, 0), tokenizer, folder / "corpus", {})
+    settings["data"]["validation"] = str(folder / "corpus")
+
+
+def break_vocabulary(settings, folder):
+    (folder / "small").mkdir()
+    write_model_files(folder / "small", CONFIG | {"vocab_size": 200})
+    settings["model"]["path"] = str(folder / "small")
+
+
+def break_out(settings, folder):
+    (folder / "run").mkdir()
+    (folder / "run" / "thesis.tex").touch()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (break_sequence_length, r"data.sequence_length is 17, but the model has 16 positions"),
+        (break_batch_size, r"train.batch_size / train.accumulation is 9, .* multiple of the 2 dev"),
+        (break_parts, r"train.batch_size / train.accumulation is 1, .* multiple of the 2 devices"),
+        (break_mesh, r"tensor=3 needs 6 devices, but there are 8"),
+        (break_heads, r"tensor=8 does not divide the model's heads dimension of 4"),
+        (break_warmup, r"optimizer.warmup_steps is 4, which must be less than train.steps, 4"),
+        (break_corpus, r"absent is not a corpus: write one with `clp-jax prepare`"),
+        (break_model, r"absent.* is not a folder"),
+        (break_tokenizer, r"corpus was made with another tokenizer than that of .*model"),
+        (break_vocabulary, r"tokenizer has 300 ids, but config.json says vocab_size 200"),
+        (break_out, r"run exists and is not the folder of a run: choose another"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence_before_anything_is_written(
+    settings, tmp_path, spoil, sentence
+):
+    spoil(settings, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=sentence) as error:
+        train_model(RunConfig.from_dict(settings))
+    assert "\n" not in str(error.value)
+    assert sorted(tmp_path.rglob("*")) == before

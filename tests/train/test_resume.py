@@ -1,0 +1,141 @@
+"""The promise of exact resume, kept by processes that are really killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from clp_jax.checkpoint.hf import load_model
+from clp_jax.config import RunConfig
+from clp_jax.train.loop import train_model
+from clp_jax.train.metrics import read_metrics
+
+pytestmark = pytest.mark.slow
+
+KILLED_RUN = """
+import json, os, signal, sys, time
+from pathlib import Path
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+from clp_jax.config import RunConfig
+from clp_jax.train import loop
+
+config = RunConfig.from_dict(json.loads(sys.argv[1]))
+checkpoint = Path(config.train.out) / "checkpoints" / "20"
+real_step = loop.make_train_step
+
+def make_train_step(*args, **kwargs):
+    step = real_step(*args, **kwargs)
+    def step_until_killed(params, optimizer_state, index, batch):
+        if index == 27:
+            while not checkpoint.exists():
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(params, optimizer_state, index, batch)
+    return step_until_killed
+
+loop.make_train_step = make_train_step
+loop.train_model(config, resume=True)
+"""
+
+TWO_PROCESSES = """
+import json, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+from clp_jax.config import RunConfig
+from clp_jax.train.loop import train_model
+train_model(RunConfig.from_dict(json.loads(sys.argv[1])))
+"""
+
+
+def start(script, settings, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", script, json.dumps(settings)],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def without_times(folder):
+    times = ("seconds", "train/tokens_per_second")
+    return [
+        {key: value for key, value in line.items() if key not in times}
+        for line in read_metrics(folder)
+    ]
+
+
+def parameters(folder):
+    return jax.device_get(jax.tree.leaves(load_model(folder)))
+
+
+@pytest.fixture
+def long_run(settings):
+    """40 steps with dropout and accumulation, checkpoints at 20 and 40, an uneven rhythm."""
+    settings["model"]["dropout"] = 0.1
+    settings["train"] |= {
+        "steps": 40,
+        "checkpoint_every": 20,
+        "validate_every": 15,
+        "accumulation": 2,
+    }
+    return settings
+
+
+def in_folder(settings, folder):
+    return settings | {"train": settings["train"] | {"out": str(folder)}}
+
+
+def test_killed_and_resumed_equals_never_interrupted(long_run, tmp_path):
+    process = start(KILLED_RUN, in_folder(long_run, tmp_path / "killed"))
+    whole = train_model(RunConfig.from_dict(in_folder(long_run, tmp_path / "whole")))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, output
+    assert [line["step"] for line in read_metrics(tmp_path / "killed")][-1] == 27
+    shutil.copytree(tmp_path / "killed", tmp_path / "other mesh")
+
+    resumed = train_model(
+        RunConfig.from_dict(in_folder(long_run, tmp_path / "killed")), resume=True
+    )
+    assert without_times(resumed.folder) == without_times(whole.folder)
+    for ours, theirs in zip(parameters(resumed.folder), parameters(whole.folder), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+    long_run["mesh"] = {"data": 2, "fsdp": 2, "tensor": 2}
+    moved = train_model(
+        RunConfig.from_dict(in_folder(long_run, tmp_path / "other mesh")), resume=True
+    )
+    np.testing.assert_allclose(moved.loss, whole.loss, rtol=1e-2)
+
+
+def test_two_processes_train_what_one_does(settings, tmp_path):
+    settings["mesh"] = {"data": 2, "fsdp": 2, "tensor": 2}
+    settings["train"] |= {"dtype": "float32"}
+    processes = [
+        start(
+            TWO_PROCESSES,
+            in_folder(settings, tmp_path / "two"),
+            JAX_COORDINATOR_ADDRESS="localhost:21347",
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
+    one = train_model(RunConfig.from_dict(in_folder(settings, tmp_path / "one")))
+    for process in processes:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+    ones, twos = without_times(one.folder), without_times(tmp_path / "two")
+    assert [line["step"] for line in twos] == [line["step"] for line in ones]
+    for ours, theirs in zip(twos, ones, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    for ours, theirs in zip(parameters(tmp_path / "two"), parameters(one.folder), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
