@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from clp_jax.attention import precision_of
 from clp_jax.errors import UserError
@@ -50,7 +50,7 @@ class JaxLM(TemplateLM):
     def __init__(
         self,
         model: Decoder,
-        tokenizer: PreTrainedTokenizerFast,
+        tokenizer: PreTrainedTokenizerBase,
         *,
         batch_size: int = 8,
         mesh: Mesh | None = None,
@@ -85,7 +85,7 @@ class JaxLM(TemplateLM):
     ) -> list[int]:
         """Encode a text; by default with the special tokens that the tokenizer adds itself."""
         if add_special_tokens is None and string.startswith(
-            self.tokenizer.decode([self.prefix_token_id])
+            str(self.tokenizer.decode([self.prefix_token_id]))
         ):
             add_special_tokens = False
         if add_special_tokens is None:
@@ -107,9 +107,7 @@ class JaxLM(TemplateLM):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return totals
 
-    def generate_until(
-        self, requests: Sequence[Instance], disable_tqdm: bool = False
-    ) -> list[str]:
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """Continue each context until a stop string, the end of the text or ``max_gen_toks``."""
         return [
             self._generate(*request.args)
@@ -137,12 +135,12 @@ class JaxLM(TemplateLM):
         tokens = self.tok_encode(context)[-(self.max_length - limit) :]
         generated = generate_tokens(
             self.model,
-            np.asarray([tokens], np.int32),
-            limit,
-            temperature=float(options.get("temperature", 0.0)) if options.get("do_sample") else 0.0,
-            stop_ids=(self.eot_token_id,),
+            np.asarray(tokens, np.int32),
+            max_new_tokens=limit,
+            temperature=options.get("temperature", 0.0) if options.get("do_sample") else 0.0,
+            stop=(self.eot_token_id,),
         )
-        text = self.tokenizer.decode(generated, skip_special_tokens=True)
+        text = str(self.tokenizer.decode(generated, skip_special_tokens=True))
         for stop in filter(None, stops):
             text = text.split(stop)[0]
         self.cache_hook.add_partial("generate_until", (context, options), text)

@@ -12,15 +12,9 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="session")
-def texts():
-    return TEXTS
-
-
-@pytest.fixture(scope="session")
-def tokenizer():
+def train_tokenizer(texts, vocab_size):
     bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(TEXTS * 3, vocab_size=400, special_tokens=["<|endoftext|>"])
+    bpe.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=["<|endoftext|>"])
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe._tokenizer,
         bos_token="<|endoftext|>",
@@ -29,16 +23,14 @@ def tokenizer():
     )
 
 
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory, tokenizer):
+def write_gpt2(folder, tokenizer, positions):
     """Random weights, large enough that the model's answers differ from question to question."""
     torch = pytest.importorskip("torch")
     from transformers import GPT2LMHeadModel
 
-    folder = tmp_path_factory.mktemp("models") / "gpt2"
     config = GPT2Config(
         vocab_size=len(tokenizer),
-        n_positions=128,
+        n_positions=positions,
         n_embd=32,
         n_layer=2,
         n_head=4,
@@ -50,3 +42,26 @@ def model_folder(tmp_path_factory, tokenizer):
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def texts():
+    return TEXTS
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return train_tokenizer(TEXTS * 3, vocab_size=400)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, tokenizer):
+    return write_gpt2(tmp_path_factory.mktemp("models") / "gpt2", tokenizer, positions=128)
+
+
+@pytest.fixture(scope="session")
+def tweet_model_folder(tmp_path_factory, shared_data):
+    """A model whose tokenizer knows the real tweets' training texts."""
+    tweets = (shared_data / "tasks" / "germeval2018" / "train.jsonl").read_text("utf-8")
+    tokenizer = train_tokenizer(tweets.splitlines(), vocab_size=8000)
+    return write_gpt2(tmp_path_factory.mktemp("models") / "tweets", tokenizer, positions=256)

@@ -65,17 +65,21 @@ def test_units_are_counted_on_the_text(model, corpus, texts, tokenizer):
     assert figures.tokens == encoded + len(texts)
 
 
-def test_equal_on_every_mesh_and_for_every_batch_size(model_folder, corpus):
-    one = measure_perplexity(load_model(model_folder), corpus, sequence_length=16, batch_size=1)
-    for shape in ((1, 8, 1), (2, 2, 2), (1, 1, 4)):
-        mesh = make_mesh(*shape, devices=jax.devices()[: math.prod(shape)])
-        model = load_model(model_folder, mesh=mesh)
-        for batch_size in (1, 16):
-            many = measure_perplexity(
-                model, corpus, sequence_length=16, batch_size=batch_size, mesh=mesh
-            )
-            assert many.tokens == one.tokens
-            assert many.nll == pytest.approx(one.nll, rel=1e-6)
+@pytest.mark.parametrize(("shape", "batch_size"), [((1, 4, 1), 16), ((2, 2, 2), 1)])
+def test_equal_on_every_mesh_and_for_every_batch_size(
+    model, model_folder, corpus, shape, batch_size
+):
+    one = measure_perplexity(model, corpus, sequence_length=16, batch_size=4)
+    mesh = make_mesh(*shape, devices=jax.devices()[: math.prod(shape)])
+    many = measure_perplexity(
+        load_model(model_folder, mesh=mesh),
+        corpus,
+        sequence_length=16,
+        batch_size=batch_size,
+        mesh=mesh,
+    )
+    assert many.tokens == one.tokens
+    assert many.nll == pytest.approx(one.nll, rel=1e-6)
 
 
 def test_measuring_again_compiles_nothing(model, corpus):

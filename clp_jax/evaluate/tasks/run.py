@@ -1,5 +1,6 @@
 """Score a model on the tasks of this folder, beside the random and the majority baseline."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -49,12 +50,15 @@ def evaluate_tasks(
         and majority baseline, and whether the interval lies above both.
 
     Raises:
-        UserError: a task is not known, its data are not at hand, or the harness is not installed.
+        UserError: a task is not known, its data are not at hand, the limit is not positive, or the
+            harness is not installed.
     """
     if unknown := [name for name in tasks if name not in TASKS]:
         raise UserError(
             f"Unknown task {', '.join(unknown)}: the known ones are {', '.join(TASKS)}."
         )
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}: take at least one example, or leave it out for all.")
     from clp_jax.evaluate.harness import JaxLM
 
     loaded = load_tasks(tasks, task_data)
@@ -101,11 +105,13 @@ def load_tasks(tasks: Sequence[str], task_data: str | Path | None) -> Any:
     """
     from lm_eval.tasks import TaskManager
 
+    # Its warning about `custom_dataset` is meant for those who write such a task.
+    logging.getLogger("lm_eval.api.task").setLevel(logging.ERROR)
     metadata = {} if task_data is None else {"task_data": str(task_data)}
     manager = TaskManager(include_path=FOLDER, include_defaults=False, metadata=metadata)
     try:
         return manager.load(list(tasks))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"The data of {', '.join(tasks)} cannot be read ({' '.join(str(error).split())}): "
             "give a folder with TASK/test.jsonl as task data, or allow access to the hub."

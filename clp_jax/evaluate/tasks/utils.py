@@ -20,15 +20,20 @@ def germeval2018(task_data: str | None = None, **_: object) -> dict[str, dataset
     Args:
         task_data: folder that holds ``germeval2018/test.jsonl`` with the fields text and label
             (OTHER or OFFENSE); without it the hub's data are taken.
+
+    Raises:
+        OSError: the file is missing, or the hub cannot be reached.
+        ValueError: the file is damaged.
     """
     if task_data is None:
         rows, label = datasets.load_dataset("philschmid/germeval18", split="test"), "binary"
     else:
-        rows, label = _read_jsonl(Path(task_data, "germeval2018", "test.jsonl")), "label"
+        label = "label"
+        rows = _read_jsonl(Path(task_data, "germeval2018", "test.jsonl"), "text", label)
     return _test_split(
         {
             "text": _one_line(row["text"].replace("|LBR|", " ")),
-            "label": {"OTHER": 0, "OFFENSE": 1}[row[label]],
+            "label": _position(row[label], ("OTHER", "OFFENSE")),
         }
         for row in rows
     )
@@ -42,18 +47,22 @@ def pawsx_de(task_data: str | None = None, **_: object) -> dict[str, datasets.Da
     Args:
         task_data: folder that holds ``pawsx_de/test.jsonl`` with the fields text_a, text_b and
             label (0 or 1); without it the hub's data are taken.
+
+    Raises:
+        OSError: the file is missing, or the hub cannot be reached.
+        ValueError: the file is damaged.
     """
     if task_data is None:
         rows = datasets.load_dataset("google-research-datasets/paws-x", "de", split="test")
         first, second = "sentence1", "sentence2"
     else:
-        rows = _read_jsonl(Path(task_data, "pawsx_de", "test.jsonl"))
         first, second = "text_a", "text_b"
+        rows = _read_jsonl(Path(task_data, "pawsx_de", "test.jsonl"), first, second, "label")
     return _test_split(
         {
             "sentence1": _one_line(row[first]),
             "sentence2": _one_line(row[second]),
-            "label": {0: 0, 1: 1}[row["label"]],
+            "label": _position(row["label"], (0, 1)),
         }
         for row in rows
     )
@@ -65,13 +74,31 @@ def macro_f1(items: Sequence[tuple[int, int]]) -> float:
     return float(f1_score(gold, predicted, average="macro"))
 
 
-def _read_jsonl(file: Path) -> list[dict[str, Any]]:
+def _read_jsonl(file: Path, *fields: str) -> list[dict[str, Any]]:
+    rows = []
     with file.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{file}, line {number}: not JSON: {error}") from None
+            if missing := [field for field in fields if field not in row]:
+                raise ValueError(f"{file}, line {number}: no field {', '.join(missing)}")
+            rows.append(row)
+    return rows
 
 
 def _test_split(rows: Iterable[Mapping[str, Any]]) -> dict[str, datasets.Dataset]:
-    return {"test": datasets.Dataset.from_list(list(rows))}
+    examples = list(rows)
+    if not examples:
+        raise ValueError("there are no examples")
+    return {"test": datasets.Dataset.from_list(examples)}
+
+
+def _position(label: Any, labels: Sequence[Any]) -> int:
+    if label not in labels:
+        raise ValueError(f"the label {label!r} is not one of {', '.join(map(str, labels))}")
+    return labels.index(label)
 
 
 def _one_line(text: str) -> str:

@@ -1,0 +1,148 @@
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from clp_jax.checkpoint.hf import load_model
+from clp_jax.data.store import Corpus
+from clp_jax.errors import UserError
+from clp_jax.evaluate.perplexity import measure_perplexity
+from clp_jax.mesh import make_mesh
+
+pytest.importorskip("lm_eval")
+from lm_eval.api.instance import Instance
+
+from clp_jax.evaluate import harness
+from clp_jax.evaluate.harness import JaxLM
+
+PAIRS = [
+    ("Der Hund läuft über", " die Straße"),
+    ("Der Hund läuft über", " die"),
+    ("Der Hund läuft über ", "die Straße, und die Katze sieht ihm zu."),
+    ("Antwort:", " Nein"),
+    ("Antwort:", " Ja"),
+    ("", "Es regnet."),
+    ("Am Abend liest sie ein Buch.\n\n", "Es regnet"),
+    ("<|endoftext|>Am Abend", " liest sie"),
+    ("Zwölf Boxkämpfer jagen Viktor quer. " * 20, "Es regnet am Abend."),
+    ("ü" * 400, " Nein"),
+]
+
+
+def requests(kind, arguments):
+    return [
+        Instance(request_type=kind, doc={}, arguments=argument, idx=i)
+        for i, argument in enumerate(arguments)
+    ]
+
+
+@pytest.fixture(scope="module")
+def ours(model_folder, tokenizer):
+    return JaxLM(load_model(model_folder), tokenizer, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def theirs(model_folder):
+    pytest.importorskip("torch")
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(str(model_folder), device="cpu", dtype="float32", batch_size=4)
+
+
+def test_log_likelihoods_equal_those_of_the_hf_model(ours, theirs):
+    asked = requests("loglikelihood", PAIRS)
+    our_answers = ours.loglikelihood(asked, disable_tqdm=True)
+    their_answers = theirs.loglikelihood(asked, disable_tqdm=True)
+    np.testing.assert_allclose(
+        [value for value, _ in our_answers],
+        [value for value, _ in their_answers],
+        rtol=0,
+        atol=1e-4,
+    )
+    assert [greedy for _, greedy in our_answers] == [greedy for _, greedy in their_answers]
+
+
+def test_a_greedy_continuation_is_told_from_another(ours, theirs, tokenizer):
+    context = "Am Abend"
+    text = ours.generate_until(
+        requests("generate_until", [(context, {"max_gen_toks": 1})]), disable_tqdm=True
+    )[0]
+    asked = requests("loglikelihood", [(context, text), (context, text + " Nein")])
+    greedy = [flag for _, flag in ours.loglikelihood(asked, disable_tqdm=True)]
+    assert greedy == [True, False]
+    assert greedy == [flag for _, flag in theirs.loglikelihood(asked, disable_tqdm=True)]
+
+
+def test_rolling_log_likelihoods_equal_those_of_the_hf_model(ours, theirs, texts):
+    documents = [*texts, " ".join(texts * 4), ""]
+    asked = requests("loglikelihood_rolling", [(text,) for text in documents])
+    np.testing.assert_allclose(
+        ours.loglikelihood_rolling(asked, disable_tqdm=True),
+        theirs.loglikelihood_rolling(asked, disable_tqdm=True),
+        rtol=1e-6,
+        atol=1e-4,
+    )
+
+
+def test_perplexity_counts_what_the_harness_counts_and_the_end_of_the_text(
+    ours, theirs, texts, tokenizer
+):
+    text = texts[0]
+    (rolling,) = theirs.loglikelihood_rolling(
+        requests("loglikelihood_rolling", [(text,)]), disable_tqdm=True
+    )
+    ids = tokenizer.encode(text)
+    end = [(None, [tokenizer.eos_token_id, *ids], [tokenizer.eos_token_id])]
+    ((ending, _),) = theirs._loglikelihood_tokens(end, disable_tqdm=True)
+    figures = measure_perplexity(
+        ours.model, Corpus.from_documents([text], tokenizer), sequence_length=128, batch_size=1
+    )
+    assert figures.tokens == len(ids) + 1
+    assert figures.nll == pytest.approx(-rolling - ending, rel=1e-5)
+
+
+@pytest.mark.parametrize("until", [[], ["e"], "r"])
+def test_generations_equal_those_of_the_hf_model(ours, theirs, texts, until):
+    arguments = [(text, {"until": until, "max_gen_toks": 12}) for text in (texts[1], texts[0] * 20)]
+    for argument in arguments:  # one by one: the hf model pads its batches
+        asked = requests("generate_until", [argument])
+        assert ours.generate_until(asked, disable_tqdm=True) == theirs.generate_until(
+            asked, disable_tqdm=True
+        )
+
+
+def test_equal_on_a_mesh(ours, model_folder, tokenizer):
+    mesh = make_mesh(1, 2, 2, devices=jax.devices()[:4])
+    spread = JaxLM(load_model(model_folder, mesh=mesh), tokenizer, batch_size=2, mesh=mesh)
+    asked = requests("loglikelihood", PAIRS)
+    np.testing.assert_allclose(
+        [value for value, _ in spread.loglikelihood(asked, disable_tqdm=True)],
+        [value for value, _ in ours.loglikelihood(asked, disable_tqdm=True)],
+        rtol=0,
+        atol=1e-4,
+    )
+
+
+def test_few_programs_are_compiled(model_folder, tokenizer, texts):
+    model = JaxLM(load_model(model_folder), tokenizer, batch_size=2)
+    before = harness._score._cache_size()
+    words = " ".join(texts).split()
+    pairs = [(" ".join(words[:n]), " Ja") for n in range(1, len(words))]
+    model.loglikelihood(requests("loglikelihood", pairs), disable_tqdm=True)
+    lengths = {len(tokenizer.encode(context)) for context, _ in pairs}
+    assert len(lengths) > 20
+    assert harness._score._cache_size() - before <= 3
+
+
+@pytest.mark.parametrize("continuation", ["", "ü" * 400])
+def test_what_cannot_be_scored_is_refused(ours, continuation):
+    with pytest.raises(UserError, match="cannot be scored"):
+        ours.loglikelihood(requests("loglikelihood", [("Am Abend", continuation)]))
+
+
+def test_without_the_harness_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval.api.instance", None)
+    monkeypatch.delitem(sys.modules, "clp_jax.evaluate.harness")
+    with pytest.raises(UserError, match=r"pip install clp-jax\[eval\]"):
+        import clp_jax.evaluate.harness  # noqa: F401
