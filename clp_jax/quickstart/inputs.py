@@ -1,0 +1,121 @@
+"""What the quickstart starts from: text files, and new models that know nothing yet."""
+
+import json
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, PreTrainedTokenizerFast
+
+from clp_jax.data.readers import read_documents
+from clp_jax.errors import UserError
+from clp_jax.quickstart.sentences import Language, documents
+
+END_OF_TEXT = "<|endoftext|>"
+HELDOUT_SEED, TRAINING_SEEDS = 0, {"en": 1, "de": 2}
+LEAST_DOCUMENTS = 20
+LONGEST_DOCUMENT = 10_000
+MOST_READ = 200_000_000
+"""Characters: of a longer document the beginning is used, of a larger corpus the first ones."""
+
+
+def made_up_text(
+    language: Language, characters: int, heldout_characters: int
+) -> tuple[list[str], list[str]]:
+    """Training and held-out documents of `clp_jax.quickstart.sentences`."""
+    return (
+        _take(documents(language, TRAINING_SEEDS[language]), characters),
+        _take(documents(language, HELDOUT_SEED), heldout_characters),
+    )
+
+
+def own_text(
+    files: Iterator[str], name: str, characters: int, heldout_characters: int
+) -> tuple[list[str], list[str]]:
+    """Training and held-out documents of a corpus, drawn from all of it, always the same.
+
+    Args:
+        files: the documents.
+        name: what to call the corpus in an error.
+        characters: about how much to train on; it may be less.
+        heldout_characters: about how much to hold out, a tenth of the documents at the most.
+
+    Raises:
+        UserError: there are too few documents.
+    """
+    found = _take((document[:LONGEST_DOCUMENT] for document in files), MOST_READ)
+    if len(found) < LEAST_DOCUMENTS:
+        raise UserError(
+            f"{name} holds {len(found)} documents, and the quickstart needs {LEAST_DOCUMENTS} to "
+            "hold some out: split it into more .txt files or into the lines of a .jsonl file."
+        )
+    random.Random(0).shuffle(found)
+    tenth = len(found) // 10
+    heldout = _take(found[:tenth], heldout_characters)
+    return _take(found[tenth:], characters), heldout
+
+
+def _take(documents: Iterable[str], characters: int) -> list[str]:
+    """The first documents, until they have so many characters together."""
+    taken: list[str] = []
+    for document in documents:
+        if characters <= 0:
+            break
+        taken.append(document)
+        characters -= len(document)
+    return taken
+
+
+def write_text(documents: list[str], file: Path) -> None:
+    """Write documents as the lines of a ``.jsonl`` file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in documents)
+    file.write_text("".join(lines), "utf-8")
+
+
+def write_new_model(
+    folder: Path,
+    text: Path,
+    *,
+    vocabulary: int,
+    positions: int,
+    layers: int,
+    width: int,
+    heads: int,
+) -> None:
+    """Write a GPT-2's configuration and a byte-level BPE tokenizer trained on ``text``.
+
+    There are no weights: `clp_jax.train_model` draws them (``init: random``).
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(read_documents([str(text)]), trainer)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        unk_token=END_OF_TEXT,
+        model_max_length=positions,
+    ).save_pretrained(folder)
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    GPT2Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        n_positions=positions,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        bos_token_id=end,
+        eos_token_id=end,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+        architectures=["GPT2LMHeadModel"],
+    ).save_pretrained(folder)

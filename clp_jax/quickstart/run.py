@@ -1,0 +1,284 @@
+"""The whole method on a small scale, top to bottom: text in, a German model and its proof out."""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from clp_jax.checkpoint.convert import convert_checkpoint
+from clp_jax.config import RunConfig
+from clp_jax.data.readers import read_documents
+from clp_jax.data.store import prepare_corpus
+from clp_jax.errors import UserError
+from clp_jax.evaluate.perplexity import evaluate_perplexity
+from clp_jax.evaluate.plots import plot_perplexity, tokens_to_reach
+from clp_jax.evaluate.tables import markdown_table
+from clp_jax.files import write_json
+from clp_jax.generate import generate_text
+from clp_jax.quickstart.inputs import made_up_text, own_text, write_new_model, write_text
+from clp_jax.train.loop import RunSummary, train_model
+from clp_jax.transfer.stage import transfer_model
+
+STAGES = 8
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """A GPT-2 and how long it is trained."""
+
+    layers: int
+    width: int
+    heads: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large everything is; by default for a few minutes on two CPU cores."""
+
+    source: ModelSize = ModelSize(layers=4, width=128, heads=4, steps=400)
+    helper: ModelSize = ModelSize(layers=2, width=64, heads=2, steps=400)
+    target_steps: int = 200
+    measurements: int = 8
+    batch_size: int = 16
+    sequence_length: int = 128
+    learning_rate: float = 2e-3
+    vocabulary: int = 2048
+    characters: int = 3_500_000
+    heldout_characters: int = 60_000
+
+
+TINY = Sizes(
+    source=ModelSize(layers=1, width=16, heads=2, steps=24),
+    helper=ModelSize(layers=1, width=8, heads=1, steps=24),
+    target_steps=16,
+    measurements=4,
+    batch_size=8,
+    sequence_length=64,
+    learning_rate=1e-2,
+    vocabulary=512,
+    characters=60_000,
+    heldout_characters=3_000,
+)
+"""For tests: everything happens, nothing is learnt."""
+
+
+def run_quickstart(
+    out: str | Path,
+    corpus_source: str | None = None,
+    corpus_target: str | None = None,
+    *,
+    sizes: Sizes = Sizes(),
+) -> dict[str, Any]:
+    """Train a small English and a tiny German model, transfer, and compare with starting anew.
+
+    Everything is written below ``out``: text, tokenizers, corpora, models, runs, ``table.md``,
+    ``perplexity.png`` and ``quickstart.json``. One numbered line a stage is printed, and the table.
+
+    Args:
+        out: the folder to write; it must not exist yet.
+        corpus_source: file or glob with text of the source language. By default English sentences
+            are made up, and German ones for the target language.
+        corpus_target: file or glob with text of the target language.
+        sizes: how large everything is.
+
+    Returns:
+        What ``quickstart.json`` holds: the curves, the perplexities, a sample, the sizes.
+
+    Raises:
+        UserError: ``out`` exists, only one of the corpora is given, or one holds too little text.
+    """
+    out = Path(out)
+    if out.exists():
+        raise UserError(f"{out} exists already: remove it or choose another output folder.")
+    if (corpus_source is None) != (corpus_target is None):
+        raise UserError("Text of both languages is needed: give corpus_source and corpus_target.")
+    own = [read_documents([corpus]) for corpus in (corpus_source, corpus_target) if corpus]
+    try:
+        return _run(out, own, sizes)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _run(out: Path, own: Sequence[Iterator[str]], sizes: Sizes) -> dict[str, Any]:
+    began = time.monotonic()
+    text, new, models = out / "text", out / "new", out / "models"
+    corpora, runs = out / "corpora", out / "runs"
+
+    with _stage(1, "text of the source and the target language"):
+        amount = (sizes.characters, sizes.heldout_characters)
+        if own:
+            source, _ = own_text(own[0], "The source corpus", *amount)
+            target, heldout = own_text(own[1], "The target corpus", *amount)
+        else:
+            source, _ = made_up_text("en", *amount)
+            target, heldout = made_up_text("de", *amount)
+        files = {name: text / f"{name}.jsonl" for name in ("source", "target", "heldout")}
+        for name, documents in (("source", source), ("target", target), ("heldout", heldout)):
+            write_text(documents, files[name])
+
+    with _stage(2, "a tokenizer of each language, and the text as tokens"):
+        _write_new_model(new / "source", files["source"], sizes.source, sizes)
+        _write_new_model(new / "helper", files["target"], sizes.helper, sizes)
+        for name, tokenizer in (("source", "source"), ("target", "helper"), ("heldout", "helper")):
+            prepare_corpus([str(files[name])], new / tokenizer, corpora / name)
+
+    with _stage(3, "the source model, trained on the source language"):
+        _train(
+            runs / "source", new / "source", "random", corpora / "source", sizes.source.steps, sizes
+        )
+        convert_checkpoint(runs / "source", models / "source", "hf")
+
+    with _stage(4, "the helper model, small, trained on the target language"):
+        _train(
+            runs / "helper", new / "helper", "random", corpora / "target", sizes.helper.steps, sizes
+        )
+        convert_checkpoint(runs / "helper", models / "helper", "hf")
+
+    with _stage(5, "CLP-Transfer: the source's layers and new embeddings by the helper"):
+        start = models / "clp-start"
+        manifest = transfer_model(models / "source", models / "helper", start)
+
+    with _stage(6, "continued pretraining from CLP, and the same model from scratch"):
+        clp, scratch = (
+            _train(
+                runs / name,
+                start,
+                init,
+                corpora / "target",
+                sizes.target_steps,
+                sizes,
+                validation=corpora / "heldout",
+            )
+            for name, init in (("clp", "pretrained"), ("scratch", "random"))
+        )
+
+    with _stage(7, "perplexity on held-out text"):
+        perplexity = {
+            name: evaluate_perplexity(
+                run.folder, [str(files["heldout"])], sequence_length=sizes.sequence_length
+            ).to_dict()
+            for name, run in (("CLP", clp), ("scratch", scratch))
+        }
+
+    with _stage(8, "the model as PyTorch users load it, and a sentence of it"):
+        convert_checkpoint(clp.folder, models / "target", "hf")
+        prompt = " ".join(heldout[0][:40].split()[:3])
+        sample = generate_text(models / "target", prompt, max_new_tokens=40)
+
+    curves = {"CLP": clp.curve, "scratch": scratch.curve}
+    reached = tokens_to_reach(clp.curve, scratch.curve[-1][1])
+    result = {
+        "curves": curves,
+        "share_of_tokens": None if reached is None else reached / scratch.tokens,
+        "perplexity": perplexity,
+        "transfer": manifest,
+        "sample": sample,
+        "sizes": asdict(sizes),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    report = _report(result, out)
+    print(f"\n{report}")
+    plot_perplexity(curves, out / "perplexity.png", "Held-out perplexity: CLP against scratch")
+    (out / "table.md").write_text(report + "\n", "utf-8")
+    write_json(out / "quickstart.json", result)
+    return result
+
+
+@contextmanager
+def _stage(number: int, what: str) -> Iterator[None]:
+    print(f"[{number}/{STAGES}] {what} ...", flush=True)
+    began = time.monotonic()
+    yield
+    print(f"      done in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _write_new_model(folder: Path, text: Path, size: ModelSize, sizes: Sizes) -> None:
+    write_new_model(
+        folder,
+        text,
+        vocabulary=sizes.vocabulary,
+        positions=sizes.sequence_length,
+        layers=size.layers,
+        width=size.width,
+        heads=size.heads,
+    )
+
+
+def _train(
+    run: Path,
+    model: Path,
+    init: str,
+    corpus: Path,
+    steps: int,
+    sizes: Sizes,
+    validation: Path | None = None,
+) -> RunSummary:
+    return train_model(
+        RunConfig.from_dict(
+            {
+                "model": {"path": str(model), "init": init},
+                "data": {
+                    "train": str(corpus),
+                    "validation": validation and str(validation),
+                    "sequence_length": sizes.sequence_length,
+                },
+                "optimizer": {
+                    "learning_rate": sizes.learning_rate,
+                    "warmup_steps": steps // 20,
+                },
+                "train": {
+                    "out": str(run),
+                    "steps": steps,
+                    "batch_size": sizes.batch_size,
+                    "dtype": "float32",
+                    "remat": "none",
+                    "loss_chunk": sizes.sequence_length,
+                    "validate_every": steps // sizes.measurements,
+                    "checkpoint_every": steps,
+                },
+            }
+        )
+    )
+
+
+def _report(result: dict[str, Any], out: Path) -> str:
+    """The outcome as Markdown: the curves side by side, the perplexities, where everything is."""
+    clp, scratch = result["curves"]["CLP"], result["curves"]["scratch"]
+    curves = markdown_table(
+        ("training tokens", "perplexity from CLP", "perplexity from scratch"),
+        [
+            (f"{tokens:,}", f"{ours:,.1f}", f"{theirs:,.1f}")
+            for (tokens, ours), (_, theirs) in zip(clp, scratch, strict=True)
+        ],
+    )
+    units = ("token", "word", "byte")
+    perplexities = markdown_table(
+        ("held-out perplexity per", *units),
+        [
+            (name, *(f"{values[f'{unit}_perplexity']:,.4g}" for unit in units))
+            for name, values in result["perplexity"].items()
+        ],
+    )
+    share = result["share_of_tokens"]
+    verdict = (
+        "CLP does not reach the last perplexity of training from scratch."
+        if share is None
+        else f"CLP reaches scratch's last perplexity with {share:.0%} of the tokens."
+    )
+    places = markdown_table(
+        ("what", "where"),
+        [
+            ("the model, for PyTorch", f"{out}/models/target"),
+            ("source, helper, CLP before training", f"{out}/models"),
+            ("runs with metrics and checkpoints", f"{out}/runs"),
+            ("plot", f"{out}/perplexity.png"),
+            ("all figures", f"{out}/quickstart.json"),
+        ],
+    )
+    sample = f"A sample: {result['sample']!r}"
+    return "\n\n".join((curves, verdict, perplexities, sample, places))

@@ -1,0 +1,135 @@
+"""The quickstart on the smallest scale: every stage runs and everything is where it says."""
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.errors import UserError
+from clp_jax.files import read_json
+from clp_jax.quickstart.inputs import (
+    END_OF_TEXT,
+    made_up_text,
+    own_text,
+    write_new_model,
+    write_text,
+)
+from clp_jax.quickstart.run import TINY, run_quickstart
+from clp_jax.quickstart.sentences import documents
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("quickstart") / "out"
+    return out, run_quickstart(out, sizes=TINY)
+
+
+@pytest.mark.slow
+def test_everything_is_written(finished):
+    out, result = finished
+    saved = read_json(out / "quickstart.json")
+    assert saved == json.loads(json.dumps(result))
+    assert (out / "perplexity.png").read_bytes().startswith(b"\x89PNG")
+    table = (out / "table.md").read_text("utf-8")
+    tokens = TINY.target_steps * TINY.batch_size * TINY.sequence_length
+    assert f"{tokens:,}" in table
+    assert f"{result['curves']['scratch'][-1][1]:,.1f}" in table
+    for place in ("models/target", "runs", "models/clp-start"):
+        assert (out / place).is_dir()
+
+
+@pytest.mark.slow
+def test_both_runs_are_measured_at_the_same_tokens_and_learn(finished):
+    _, result = finished
+    clp, scratch = (dict(result["curves"][name]) for name in ("CLP", "scratch"))
+    assert list(clp) == list(scratch)
+    assert len(clp) == TINY.measurements + 1
+    for curve in (clp, scratch):
+        assert min(curve.values()) == list(curve.values())[-1] < curve[0]
+    for name, curve in (("CLP", clp), ("scratch", scratch)):
+        measured = result["perplexity"][name]["token_perplexity"]
+        assert measured == pytest.approx(list(curve.values())[-1], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_pytorch_loads_the_model_and_gives_the_same_perplexity(finished):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out, result = finished
+    model = AutoModelForCausalLM.from_pretrained(out / "models" / "target").eval()
+    tokenizer = AutoTokenizer.from_pretrained(out / "models" / "target")
+    end = tokenizer.eos_token_id
+    lines = (out / "text" / "heldout.jsonl").read_text("utf-8").splitlines()
+    tokens = [end]
+    for line in lines:
+        tokens += [*tokenizer(json.loads(line)["text"])["input_ids"], end]
+    nll, length = 0.0, TINY.sequence_length
+    for first in range(0, len(tokens) - 1, length):
+        window = torch.tensor([tokens[first : first + length + 1]])
+        with torch.no_grad():
+            logits = model(window[:, :-1]).logits
+        nll += float(
+            torch.nn.functional.cross_entropy(logits[0].double(), window[0, 1:], reduction="sum")
+        )
+    assert result["perplexity"]["CLP"]["tokens"] == len(tokens) - 1
+    assert result["perplexity"]["CLP"]["nll"] == pytest.approx(nll, rel=1e-5)
+
+
+@pytest.mark.parametrize("corpora", [("en.txt", None), (None, "de.txt")])
+def test_one_language_alone_is_refused(tmp_path, corpora):
+    with pytest.raises(UserError, match="both"):
+        run_quickstart(tmp_path / "out", *corpora)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_folder_is_refused_and_kept(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists already"):
+        run_quickstart(tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_a_glob_without_files_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"none-\*\.txt matches no file"):
+        run_quickstart(tmp_path / "out", f"{tmp_path}/none-*.txt", f"{tmp_path}/none-*.txt")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failure_leaves_nothing(tmp_path):
+    file = tmp_path / "one.txt"
+    file.write_text("A single document.")
+    with pytest.raises(UserError, match="source corpus holds 1 documents"):
+        run_quickstart(tmp_path / "out", str(file), str(file))
+    assert [path.name for path in tmp_path.iterdir()] == ["one.txt"]
+
+
+def test_held_out_text_is_not_trained_on():
+    training, heldout = made_up_text("de", 200_000, 20_000)
+    assert sum(map(len, heldout)) > 20_000
+    assert not set(training) & set(heldout)
+    found = [f"Document {number}." for number in range(1000)]
+    training, heldout = own_text(iter(found), "Text", 5_000, 1_000)
+    assert not set(training) & set(heldout)
+    assert 5_000 <= sum(map(len, training)) < 5_100
+    assert len(own_text(iter(found), "Text", 10**9, 10**9)[1]) == 100
+    assert own_text(iter(found), "Text", 5_000, 1_000) == (training, heldout)
+    numbers = np.array([int(text.split()[1][:-1]) for text in training])
+    assert numbers.min() < 100
+    assert numbers.max() > 900
+
+
+def test_the_tokenizer_gives_every_text_back(tmp_path):
+    write_text(list(islice(documents("de", 0), 200)), tmp_path / "de.jsonl")
+    write_new_model(
+        tmp_path / "new", tmp_path / "de.jsonl",
+        vocabulary=600, positions=64, layers=1, width=8, heads=1,
+    )  # fmt: skip
+    tokenizer = load_tokenizer(tmp_path / "new")
+    assert len(tokenizer) == read_json(tmp_path / "new" / "config.json")["vocab_size"] == 600
+    assert tokenizer.eos_token == END_OF_TEXT
+    for text in ("Größe über alles: „Käse“\n\tund 日本語 🙂", " a  b "):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
