@@ -1,1 +1,69 @@
-"""CLP-Transfer in JAX."""
+"""CLP-Transfer in JAX: turn a language model of one language into a model of another.
+
+The names below are the public API. Each is imported when it is first used, so that
+``import clp_jax`` costs nothing.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clp_jax.checkpoint.convert import convert_checkpoint
+    from clp_jax.checkpoint.hf import load_model, save_model
+    from clp_jax.config import RunConfig
+    from clp_jax.data.store import prepare_corpus
+    from clp_jax.errors import UserError
+    from clp_jax.evaluate.perplexity import evaluate_perplexity
+    from clp_jax.evaluate.tasks import evaluate_tasks
+    from clp_jax.generate import generate_text
+    from clp_jax.mesh import make_mesh
+    from clp_jax.quickstart.run import run_quickstart
+    from clp_jax.train.loop import train_model
+    from clp_jax.transfer.stage import transfer_model
+    from clp_jax.vocabulary import compare_vocabularies
+
+_PLACES = {
+    "RunConfig": "clp_jax.config",
+    "UserError": "clp_jax.errors",
+    "compare_vocabularies": "clp_jax.vocabulary",
+    "convert_checkpoint": "clp_jax.checkpoint.convert",
+    "evaluate_perplexity": "clp_jax.evaluate.perplexity",
+    "evaluate_tasks": "clp_jax.evaluate.tasks",
+    "generate_text": "clp_jax.generate",
+    "load_model": "clp_jax.checkpoint.hf",
+    "make_mesh": "clp_jax.mesh",
+    "prepare_corpus": "clp_jax.data.store",
+    "run_quickstart": "clp_jax.quickstart.run",
+    "save_model": "clp_jax.checkpoint.hf",
+    "train_model": "clp_jax.train.loop",
+    "transfer_model": "clp_jax.transfer.stage",
+}
+
+__all__ = [
+    "RunConfig",
+    "UserError",
+    "compare_vocabularies",
+    "convert_checkpoint",
+    "evaluate_perplexity",
+    "evaluate_tasks",
+    "generate_text",
+    "load_model",
+    "make_mesh",
+    "prepare_corpus",
+    "run_quickstart",
+    "save_model",
+    "train_model",
+    "transfer_model",
+]
+__version__ = version("clp-jax")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

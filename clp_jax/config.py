@@ -1,4 +1,4 @@
-"""The configuration of a training run: typed sections <-> YAML <-> ``--section.key value`` flags."""
+"""The configuration of a run: typed sections <-> YAML <-> ``--section.key value`` flags."""
 
 from collections.abc import Sequence
 from pathlib import Path

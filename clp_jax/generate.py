@@ -40,7 +40,7 @@ def generate_tokens(
         stop: ids that end the text.
 
     Raises:
-        UserError: the prompt is empty, or it and the new tokens are more than the model's positions.
+        UserError: the prompt is empty, or with the new tokens longer than the model's positions.
     """
     prompt = np.asarray(prompt, np.int32)
     length, limit = len(prompt), model.config.max_positions

@@ -22,3 +22,44 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real data not at hand: set CLP_JAX_TEST_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory) -> Path:
+    """Folder of a byte-level BPE of 300 tokens, trained on a few sentences."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    sentences = ["Die Katze schläft auf dem Dach.", "The cat sleeps on the roof."] * 20
+    bpe.train_from_iterator(sentences, vocab_size=300, special_tokens=["<|endoftext|>"])
+    folder = tmp_path_factory.mktemp("tokenizer")
+    PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, eos_token="<|endoftext|>", bos_token="<|endoftext|>"
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=["gpt2", "bloom"])
+def tiny_model(request, tiny_tokenizer, tmp_path_factory) -> Path:
+    """Folder of a tiny random model, written by PyTorch's transformers, with its tokenizer."""
+    import shutil
+
+    import torch
+    import transformers
+
+    if request.param == "gpt2":
+        config = transformers.GPT2Config(
+            vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=64,
+            bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+    else:
+        config = transformers.BloomConfig(
+            vocab_size=300, hidden_size=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0
+        )
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp(request.param)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    for file in tiny_tokenizer.iterdir():
+        shutil.copy(file, folder)
+    return folder

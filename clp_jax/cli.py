@@ -1,0 +1,375 @@
+"""``clp-jax STAGE``: one thin subcommand a stage. Each imports its room when it runs."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from clp_jax import __version__
+from clp_jax.config import RunConfig
+from clp_jax.errors import UserError
+
+DESCRIPTION = """\
+Turn a language model of one language into a model of another (CLP-Transfer).
+
+The stages, in the order in which they are used:
+  quickstart   see the whole method work on a small example, in a few minutes
+  vocab        compare the vocabularies of two models
+  transfer     give the source model the target language's vocabulary
+  prepare      turn text into a corpus of tokens
+  train        train the model on, in the target language
+  evaluate     measure perplexity, or score German tasks
+  convert      write a model or a run in another format
+  generate     let a model go on from a prompt
+
+MODEL is a Hugging Face folder, a hub id or the folder of a training run.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends it with one sentence and exit status 1."""
+    parser = _parser()
+    known, unknown = parser.parse_known_args(arguments)
+    if unknown and known.run is not _train:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    known.overrides = unknown
+    try:
+        known.run(known)
+    except UserError as error:
+        sys.exit(f"clp-jax: {error}")
+    except KeyboardInterrupt:
+        sys.exit("clp-jax: interrupted")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "clp-jax",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"clp-jax {__version__}")
+    stages = parser.add_subparsers(title="stages", metavar="STAGE", required=True)
+
+    def stage(
+        group: Any, name: str, run: Callable[[argparse.Namespace], None], text: str
+    ) -> argparse.ArgumentParser:
+        added = group.add_parser(
+            name,
+            help=text.split(".")[0],
+            description=text,
+            allow_abbrev=False,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    quickstart = stage(
+        stages,
+        "quickstart",
+        _quickstart,
+        "See the whole method work on a small example. Tiny models are trained, one is transferred "
+        "and trained on, beside training from scratch. Needs no network.",
+    )
+    quickstart.add_argument(
+        "--out", default="quickstart", metavar="DIR", help="new folder (default: %(default)s)"
+    )
+    quickstart.add_argument(
+        "--corpus-source", metavar="GLOB", help="your own text in the source language"
+    )
+    quickstart.add_argument(
+        "--corpus-target", metavar="GLOB", help="your own text in the target language"
+    )
+
+    vocab = stage(stages, "vocab", _vocab, "Compare the vocabularies of two models.")
+    vocab.add_argument("--source", required=True, metavar="MODEL", help="with the old tokenizer")
+    vocab.add_argument("--target", required=True, metavar="MODEL", help="with the new tokenizer")
+    vocab.add_argument("--json", metavar="FILE", help="also write the report to FILE")
+
+    transfer = stage(
+        stages,
+        "transfer",
+        _transfer,
+        "Give the source model the target language's vocabulary. Writes a Hugging Face folder with "
+        "the source's layers, a new embedding table and the helper's tokenizer.",
+    )
+    transfer.add_argument(
+        "--source", required=True, metavar="MODEL", help="large model to transfer"
+    )
+    transfer.add_argument(
+        "--helper", required=True, metavar="MODEL", help="small model of the target language"
+    )
+    transfer.add_argument("--out", required=True, metavar="DIR", help="new folder")
+    transfer.add_argument(
+        "--method",
+        default="clp",
+        help="how new rows are made; clp: the paper's (default: %(default)s)",
+    )
+    transfer.add_argument(
+        "--strict",
+        action="store_true",
+        help="keep the paper's formula even for rows where its weights nearly cancel out",
+    )
+    _add_dtype(transfer)
+    _add_mesh(transfer)
+
+    prepare = stage(stages, "prepare", _prepare, "Turn text into a corpus of tokens.")
+    prepare.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="GLOB",
+        help=".txt, .jsonl or .parquet files, also .gz or .zst, or hf://NAME[:CONFIG][@SPLIT]",
+    )
+    prepare.add_argument("--tokenizer", required=True, metavar="MODEL", help="model to train on")
+    prepare.add_argument("--out", required=True, metavar="DIR", help="new folder")
+    prepare.add_argument(
+        "--text-field",
+        default="text",
+        metavar="NAME",
+        help="field with the text (default: %(default)s)",
+    )
+    prepare.add_argument("--limit", type=int, metavar="N", help="stop after N documents")
+
+    train = stage(
+        stages,
+        "train",
+        _train,
+        "Train a model. Every key of the configuration is also a flag: --section.key value.",
+    )
+    train.add_argument("--config", required=True, metavar="FILE", help="YAML, as in configs/")
+    train.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the run folder's newest checkpoint; start anew if there is none",
+    )
+    train.formatter_class = argparse.RawDescriptionHelpFormatter
+    train.epilog = RunConfig.describe()
+
+    evaluate = stages.add_parser(
+        "evaluate",
+        help="Measure perplexity, or score German tasks",
+        description="Measure perplexity, or score German tasks.",
+    )
+    kinds = evaluate.add_subparsers(title="what", metavar="WHAT", required=True)
+    perplexity = stage(
+        kinds,
+        "perplexity",
+        _perplexity,
+        "Measure perplexity on text. Normalised by tokens, words and bytes.",
+    )
+    perplexity.add_argument("--model", required=True, metavar="MODEL")
+    perplexity.add_argument(
+        "--data", required=True, nargs="+", metavar="GLOB", help="text, as `clp-jax prepare` reads"
+    )
+    perplexity.add_argument(
+        "--sequence-length", type=int, metavar="N", help="tokens read at once; empty: at most 1024"
+    )
+    perplexity.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="sequences (default: %(default)s)"
+    )
+    perplexity.add_argument(
+        "--text-field",
+        default="text",
+        metavar="NAME",
+        help="field of the text (default: %(default)s)",
+    )
+    _add_mesh(perplexity)
+    perplexity.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
+    tasks = stage(
+        kinds,
+        "tasks",
+        _tasks,
+        "Score German tasks without examples. Through lm-evaluation-harness (the eval extra), "
+        "beside the random and the majority baseline.",
+    )
+    tasks.add_argument("--model", required=True, metavar="MODEL")
+    tasks.add_argument("--tasks", required=True, metavar="NAME,...", help="germeval2018, pawsx_de")
+    tasks.add_argument(
+        "--task-data", metavar="DIR", help="folder with NAME/test.jsonl; empty: from the hub"
+    )
+    tasks.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="sequences (default: %(default)s)"
+    )
+    tasks.add_argument("--limit", type=int, metavar="N", help="only the first N examples")
+    _add_mesh(tasks)
+    tasks.add_argument("--json", metavar="FILE", help="also write the scores to FILE")
+
+    convert = stage(
+        stages,
+        "convert",
+        _convert,
+        "Write a model or a run in another format. hf is a folder that transformers loads, orbax "
+        "one that holds the weights as a run does.",
+    )
+    convert.add_argument("input", metavar="IN", help="model or run")
+    convert.add_argument("out", metavar="OUT", help="new folder")
+    convert.add_argument("--to", required=True, choices=("hf", "orbax"), help="the format")
+    _add_dtype(convert)
+    _add_mesh(convert)
+
+    generate = stage(stages, "generate", _generate, "Let a model go on from a prompt.")
+    generate.add_argument("--model", required=True, metavar="MODEL")
+    generate.add_argument("--prompt", required=True, metavar="TEXT")
+    generate.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=50,
+        metavar="N",
+        help="most tokens (default: %(default)s)",
+    )
+    generate.add_argument(
+        "--temperature",
+        type=float,
+        default=0.8,
+        metavar="T",
+        help="0 takes the likeliest token (default: %(default)s)",
+    )
+    generate.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the sampling (default: %(default)s)"
+    )
+    _add_mesh(generate)
+    return parser
+
+
+def _add_dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype", metavar="TYPE", help="float32, bfloat16 or float16; empty keeps the model's"
+    )
+
+
+def _add_mesh(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mesh",
+        metavar="DATA,FSDP,TENSOR",
+        help="how devices share the work; empty: fsdp over all of them",
+    )
+
+
+def _mesh(text: str | None) -> Any:
+    from clp_jax.mesh import make_mesh, start_distributed, use_compilation_cache
+
+    start_distributed()
+    use_compilation_cache()
+    try:
+        data, fsdp, tensor = map(int, (text or "1,-1,1").split(","))
+    except ValueError:
+        raise UserError(f"--mesh {text} is not understood: write three numbers as 1,8,1.") from None
+    return make_mesh(data, fsdp, tensor)
+
+
+def _print_and_write(text: str, file: str | None, value: Any) -> None:
+    from clp_jax.files import write_json
+
+    print(text)
+    if file:
+        write_json(file, value)
+
+
+def _quickstart(arguments: argparse.Namespace) -> None:
+    from clp_jax.quickstart.run import run_quickstart
+
+    run_quickstart(arguments.out, arguments.corpus_source, arguments.corpus_target)
+
+
+def _vocab(arguments: argparse.Namespace) -> None:
+    from clp_jax.vocabulary import compare_vocabularies
+
+    report = compare_vocabularies(arguments.source, arguments.target)
+    _print_and_write(str(report), arguments.json, report.to_dict())
+
+
+def _transfer(arguments: argparse.Namespace) -> None:
+    from clp_jax.transfer.stage import transfer_model
+
+    transfer_model(
+        arguments.source,
+        arguments.helper,
+        arguments.out,
+        method=arguments.method,
+        strict=arguments.strict,
+        dtype=arguments.dtype,
+        mesh=_mesh(arguments.mesh),
+    )
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    from clp_jax.data.store import prepare_corpus
+
+    manifest = prepare_corpus(
+        arguments.input,
+        arguments.tokenizer,
+        arguments.out,
+        text_field=arguments.text_field,
+        limit=arguments.limit,
+    )
+    print(
+        f"{arguments.out}: {manifest['documents']:,} documents, {manifest['bytes']:,} bytes, "
+        f"{manifest['tokens']:,} tokens ({manifest['bytes'] / manifest['tokens']:.2f} bytes each)"
+    )
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from clp_jax.train.loop import train_model
+
+    config = RunConfig.from_yaml(arguments.config, arguments.overrides)
+    train_model(config, resume=arguments.resume)
+
+
+def _perplexity(arguments: argparse.Namespace) -> None:
+    from clp_jax.evaluate.perplexity import evaluate_perplexity
+    from clp_jax.evaluate.tables import markdown_table
+
+    result = evaluate_perplexity(
+        arguments.model,
+        arguments.data,
+        sequence_length=arguments.sequence_length,
+        batch_size=arguments.batch_size,
+        text_field=arguments.text_field,
+        mesh=_mesh(arguments.mesh),
+    ).to_dict()
+    rows = [
+        [name, f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"]
+        for name, value in result.items()
+    ]
+    _print_and_write(markdown_table(["figure", "value"], rows), arguments.json, result)
+
+
+def _tasks(arguments: argparse.Namespace) -> None:
+    from clp_jax.evaluate.tasks import evaluate_tasks, render_tasks
+
+    results = evaluate_tasks(
+        arguments.model,
+        arguments.tasks.split(","),
+        task_data=arguments.task_data,
+        batch_size=arguments.batch_size,
+        limit=arguments.limit,
+        mesh=_mesh(arguments.mesh),
+    )
+    _print_and_write(render_tasks(results), arguments.json, results)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from clp_jax.checkpoint.convert import convert_checkpoint
+    from clp_jax.checkpoint.tensors import parse_dtype
+
+    convert_checkpoint(
+        arguments.input,
+        arguments.out,
+        arguments.to,
+        dtype=None if arguments.dtype is None else parse_dtype(arguments.dtype),
+        mesh=_mesh(arguments.mesh),
+    )
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from clp_jax.generate import generate_text
+
+    text = generate_text(
+        arguments.model,
+        arguments.prompt,
+        max_new_tokens=arguments.max_new_tokens,
+        temperature=arguments.temperature,
+        seed=arguments.seed,
+        mesh=_mesh(arguments.mesh),
+    )
+    print(text)

@@ -1,0 +1,31 @@
+import pytest
+from jax.sharding import PartitionSpec
+
+from clp_jax.checkpoint.convert import convert_checkpoint
+from clp_jax.checkpoint.hf import load_model
+from clp_jax.checkpoint.tensors import open_tensors
+from clp_jax.errors import UserError
+from clp_jax.mesh import make_mesh
+
+
+def test_there_and_back_is_bit_exact(tiny_model, tmp_path):
+    convert_checkpoint(tiny_model, tmp_path / "orbax", "orbax", mesh=make_mesh(2, 2, 2))
+    convert_checkpoint(tmp_path / "orbax", tmp_path / "hf", "hf")
+    before, after = open_tensors(tiny_model), open_tensors(tmp_path / "hf")
+    assert before.keys() == after.keys()
+    for name in before:
+        assert before[name].read().tobytes() == after[name].read().tobytes()
+    for file in ("tokenizer.json", "generation_config.json"):
+        assert (tmp_path / "hf" / file).read_bytes() == (tiny_model / file).read_bytes()
+
+
+def test_an_orbax_folder_is_loaded_on_a_mesh(tiny_model, tmp_path):
+    convert_checkpoint(tiny_model, tmp_path / "orbax", "orbax")
+    model = load_model(tmp_path / "orbax", mesh=make_mesh(1, 4, 2))
+    assert model.token_embedding.embedding[...].sharding.spec == PartitionSpec("tensor", "fsdp")
+
+
+def test_unknown_format(tiny_model, tmp_path):
+    with pytest.raises(UserError, match="--to gguf is not known"):
+        convert_checkpoint(tiny_model, tmp_path / "out", "gguf")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,168 @@
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import transformers
+from jax.sharding import PartitionSpec
+from safetensors.numpy import load_file, save_file
+
+from clp_jax.checkpoint.hf import load_model, save_model
+from clp_jax.checkpoint.tensors import open_tensors
+from clp_jax.errors import UserError
+from clp_jax.mesh import make_mesh
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path):
+    """A copy that the test may change."""
+    return shutil.copytree(tiny_model, tmp_path / "model")
+
+
+def change_tensors(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def change_config(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+
+
+TOKENS = jnp.arange(24).reshape(2, 12)
+
+
+def test_names_without_prefix_and_buffers_are_understood(folder, tiny_model):
+    def old_layout(tensors):
+        for name in list(tensors):
+            tensors[name.removeprefix("transformer.")] = tensors.pop(name)
+        attention = "attn" if "wte.weight" in tensors else "self_attention"
+        tensors[f"h.0.{attention}.bias"] = np.tril(np.ones((1, 1, 64, 64), np.uint8))
+        tensors[f"h.1.{attention}.masked_bias"] = np.array(-1e4, np.float32)
+
+    expected = load_model(tiny_model)(TOKENS)
+    change_tensors(folder, old_layout)
+    np.testing.assert_array_equal(load_model(folder)(TOKENS), expected)
+
+
+def embedding_name(folder):
+    return next(name for name in open_tensors(folder) if "wte" in name or "embeddings.w" in name)
+
+
+def test_a_copy_of_the_tied_head_is_fine(folder, tiny_model):
+    name = embedding_name(folder)
+    change_tensors(folder, lambda tensors: tensors.update({"lm_head.weight": tensors[name].copy()}))
+    np.testing.assert_array_equal(load_model(folder)(TOKENS), load_model(tiny_model)(TOKENS))
+
+
+def test_another_tied_head_is_refused(folder):
+    name = embedding_name(folder)
+    change_tensors(folder, lambda tensors: tensors.update({"lm_head.weight": tensors[name] + 1}))
+    with pytest.raises(UserError, match=r"lm_head.weight differs from transformer"):
+        load_model(folder)
+
+
+def test_all_faults_are_told_at_once(folder):
+    name = embedding_name(folder)
+
+    def spoil(tensors):
+        del tensors["transformer.ln_f.bias"]
+        tensors["transformer.h.0.adapter"] = np.zeros(3, np.float32)
+        tensors[name] = tensors[name][:-1]
+
+    change_tensors(folder, spoil)
+    with pytest.raises(UserError) as error:
+        load_model(folder)
+    text = str(error.value)
+    assert "transformer.ln_f.bias is missing" in text
+    assert "transformer.h.0.adapter is not part of this model" in text
+    assert f"{name} has the shape (299, 32), not (300, 32)" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"model_type": "llama"}, "model_type llama is not supported; supported are gpt2, bloom"),
+        ({"add_cross_attention": True}, "add_cross_attention=True is not supported"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config=.* is not supported"),
+    ],
+)
+def test_unsupported_configurations_are_refused_by_name(folder, values, sentence):
+    change_config(folder, **values)
+    with pytest.raises(UserError, match=sentence):
+        load_model(folder)
+
+
+def test_heads_that_do_not_divide_are_refused(folder):
+    change_config(folder, n_head=5)
+    with pytest.raises(UserError, match="32 is not a multiple of the 5 attention heads"):
+        load_model(folder)
+
+
+def test_unknown_activation_is_refused_by_name(folder):
+    change_config(folder, model_type="gpt2", activation_function="mish")
+    with pytest.raises(UserError, match="activation function 'mish' is not supported"):
+        load_model(folder)
+
+
+def test_missing_and_damaged_configuration(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config.json is not valid JSON"):
+        load_model(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config.json is missing"):
+        load_model(folder)
+
+
+def test_a_mesh_that_does_not_divide_is_refused(tiny_model):
+    with pytest.raises(UserError, match="fsdp=3 does not divide the model's embed dimension of 32"):
+        load_model(tiny_model, mesh=make_mesh(fsdp=3, devices=jax.devices()[:3]))
+
+
+def test_parameters_go_to_their_places(tiny_model):
+    model = load_model(tiny_model, mesh=make_mesh(2, 2, 2))
+    kernel = model.blocks.attention.qkv.kernel[...]
+    assert kernel.sharding.spec == PartitionSpec(None, "fsdp", None, "tensor", None)
+    assert kernel.addressable_shards[0].data.shape == (2, 16, 3, 2, 8)
+
+
+def test_dtype_is_kept_or_chosen(folder, tmp_path):
+    half = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float16")
+    half.save_pretrained(folder)
+    model = load_model(folder)
+    assert model.token_embedding.embedding[...].dtype == jnp.float16
+    save_model(model, tmp_path / "kept", origin=folder)
+    save_model(load_model(folder, dtype="float32"), tmp_path / "chosen", origin=folder)
+    for out, dtype in (("kept", "float16"), ("chosen", "float32")):
+        assert {str(t.dtype) for t in open_tensors(tmp_path / out).values()} == {dtype}
+        assert json.loads((tmp_path / out / "config.json").read_text())["dtype"] == dtype
+
+
+def test_export_carries_everything_a_user_needs(tiny_model, tmp_path):
+    save_model(load_model(tiny_model), tmp_path / "out", origin=tiny_model, card="# A card\n")
+    files = {file.name for file in (tmp_path / "out").iterdir()}
+    assert files >= {"config.json", "generation_config.json", "model.safetensors", "README.md"}
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (
+        tiny_model / "tokenizer.json"
+    ).read_bytes()
+    transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+
+
+def test_an_existing_folder_is_not_touched(tiny_model, tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(UserError, match="exists already"):
+        save_model(load_model(tiny_model), tmp_path, origin=tiny_model)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_failed_export_leaves_nothing(tiny_model, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("clp_jax.checkpoint.hf.write_tensors", fail)
+    with pytest.raises(OSError, match="No space"):
+        save_model(load_model(tiny_model), tmp_path / "out", origin=tiny_model)
+    assert not list(tmp_path.iterdir())

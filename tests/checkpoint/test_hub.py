@@ -1,0 +1,55 @@
+"""The hub's cache in its published layout: refs, snapshots, no network."""
+
+import shutil
+
+import huggingface_hub.constants
+import pytest
+
+from clp_jax.checkpoint.hf import load_model
+from clp_jax.checkpoint.hub import load_tokenizer, resolve
+from clp_jax.errors import UserError
+
+
+@pytest.fixture
+def cached(tiny_model, tmp_path, monkeypatch):
+    """A model in the cache as ``someone/tiny``, at two revisions."""
+    repository = tmp_path / "hub" / "models--someone--tiny"
+    for commit, name in (("a" * 40, "main"), ("b" * 40, "v2")):
+        shutil.copytree(tiny_model, repository / "snapshots" / commit)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / name).write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return repository
+
+
+def test_a_hub_id_is_found_in_the_cache(cached):
+    assert resolve("someone/tiny") == cached / "snapshots" / ("a" * 40)
+    assert load_model("someone/tiny").config.vocab_size == 300
+
+
+def test_a_revision_is_found_in_the_cache(cached):
+    assert resolve("someone/tiny", "v2").name == "b" * 40
+
+
+def test_a_folder_is_itself(tiny_model):
+    assert resolve(tiny_model) == tiny_model
+
+
+def test_what_is_nowhere_is_told_in_a_sentence(cached):
+    with pytest.raises(UserError, match="someone/else is not a folder here, and the hub cannot"):
+        resolve("someone/else")
+    with pytest.raises(UserError, match="name a Hugging Face folder or a hub id"):
+        resolve("no/such/folder")
+
+
+def test_a_folder_without_tokenizer(tmp_path):
+    with pytest.raises(UserError, match=r"has no tokenizer: tokenizer.json is missing"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_damaged_tokenizer(tiny_tokenizer, tmp_path):
+    shutil.copytree(tiny_tokenizer, tmp_path / "broken")
+    (tmp_path / "broken" / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_tokenizer(tmp_path / "broken")

@@ -1,0 +1,197 @@
+"""The ladder: logits, gradients, one AdamW step, export and reload equal PyTorch's transformers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+import transformers
+from flax import nnx
+
+from clp_jax.checkpoint.hf import load_model, model_tensors, save_model
+from clp_jax.checkpoint.tensors import open_tensors
+from clp_jax.config import OptimizerSection
+from clp_jax.loss import next_token_loss
+from clp_jax.mesh import make_mesh
+from clp_jax.train.optimizer import make_optimizer
+
+RELATIVE = 1e-4
+
+GPT2_BASE = {"vocab_size": 101, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 40}
+BLOOM_BASE = {"vocab_size": 101, "hidden_size": 48, "n_layer": 3, "n_head": 6}
+CONFIGS = {
+    "gpt2": ("gpt2", {}),
+    "gpt2-odd": (
+        "gpt2",
+        {
+            "n_embd": 33,
+            "n_head": 3,
+            "n_inner": 71,
+            "vocab_size": 77,
+            "tie_word_embeddings": False,
+            "layer_norm_epsilon": 1e-2,
+            "activation_function": "gelu",
+        },
+    ),
+    "gpt2-scaled-by-layer": ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "n_head": 1}),
+    "gpt2-unscaled": ("gpt2", {"scale_attn_weights": False, "activation_function": "relu"}),
+    "bloom": ("bloom", {}),
+    "bloom-odd": (
+        "bloom",
+        {"hidden_size": 35, "n_head": 5, "vocab_size": 77, "tie_word_embeddings": False},
+    ),
+    "bloom-residual-after-norm": (
+        "bloom",
+        {
+            "apply_residual_connection_post_layernorm": True,
+            "layer_norm_epsilon": 1e-2,
+            "n_head": 8,
+        },
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS, ids=str)
+def case(request, tmp_path_factory):
+    """A random PyTorch model, its folder, and a batch of tokens."""
+    kind, changes = CONFIGS[request.param]
+    if kind == "gpt2":
+        config = transformers.GPT2Config(
+            **(GPT2_BASE | changes),
+            bos_token_id=0,
+            eos_token_id=0,
+            attn_pdrop=0.0,
+            embd_pdrop=0.0,
+            resid_pdrop=0.0,
+        )
+    else:
+        config = transformers.BloomConfig(**(BLOOM_BASE | changes))
+    generator = torch.manual_seed(len(request.param))
+    theirs = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in theirs.parameters():  # biases and scales are not left at 0 and 1
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    folder = tmp_path_factory.mktemp(request.param)
+    theirs.save_pretrained(folder)
+    tokens = torch.randint(0, 77, (2, 33), generator=generator)
+    return theirs.eval(), folder, tokens
+
+
+def error(ours, theirs) -> float:
+    theirs = theirs.detach().numpy()
+    return float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
+
+
+@pytest.fixture(scope="module")
+def gradients(case):
+    """Structure, parameters, loss and gradients of our model on the batch."""
+    _, folder, tokens = case
+    graphdef, params = nnx.split(load_model(folder))
+    params = nnx.to_pure_dict(params)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss_of(params, tokens):
+        model = nnx.merge(graphdef, params)
+        total, count = next_token_loss(
+            model.hidden_states(tokens[:, :-1], remat="full"),
+            model.output_embedding(),
+            tokens[:, 1:],
+            jnp.ones(tokens[:, 1:].shape, bool),
+            chunk=7,
+        )
+        return total / count
+
+    loss, gradients = loss_of(params, jnp.asarray(tokens.numpy()))
+    return graphdef, params, loss, gradients
+
+
+def test_logits(case):
+    theirs, folder, tokens = case
+    logits = nnx.jit(load_model(folder))(jnp.asarray(tokens.numpy()))
+    assert logits.dtype == jnp.float32
+    assert error(logits, theirs(tokens).logits) < RELATIVE
+
+
+def test_gradients(case, gradients):
+    theirs, _, tokens = case
+    theirs.zero_grad()
+    expected_loss = theirs(tokens, labels=tokens).loss
+    expected_loss.backward()
+    graphdef, _, loss, gradients = gradients
+    assert error(loss, expected_loss) < RELATIVE
+    named = model_tensors(nnx.merge(graphdef, gradients))
+    expected = dict(theirs.named_parameters())
+    assert named.keys() == expected.keys()
+    # A gradient that is zero in theory (that of the keys' bias) is rounding noise on both sides.
+    floor = 1e-4 * max(float(p.grad.abs().max()) for p in expected.values())
+    for name, parameter in expected.items():
+        difference = np.abs(named[name].read() - parameter.grad.numpy()).max()
+        assert difference < RELATIVE * max(float(parameter.grad.abs().max()), floor), name
+
+
+def test_one_adamw_step(case, gradients):
+    _, folder, tokens = case
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="eager"
+    ).eval()
+    # Large epsilon: Adam divides by the gradient's size, which would turn the rounding noise of
+    # gradients that are zero in theory into full steps.
+    section = OptimizerSection(learning_rate=1e-2, epsilon=1e-3, clip_norm=0.5, schedule="constant")
+    decayed, plain = [], []
+    for name, parameter in theirs.named_parameters():
+        norm_or_bias = name.endswith("bias") or "ln_" in name or "layernorm" in name
+        (plain if norm_or_bias else decayed).append(parameter)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": section.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ],
+        lr=section.learning_rate,
+        betas=(section.beta1, section.beta2),
+        eps=section.epsilon,
+    )
+    theirs(tokens, labels=tokens).loss.backward()
+    torch.nn.utils.clip_grad_norm_(theirs.parameters(), section.clip_norm)
+    optimizer.step()
+
+    update = make_optimizer(section, steps=10)
+
+    @jax.jit
+    def step(params, gradients):
+        updates, _ = update.update(gradients, update.init(params), params)
+        return optax.apply_updates(params, updates)
+
+    graphdef, params, _, gradients = gradients
+    expected = dict(theirs.named_parameters())
+    for name, tensor in model_tensors(nnx.merge(graphdef, step(params, gradients))).items():
+        assert error(tensor.read(), expected[name]) < RELATIVE, name
+
+
+def test_export_reloads_in_pytorch_with_equal_logits_and_the_same_bits(case, tmp_path):
+    theirs, folder, tokens = case
+    save_model(load_model(folder), tmp_path / "out", origin=folder)
+    before, after = open_tensors(folder), open_tensors(tmp_path / "out")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert tensor.dtype == after[name].dtype
+        assert tensor.read().tobytes() == after[name].read().tobytes(), name
+    again = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", attn_implementation="eager"
+    ).eval()
+    assert torch.equal(again(tokens).logits, theirs(tokens).logits)
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (1, 1, 2), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("case", ["gpt2", "bloom"], indirect=True)
+def test_every_mesh_gives_the_same_logits(case, sizes):
+    theirs, folder, tokens = case
+    mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
+    model = load_model(folder, mesh=mesh)
+    graphdef, params = nnx.split(model)
+    with jax.set_mesh(mesh):
+        logits = jax.jit(lambda p, t: nnx.merge(graphdef, p)(t))(
+            params, jnp.asarray(tokens.numpy())
+        )
+    assert error(logits, theirs(tokens).logits) < RELATIVE
