@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from clp_jax.transfer import topk
@@ -57,6 +58,7 @@ def describe_transfer(
 def model_card(manifest: Mapping[str, Any]) -> str:
     """The ``README.md`` of a transferred model that has not been trained since."""
     arguments, rows = manifest["arguments"], next(iter(manifest["tables"].values()))["rows"]
+    source, helper = (_public_name(arguments[model]) for model in ("source", "helper"))
     strict = ", whatever its condition" if arguments["strict"] else ""
     return f"""---
 library_name: transformers
@@ -65,11 +67,11 @@ tags:
 - clp-transfer
 ---
 
-# {arguments["source"]} with the vocabulary of {arguments["helper"]}
+# {source} with the vocabulary of {helper}
 
 A language model at the start of its life in another language, made by CLP-Transfer
-([Ostendorff & Rehm 2023](https://arxiv.org/abs/2301.09626)): the body of `{arguments["source"]}`
-under a new embedding table for the tokenizer of `{arguments["helper"]}`.
+([Ostendorff & Rehm 2023](https://arxiv.org/abs/2301.09626)): the body of `{source}`
+under a new embedding table for the tokenizer of `{helper}`.
 
 | rows of the new table | |
 |---|---:|
@@ -93,3 +95,8 @@ tokenizer = AutoTokenizer.from_pretrained("PATH")
 It has not been trained on the target language yet, and its text is poor until it has: continue the
 pretraining first. Licences and known limits of both models it comes from apply to it.
 """
+
+
+def _public_name(model: str) -> str:
+    """A hub id or relative path as it is; of a folder on this machine only the last part."""
+    return Path(model).name if Path(model).is_absolute() else model

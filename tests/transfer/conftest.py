@@ -8,6 +8,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from clp_jax.checkpoint.hub import copy_tokenizer
 from clp_jax.checkpoint.tensors import LazyTensor, write_tensors
 from clp_jax.mesh import make_mesh, single_device_mesh
 
@@ -147,3 +148,17 @@ def helper(tmp_path):
     roles = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     save_tokenizer(folder, ids, roles)
     return folder
+
+
+@pytest.fixture(params=[0.0, 1.0], ids=["random", "anisotropic"])
+def real_pair(request, shared_data, tmp_path):
+    """Random models under GPT-2's tokenizer and a German one."""
+    folders = []
+    for seed, (name, rows, dim) in enumerate(
+        [("gpt2", 50_257, 24), ("de_bpe50k_focus", 50_000, 12)]
+    ):
+        folders.append(tmp_path / name)
+        tensors = gpt2_tensors(rows, dim, seed=seed, mean=request.param)
+        save_model(folders[-1], gpt2_config(rows, dim), tensors)
+        copy_tokenizer(shared_data / "tokenizers" / name, folders[-1])
+    return folders

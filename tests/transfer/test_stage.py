@@ -70,6 +70,21 @@ def test_strict_keeps_the_formula(source, helper, tmp_path, oracle, row_error):
     assert manifest["tables"][TABLE]["condition"]["below_minimum"] == 1
 
 
+def test_equals_the_paper_on_real_tokenizers(real_pair, tmp_path, mesh, oracle, row_error):
+    source, helper = real_pair
+    manifest = transfer_model(source, helper, tmp_path / "out", strict=True, mesh=mesh)
+    new = weights(tmp_path / "out")[TABLE]
+    overlap, (missing, shared, rows) = split(source, helper)
+    np.testing.assert_array_equal(new[overlap.target_ids], rows)
+    some = np.random.default_rng(0).choice(len(missing), 400, replace=False)
+    error = row_error(new[overlap.missing_ids[some]], oracle.clp(missing[some], shared, rows))
+    # A divisor that cancels magnifies rounding, so the promise is for all but the hopeless rows.
+    conditioned = np.abs(oracle.condition(missing[some], shared)) > 0.01
+    assert conditioned.sum() > 100
+    assert error[conditioned].max() < 1e-5
+    assert manifest["vocabulary"]["shared"] == 11_089
+
+
 def test_everything_else_is_the_source(source, helper, tmp_path):
     transfer_model(source, helper, tmp_path / "out")
     before, after = weights(source), weights(tmp_path / "out")
@@ -176,6 +191,7 @@ def test_manifest_accounts_for_everything(source, helper, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert "| 12 |" in card
     assert "has not been trained" in card
+    assert str(tmp_path) not in card
 
 
 def test_twice_is_the_same_to_the_byte(source, helper, tmp_path):
