@@ -120,4 +120,4 @@ def generate_text(
         seed=seed,
         stop=() if end is None else (end,),
     )
-    return prompt + tokenizer.decode(generated)
+    return f"{prompt}{tokenizer.decode(generated)}"

@@ -63,7 +63,7 @@ def start_distributed() -> None:
 
 def use_compilation_cache() -> None:
     """Keep compiled programs on disk between runs, unless the user has set a place already."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.read("jax_compilation_cache_dir") is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "clp_jax"
         jax.config.update("jax_compilation_cache_dir", str(cache))
 

@@ -3,7 +3,7 @@
 import json
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -221,7 +221,7 @@ def write_tensors(
         )
 
 
-def _stream(shard: Mapping[str, LazyTensor], bar: Any) -> Iterable[bytes | memoryview]:
+def _stream(shard: Mapping[str, LazyTensor], bar: Any) -> Iterator[bytes | memoryview]:
     """A safetensors file: length of the header, header, then the tensors' bytes in its order."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -237,5 +237,5 @@ def _stream(shard: Mapping[str, LazyTensor], bar: Any) -> Iterable[bytes | memor
     yield struct.pack("<Q", len(encoded)) + encoded
     for tensor in shard.values():
         array = np.ascontiguousarray(tensor.read(), tensor.dtype)
-        yield memoryview(array.reshape(-1).view(np.uint8))
+        yield array.reshape(-1).view(np.uint8).data
         bar.update(tensor.nbytes)

@@ -92,8 +92,9 @@ def evaluate_perplexity(
     sequence_length: int | None = None,
     batch_size: int = 8,
     text_field: str = "text",
+    mesh: Mesh | None = None,
 ) -> Perplexity:
-    """Measure a stored model's perplexity on text, on all devices.
+    """Measure a stored model's perplexity on text.
 
     Args:
         model_path: Hugging Face folder, hub id or run folder.
@@ -101,11 +102,12 @@ def evaluate_perplexity(
         sequence_length: tokens of one window; by default the model's positions, at most 1,024.
         batch_size: windows that are computed at the same time.
         text_field: the field of a record that holds the text.
+        mesh: where the model is; all devices by default.
 
     Raises:
         UserError: the data hold no text, or the window is longer than the model can read.
     """
-    mesh = make_mesh()
+    mesh = mesh or make_mesh()
     corpus = Corpus.from_documents(
         read_documents(data, text_field=text_field), load_tokenizer(model_files(model_path))
     )

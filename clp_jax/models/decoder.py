@@ -372,10 +372,11 @@ class Decoder(nnx.Module):
                 prevent_cse=False,
             )
         x = dropout(self.embed(tokens, start), config.embedding_dropout, input_key)
-        layer_cache = None if cache is None else (cache.key, cache.value)
-        x, layer_cache = jax.lax.scan(
-            layer, shard_batch(x), (params, self.score_scales(), layer_keys, layer_cache)
+        stored: Any = None if cache is None else (cache.key, cache.value)
+        x, stored = jax.lax.scan(
+            layer, shard_batch(x), (params, self.score_scales(), layer_keys, stored)
         )
         if cache is not None:
-            cache = Cache(*layer_cache, cache.used + tokens.shape[1])
+            key, value = stored
+            cache = Cache(key, value, cache.used + tokens.shape[1])
         return self.final_norm(x), cache

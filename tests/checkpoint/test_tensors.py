@@ -51,7 +51,7 @@ def test_what_the_library_writes_is_read(arrays, tmp_path):
 
 
 def test_large_models_are_split_and_indexed(arrays, tmp_path):
-    write_tensors(tmp_path, lazy(arrays), max_shard_bytes=100)
+    write_tensors(tmp_path, lazy(arrays), max_shard_bytes=60)
     files = sorted(file.name for file in tmp_path.glob("*.safetensors"))
     assert files[0] == "model-00001-of-00003.safetensors"
     assert len(files) == 3
@@ -117,7 +117,7 @@ def test_garbage(tmp_path):
 
 
 def test_missing_shard(arrays, tmp_path):
-    write_tensors(tmp_path, lazy(arrays), max_shard_bytes=100)
+    write_tensors(tmp_path, lazy(arrays), max_shard_bytes=60)
     (tmp_path / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(
         UserError, match=r"names model-00002-of-00003.safetensors, which is missing"
@@ -126,7 +126,7 @@ def test_missing_shard(arrays, tmp_path):
 
 
 def test_index_that_lies(arrays, tmp_path):
-    write_tensors(tmp_path, lazy(arrays), max_shard_bytes=100)
+    write_tensors(tmp_path, lazy(arrays), max_shard_bytes=60)
     index = tmp_path / "model.safetensors.index.json"
     contents = json.loads(index.read_text())
     contents["weight_map"]["a"] = "model-00003-of-00003.safetensors"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from clp_jax.checkpoint.hf import load_model, model_files
 from clp_jax.checkpoint.hub import load_tokenizer
@@ -31,6 +32,7 @@ def evaluate_tasks(
     task_data: str | Path | None = None,
     batch_size: int = 8,
     limit: int | None = None,
+    mesh: Mesh | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Let a stored model choose between the answers of each task's questions, without examples.
 
@@ -43,6 +45,7 @@ def evaluate_tasks(
         task_data: folder with ``TASK/test.jsonl``; without it the data come from the hub.
         batch_size: sequences that are computed at the same time.
         limit: only the first so many examples of each task.
+        mesh: where the model is; all devices by default.
 
     Returns:
         For each task: ``examples``, ``choices``, ``confusion`` (gold rows, predicted columns) and
@@ -62,7 +65,7 @@ def evaluate_tasks(
     from clp_jax.evaluate.harness import JaxLM
 
     loaded = load_tasks(tasks, task_data)
-    mesh = make_mesh()
+    mesh = mesh or make_mesh()
     model = JaxLM(
         load_model(model_path, mesh=mesh),
         load_tokenizer(model_files(model_path)),

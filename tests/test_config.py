@@ -1,0 +1,84 @@
+import pytest
+
+from clp_jax.config import RunConfig
+from clp_jax.errors import UserError
+
+MINIMAL = """
+model: {path: gpt2}
+data: {train: corpus}
+train: {out: run, steps: 100}
+optimizer: {learning_rate: 1e-4}
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_defaults_and_yaml_floats(file):
+    config = RunConfig.from_yaml(file)
+    assert config.optimizer.learning_rate == 1e-4  # YAML reads 1e-4 as a string
+    assert config.mesh.fsdp == -1
+
+
+def test_flags_replace_the_file(file):
+    config = RunConfig.from_yaml(
+        file, ["--train.steps", "7", "--mesh.tensor=2", "--data.validation", "held-out"]
+    )
+    assert (config.train.steps, config.mesh.tensor) == (7, 2)
+    assert config.data.validation == "held-out"
+
+
+def test_yaml_there_and_back(file, tmp_path):
+    config = RunConfig.from_yaml(file)
+    (tmp_path / "again.yaml").write_text(config.to_yaml())
+    assert RunConfig.from_yaml(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--train.stepz", "7"], "unknown key train.stepz"),
+        (["--trane.steps", "7"], "unknown key trane"),
+        (["--train.steps", "many"], "train.steps: Input should be a valid integer"),
+        (["--train.steps", "0"], "train.steps: Input should be greater than 0"),
+        (["--train.accumulation", "5"], "batch_size 32 is not a multiple of accumulation 5"),
+        (["--optimizer.schedule", "steps"], "optimizer.schedule: .*'cosine'"),
+        (["--steps", "7"], "--steps is not understood: write --section.key value"),
+        (["train.steps", "7"], "train.steps is not understood"),
+        (["--train.steps"], "--train.steps needs a value"),
+    ],
+)
+def test_mistakes_are_told_by_key(file, flags, sentence):
+    with pytest.raises(UserError, match=sentence):
+        RunConfig.from_yaml(file, flags)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    (tmp_path / "bad.yaml").write_text("model: {pth: x}\ntrain: {out: r}\n")
+    with pytest.raises(UserError) as error:
+        RunConfig.from_yaml(tmp_path / "bad.yaml")
+    for fault in ("model.path is missing", "unknown key model.pth", "data is missing", "steps"):
+        assert fault in str(error.value)
+
+
+def test_files_that_are_no_configuration(tmp_path):
+    with pytest.raises(UserError, match="is missing: name an existing configuration"):
+        RunConfig.from_yaml(tmp_path / "none.yaml")
+    (tmp_path / "broken.yaml").write_text("model: [")
+    with pytest.raises(UserError, match="is not valid YAML"):
+        RunConfig.from_yaml(tmp_path / "broken.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(UserError, match="must hold sections with keys"):
+        RunConfig.from_yaml(tmp_path / "list.yaml")
+
+
+def test_every_key_is_described():
+    text = RunConfig.describe()
+    for section, field in RunConfig.model_fields.items():
+        for key, knob in field.annotation.model_fields.items():
+            assert f"--{section}.{key} " in text
+            assert knob.description

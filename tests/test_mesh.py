@@ -1,0 +1,71 @@
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from clp_jax.errors import UserError
+from clp_jax.mesh import make_mesh, peak_flops, shard_batch, sharding_for, to_global, to_host
+
+
+def test_one_size_takes_what_is_left():
+    assert make_mesh(2, -1, 2).shape == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert make_mesh().shape == {"data": 1, "fsdp": 8, "tensor": 1}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sentence"),
+    [
+        ((3, -1, 1), "does not divide the 8 devices"),
+        ((2, 2, 1), "needs 4 devices, but there are 8"),
+        ((-1, -1, 1), "only one of them may be -1"),
+        ((0, 1, 1), "sizes are positive"),
+    ],
+)
+def test_meshes_that_do_not_fit(sizes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        make_mesh(*sizes)
+
+
+def test_rules():
+    mesh = make_mesh(1, 4, 2)
+    spec = sharding_for(mesh, ("layers", "embed", "mlp"), (3, 8, 6)).spec
+    assert spec == PartitionSpec(None, "fsdp", "tensor")
+    assert sharding_for(mesh, ("vocab", "embed"), (7, 8)).spec == PartitionSpec(None, "fsdp")
+    with pytest.raises(UserError, match=r"tensor=2 does not divide the model's heads .* of 5"):
+        sharding_for(mesh, ("heads",), (5,))
+
+
+def test_rows_make_a_global_batch_and_come_back():
+    rows = np.arange(32).reshape(16, 2)
+    batch = to_global(rows, make_mesh(2, 2, 2))
+    assert batch.sharding.spec == PartitionSpec(("data", "fsdp"))
+    assert batch.addressable_shards[0].data.shape == (4, 2)
+    np.testing.assert_array_equal(to_host(batch), rows)
+
+
+def test_shard_batch_needs_a_mesh_that_divides():
+    mesh = make_mesh(2, 2, 2)
+    with jax.set_mesh(mesh):
+        spread = jax.jit(shard_batch)(np.zeros((8, 3)))
+        whole = jax.jit(shard_batch)(np.zeros((3, 3)))
+    assert spread.sharding.spec[0] == ("data", "fsdp")
+    assert whole.sharding.is_fully_replicated
+    np.testing.assert_array_equal(shard_batch(np.ones(3)), np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak"),
+    [
+        ("TPU v4", 275e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("TPU v6 lite", 918e12),
+        ("NVIDIA H200", 989e12),
+        ("cpu", None),
+    ],
+)
+def test_peaks(kind, peak):
+    class Device:
+        device_kind = kind
+
+    assert peak_flops(Device()) == peak
