@@ -309,8 +309,10 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from clp_jax.mesh import use_compilation_cache
     from clp_jax.train.loop import train_model
 
+    use_compilation_cache()
     config = RunConfig.from_yaml(arguments.config, arguments.overrides)
     train_model(config, resume=arguments.resume)
 

@@ -48,11 +48,14 @@ def start_distributed() -> None:
         return
     env = os.environ
     if "JAX_COORDINATOR_ADDRESS" in env:
-        jax.distributed.initialize(
-            env["JAX_COORDINATOR_ADDRESS"],
-            int(env["JAX_NUM_PROCESSES"]),
-            int(env["JAX_PROCESS_ID"]),
-        )
+        try:
+            count, index = int(env["JAX_NUM_PROCESSES"]), int(env["JAX_PROCESS_ID"])
+        except (KeyError, ValueError):
+            raise UserError(
+                "JAX_COORDINATOR_ADDRESS is set: JAX_NUM_PROCESSES and JAX_PROCESS_ID must be "
+                "numbers beside it."
+            ) from None
+        jax.distributed.initialize(env["JAX_COORDINATOR_ADDRESS"], count, index)
     elif (
         "CLP_JAX_DISTRIBUTED" in env
         or "," in env.get("TPU_WORKER_HOSTNAMES", "")
