@@ -27,7 +27,7 @@ STAGES = 8
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A GPT-2 and how long it is trained."""
+    """A GPT-2 and how long it is trained before the transfer."""
 
     layers: int
     width: int
@@ -37,18 +37,23 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is; by default for a few minutes on two CPU cores."""
+    """How large everything is; by default a few minutes' work for two CPU cores."""
 
     source: ModelSize = ModelSize(layers=4, width=128, heads=4, steps=400)
     helper: ModelSize = ModelSize(layers=2, width=64, heads=2, steps=400)
     target_steps: int = 200
+    """Optimizer steps of continued pretraining, from CLP and from scratch."""
     measurements: int = 8
+    """How often the perplexity is measured on the way."""
     batch_size: int = 16
     sequence_length: int = 128
     learning_rate: float = 2e-3
     vocabulary: int = 2048
+    """Tokens of each of the two tokenizers."""
     characters: int = 3_500_000
+    """Text to train on in each language."""
     heldout_characters: int = 60_000
+    """Text to measure the perplexity on, in the target language."""
 
 
 TINY = Sizes(
