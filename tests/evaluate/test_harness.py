@@ -114,11 +114,32 @@ def test_generations_equal_those_of_the_hf_model(ours, theirs, texts, until):
 
 def test_equal_on_a_mesh(ours, model_folder, tokenizer):
     mesh = make_mesh(1, 2, 2, devices=jax.devices()[:4])
-    spread = JaxLM(load_model(model_folder, mesh=mesh), tokenizer, batch_size=2, mesh=mesh)
-    asked = requests("loglikelihood", PAIRS)
+    spread = JaxLM(load_model(model_folder, mesh=mesh), tokenizer, batch_size=4, mesh=mesh)
+    asked = requests("loglikelihood", PAIRS[:4])
     np.testing.assert_allclose(
         [value for value, _ in spread.loglikelihood(asked, disable_tqdm=True)],
         [value for value, _ in ours.loglikelihood(asked, disable_tqdm=True)],
+        rtol=0,
+        atol=1e-4,
+    )
+
+
+def test_a_model_without_a_longest_position_equals_the_hf_model(tmp_path, tokenizer):
+    torch = pytest.importorskip("torch")
+    from lm_eval.models.huggingface import HFLM
+    from transformers import BloomConfig, BloomForCausalLM
+
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=1, n_head=4)
+    BloomForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    ours = JaxLM(load_model(tmp_path), tokenizer)
+    theirs = HFLM(str(tmp_path), device="cpu", dtype="float32")
+    assert ours.max_length == theirs.max_length
+    asked = requests("loglikelihood", PAIRS[:4])
+    np.testing.assert_allclose(
+        [value for value, _ in ours.loglikelihood(asked, disable_tqdm=True)],
+        [value for value, _ in theirs.loglikelihood(asked, disable_tqdm=True)],
         rtol=0,
         atol=1e-4,
     )
