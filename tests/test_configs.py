@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clp_jax.cli import build_parser
+from clp_jax.cli import _parser
 from clp_jax.config import RunConfig
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -70,7 +70,7 @@ def test_commands_of_the_header_are_understood_and_lead_to_the_recipe(file):
     made = {}
     for program, *words in commands(file):
         assert program == "clp-jax"
-        arguments, _ = build_parser().parse_known_args(words)
+        arguments, _ = _parser().parse_known_args(words)
         made[getattr(arguments, "out", None)] = arguments
     assert str(made[None].config) == f"configs/{file.name}"
     for needed in (config.model.path, config.data.train, config.data.validation):
