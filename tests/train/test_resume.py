@@ -51,7 +51,8 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 from clp_jax.config import RunConfig
 from clp_jax.train.loop import train_model
-train_model(RunConfig.from_dict(json.loads(sys.argv[1])))
+config = RunConfig.from_dict(json.loads(sys.argv[1]))
+assert train_model(config) == train_model(config, resume=True), "a finished run is only read"
 """
 
 
@@ -81,7 +82,9 @@ def parameters(folder):
 def long_run(settings):
     """40 steps with dropout and accumulation, checkpoints at 20 and 40, an uneven rhythm."""
     settings["model"]["dropout"] = 0.1
+    settings["optimizer"]["epsilon"] = 1e-3  # Else Adam blows up what is only rounding.
     settings["train"] |= {
+        "dtype": "float32",
         "steps": 40,
         "checkpoint_every": 20,
         "validate_every": 15,
@@ -113,11 +116,13 @@ def test_killed_and_resumed_equals_never_interrupted(long_run, tmp_path):
     moved = train_model(
         RunConfig.from_dict(in_folder(long_run, tmp_path / "other mesh")), resume=True
     )
-    np.testing.assert_allclose(moved.loss, whole.loss, rtol=1e-2)
+    for ours, theirs in zip(parameters(moved.folder), parameters(whole.folder), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_two_processes_train_what_one_does(settings, tmp_path):
     settings["mesh"] = {"data": 2, "fsdp": 2, "tensor": 2}
+    settings["optimizer"]["epsilon"] = 1e-3
     settings["train"] |= {"dtype": "float32"}
     processes = [
         start(
@@ -136,6 +141,6 @@ def test_two_processes_train_what_one_does(settings, tmp_path):
     ones, twos = without_times(one.folder), without_times(tmp_path / "two")
     assert [line["step"] for line in twos] == [line["step"] for line in ones]
     for ours, theirs in zip(twos, ones, strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4)
+        assert ours == pytest.approx(theirs, rel=1e-5)
     for ours, theirs in zip(parameters(tmp_path / "two"), parameters(one.folder), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)

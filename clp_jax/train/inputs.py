@@ -1,0 +1,100 @@
+"""What a run reads, opened and checked before anything is computed or written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from clp_jax.checkpoint.hf import model_files
+from clp_jax.checkpoint.hub import load_tokenizer, read_config, tokenizer_hash
+from clp_jax.config import RunConfig
+from clp_jax.data.store import Corpus
+from clp_jax.errors import UserError
+from clp_jax.mesh import batch_divisor, make_mesh
+from clp_jax.models import DecoderConfig, read_decoder_config
+from clp_jax.train.folder import MODEL
+
+DROPOUT_RATES = (
+    "embd_pdrop",
+    "attn_pdrop",
+    "resid_pdrop",
+    "hidden_dropout",
+    "attention_dropout",
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a run; they belong together."""
+
+    files: Path
+    """Folder with the model's configuration and tokenizer."""
+    decoder: DecoderConfig
+    mesh: Mesh
+    corpus: Corpus
+    validation: Corpus | None
+
+
+def open_inputs(config: RunConfig, *, found: bool) -> Inputs:
+    """Open everything that the configuration names.
+
+    Args:
+        config: The configuration.
+        found: The run exists already, and brings the model's configuration and tokenizer.
+
+    Raises:
+        UserError: something is missing, damaged, or does not fit the rest.
+    """
+    section = config.model
+    files = Path(config.train.out) / MODEL if found else model_files(section.path, section.revision)
+    values = read_config(files)
+    if section.dropout is not None:
+        values |= dict.fromkeys(DROPOUT_RATES, section.dropout)
+    decoder = read_decoder_config(values)
+    mesh = make_mesh(**config.mesh.model_dump())
+    _check_sizes(config, decoder, mesh)
+    hash_ = _tokenizer_hash(files, decoder)
+    validation = config.data.validation
+    return Inputs(
+        files=files,
+        decoder=decoder,
+        mesh=mesh,
+        corpus=_open_corpus(config.data.train, hash_, section.path),
+        validation=_open_corpus(validation, hash_, section.path) if validation else None,
+    )
+
+
+def _check_sizes(config: RunConfig, decoder: DecoderConfig, mesh: Mesh) -> None:
+    length, positions = config.data.sequence_length, decoder.max_positions
+    if positions is not None and length > positions:
+        raise UserError(
+            f"data.sequence_length is {length}, but the model has {positions} positions: "
+            f"choose at most {positions}."
+        )
+    part, divisor = config.train.batch_size // config.train.accumulation, batch_divisor(mesh)
+    if part % divisor:
+        raise UserError(
+            f"train.batch_size / train.accumulation is {part}, which must be a multiple of the "
+            f"{divisor} devices of mesh.data * mesh.fsdp."
+        )
+
+
+def _tokenizer_hash(files: Path, decoder: DecoderConfig) -> str:
+    tokenizer = load_tokenizer(files)
+    ids = max(tokenizer.get_vocab().values()) + 1
+    if ids > decoder.vocab_size:
+        raise UserError(
+            f"{files}: the tokenizer has {ids} ids, but config.json says vocab_size "
+            f"{decoder.vocab_size}: they do not belong together."
+        )
+    return tokenizer_hash(tokenizer)
+
+
+def _open_corpus(folder: str, expected_hash: str, model: str) -> Corpus:
+    corpus = Corpus.open(folder)
+    if corpus.tokenizer_hash != expected_hash:
+        raise UserError(
+            f"{folder} was made with another tokenizer than that of {model}: "
+            f"write it again with `clp-jax prepare --tokenizer {model}`."
+        )
+    return corpus
