@@ -55,34 +55,35 @@ def generate_tokens(
     padded = padded if limit is None else min(padded, limit)
     graphdef, params = nnx.split(model)
     cache = Cache.empty(model.config, 1, padded + max_new_tokens, model.dtype)
-    tokens = np.pad(prompt, (0, padded - length))[None]
-    logits, cache = _decode(graphdef, params, tokens, cache)
-    logits, cache = logits[:, length - 1], cache._replace(used=jnp.int32(length))
+    tokens = np.pad(prompt, (0, padded - length))
     generated: list[int] = []
-    key = jax.random.key(seed)
-    for step in range(max_new_tokens):
-        token = _pick(logits, temperature, jax.random.fold_in(key, step))
-        if int(token[0]) in stop:
+    while len(generated) < max_new_tokens:
+        total = length + len(generated)
+        token, cache = _next_token(graphdef, params, tokens, cache, total, float(temperature), seed)
+        if int(token) in stop:
             break
-        generated.append(int(token[0]))
-        logits, cache = _decode(graphdef, params, token[None], cache)
-        logits = logits[:, -1]
+        generated.append(int(token))
+        tokens = token[None]
     return generated
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=3)
-def _decode(
-    graphdef: nnx.GraphDef, params: nnx.State, tokens: Int[Array, "batch length"], cache: Cache
-) -> tuple[Float[Array, "batch length vocab"], Cache]:
-    return nnx.merge(graphdef, params).decode(tokens, cache)
-
-
-def _pick(
-    logits: Float[Array, "batch vocab"], temperature: float, key: Array
-) -> Int[Array, "batch"]:
-    if temperature == 0.0:
-        return jnp.argmax(logits, axis=-1)
-    return jax.random.categorical(key, logits / temperature)
+def _next_token(
+    graphdef: nnx.GraphDef,
+    params: nnx.State,
+    tokens: Int[Array, "length"],
+    cache: Cache,
+    total: Int[Array, ""],
+    temperature: Float[Array, ""],
+    seed: Int[Array, ""],
+) -> tuple[Int[Array, ""], Cache]:
+    """Read tokens (those beyond ``total`` positions are padding) and pick the one that follows."""
+    logits, read = nnx.merge(graphdef, params).decode(tokens[None], cache)
+    last = logits[0, total - 1 - cache.used]
+    key = jax.random.fold_in(jax.random.key(seed), total)
+    sampled = jax.random.categorical(key, last / jnp.maximum(temperature, 1e-6))
+    token = jnp.where(temperature > 0, sampled, jnp.argmax(last))
+    return token, read._replace(used=total)
 
 
 def generate_text(

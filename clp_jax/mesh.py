@@ -66,7 +66,7 @@ def start_distributed() -> None:
 
 def use_compilation_cache() -> None:
     """Keep compiled programs on disk between runs, unless the user has set a place already."""
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "clp_jax"
         jax.config.update("jax_compilation_cache_dir", str(cache))
 

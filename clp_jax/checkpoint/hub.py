@@ -1,5 +1,7 @@
 """Where a model is: a local folder or a hub id, its configuration and its tokenizer."""
 
+import hashlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -123,3 +125,14 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     for file in TOKENIZER_FILES:
         if (source / file).exists():
             shutil.copyfile(source / file, target / file)
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of all that decides which ids a text gets.
+
+    Truncation, padding, post-processor and decoder do not count: they change no id of a corpus.
+    """
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    parts = [state[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "model")]
+    described = json.dumps([tokenizer.eos_token_id, *parts], sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()

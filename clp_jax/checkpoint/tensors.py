@@ -124,8 +124,10 @@ def _open_safetensors(file: Path) -> dict[str, LazyTensor]:
         raise UserError(f"{file} is damaged ({error}): fetch it again.") from None
 
     def load(name: str, rows: slice) -> np.ndarray:
-        view = handle.get_slice(name)
-        return handle.get_tensor(name) if rows == slice(None) else view[rows]
+        # Opened anew for every read: a mapping that stays keeps what was read in memory.
+        with safe_open(file, framework="numpy") as opened:
+            whole = rows == slice(None)
+            return opened.get_tensor(name) if whole else opened.get_slice(name)[rows]
 
     tensors = {}
     for name in handle.keys():  # noqa: SIM118 - not a dict

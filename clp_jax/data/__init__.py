@@ -9,7 +9,6 @@ processes.
 from clp_jax.data.batches import Batch, TrainingBatches
 from clp_jax.data.readers import read_documents
 from clp_jax.data.store import Corpus, prepare_corpus, write_corpus
-from clp_jax.data.tokens import tokenizer_hash
 
 __all__ = [
     "Batch",
@@ -17,6 +16,5 @@ __all__ = [
     "TrainingBatches",
     "prepare_corpus",
     "read_documents",
-    "tokenizer_hash",
     "write_corpus",
 ]

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Int32, UInt
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.checkpoint.hub import load_tokenizer, tokenizer_hash
 from clp_jax.data.readers import read_documents
-from clp_jax.data.tokens import encode_documents, eos_token, token_dtype, tokenizer_hash
+from clp_jax.data.tokens import encode_documents, eos_token, token_dtype
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, read_json, write_json
 
@@ -36,7 +36,7 @@ class Corpus:
         bytes: Number of UTF-8 bytes of the text.
         eos_id: The id between documents.
         fingerprint: SHA-256 of the tokens.
-        tokenizer_hash: SHA-256 of the tokenizer (see `clp_jax.data.tokenizer_hash`).
+        tokenizer_hash: SHA-256 of the tokenizer (see `clp_jax.checkpoint.hub`).
     """
 
     tokens: UInt[np.ndarray, "tokens"]

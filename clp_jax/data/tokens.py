@@ -1,7 +1,5 @@
 """Text to token ids: one document after the other, an end-of-text token between them."""
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator
 
@@ -17,17 +15,6 @@ _PIECE_CHARACTERS = 1 << 16
 _PIECE = re.compile(
     rf".{{1,{_PIECE_CHARACTERS}}}(?:(?<=\w)(?= \w)|\Z)|.{{1,{_PIECE_CHARACTERS}}}", re.DOTALL
 )
-
-
-def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of all that decides which ids a text gets.
-
-    Truncation, padding, post-processor and decoder do not count: they change no id of a corpus.
-    """
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    parts = [state[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "model")]
-    described = json.dumps([tokenizer.eos_token_id, *parts], sort_keys=True)
-    return hashlib.sha256(described.encode()).hexdigest()
 
 
 def eos_token(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -1,6 +1,5 @@
 """The two checkpoints a transfer starts from, opened and checked."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,10 +47,6 @@ class Checkpoint:
                     f"{self.name}: {name} has {rows} rows, but its tokenizer has ids up to "
                     f"{highest}: give the model the tokenizer it was trained with."
                 )
-
-    def tokenizer_hash(self) -> str:
-        """SHA-256 of the tokenizer in its serialised form."""
-        return hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
 
 
 def open_source(name: str | Path) -> Checkpoint:

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from clp_jax.checkpoint.hub import tokenizer_hash
 from clp_jax.transfer import topk
 from clp_jax.transfer.inputs import Checkpoint
 from clp_jax.transfer.table import NewTable
@@ -44,9 +45,9 @@ def describe_transfer(
             for name, table in tables.items()
         },
         "sha256": {
-            "source_tokenizer": source.tokenizer_hash(),
+            "source_tokenizer": tokenizer_hash(source.tokenizer),
             "source_tables": {name: table.source_sha256 for name, table in tables.items()},
-            "helper_tokenizer": helper.tokenizer_hash(),
+            "helper_tokenizer": tokenizer_hash(helper.tokenizer),
             "helper_tables": {
                 helper_tables[name]: table.helper_sha256 for name, table in tables.items()
             },

@@ -21,7 +21,7 @@ above 0.1 the formula is as near to the true row as top-k softmax; from 0.1 to 0
 fifth larger, below 0.02 seven times and more; below 0 its rows point away from the true ones.
 """
 
-READ_ROWS = 8192
+READ_ROWS = 1024
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -126,17 +126,19 @@ def new_table(
     """
     shared, missing, gaps = vocabulary.target_ids, vocabulary.missing_ids, vocabulary.gap_ids
     source_read = read_table(source, vocabulary.source_ids)
-    helper_read = read_table(helper, np.arange(vocabulary.target_rows))
-    overlap = helper_read.rows[shared], source_read.rows
-    combined, condition = clp.combine(helper_read.rows[missing], *overlap, mesh)
+    helper_read = read_table(helper, np.concatenate([missing, shared]))
+    missing_helper, overlap_helper = np.split(helper_read.rows, [len(missing)])
+    overlap = overlap_helper, source_read.rows
+    combined, condition = clp.combine(missing_helper, *overlap, mesh)
 
     rows = np.zeros((vocabulary.target_rows, source.shape[1]), np.float32)
     rows[shared] = source_read.rows
     rows[missing] = combined
     ill = np.zeros(len(missing), bool) if strict else ~(condition >= MINIMUM_CONDITION)
     if ill.any():
-        rows[missing[ill]] = topk.combine(helper_read.rows[missing[ill]], *overlap, mesh)
-    rows[gaps] = rows.sum(axis=0, dtype=np.float64) / (len(shared) + len(missing))
+        rows[missing[ill]] = topk.combine(missing_helper[ill], *overlap, mesh)
+    if len(gaps):
+        rows[gaps] = rows.sum(axis=0, dtype=np.float64) / (len(shared) + len(missing))
 
     origins = {
         "copied": shared,

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from clp_jax.data import Corpus, prepare_corpus, read_documents, tokenizer_hash, write_corpus
+from clp_jax.checkpoint.hub import tokenizer_hash
+from clp_jax.data import Corpus, prepare_corpus, read_documents, write_corpus
 from clp_jax.data.tokens import encode_documents
 from clp_jax.errors import UserError
 

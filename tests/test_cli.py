@@ -1,0 +1,129 @@
+"""The command line as a user meets it: in a process of its own where that matters."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import clp_jax
+from clp_jax.cli import main
+from clp_jax.data.store import Corpus
+
+STAGES = ("quickstart", "vocab", "transfer", "prepare", "train", "evaluate", "convert", "generate")
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "clp_jax", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def text(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("Die Katze schläft auf dem Dach. " * 20)
+    return file
+
+
+@pytest.fixture
+def corpus(text, tiny_model, tmp_path):
+    main(["prepare", "--input", str(text), "--tokenizer", str(tiny_model),
+          "--out", str(tmp_path / "corpus")])  # fmt: skip
+    return tmp_path / "corpus"
+
+
+def test_help_names_every_stage(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {stage} " in printed for stage in STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_has_help(stage, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([stage, "--help"])
+    assert end.value.code == 0
+    assert "usage: clp-jax" in capsys.readouterr().out
+
+
+def test_help_of_train_explains_every_key(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    printed = capsys.readouterr().out
+    assert "--optimizer.learning_rate (default 0.0001)" in printed
+    assert "The highest learning rate" in printed
+
+
+def test_help_does_not_import_jax():
+    code = (
+        "import sys, clp_jax.cli\n"
+        "try: clp_jax.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('jax', 'transformers', 'datasets', 'torch') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_a_mistake_is_a_sentence_and_an_exit_code(tmp_path):
+    ended = run("generate", "--model", tmp_path / "none", "--prompt", "x")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("clp-jax: ")
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_unknown_flag_is_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["vocab", "--source", "a", "--target", "b", "--fuzzy"])
+    assert end.value.code == 2
+    assert "unrecognized arguments: --fuzzy" in capsys.readouterr().err
+
+
+def test_a_mesh_that_cannot_be_read(tiny_model):
+    with pytest.raises(SystemExit, match="--mesh 8 is not understood: write three numbers"):
+        main(["generate", "--model", str(tiny_model), "--prompt", "x", "--mesh", "8"])
+
+
+def test_vocab_prints_and_writes_the_report(tiny_model, tmp_path, capsys):
+    main(["vocab", "--source", str(tiny_model), "--target", str(tiny_model),
+          "--json", str(tmp_path / "report.json")])  # fmt: skip
+    assert "in both" in capsys.readouterr().out
+    assert json.loads((tmp_path / "report.json").read_text())["share_of_source"] == 1.0
+
+
+def test_prepare_writes_a_corpus(corpus):
+    assert Corpus.open(corpus).documents == 1
+
+
+def test_train_takes_every_key_as_a_flag_then_evaluate_convert_generate(
+    tiny_model, corpus, text, tmp_path, capsys
+):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"model: {{path: {tiny_model}}}\ndata: {{train: {corpus}}}\n")
+    run_folder = str(tmp_path / "run")
+    main(["train", "--config", str(config), "--train.out", run_folder, "--train.steps", "2",
+          "--train.batch_size=8", "--data.sequence_length", "16"])  # fmt: skip
+    main(["evaluate", "perplexity", "--model", run_folder, "--data", str(text),
+          "--json", str(tmp_path / "perplexity.json")])  # fmt: skip
+    assert "word_perplexity" in capsys.readouterr().out
+    assert json.loads((tmp_path / "perplexity.json").read_text())["words"] == 120
+    main(["convert", run_folder, str(tmp_path / "hf"), "--to", "hf", "--dtype", "bfloat16"])
+    main(["generate", "--model", str(tmp_path / "hf"), "--prompt", "Die Katze",
+          "--max-new-tokens", "3"])  # fmt: skip
+    assert "Die Katze" in capsys.readouterr().out
+
+
+def test_train_refuses_an_unknown_key(tmp_path):
+    (tmp_path / "run.yaml").write_text("model: {path: x}\n")
+    with pytest.raises(SystemExit, match=r"clp-jax: .*unknown key train.speed"):
+        main(["train", "--config", str(tmp_path / "run.yaml"), "--train.speed", "11"])
+
+
+def test_every_public_name_is_there():
+    for name in clp_jax.__all__:
+        assert getattr(clp_jax, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        clp_jax.nonsense  # noqa: B018
