@@ -15,16 +15,17 @@ import platform
 import resource
 import tempfile
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from clp_jax.checkpoint.tensors import LazyTensor, open_tensors, write_tensors
 from clp_jax.evaluate.tables import markdown_table
-from clp_jax.mesh import single_device_mesh
+from clp_jax.mesh import replicated, single_device_mesh
 from clp_jax.transfer import clp, topk
 from clp_jax.transfer.rows import matmul
 from clp_jax.transfer.table import new_table
@@ -68,31 +69,32 @@ def overlap_of(size: argparse.Namespace):
     return match_vocabularies(source, target)
 
 
-def measure_transfer(size: argparse.Namespace, folder: Path) -> dict[str, float]:
+def timed(function, *arguments):
+    """What the function returns, and its seconds by the clock and of the processor's cores."""
+    clock, cores = time.perf_counter(), time.process_time()
+    result = jax.block_until_ready(function(*arguments))
+    return result, (time.perf_counter() - clock, time.process_time() - cores)
+
+
+def fastest(function, *arguments) -> tuple[float, float]:
+    """Seconds of the fastest of some runs, after one that compiles."""
+    jax.block_until_ready(function(*arguments))
+    runs = [timed(function, *arguments)[1] for _ in range(REPEATS)]
+    return min(clock for clock, _ in runs), min(cores for _, cores in runs)
+
+
+def measure_transfer(size: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The product's own path: tables on disk in, new table in memory out, compilation included."""
     overlap = overlap_of(size)
     source, helper = (open_tensors(folder / name)["table"] for name in ("source", "helper"))
-    mesh = single_device_mesh()
-    start = time.perf_counter()
-    table = new_table(source, helper, overlap, strict=False, mesh=mesh)
-    seconds = time.perf_counter() - start
+    make_table = partial(new_table, strict=False, mesh=single_device_mesh())
+    table, seconds = timed(make_table, source, helper, overlap)
     return {
         "seconds": seconds,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "inputs_and_output": source.nbytes + helper.nbytes + table.rows.nbytes,
         "fallback": len(table.origins["fallback"]),
     }
-
-
-def fastest(function, *arrays) -> float:
-    """Seconds of the fastest of some runs, after one that compiles."""
-    jax.block_until_ready(function(*arrays))
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        jax.block_until_ready(function(*arrays))
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 @jax.jit
@@ -108,21 +110,20 @@ def naive_loop(missing, overlap_helper, overlap_source) -> None:
         weights @ overlap_source / weights.sum()
 
 
-def measure_mathematics(size: argparse.Namespace, _: Path) -> dict[str, float]:
+def measure_mathematics(size: argparse.Namespace) -> dict[str, tuple[float, float]]:
     """The formula on arrays in memory, compiled before."""
     rng = np.random.default_rng(0)
     missing, shared = size.target_rows - size.shared, size.shared
     shapes = (missing, size.helper_dim), (shared, size.helper_dim), (shared, size.source_dim)
     host = [rng.standard_normal(shape, np.float32) + 0.5 for shape in shapes]
     mesh = single_device_mesh()
-    tables = [jax.device_put(jnp.asarray(table), mesh.devices.item()) for table in host]
-    start = time.perf_counter()
-    naive_loop(host[0][:LOOP_ROWS], *host[1:])
-    loop = (time.perf_counter() - start) * missing / LOOP_ROWS
+    tables = [jax.device_put(table, replicated(mesh)) for table in host]
+    part = timed(naive_loop, host[0][:LOOP_ROWS], *host[1:])[1]
     return {
         "two_products": fastest(two_products, *tables),
         "closed_form": fastest(lambda *t: clp.closed_form(*t, shared), *tables),
-        "naive_loop": loop,
+        "combine": fastest(lambda *t: clp.combine(*t, mesh), *host),
+        "naive_loop": tuple(seconds * missing / LOOP_ROWS for seconds in part),
         "topk": fastest(lambda m, *t: topk.nearest_mean(m[:1024], *t, mesh=mesh), *tables),
     }
 
@@ -137,40 +138,39 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=size.scratch) as folder:
         in_a_process(write_inputs, size, Path(folder))
         transfer = in_a_process(measure_transfer, size, Path(folder))
-    maths = in_a_process(measure_mathematics, size, Path(folder))
-    bare = maths["two_products"]
-    rows = [
-        ("two matrix products alone", bare),
-        ("closed form with its conditioning", maths["closed_form"]),
-        ("whole transfer: read, hash, combine, assemble, compile", transfer["seconds"]),
-        (f"per-token loop, NumPy, from {LOOP_ROWS} rows", maths["naive_loop"]),
-        ("top-k softmax of 1,024 rows", maths["topk"]),
-    ]
-    gib = 2**30
-    missing = size.target_rows - size.shared
-    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "numpy"))
+    maths = in_a_process(measure_mathematics, size)
     print(
         f"{datetime.date.today()}, {os.cpu_count()} cores of {platform.machine()}, "
-        f"{versions}; source {size.source_rows:,} x {size.source_dim:,}, helper "
-        f"{size.target_rows:,} x {size.helper_dim:,}, {size.shared:,} shared and {missing:,} "
-        f"missing tokens, {transfer['fallback']} of them by the fallback\n"
+        f"jax {version('jax')}, numpy {version('numpy')}; "
+        f"source {size.source_rows:,} x {size.source_dim:,}, "
+        f"helper {size.target_rows:,} x {size.helper_dim:,}; {size.shared:,} shared and "
+        f"{size.target_rows - size.shared:,} missing tokens, {transfer['fallback']:,} of them by "
+        "the fallback.\n"
     )
+    parts = {
+        "two matrix products alone": maths["two_products"],
+        "closed form with its conditioning": maths["closed_form"],
+        "the same from and to NumPy tables": maths["combine"],
+        "whole transfer: read, hash, compile, combine, assemble": transfer["seconds"],
+        f"loop over tokens in NumPy, from {LOOP_ROWS} of them": maths["naive_loop"],
+        "top-k softmax of 1,024 rows": maths["topk"],
+    }
+    bare = maths["two_products"]
     print(
         markdown_table(
-            ("what", "seconds", "to the products"),
-            [(what, f"{seconds:.2f}", f"{seconds / bare:.2f}") for what, seconds in rows],
-        )
-    )
-    print()
-    print(
-        markdown_table(
-            ("memory of the whole transfer", "GiB"),
+            ("what", "seconds", "to the products", "core seconds", "to the products"),
             [
-                ("two inputs and the output", f"{transfer['inputs_and_output'] / gib:.2f}"),
-                ("peak of the process, its libraries included", f"{transfer['peak'] / gib:.2f}"),
+                (what, *(f"{x:.2f}" for t, b in zip(times, bare, strict=False) for x in (t, t / b)))
+                for what, times in parts.items()
             ],
         )
     )
+    memory = {
+        "two inputs and the output": transfer["inputs_and_output"],
+        "peak of the whole transfer, Python and its libraries included": transfer["peak"],
+    }
+    rows = [(what, f"{size / 2**30:.2f}") for what, size in memory.items()]
+    print(f"\n{markdown_table(('memory', 'GiB'), rows)}")
 
 
 if __name__ == "__main__":
