@@ -39,15 +39,15 @@ class ModelSize:
 class Sizes:
     """How large everything is; by default a few minutes' work for two CPU cores."""
 
-    source: ModelSize = ModelSize(layers=4, width=128, heads=4, steps=400)
-    helper: ModelSize = ModelSize(layers=2, width=64, heads=2, steps=400)
-    target_steps: int = 200
+    source: ModelSize = ModelSize(layers=4, width=128, heads=4, steps=700)
+    helper: ModelSize = ModelSize(layers=2, width=64, heads=2, steps=600)
+    target_steps: int = 400
     """Optimizer steps of continued pretraining, from CLP and from scratch."""
     measurements: int = 8
     """How often the perplexity is measured on the way."""
-    batch_size: int = 16
+    batch_size: int = 8
     sequence_length: int = 128
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     vocabulary: int = 2048
     """Tokens of each of the two tokenizers."""
     characters: int = 3_500_000
@@ -100,7 +100,7 @@ def run_quickstart(
     if out.exists():
         raise UserError(f"{out} exists already: remove it or choose another output folder.")
     if (corpus_source is None) != (corpus_target is None):
-        raise UserError("Text of both languages is needed: give corpus_source and corpus_target.")
+        raise UserError("Text of both languages is needed: give a source corpus and a target corpus.")
     own = [read_documents([corpus]) for corpus in (corpus_source, corpus_target) if corpus]
     try:
         return _run(out, own, sizes)
