@@ -100,8 +100,11 @@ def run_quickstart(
     if out.exists():
         raise UserError(f"{out} exists already: remove it or choose another output folder.")
     if (corpus_source is None) != (corpus_target is None):
-        raise UserError("Text of both languages is needed: give a source corpus and a target corpus.")
-    own = [read_documents([corpus]) for corpus in (corpus_source, corpus_target) if corpus]
+        raise UserError(
+            "Text of both languages is needed: name a source corpus and a target corpus."
+        )
+    corpora = [corpus for corpus in (corpus_source, corpus_target) if corpus is not None]
+    own = [read_documents([corpus]) for corpus in corpora]
     try:
         return _run(out, own, sizes)
     except BaseException:
