@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from clp_jax.transfer.rows import matmul, shard_rows, unit_rows
 
@@ -50,7 +50,7 @@ def closed_form(
     missing_helper: Float[Array, "missing helper_dim"],
     overlap_helper: Float[Array, "shared helper_dim"],
     overlap_source: Float[Array, "shared source_dim"],
-    overlap_count: int | Float[Array, ""],
+    overlap_count: int | Int[Array, ""],
 ) -> Combination:
     """The formulas above, float32; rows of zeros in either table are neutral.
 
