@@ -162,7 +162,7 @@ def to_host(array: Shaped[Array, "..."]) -> Shaped[np.ndarray, "..."]:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
-def peak_flops(device: jax.Device) -> float | None:
-    """Dense bfloat16 peak of a device in FLOP/s, or None where it is not known (CPUs)."""
-    matches = [kind for kind in PEAK_FLOPS if device.device_kind.startswith(kind)]
+def peak_flops(device_kind: str) -> float | None:
+    """Dense bfloat16 peak in FLOP/s of a kind of device, or None where it is not known (CPUs)."""
+    matches = [kind for kind in PEAK_FLOPS if device_kind.startswith(kind)]
     return PEAK_FLOPS[max(matches, key=len)] if matches else None

@@ -32,7 +32,12 @@ def test_equals_the_formula(start, queries, alibi):
     query = rng.normal(size=(2, queries, 3, 4)).astype(np.float32)
     key, value = rng.normal(size=(2, 2, 9, 3, 4)).astype(np.float32)
     slopes = alibi_slopes(3)
-    ours = attend(query, key, value, scale=0.5, slopes=slopes if alibi else None, start=start)
+    ours = attend(
+        *map(jnp.asarray, (query, key, value)),
+        scale=0.5,
+        slopes=slopes if alibi else None,
+        start=start,
+    )
     expected = reference(query, key, value, 0.5, slopes * alibi, start)
     np.testing.assert_allclose(ours, expected, atol=2e-6)
 

@@ -21,7 +21,7 @@ def inputs():
 def test_value_and_gradients_equal_pytorch(inputs, chunk):
     hidden, head, targets, mask = inputs
     (total, count), gradients = jax.value_and_grad(
-        lambda h, w: next_token_loss(h, w, targets, jnp.asarray(mask), chunk=chunk),
+        lambda h, w: next_token_loss(h, w, jnp.asarray(targets), jnp.asarray(mask), chunk=chunk),
         argnums=(0, 1),
         has_aux=True,
     )(jnp.asarray(hidden), jnp.asarray(head))

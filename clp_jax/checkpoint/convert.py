@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from flax import nnx
@@ -18,7 +17,7 @@ from clp_jax.files import new_folder
 def convert_checkpoint(
     source: str | Path,
     out: str | Path,
-    to: Literal["hf", "orbax"],
+    to: str,
     *,
     dtype: np.dtype | None = None,
     mesh: Mesh | None = None,

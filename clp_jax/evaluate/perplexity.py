@@ -173,7 +173,7 @@ def measure_perplexity(
 def _window_loss(
     graphdef: nnx.GraphDef[Decoder],
     parameters: Any,
-    tokens: Int[Array, "batch length+1"],
+    tokens: Int[Array, "batch window"],
     mask: Bool[Array, "batch length"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     model = nnx.merge(graphdef, parameters)
@@ -188,7 +188,7 @@ def _window_loss(
 
 def _batches(
     corpus: Corpus, length: int, size: int
-) -> Iterator[tuple[Int[np.ndarray, "size length+1"], Bool[np.ndarray, "size length"]]]:
+) -> Iterator[tuple[Int[np.ndarray, "size window"], Bool[np.ndarray, "size length"]]]:
     """Full batches of windows; rows that lack a window are masked."""
     windows = corpus.windows(length)
     for first in range(0, windows, size):

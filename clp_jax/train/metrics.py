@@ -53,7 +53,7 @@ class RunLog:
     ):
         self._tokens_per_step = tokens_per_step
         self._flops_per_token = flops_per_token
-        self._peak = peak_flops(jax.devices()[0])
+        self._peak = peak_flops(jax.devices()[0].device_kind)
         self._writes = jax.process_index() == 0
         self._bar = tqdm(
             total=steps, initial=start, unit="step", desc="training", disable=not self._writes

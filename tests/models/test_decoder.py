@@ -1,0 +1,180 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from flax import nnx
+from transformers.activations import ACT2FN
+
+from clp_jax.mesh import make_mesh
+from clp_jax.models import (
+    abstract_model,
+    initialize,
+    parameter_path,
+    parameter_shardings,
+    read_decoder_config,
+    weight_table,
+)
+from clp_jax.models.decoder import ACTIVATIONS
+
+GPT2 = {"model_type": "gpt2", "vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4,
+        "n_positions": 32, "bos_token_id": 0, "eos_token_id": 0}  # fmt: skip
+BLOOM = {"model_type": "bloom", "vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4}
+BOTH = pytest.mark.parametrize("values", [GPT2, BLOOM], ids=["gpt2", "bloom"])
+
+# Parameters of the published models, as their hub pages count them.
+PUBLISHED = {
+    "gpt2": ({"n_embd": 768, "n_layer": 12, "n_head": 12}, 124_439_808),
+    "gpt2-medium": ({"n_embd": 1024, "n_layer": 24, "n_head": 16}, 354_823_168),
+    "gpt2-large": ({"n_embd": 1280, "n_layer": 36, "n_head": 20}, 774_030_080),
+    "gpt2-xl": ({"n_embd": 1600, "n_layer": 48, "n_head": 25}, 1_557_611_200),
+    "bloom-560m": ({"hidden_size": 1024, "n_layer": 24, "n_head": 16}, 559_214_592),
+    "bloom-1b1": ({"hidden_size": 1536, "n_layer": 24, "n_head": 16}, 1_065_314_304),
+    "bloom-1b7": ({"hidden_size": 2048, "n_layer": 24, "n_head": 16}, 1_722_408_960),
+    "bloom-3b": ({"hidden_size": 2560, "n_layer": 30, "n_head": 32}, 3_002_557_440),
+    "bloom-7b1": ({"hidden_size": 4096, "n_layer": 30, "n_head": 32}, 7_069_016_064),
+    "bloom": ({"hidden_size": 14336, "n_layer": 70, "n_head": 112}, 176_247_271_424),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name):
+    values, count = PUBLISHED[name]
+    kind = name.split("-")[0]
+    values = {"model_type": kind, "vocab_size": 250_880 if kind == "bloom" else 50_257} | values
+    model = abstract_model(read_decoder_config(values))
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model))) == count
+
+
+@BOTH
+def test_the_table_has_a_row_for_every_parameter_and_its_shape(values):
+    config = read_decoder_config(values | {"tie_word_embeddings": False})
+    leaves = jax.tree_util.tree_leaves_with_path(nnx.state(abstract_model(config)))
+    shapes = {parameter_path(path): leaf.shape for path, leaf in leaves}
+    table = weight_table(config)
+    assert shapes == {
+        weight.path: tuple(config.sizes[axis] for axis in weight.axes) for weight in table
+    }
+    rng = np.random.default_rng(0)
+    for weight in table:
+        tensor = rng.random(weight.checkpoint_shape(config.sizes), np.float32)
+        ours = weight.to_model(tensor, config.sizes)
+        assert ours.shape == shapes[weight.path][weight.stacked :]
+        np.testing.assert_array_equal(weight.to_checkpoint(ours, config.sizes), tensor)
+
+
+@BOTH
+def test_new_weights_depend_on_the_seed_and_not_on_the_mesh(values):
+    config = read_decoder_config(values)
+    one = initialize(config, seed=3, mesh=make_mesh(devices=jax.devices()[:1]))
+    spread = initialize(config, seed=3, mesh=make_mesh(2, 2, 2))
+    other = initialize(config, seed=4, mesh=make_mesh(2, 2, 2))
+    shardings = parameter_shardings(spread, make_mesh(2, 2, 2))
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(one), nnx.state(spread))
+    assert jax.tree.all(jax.tree.map(lambda x, s: x.sharding == s, nnx.state(spread), shardings))
+    assert not np.array_equal(one.token_embedding.embedding, other.token_embedding.embedding)
+
+
+@BOTH
+def test_new_weights_are_drawn_as_by_transformers(values):
+    values = values | {"hidden_size": 96, "n_embd": 96, "n_layer": 8}
+    ours = initialize(read_decoder_config(values), seed=0, mesh=make_mesh())
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(**values)
+    theirs = dict(transformers.AutoModelForCausalLM.from_config(config).named_parameters())
+    params = {
+        parameter_path(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.state(ours))
+    }
+    for weight in weight_table(ours.config):
+        stack = np.stack([theirs[n].detach().numpy() for n in weight.names(8)])
+        assert abs(params[weight.path].mean() - stack.mean()) < 1e-3, weight.path
+        assert params[weight.path].std() == pytest.approx(stack.std(), rel=0.05), weight.path
+
+
+@BOTH
+def test_remat_changes_no_gradient(values):
+    model = initialize(read_decoder_config(values), seed=0, mesh=make_mesh())
+    graphdef, params = nnx.split(model)
+    tokens = jnp.arange(32).reshape(2, 16)
+
+    def gradient(remat):
+        def loss(params):
+            hidden = nnx.merge(graphdef, params).hidden_states(
+                tokens, dropout_key=jax.random.key(0), remat=remat
+            )
+            return jnp.square(hidden * jnp.arange(32)).mean()
+
+        return jax.jit(jax.grad(loss))(params)
+
+    kept = gradient("none")
+    for remat in ("dots", "full"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max()),
+            kept,
+            gradient(remat),
+        )
+
+
+RATES = ("embd_pdrop", "attn_pdrop", "resid_pdrop", "hidden_dropout", "attention_dropout")
+
+
+@pytest.mark.parametrize(
+    ("values", "rate"),
+    [(GPT2, rate) for rate in RATES[:3]] + [(BLOOM, rate) for rate in RATES[3:]],
+    ids=lambda value: value if isinstance(value, str) else value["model_type"],
+)
+def test_every_dropout_rate_of_the_configuration_is_used(values, rate):
+    def outputs(changes):
+        rates = dict.fromkeys(RATES, 0.0) | changes
+        model = initialize(read_decoder_config(values | rates), seed=0, mesh=make_mesh())
+        tokens = jnp.arange(16).reshape(1, 16)
+        compute = jax.jit(lambda key: model.hidden_states(tokens, dropout_key=key))
+        return [np.asarray(compute(key)) for key in (None, jax.random.key(0), jax.random.key(1))]
+
+    plain, once, again = outputs({rate: 0.3})
+    assert not np.allclose(plain, once, atol=1e-3)
+    assert not np.allclose(once, again, atol=1e-3)
+    for output in outputs({}):
+        np.testing.assert_allclose(output, plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_those_of_transformers(name):
+    x = np.linspace(-6, 6, 1001, dtype=np.float32)
+    theirs = ACT2FN[name](torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(x)), theirs, atol=2e-6)
+
+
+@BOTH
+def test_bfloat16_keeps_float32_parameters_and_logits(values):
+    mesh = make_mesh()
+    config = read_decoder_config(values)
+    exact, fast = (initialize(config, seed=0, mesh=mesh, dtype=t) for t in ("float32", "bfloat16"))
+    tokens = jnp.arange(16).reshape(1, 16)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(fast)))
+    assert jax.eval_shape(fast.hidden_states, tokens).dtype == jnp.bfloat16
+    logits = nnx.jit(fast)(tokens)
+    assert logits.dtype == jnp.float32
+    np.testing.assert_allclose(logits, nnx.jit(exact)(tokens), atol=0.05)
+
+
+def test_flops_are_those_the_compiler_counts():
+    """One layer, so that the compiler's habit of counting a scanned body once does no harm."""
+    config = read_decoder_config(
+        GPT2 | {"n_layer": 1, "n_embd": 256, "vocab_size": 1000, "n_positions": 64}
+    )
+    graphdef, params = nnx.split(abstract_model(config))
+
+    def loss(params, tokens):
+        return nnx.merge(graphdef, params)(tokens).sum()
+
+    tokens = jax.ShapeDtypeStruct((4, 64), jnp.int32)
+    compiled = jax.jit(jax.grad(loss)).lower(params, tokens).compile()
+    counted = compiled.cost_analysis()["flops"] / (4 * 64)
+    # The compiled attention computes the half that the causal mask drops as well.
+    expected = abstract_model(config).flops_per_token(64) + 6 * 64 * 256
+    assert counted == pytest.approx(expected, rel=0.1)
