@@ -68,7 +68,7 @@ def is_decayed(params: PyTree) -> PyTree[bool]:
     The name decides, not the rank: the layers of a model are stacked, so its biases are matrices.
     """
 
-    def decayed(path: tuple[Any, ...], _: jax.Array) -> bool:
+    def decayed(path: tuple[Any, ...], _: Any) -> bool:
         return path[-1].key not in NOT_DECAYED
 
     return jax.tree_util.tree_map_with_path(decayed, params)

@@ -89,7 +89,7 @@ def make_train_step(
 
     def part_loss(
         params: PyTree,
-        tokens: Int[Array, "part length+1"],
+        tokens: Int[Array, "part tokens"],
         mask: Bool[Array, "part length"],
         key: PRNGKeyArray,
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:

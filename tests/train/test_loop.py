@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -53,7 +54,7 @@ def test_pretrained_weights_are_where_a_run_starts(settings, inputs, tmp_path):
     settings["optimizer"] = {"learning_rate": 1e-20}
     settings["train"] |= {"steps": 1}
     trained = load_model(train_model(RunConfig.from_dict(settings)).folder)
-    tokens = np.arange(12).reshape(1, 12)
+    tokens = jnp.arange(12).reshape(1, 12)
     np.testing.assert_allclose(trained(tokens), model(tokens), rtol=1e-6)
 
 
