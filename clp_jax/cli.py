@@ -1,6 +1,7 @@
 """``clp-jax STAGE``: one thin subcommand a stage. Each imports its room when it runs."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown and known.run is not _train:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     known.overrides = unknown
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of its own defaults
     try:
         known.run(known)
     except UserError as error:

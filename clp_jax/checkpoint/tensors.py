@@ -155,6 +155,8 @@ def _open_torch(file: Path) -> dict[str, LazyTensor]:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{file} is damaged or no plain state dict ({reason}).") from None
+    if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise UserError(f"{file} holds more than tensors: save the model's state dict alone.")
 
     def load(tensor: Any, rows: slice) -> np.ndarray:
         tensor = (tensor[rows] if tensor.ndim else tensor).contiguous()

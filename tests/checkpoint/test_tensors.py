@@ -97,6 +97,12 @@ def test_a_pickle_with_code_is_refused(tmp_path):
         open_tensors(tmp_path)
 
 
+def test_a_training_checkpoint_is_refused(tmp_path):
+    torch.save({"model": {"a": torch.ones(1)}, "step": 3}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="holds more than tensors"):
+        open_tensors(tmp_path)
+
+
 def test_no_weights(tmp_path):
     with pytest.raises(UserError, match=r"holds no weights: model.safetensors is missing"):
         open_tensors(tmp_path)
