@@ -283,7 +283,7 @@ def _vocab(arguments: argparse.Namespace) -> None:
 def _transfer(arguments: argparse.Namespace) -> None:
     from clp_jax.transfer.stage import transfer_model
 
-    transfer_model(
+    manifest = transfer_model(
         arguments.source,
         arguments.helper,
         arguments.out,
@@ -292,6 +292,9 @@ def _transfer(arguments: argparse.Namespace) -> None:
         dtype=arguments.dtype,
         mesh=_mesh(arguments.mesh),
     )
+    for name, table in manifest["tables"].items():
+        rows = ", ".join(f"{count:,} {origin}" for origin, count in table["rows"].items())
+        print(f"{arguments.out}: {name}: rows: {rows}")
 
 
 def _prepare(arguments: argparse.Namespace) -> None:

@@ -47,6 +47,11 @@ def new_file(file: str | Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
+def public_name(place: str | Path) -> str:
+    """A hub id or relative path as it is; of a folder on this machine only the last part."""
+    return Path(place).name if Path(place).is_absolute() else str(place)
+
+
 def write_json(file: str | Path, value: Any) -> None:
     """Write ``value`` as indented UTF-8 JSON, whole or not at all."""
     with new_file(file) as scratch:

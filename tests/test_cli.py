@@ -111,6 +111,7 @@ def test_train_takes_every_key_as_a_flag_then_evaluate_convert_generate(
     assert "word_perplexity" in capsys.readouterr().out
     assert json.loads((tmp_path / "perplexity.json").read_text())["words"] == 120
     main(["convert", run_folder, str(tmp_path / "hf"), "--to", "hf", "--dtype", "bfloat16"])
+    assert "2 steps of 8 sequences of 16 tokens" in (tmp_path / "hf" / "README.md").read_text()
     main(["generate", "--model", str(tmp_path / "hf"), "--prompt", "Die Katze",
           "--max-new-tokens", "3"])  # fmt: skip
     assert "Die Katze" in capsys.readouterr().out

@@ -1,6 +1,5 @@
 """A model from the one format to the other: Hugging Face folder <-> run folder."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from clp_jax.checkpoint.hf import load_model, model_files, save_model
-from clp_jax.checkpoint.hub import copy_tokenizer
+from clp_jax.checkpoint.hub import copy_model_files
 from clp_jax.checkpoint.orbax import save_params
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder
@@ -40,16 +39,8 @@ def convert_checkpoint(
         save_model(model, out, origin=source)
     elif to == "orbax":
         with new_folder(out) as folder:
+            (folder / "model").mkdir()
             copy_model_files(model_files(source), folder / "model")
             save_params(folder, nnx.to_pure_dict(nnx.state(model)))
     else:
         raise UserError(f"--to {to} is not known: choose hf or orbax.")
-
-
-def copy_model_files(source: Path, folder: Path) -> None:
-    """Copy what a model needs beside its weights: configuration, tokenizer and card."""
-    folder.mkdir()
-    for file in ("config.json", "generation_config.json", "README.md"):
-        if (source / file).exists():
-            shutil.copyfile(source / file, folder / file)
-    copy_tokenizer(source, folder)

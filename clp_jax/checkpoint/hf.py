@@ -1,7 +1,6 @@
 """Hugging Face folder or run folder -> model on a mesh -> Hugging Face folder."""
 
 import re
-import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -15,11 +14,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Int, Shaped
 
-from clp_jax.checkpoint.hub import copy_tokenizer, read_config, resolve
+from clp_jax.checkpoint.hub import copy_model_files, read_config, resolve
 from clp_jax.checkpoint.orbax import CHECKPOINTS, restore_params
 from clp_jax.checkpoint.tensors import LazyTensor, open_tensors, write_tensors
 from clp_jax.errors import UserError
-from clp_jax.files import new_folder, write_json
+from clp_jax.files import new_folder, public_name, write_json
 from clp_jax.mesh import single_device_mesh, to_host
 from clp_jax.models import (
     Decoder,
@@ -36,6 +35,15 @@ from clp_jax.models import (
 PREFIX = "transformer."
 HEAD = "lm_head.weight"
 ROWS_COMPARED = 4096
+CARD = """---
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+# {name}
+
+A causal language model, written by clp_jax from `{name}`, whose licence and limits apply to it.
+"""
 
 
 def is_run_folder(folder: str | Path) -> bool:
@@ -213,16 +221,14 @@ def save_model(
     *,
     origin: str | Path,
     dtype: np.dtype | None = None,
-    card: str | None = None,
 ) -> None:
     """Write a model as a Hugging Face folder that `transformers` loads.
 
     Args:
         model: the model; its parameters may be spread over devices and hosts.
         out: new folder: weights (several files above 5 GB), configuration, tokenizer, card.
-        origin: folder, run folder or hub id whose configuration and tokenizer the model has.
+        origin: folder, run folder or hub id whose configuration, tokenizer and card the model has.
         dtype: floating-point type of the weights; None keeps the parameters' own.
-        card: text of the model card, README.md; None copies that of ``origin``, if there is one.
 
     Raises:
         UserError: ``out`` exists and is not empty.
@@ -232,17 +238,12 @@ def save_model(
     first = jax.process_index() == 0
     with new_folder(out) if first else nullcontext(Path(out)) as folder:
         if first:
+            copy_model_files(origin, folder)
             config = read_config(origin)
             config.pop("torch_dtype", None)
             kind = tensors[weight_table(model.config)[0].name].dtype
             write_json(folder / "config.json", config | {"dtype": str(kind)})
-            copy_tokenizer(origin, folder)
-            if (origin / "generation_config.json").exists():
-                shutil.copyfile(
-                    origin / "generation_config.json", folder / "generation_config.json"
-                )
-            if card is not None:
-                (folder / "README.md").write_text(card, "utf-8")
-            elif (origin / "README.md").exists():
-                shutil.copyfile(origin / "README.md", folder / "README.md")
+            if not (folder / "README.md").exists():
+                name = public_name(origin)
+                (folder / "README.md").write_text(CARD.format(name=name), "utf-8")
         write_tensors(folder, tensors, writer=first)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from clp_jax.errors import UserError
 from clp_jax.files import read_json
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+DESCRIPTIONS = ("generation_config.json", "transfer.json", "README.md")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -122,7 +124,16 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> PreTrainedT
 
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy the tokenizer's files from folder to folder, byte for byte."""
-    for file in TOKENIZER_FILES:
+    _copy(source, target, TOKENIZER_FILES)
+
+
+def copy_model_files(source: Path, target: Path) -> None:
+    """Copy all that belongs to a model beside its weights: configuration, tokenizer, card."""
+    _copy(source, target, ("config.json", *DESCRIPTIONS, *TOKENIZER_FILES))
+
+
+def _copy(source: Path, target: Path, files: Iterable[str]) -> None:
+    for file in files:
         if (source / file).exists():
             shutil.copyfile(source / file, target / file)
 

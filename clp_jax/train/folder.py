@@ -6,10 +6,11 @@ from typing import Any
 import jax
 from jax.experimental.multihost_utils import sync_global_devices
 
-from clp_jax.checkpoint.convert import copy_model_files
+from clp_jax.checkpoint.hub import copy_model_files
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder
+from clp_jax.train.card import run_card
 
 CONFIG = "config.yaml"
 MODEL = "model"
@@ -59,7 +60,11 @@ def create_run(config: RunConfig, model_files: Path) -> None:
     if jax.process_index() == 0:
         with new_folder(folder) as scratch:
             (scratch / CONFIG).write_text(config.to_yaml(), "utf-8")
+            (scratch / MODEL).mkdir()
             copy_model_files(model_files, scratch / MODEL)
+            (scratch / MODEL / "README.md").write_text(run_card(config), "utf-8")
+            if config.model.init == "random":
+                (scratch / MODEL / "transfer.json").unlink(missing_ok=True)
     sync_global_devices("the run folder is written")
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder}: train.out must be on a disk that all hosts share.")

@@ -19,7 +19,8 @@ from clp_jax.evaluate.perplexity import measure_perplexity
 from clp_jax.evaluate.plots import plot_perplexity
 from clp_jax.mesh import start_distributed, to_global
 from clp_jax.models import Decoder, abstract_model, initialize
-from clp_jax.train.folder import create_run, find_run
+from clp_jax.train.card import run_card
+from clp_jax.train.folder import MODEL, create_run, find_run
 from clp_jax.train.inputs import Inputs, open_inputs
 from clp_jax.train.metrics import RunLog, read_metrics
 from clp_jax.train.optimizer import make_optimizer
@@ -133,6 +134,8 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
                 log.start_clock(step)
             log.advance()
 
+    if jax.process_index() == 0:
+        (run / MODEL / "README.md").write_text(run_card(config, read_metrics(run)), "utf-8")
     sync_global_devices("the run is complete")
     return _summary(run)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from clp_jax.checkpoint.hub import tokenizer_hash
+from clp_jax.files import public_name
 from clp_jax.transfer import topk
 from clp_jax.transfer.inputs import Checkpoint
 from clp_jax.transfer.table import NewTable
@@ -59,7 +59,7 @@ def describe_transfer(
 def model_card(manifest: Mapping[str, Any]) -> str:
     """The ``README.md`` of a transferred model that has not been trained since."""
     arguments, rows = manifest["arguments"], next(iter(manifest["tables"].values()))["rows"]
-    source, helper = (_public_name(arguments[model]) for model in ("source", "helper"))
+    source, helper = (public_name(arguments[model]) for model in ("source", "helper"))
     strict = ", whatever its condition" if arguments["strict"] else ""
     return f"""---
 library_name: transformers
@@ -96,8 +96,3 @@ tokenizer = AutoTokenizer.from_pretrained("PATH")
 It has not been trained on the target language yet, and its text is poor until it has: continue the
 pretraining first. Licences and known limits of both models it comes from apply to it.
 """
-
-
-def _public_name(model: str) -> str:
-    """A hub id or relative path as it is; of a folder on this machine only the last part."""
-    return Path(model).name if Path(model).is_absolute() else model

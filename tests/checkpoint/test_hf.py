@@ -142,13 +142,17 @@ def test_dtype_is_kept_or_chosen(folder, tmp_path):
 
 
 def test_export_carries_everything_a_user_needs(tiny_model, tmp_path):
-    save_model(load_model(tiny_model), tmp_path / "out", origin=tiny_model, card="# A card\n")
+    save_model(load_model(tiny_model), tmp_path / "out", origin=tiny_model)
     files = {file.name for file in (tmp_path / "out").iterdir()}
     assert files >= {"config.json", "generation_config.json", "model.safetensors", "README.md"}
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (
         tiny_model / "tokenizer.json"
     ).read_bytes()
     transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert f"# {tiny_model.name}\n" in (tmp_path / "out" / "README.md").read_text()
+    (tmp_path / "out" / "README.md").write_text("# Mine\n")
+    save_model(load_model(tiny_model), tmp_path / "again", origin=tmp_path / "out")
+    assert (tmp_path / "again" / "README.md").read_text() == "# Mine\n"
 
 
 def test_an_existing_folder_is_not_touched(tiny_model, tmp_path):
