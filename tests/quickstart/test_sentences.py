@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from clp_jax.quickstart import lexicon, patterns
+from clp_jax.quickstart import lexicon
 from clp_jax.quickstart.sentences import documents
 
 
@@ -25,7 +25,7 @@ def test_a_seed_gives_the_same_texts_and_another_seed_gives_others(language):
 
 
 def test_a_seed_tells_the_same_stories_in_both_languages():
-    names = [*lexicon.WOMEN, *lexicon.MEN, *lexicon.SURNAMES]
+    names = [name for name, _ in lexicon.WOMEN + lexicon.MEN + lexicon.SURNAMES]
     for english, german in zip(some("en"), some("de"), strict=True):
         for name in names:
             assert (name in re.findall(r"\w+", english)) == (name in re.findall(r"\w+", german))
@@ -49,20 +49,24 @@ def test_the_vocabulary_is_rich_and_no_pattern_is_left_unfilled():
     for language, least in (("en", 1200), ("de", 1800)):
         text = "\n".join(some(language, count=2000))
         assert len(set(re.findall(r"\w+", text))) > least
-        assert not set("{}[]*_|¶") & set(text)
+        assert not set("{}[]*_;") & set(text)
         assert not re.search(r"  |\b(\w+) \1\b(?! \1)", text)
 
 
 @pytest.mark.parametrize(
     "sentence",
     [
-        r"[Dd]er [a-z]\w+e Wolf\b",
-        r"den [a-z]\w+en (Löwen|Bären)\b",
+        r"[Dd]er [a-z]\w+e Küchenroboter\b",
+        r"den [a-z]\w+en (Bauern|Journalisten)\b",
         r"[Ii]m (alten|neuen|großen|kleinen) Schloss\b",
         r"zur (alten|neuen|großen|kleinen) Schule\b",
-        r"des \w+en (Hotels|Museums|Schlosses|Hauses)\b",
-        r"seinen \w+en Wintermantel\b",
-        r"(zwei|drei|sieben) \w+e Kühe\b",
+        r"zum \w+en (Hotel|Museum|Theater)\b",
+        r"seinen \w+en Apfelkuchen\b",
+        r"mit ihrer \w+en \w+suppe\b",
+        r"(zwei|drei|sieben) \w+e Büroöfen\b",
+        r"(packte|schaltete) .* (ein|aus)\.",
+        r"versuchte \w+, .* (einzupacken|zuzubereiten|abzuschicken),",
+        r", den \w+ (vorlas|mitbrachte|ausschaltete), war",
         r"weil \w+ (einen|eine|ein) \w+ \w+ hat\b",
         r"ein (teures|dunkles) \w+",
         r"dem \w+en (Nachbarn|Kollegen|Studenten)\b",
@@ -79,9 +83,7 @@ def test_every_sentence_begins_with_a_capital_letter():
 
 
 def test_every_pattern_is_told_in_both_languages():
-    for kind in patterns.KINDS:
-        for piece in (piece for pieces in kind for piece in pieces):
-            slots = [re.findall(r"{(\w+)", piece[language]) for language in ("en", "de")]
-            german = set(slots[1])
-            assert german <= set(slots[0]) | {"A", "B"}, piece
-            assert set(slots[0]) - german <= {"u"}, piece
+    for pattern in lexicon.OPENINGS + lexicon.MIDDLES:
+        english, german = (set(re.findall(r"{(\w+)", line)) for line in pattern)
+        assert german <= english | {"A", "B"}, pattern
+        assert english <= german, pattern
