@@ -1,6 +1,7 @@
 """A new embedding table: every row accounted for."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -42,13 +43,16 @@ def read_table(tensor: LazyTensor, ids: Int[np.ndarray, "chosen"]) -> TableRead:
     rows = np.empty((len(ids), dim), np.float32)
     norms = np.empty(count, np.float32)
     digest = hashlib.sha256()
-    for start in range(0, count, READ_ROWS):
-        block = np.ascontiguousarray(tensor.read_rows(start, start + READ_ROWS))
-        digest.update(block.view(np.uint8).data)
-        values = block.astype(np.float32, copy=False)
-        norms[start : start + len(values)] = row_norms(values)
-        inside = (ids >= start) & (ids < start + len(values))
-        rows[inside] = values[ids[inside] - start]
+    with ThreadPoolExecutor(1) as hasher:  # hashing takes as long as all the rest
+        hashed = hasher.submit(digest.update, b"")
+        for start in range(0, count, READ_ROWS):
+            block = np.ascontiguousarray(tensor.read_rows(start, start + READ_ROWS))
+            hashed.result()
+            hashed = hasher.submit(digest.update, block.view(np.uint8).data)
+            values = block.astype(np.float32, copy=False)
+            norms[start : start + len(values)] = row_norms(values)
+            inside = (ids >= start) & (ids < start + len(values))
+            rows[inside] = values[ids[inside] - start]
     return TableRead(rows, norms, digest.hexdigest())
 
 
@@ -138,6 +142,7 @@ def new_table(
     if ill.any():
         rows[missing[ill]] = topk.combine(missing_helper[ill], *overlap, mesh)
     if len(gaps):
+        if len(gaps):
         rows[gaps] = rows.sum(axis=0, dtype=np.float64) / (len(shared) + len(missing))
 
     origins = {
