@@ -142,7 +142,6 @@ def new_table(
     if ill.any():
         rows[missing[ill]] = topk.combine(missing_helper[ill], *overlap, mesh)
     if len(gaps):
-        if len(gaps):
         rows[gaps] = rows.sum(axis=0, dtype=np.float64) / (len(shared) + len(missing))
 
     origins = {
