@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,13 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown and known.run is not _train:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     known.overrides = unknown
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of its own defaults
+    _quiet_libraries()
     try:
         known.run(known)
     except UserError as error:
         sys.exit(f"clp-jax: {error}")
     except KeyboardInterrupt:
         sys.exit("clp-jax: interrupted")
+
+
+def _quiet_libraries() -> None:
+    """Keep back what is no news to the user: Orbax's own defaults, PyTorch being optional."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
 def _parser() -> argparse.ArgumentParser:

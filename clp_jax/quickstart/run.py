@@ -288,5 +288,7 @@ def _report(result: dict[str, Any], out: Path) -> str:
             ("all figures", f"{out}/quickstart.json"),
         ],
     )
+    size = result["sizes"]["vocabulary"]
+    verdict += f" Uniform guessing over the {size:,} tokens has a perplexity of {size:,}."
     sample = f"A sample: {result['sample']!r}"
     return "\n\n".join((curves, verdict, perplexities, sample, places))
