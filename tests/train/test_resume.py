@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -124,11 +125,14 @@ def test_two_processes_train_what_one_does(settings, tmp_path):
     settings["mesh"] = {"data": 2, "fsdp": 2, "tensor": 2}
     settings["optimizer"]["epsilon"] = 1e-3
     settings["train"] |= {"dtype": "float32"}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
     processes = [
         start(
             TWO_PROCESSES,
             in_folder(settings, tmp_path / "two"),
-            JAX_COORDINATOR_ADDRESS="localhost:21347",
+            JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
             JAX_NUM_PROCESSES="2",
             JAX_PROCESS_ID=str(index),
         )

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Num
 
 RESAMPLES = 10_000
 
-Metric = Callable[[np.ndarray], np.ndarray]
+Metric = Callable[[np.ndarray], np.ndarray | np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,16 @@ def confusion_matrix(
     return confusion
 
 
-def accuracy(confusion: Num[np.ndarray, "*n classes classes"]) -> Float[np.ndarray, "*n"]:
+def accuracy(
+    confusion: Num[np.ndarray, "*n classes classes"],
+) -> Float[np.ndarray, "*n"] | np.float64:
     """Share of the examples on the diagonal."""
     return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum((-2, -1))
 
 
-def macro_f1(confusion: Num[np.ndarray, "*n classes classes"]) -> Float[np.ndarray, "*n"]:
+def macro_f1(
+    confusion: Num[np.ndarray, "*n classes classes"],
+) -> Float[np.ndarray, "*n"] | np.float64:
     """Mean of the F1 of the classes that occur among the gold labels or the predictions."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     occurrences = confusion.sum(-1) + confusion.sum(-2)
