@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _quiet_libraries()
     try:
         known.run(known)
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: no space, no permission, with the file's name
         sys.exit(f"clp-jax: {error}")
     except KeyboardInterrupt:
         sys.exit("clp-jax: interrupted")

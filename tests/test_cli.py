@@ -75,6 +75,17 @@ def test_a_mistake_is_a_sentence_and_an_exit_code(tmp_path):
     assert "Traceback" not in ended.stderr
 
 
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(text, tiny_model, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device", "tokens.bin")
+
+    monkeypatch.setattr("clp_jax.data.store.write_json", fail)
+    with pytest.raises(SystemExit, match=r"clp-jax: .*No space left on device: 'tokens.bin'"):
+        main(["prepare", "--input", str(text), "--tokenizer", str(tiny_model),
+              "--out", str(tmp_path / "corpus")])  # fmt: skip
+    assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]
+
+
 def test_an_unknown_flag_is_refused(capsys):
     with pytest.raises(SystemExit) as end:
         main(["vocab", "--source", "a", "--target", "b", "--fuzzy"])
