@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from clp_jax.attention import precision_of
+from clp_jax.models.decoder import to_logits
 
 
 def next_token_loss(
@@ -41,13 +41,7 @@ def next_token_loss(
     @jax.checkpoint
     def chunk_loss(total: Array, parts: tuple[Array, Array, Array]) -> tuple[Array, None]:
         hidden, targets, mask = parts
-        logits = jnp.einsum(
-            "btd,vd->btv",
-            hidden,
-            head,
-            precision=precision_of(hidden.dtype),
-            preferred_element_type=jnp.float32,
-        )
+        logits = to_logits(hidden, head)
         correct = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         losses = jax.nn.logsumexp(logits, axis=-1) - correct
         return total + jnp.sum(losses * mask), None

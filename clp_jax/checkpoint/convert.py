@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from clp_jax.checkpoint.hf import load_model, model_files, save_model
+from clp_jax.checkpoint.hf import MODEL, load_model, model_files, save_model
 from clp_jax.checkpoint.hub import copy_model_files
 from clp_jax.checkpoint.orbax import save_params
 from clp_jax.errors import UserError
@@ -39,8 +39,8 @@ def convert_checkpoint(
         save_model(model, out, origin=source)
     elif to == "orbax":
         with new_folder(out) as folder:
-            (folder / "model").mkdir()
-            copy_model_files(model_files(source), folder / "model")
+            (folder / MODEL).mkdir()
+            copy_model_files(model_files(source), folder / MODEL)
             save_params(folder, nnx.to_pure_dict(nnx.state(model)))
     else:
         raise UserError(f"--to {to} is not known: choose hf or orbax.")

@@ -21,10 +21,12 @@ from clp_jax.errors import UserError
 from clp_jax.files import new_folder, public_name, write_json
 from clp_jax.mesh import single_device_mesh, to_host
 from clp_jax.models import (
+    HEAD,
     Decoder,
     DecoderConfig,
     Weight,
     abstract_model,
+    abstract_parameters,
     decoder_class,
     parameter_path,
     parameter_shardings,
@@ -33,7 +35,9 @@ from clp_jax.models import (
 )
 
 PREFIX = "transformer."
-HEAD = "lm_head.weight"
+MODEL = "model"
+"""Folder in a run folder for what belongs to the model beside its weights."""
+
 ROWS_COMPARED = 4096
 CARD = """---
 library_name: transformers
@@ -54,7 +58,7 @@ def is_run_folder(folder: str | Path) -> bool:
 def model_files(name: str | Path, revision: str | None = None) -> Path:
     """The folder with the configuration and the tokenizer of a model, run folder or hub id."""
     if is_run_folder(name):
-        return Path(name) / "model"
+        return Path(name) / MODEL
     return resolve(name, revision, weights=False)
 
 
@@ -84,25 +88,17 @@ def load_model(
     folder = model_files(name) if run else resolve(name, revision)
     config = read_decoder_config(read_config(folder))
     model = abstract_model(config, dtype=compute_dtype)
-    shardings = parameter_shardings(model, mesh)
-    graphdef, abstract = nnx.split(model)
+    graphdef = nnx.graphdef(model)
     if run:
-        targets = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(
-                leaf.shape, dtype or leaf.dtype, sharding=sharding
-            ),
-            abstract,
-            shardings,
-        )
-        nnx.replace_by_pure_dict(abstract, restore_params(name, nnx.to_pure_dict(targets)))
-        return nnx.merge(graphdef, abstract)
+        params = restore_params(name, abstract_parameters(model, mesh), dtype=dtype)
+        return nnx.merge(graphdef, params)
     tensors = checkpoint_tensors(folder, config)
     table = {weight.path: weight for weight in weight_table(config)}
     params = jax.tree_util.tree_map_with_path(
         lambda path, sharding: _load_parameter(
             table[parameter_path(path)], tensors, config, sharding, dtype
         ),
-        shardings,
+        parameter_shardings(model, mesh),
     )
     return nnx.merge(graphdef, params)
 
@@ -123,20 +119,22 @@ def checkpoint_tensors(folder: Path, config: DecoderConfig) -> dict[str, LazyTen
     }
     found, faults = {}, []
     for name, tensor in open_tensors(folder).items():
-        full = name if name.startswith(PREFIX) or name == HEAD else PREFIX + name
+        full = name if name.startswith(PREFIX) or name == HEAD.name else PREFIX + name
         if full in shapes:
             found[full] = tensor
             if tensor.shape != shapes[full]:
                 faults.append(f"{name} has the shape {tensor.shape}, not {shapes[full]}")
-        elif not (full == HEAD or re.fullmatch(decoder_class(config).ignored, full)):
+        elif not (full == HEAD.name or re.fullmatch(decoder_class(config).ignored, full)):
             faults.append(f"{name} is not part of this model")
-        if full == HEAD and config.tied:
-            found[HEAD] = tensor
+        if full == HEAD.name and config.tied:
+            found[HEAD.name] = tensor
     faults += [f"{name} is missing" for name in shapes if name not in found]
     table_name = weight_table(config)[0].name
-    copy = found.pop(HEAD, None) if config.tied else None
+    copy = found.pop(HEAD.name, None) if config.tied else None
     if copy and not faults and not _equal(copy, found[table_name]):
-        faults.append(f"{HEAD} differs from {table_name}, which config.json says it is tied to")
+        faults.append(
+            f"{HEAD.name} differs from {table_name}, which config.json says it is tied to"
+        )
     if faults:
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise UserError(f"{folder}: {'; '.join(faults[:5])}{more}.")

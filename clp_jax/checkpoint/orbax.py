@@ -1,9 +1,13 @@
 """The state of a run at a step: parameters, optimizer and data position, saved as one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
+from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 from clp_jax.errors import UserError
@@ -71,7 +75,8 @@ class RunCheckpoints:
             optimizer=ocp.args.StandardRestore(abstract_optimizer),
             data=ocp.args.JsonRestore(),
         )
-        state = _restore(self._manager, step, items)
+        with _told(self._manager, step):
+            state = self._manager.restore(step, args=items)
         return state["params"], state["optimizer"], state["data"]
 
 
@@ -84,11 +89,21 @@ def latest_step(run_folder: str | Path) -> int | None:
 
 
 def restore_params(
-    run_folder: str | Path, abstract_params: PyTree, step: int | None = None
+    run_folder: str | Path,
+    abstract_params: PyTree,
+    step: int | None = None,
+    *,
+    dtype: DTypeLike | None = None,
 ) -> PyTree:
     """The parameters of a run's checkpoint, the newest one if ``step`` is None.
 
     The run may be training meanwhile.
+
+    Args:
+        run_folder: Folder of the run.
+        abstract_params: A ``jax.ShapeDtypeStruct`` with a sharding for each parameter.
+        step: Step of the checkpoint.
+        dtype: Type of the parameters; None keeps that of the stored ones.
 
     Raises:
         UserError: the run has no checkpoint, or it is damaged or of another model.
@@ -96,9 +111,18 @@ def restore_params(
     newest = latest_step(run_folder) if step is None else step
     if newest is None:
         raise UserError(f"{run_folder} holds no whole checkpoint: name the folder of a run.")
-    with _manager(run_folder, read_only=True) as manager:
-        items = ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
-        return _restore(manager, newest, items)["params"]
+    with _manager(run_folder, read_only=True) as manager, _told(manager, newest) as folder:
+        with ocp.StandardCheckpointer() as reader:
+            stored = reader.metadata(folder / "params").item_metadata.tree
+        targets = jax.tree.map(
+            lambda leaf, found: jax.ShapeDtypeStruct(
+                leaf.shape, dtype or found.dtype, sharding=leaf.sharding
+            ),
+            abstract_params,
+            stored,
+        )
+        items = ocp.args.Composite(params=ocp.args.StandardRestore(targets))
+        return manager.restore(newest, args=items)["params"]
 
 
 def save_params(run_folder: str | Path, params: PyTree) -> None:
@@ -114,12 +138,14 @@ def _manager(run_folder: str | Path, **options: Any) -> ocp.CheckpointManager:
     )
 
 
-def _restore(manager: ocp.CheckpointManager, step: int, items: ocp.args.Composite) -> Any:
+@contextmanager
+def _told(manager: ocp.CheckpointManager, step: int) -> Iterator[Path]:
+    """Yield the folder of a checkpoint; what goes wrong in reading it is told in a sentence."""
     folder = Path(manager.directory) / str(step)
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: the run has no checkpoint of that step.")
     try:
-        return manager.restore(step, args=items)
+        yield folder
     except Exception as error:  # Orbax and TensorStore raise exceptions of nearly every kind.
         raise UserError(
             f"{folder} is damaged or of another model ({type(error).__name__}: "

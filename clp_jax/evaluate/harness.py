@@ -13,12 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from clp_jax.attention import precision_of
 from clp_jax.errors import UserError
 from clp_jax.evaluate.batches import round_up, share
 from clp_jax.generate import generate_tokens
 from clp_jax.mesh import single_device_mesh, to_host
-from clp_jax.models.decoder import Decoder
+from clp_jax.models.decoder import Decoder, to_logits
 
 try:
     from lm_eval.api.instance import Instance
@@ -226,13 +225,7 @@ def _score(
 
     def score_position(at: tuple[Array, Array]) -> tuple[Array, Array]:
         hidden, targets = at
-        logits = jnp.einsum(
-            "bd,vd->bv",
-            hidden,
-            head,
-            precision=precision_of(hidden.dtype),
-            preferred_element_type=jnp.float32,
-        )
+        logits = to_logits(hidden, head)
         correct = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
         return correct - jax.nn.logsumexp(logits, axis=-1), logits.argmax(-1) == targets
 

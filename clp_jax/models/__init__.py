@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
+from jaxtyping import PyTree
 
 from clp_jax.errors import UserError
 from clp_jax.mesh import sharding_for
@@ -18,6 +19,7 @@ from clp_jax.models.weights import Weight
 
 __all__ = [
     "GPT2",
+    "HEAD",
     "Bloom",
     "BloomConfig",
     "Cache",
@@ -26,6 +28,7 @@ __all__ = [
     "GPT2Config",
     "Weight",
     "abstract_model",
+    "abstract_parameters",
     "decoder_class",
     "initialize",
     "parameter_path",
@@ -87,6 +90,21 @@ def parameter_shardings(model: Decoder, mesh: Mesh) -> nnx.State:
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: sharding_for(mesh, axes[parameter_path(path)], leaf.shape),
         nnx.state(model),
+    )
+
+
+def abstract_parameters(model: Decoder, mesh: Mesh) -> PyTree[jax.ShapeDtypeStruct]:
+    """Shapes and shardings of a model's parameters (the model may be abstract), a nested dict.
+
+    Raises:
+        UserError: the mesh does not divide a dimension.
+    """
+    return nnx.to_pure_dict(
+        jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            nnx.state(model, nnx.Param),
+            parameter_shardings(model, mesh),
+        )
     )
 
 

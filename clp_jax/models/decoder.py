@@ -221,6 +221,19 @@ def embedding(rows: int, config: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs
     )
 
 
+def to_logits(
+    hidden: Float[Array, "*batch embed"], head: Float[Array, "vocab embed"]
+) -> Float[Array, "*batch vocab"]:
+    """Float32 logits of final hidden states, multiplied in the dtype of these."""
+    return jnp.einsum(
+        "...d,vd->...v",
+        hidden,
+        head.astype(hidden.dtype),
+        precision=precision_of(hidden.dtype),
+        preferred_element_type=jnp.float32,
+    )
+
+
 class Block(nnx.Module):
     """One layer: attention and MLP, each behind a layer norm and beside a residual."""
 
@@ -317,7 +330,7 @@ class Decoder(nnx.Module):
 
     def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length vocab"]:
         """Logits of the next token at each position, in float32."""
-        return self._logits(self.hidden_states(tokens))
+        return to_logits(self.hidden_states(tokens), self.output_embedding())
 
     def decode(
         self, tokens: Int[Array, "batch length"], cache: Cache
@@ -325,7 +338,7 @@ class Decoder(nnx.Module):
         """Logits of tokens that follow those in the cache, and the cache with them in it."""
         hidden, cache_or_none = self._trunk(tokens, cache, None, "none")
         assert cache_or_none is not None
-        return self._logits(hidden), cache_or_none
+        return to_logits(hidden, self.output_embedding()), cache_or_none
 
     def flops_per_token(self, length: int) -> int:
         """Floating-point operations of one training step per token, forward and backward.
@@ -338,15 +351,6 @@ class Decoder(nnx.Module):
         layer = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.mlp_size
         products = config.num_layers * layer + config.vocab_size * config.hidden_size
         return 6 * products + 6 * config.num_layers * length * config.hidden_size
-
-    def _logits(self, hidden: Array) -> Array:
-        return jnp.einsum(
-            "btd,vd->btv",
-            hidden,
-            self.output_embedding().astype(hidden.dtype),
-            precision=precision_of(hidden.dtype),
-            preferred_element_type=jnp.float32,
-        )
 
     def _trunk(
         self, tokens: Array, cache: Cache | None, dropout_key: PRNGKeyArray | None, remat: Remat

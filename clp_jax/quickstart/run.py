@@ -56,21 +56,6 @@ class Sizes:
     """Text to measure the perplexity on, in the target language."""
 
 
-TINY = Sizes(
-    source=ModelSize(layers=1, width=16, heads=2, steps=24),
-    helper=ModelSize(layers=1, width=8, heads=1, steps=24),
-    target_steps=16,
-    measurements=4,
-    batch_size=8,
-    sequence_length=64,
-    learning_rate=1e-2,
-    vocabulary=512,
-    characters=60_000,
-    heldout_characters=3_000,
-)
-"""For tests: everything happens, nothing is learnt."""
-
-
 def run_quickstart(
     out: str | Path,
     corpus_source: str | None = None,

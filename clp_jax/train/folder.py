@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jax.experimental.multihost_utils import sync_global_devices
 
+from clp_jax.checkpoint.hf import MODEL
 from clp_jax.checkpoint.hub import copy_model_files
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
@@ -13,7 +14,6 @@ from clp_jax.files import new_folder
 from clp_jax.train.card import run_card
 
 CONFIG = "config.yaml"
-MODEL = "model"
 
 # What a resumed run may change: the numbers stay the same, or the same to rounding.
 FREE = (

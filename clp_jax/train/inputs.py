@@ -5,14 +5,13 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from clp_jax.checkpoint.hf import model_files
+from clp_jax.checkpoint.hf import MODEL, model_files
 from clp_jax.checkpoint.hub import load_tokenizer, read_config, tokenizer_hash
 from clp_jax.config import RunConfig
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
 from clp_jax.mesh import batch_divisor, make_mesh
 from clp_jax.models import DecoderConfig, read_decoder_config
-from clp_jax.train.folder import MODEL
 
 DROPOUT_RATES = (
     "embd_pdrop",

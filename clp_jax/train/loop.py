@@ -10,7 +10,7 @@ from flax import nnx
 from jax.experimental.multihost_utils import sync_global_devices
 from jaxtyping import PyTree
 
-from clp_jax.checkpoint.hf import load_model
+from clp_jax.checkpoint.hf import MODEL, load_model
 from clp_jax.checkpoint.orbax import RunCheckpoints, latest_step
 from clp_jax.config import RunConfig
 from clp_jax.data.batches import TrainingBatches
@@ -18,15 +18,14 @@ from clp_jax.errors import UserError
 from clp_jax.evaluate.perplexity import measure_perplexity
 from clp_jax.evaluate.plots import plot_perplexity
 from clp_jax.mesh import start_distributed, to_global
-from clp_jax.models import Decoder, abstract_model, initialize
+from clp_jax.models import Decoder, abstract_model, abstract_parameters, initialize
 from clp_jax.train.card import run_card
-from clp_jax.train.folder import MODEL, create_run, find_run
+from clp_jax.train.folder import create_run, find_run
 from clp_jax.train.inputs import Inputs, open_inputs
 from clp_jax.train.metrics import RunLog, read_metrics
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.step import (
     abstract_optimizer,
-    abstract_parameters,
     initialize_optimizer,
     make_train_step,
 )

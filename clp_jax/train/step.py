@@ -12,17 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 from clp_jax.config import RunConfig
 from clp_jax.loss import next_token_loss
 from clp_jax.mesh import BATCH, batch_sharding, replicated
-from clp_jax.models import Decoder, parameter_shardings
 from clp_jax.train.optimizer import learning_rate_schedule
 
 Batch = dict[str, Array]
-
-
-def abstract_parameters(model: Decoder, mesh: Mesh) -> PyTree[jax.ShapeDtypeStruct]:
-    """Shapes and shardings of a model's parameters (the model may be abstract), a nested dict."""
-    return nnx.to_pure_dict(
-        jax.tree.map(_placed, nnx.state(model, nnx.Param), parameter_shardings(model, mesh))
-    )
 
 
 def abstract_optimizer(

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
@@ -17,6 +18,16 @@ def test_there_and_back_is_bit_exact(tiny_model, tmp_path):
         assert before[name].read().tobytes() == after[name].read().tobytes()
     for file in ("tokenizer.json", "generation_config.json"):
         assert (tmp_path / "hf" / file).read_bytes() == (tiny_model / file).read_bytes()
+
+
+def test_half_precision_stays_half(tiny_model, tmp_path):
+    convert_checkpoint(tiny_model, tmp_path / "half", "hf", dtype=np.dtype(np.float16))
+    convert_checkpoint(tmp_path / "half", tmp_path / "orbax", "orbax")
+    convert_checkpoint(tmp_path / "orbax", tmp_path / "again", "hf")
+    before, after = open_tensors(tmp_path / "half"), open_tensors(tmp_path / "again")
+    for name in before:
+        assert after[name].dtype == np.float16
+        assert before[name].read().tobytes() == after[name].read().tobytes()
 
 
 def test_an_orbax_folder_is_loaded_on_a_mesh(tiny_model, tmp_path):

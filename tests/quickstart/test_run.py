@@ -17,8 +17,22 @@ from clp_jax.quickstart.inputs import (
     write_new_model,
     write_text,
 )
-from clp_jax.quickstart.run import TINY, run_quickstart
+from clp_jax.quickstart.run import ModelSize, Sizes, run_quickstart
 from clp_jax.quickstart.sentences import documents
+
+# Everything happens, nothing is learnt.
+TINY = Sizes(
+    source=ModelSize(layers=1, width=16, heads=2, steps=24),
+    helper=ModelSize(layers=1, width=8, heads=1, steps=24),
+    target_steps=16,
+    measurements=4,
+    batch_size=8,
+    sequence_length=64,
+    learning_rate=1e-2,
+    vocabulary=512,
+    characters=60_000,
+    heldout_characters=3_000,
+)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from clp_jax.mesh import make_mesh, to_global
 from clp_jax.models import abstract_model, initialize, read_decoder_config
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.step import (
-    abstract_parameters,
     initialize_optimizer,
     make_train_step,
 )

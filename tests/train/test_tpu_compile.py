@@ -15,9 +15,9 @@ from flax import nnx
 from jax.experimental import topologies
 from clp_jax.config import RunConfig
 from clp_jax.mesh import make_mesh
-from clp_jax.models import abstract_model, read_decoder_config
+from clp_jax.models import abstract_model, abstract_parameters, read_decoder_config
 from clp_jax.train.optimizer import make_optimizer
-from clp_jax.train.step import abstract_parameters, make_train_step
+from clp_jax.train.step import make_train_step
 
 config = RunConfig.from_dict(json.loads(sys.argv[1]))
 chips = topologies.get_topology_desc("v5e:2x4", platform="tpu").devices
