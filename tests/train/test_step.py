@@ -8,7 +8,7 @@ from flax import nnx
 
 from clp_jax.config import RunConfig
 from clp_jax.mesh import make_mesh, to_global
-from clp_jax.models import abstract_model, initialize, read_decoder_config
+from clp_jax.models import abstract_model, abstract_parameters, initialize, read_decoder_config
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.step import (
     initialize_optimizer,
