@@ -87,12 +87,33 @@ def load_model(
     run = is_run_folder(name)
     folder = model_files(name) if run else resolve(name, revision)
     config = read_decoder_config(read_config(folder))
-    model = abstract_model(config, dtype=compute_dtype)
-    graphdef = nnx.graphdef(model)
     if run:
+        model = abstract_model(config, dtype=compute_dtype)
         params = restore_params(name, abstract_parameters(model, mesh), dtype=dtype)
-        return nnx.merge(graphdef, params)
-    tensors = checkpoint_tensors(folder, config)
+        return nnx.merge(nnx.graphdef(model), params)
+    return build_model(
+        config, checkpoint_tensors(folder, config), mesh, dtype=dtype, compute_dtype=compute_dtype
+    )
+
+
+def build_model(
+    config: DecoderConfig,
+    tensors: Mapping[str, LazyTensor],
+    mesh: Mesh,
+    *,
+    dtype: DTypeLike | None = None,
+    compute_dtype: DTypeLike = jnp.float32,
+) -> Decoder:
+    """A model with the given tensors, read one after the other to their places on a mesh.
+
+    Args:
+        config: the model's configuration.
+        tensors: all its tensors, under the names of the weight table.
+        mesh: where the parameters go.
+        dtype: of the parameters; None keeps each tensor's own.
+        compute_dtype: of the computation.
+    """
+    model = abstract_model(config, dtype=compute_dtype)
     table = {weight.path: weight for weight in weight_table(config)}
     params = jax.tree_util.tree_map_with_path(
         lambda path, sharding: _load_parameter(
@@ -100,7 +121,7 @@ def load_model(
         ),
         parameter_shardings(model, mesh),
     )
-    return nnx.merge(graphdef, params)
+    return nnx.merge(nnx.graphdef(model), params)
 
 
 def checkpoint_tensors(folder: Path, config: DecoderConfig) -> dict[str, LazyTensor]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 # Full float32: accelerators otherwise round the operands of a product to bfloat16 or tf32.
 matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -29,3 +29,8 @@ def unit_rows(table: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
     """Every row divided by its Euclidean norm; a row of zeros stays one."""
     norm = jnp.linalg.norm(table, axis=1, keepdims=True)
     return table / jnp.where(norm == 0, 1, norm)
+
+
+def zero_rows(table: Float[np.ndarray, "rows dim"]) -> Bool[np.ndarray, "rows"]:
+    """Which rows are zero throughout."""
+    return ~table.any(axis=1)

@@ -1,0 +1,87 @@
+"""Weights by similarity: the nearest anchors count most, and all weights are positive.
+
+With the cosines z of a query to the anchors (of rows of zeros: 0):
+
+* `nearest`: softmax(z / temperature) over the k largest, as in WECHSEL (Minixhofer et al. 2022);
+* `sparsemax`: max(0, z - theta) with theta such that the weights sum to one (Martins & Astudillo
+  2016), as in FOCUS (Dobler & de Melo 2023) and as CLP+ (Yamaguchi et al. 2024) weighs CLP's
+  anchors. Many anchors share a row's weight, since all cosines lie close together.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from clp_jax.transfer.engine import Sparse, main_contributors, weighted_rows
+from clp_jax.transfer.problem import Prediction, Problem
+from clp_jax.transfer.rows import matmul, unit_rows, zero_rows
+
+NEIGHBOURS = 10
+TEMPERATURE = 0.1
+
+
+def cosines(
+    queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
+) -> Float[Array, "query anchor"]:
+    """The cosine of every query with every anchor."""
+    return matmul(unit_rows(queries), unit_rows(anchors).T)
+
+
+def nearest(
+    queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
+) -> Sparse:
+    """Softmax over the most similar anchors."""
+    best, ids = jax.lax.top_k(cosines(queries, anchors), min(NEIGHBOURS, len(anchors)))
+    return Sparse(jax.nn.softmax(best / TEMPERATURE, axis=1), ids)
+
+
+def sparsemax(
+    queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
+) -> Float[Array, "query anchor"]:
+    """Projection of the cosines on the simplex of weights.
+
+    Without sorting: from theta = max(z) - 1, which is too small, theta is made the solution for
+    the anchors above it until none of them drops out. Theta only grows, so this ends, and with
+    the exact solution (Michelot 1986).
+    """
+    z = cosines(queries, anchors)
+
+    def solve(theta: Array) -> tuple[Array, Array]:
+        above = z > theta
+        count = above.sum(axis=1, keepdims=True)
+        return (jnp.where(above, z, 0).sum(axis=1, keepdims=True) - 1) / count, count
+
+    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        theta, count, _ = state
+        return *solve(theta), count
+
+    start = solve(z.max(axis=1, keepdims=True) - 1)
+    theta, _, _ = jax.lax.while_loop(
+        lambda state: jnp.any(state[1] != state[2]), step, (*start, jnp.zeros_like(start[1]))
+    )
+    weights = jnp.maximum(z - theta, 0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def clp_topk(problem: Problem) -> Prediction:
+    """The mean of the most similar anchors' rows, weighted by a softmax."""
+    return _weighted(nearest, problem)
+
+
+def clp_sparse(problem: Problem) -> Prediction:
+    """The mean of the similar anchors' rows, weighted by sparsemax."""
+    return _weighted(sparsemax, problem)
+
+
+def _weighted(weigh, problem: Problem) -> Prediction:
+    rows, unknown = weighted_rows(weigh, problem), zero_rows(problem.queries)
+    rows[unknown] = problem.mean
+    return Prediction(
+        rows=rows,
+        fallback={"mean": unknown},
+        contributors=partial(
+            main_contributors, weigh, problem.queries, problem.anchors, problem.mesh
+        ),
+    )
