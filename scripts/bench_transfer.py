@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from tokenizers.models import WordLevel
 
 from clp_jax.checkpoint.tensors import LazyTensor, open_tensors, write_tensors
 from clp_jax.evaluate.tables import markdown_table
@@ -29,7 +30,8 @@ from clp_jax.mesh import replicated, single_device_mesh
 from clp_jax.transfer import clp, topk
 from clp_jax.transfer.rows import matmul
 from clp_jax.transfer.table import new_table
-from clp_jax.vocabulary import match_vocabularies
+from clp_jax.vocabulary import Token, Vocabulary, match_vocabularies
+from clp_jax.vocabulary.alphabets import PlainAlphabet
 
 REPEATS = 3
 LOOP_ROWS = 20
@@ -62,11 +64,23 @@ def write_inputs(size: argparse.Namespace, folder: Path) -> None:
 def overlap_of(size: argparse.Namespace):
     """The first ids of the source in a shuffled order, then tokens that it lacks, shuffled in."""
     rng = np.random.default_rng(1)
-    source = {str(id): id for id in range(size.source_rows)}
+    source = [str(id) for id in range(size.source_rows)]
     known = rng.choice(size.source_rows, size.shared, replace=False)
     names = [*map(str, known), *(f"new {i}" for i in range(size.target_rows - size.shared))]
-    target = dict(zip(names, rng.permutation(size.target_rows).tolist(), strict=True))
-    return match_vocabularies(source, target)
+    target = [names[i] for i in rng.permutation(size.target_rows)]
+    return match_vocabularies(words(source), words(target))
+
+
+def words(names: list[str]) -> Vocabulary:
+    """A vocabulary of whole words with the ids 0, 1, ..."""
+    return Vocabulary(
+        tokens={id: Token(name.encode()) for id, name in enumerate(names)},
+        names=dict(enumerate(names)),
+        added=frozenset(),
+        byte_ids={},
+        alphabet=PlainAlphabet(),
+        model=WordLevel(),
+    )
 
 
 def timed(function, *arguments):

@@ -16,7 +16,7 @@ from clp_jax.transfer.inputs import Checkpoint, open_helper, open_source
 from clp_jax.transfer.manifest import describe_transfer, model_card
 from clp_jax.transfer.table import NewTable, new_table
 from clp_jax.transfer.target import target_config, with_target_tokens
-from clp_jax.vocabulary import match_vocabularies
+from clp_jax.vocabulary import match_vocabularies, read_vocabulary
 
 METHODS = ("clp",)
 
@@ -61,9 +61,9 @@ def transfer_model(
     chosen_dtype = None if dtype is None else parse_dtype(dtype)
     source_model, helper_model = open_source(source), open_helper(helper)
     vocabulary = match_vocabularies(
-        source_model.tokenizer.get_vocab(), helper_model.tokenizer.get_vocab()
+        read_vocabulary(source_model.tokenizer), read_vocabulary(helper_model.tokenizer)
     )
-    if not len(vocabulary.target_ids):
+    if not vocabulary.anchors.any():
         raise UserError(
             f"The tokenizers of {source} and {helper} have no token in common, "
             "but CLP-Transfer builds every new row from the rows of shared tokens."

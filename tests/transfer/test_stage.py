@@ -56,7 +56,7 @@ def test_every_row_is_what_it_should_be(source, helper, tmp_path, mesh, oracle, 
     np.testing.assert_allclose(new[overlap.gap_ids[0]], others.mean(axis=0), atol=1e-6)
 
     counts = manifest["tables"][TABLE]["rows"]
-    assert counts == {"total": 21, "copied": 12, "combined": 7, "fallback": 1, "padding": 1}
+    assert counts == {"total": 21, "copied": 14, "combined": 5, "fallback": 1, "padding": 1}
     assert manifest["tables"][TABLE]["condition"]["negative"] == 1
 
 
@@ -66,7 +66,7 @@ def test_strict_keeps_the_formula(source, helper, tmp_path, oracle, row_error):
     overlap, inputs = split(source, helper)
     assert row_error(new[overlap.missing_ids], oracle.clp(*inputs)).max() < 1e-5
     counts = manifest["tables"][TABLE]["rows"]
-    assert (counts["combined"], counts["fallback"]) == (8, 0)
+    assert (counts["combined"], counts["fallback"]) == (6, 0)
     assert manifest["tables"][TABLE]["condition"]["below_minimum"] == 1
 
 
@@ -82,7 +82,7 @@ def test_equals_the_paper_on_real_tokenizers(real_pair, tmp_path, mesh, oracle, 
     conditioned = np.abs(oracle.condition(missing[some], shared)) > 0.01
     assert conditioned.sum() > 100
     assert error[conditioned].max() < 1e-5
-    assert manifest["vocabulary"]["shared"] == 11_089
+    assert manifest["vocabulary"]["kinds"]["exact"]["tokens"] == 11_089
 
 
 def test_everything_else_is_the_source(source, helper, tmp_path):
@@ -189,7 +189,7 @@ def test_manifest_accounts_for_everything(source, helper, tmp_path):
     )
     assert manifest["versions"]["jax"]
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
-    assert "| 12 |" in card
+    assert "| 14 |" in card
     assert "has not been trained" in card
     assert str(tmp_path) not in card
 

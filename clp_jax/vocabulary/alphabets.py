@@ -1,0 +1,196 @@
+"""How the kinds of tokenizers write bytes in the names of their tokens.
+
+The kind is read from the tokenizer's own JSON description: what its decoder undoes is what its
+names mean. The rules are written out in docs/vocabulary.md.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from clp_jax.errors import UserError
+
+_BYTE_NAME = re.compile(r"<0x[0-9A-F]{2}>")
+_UNDECODED = re.compile("([\udc80-\udcff])")
+
+
+class Alphabet(ABC):
+    """Reads the names of a tokenizer's own tokens, and writes bytes as such names."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The bytes that a name stands for, a leading space where it starts a word."""
+
+    @abstractmethod
+    def write(self, data: bytes) -> list[str]:
+        """The same bytes as the model takes them: strings for it to cut, one after the other.
+
+        Raises:
+            ValueError: the alphabet cannot write them.
+        """
+
+
+class PlainAlphabet(Alphabet):
+    """A name is the UTF-8 text it stands for; nothing says where a word starts."""
+
+    def read(self, name: str) -> bytes:
+        """See `Alphabet`."""
+        return name.encode()
+
+    def write(self, data: bytes) -> list[str]:
+        """See `Alphabet`."""
+        return [data.decode()]
+
+
+def _byte_characters() -> list[str]:
+    """The character that stands for each byte in GPT-2's vocabulary.
+
+    A printable character of Latin-1 stands for itself; the n-th of the other bytes, counted from
+    zero, is written as character 256 + n.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0x100)} - {0xAD}
+    others = (byte for byte in range(256) if byte not in printable)
+    shifted = {byte: 256 + n for n, byte in enumerate(others)}
+    return [chr(shifted.get(byte, byte)) for byte in range(256)]
+
+
+class ByteLevelAlphabet(Alphabet):
+    """A character for each byte, as GPT-2 has it."""
+
+    characters = _byte_characters()
+    values = {character: byte for byte, character in enumerate(characters)}  # noqa: RUF012
+
+    def read(self, name: str) -> bytes:
+        """See `Alphabet`. A name with any other character stands for its text."""
+        try:
+            return bytes(map(self.values.__getitem__, name))
+        except KeyError:
+            return name.encode()
+
+    def write(self, data: bytes) -> list[str]:
+        """See `Alphabet`."""
+        return ["".join(map(self.characters.__getitem__, data))]
+
+
+@dataclass(frozen=True)
+class SentencePieceAlphabet(Alphabet):
+    """A mark for the space, and names like ``<0xE4>`` for single bytes.
+
+    Attributes:
+        space: the mark, U+2581 as a rule.
+        byte_names: whether there are names of bytes.
+    """
+
+    space: str
+    byte_names: bool
+
+    def read(self, name: str) -> bytes:
+        """See `Alphabet`."""
+        if self.is_byte_name(name):
+            return bytes.fromhex(name[3:5])
+        return name.replace(self.space, " ").encode()
+
+    def write(self, data: bytes) -> list[str]:
+        """See `Alphabet`. Bytes that are no UTF-8 are written one by one."""
+        text = data.decode(errors="surrogateescape")
+        parts = filter(None, _UNDECODED.split(text.replace(" ", self.space)))
+        return [self._part(part) for part in parts]
+
+    def is_byte_name(self, name: str) -> bool:
+        """Whether the name stands for a single byte."""
+        return self.byte_names and _BYTE_NAME.fullmatch(name) is not None
+
+    def _part(self, part: str) -> str:
+        if not _UNDECODED.fullmatch(part):
+            return part
+        if not self.byte_names:
+            raise ValueError("no names for single bytes")
+        return f"<0x{ord(part) - 0xDC00:02X}>"
+
+
+@dataclass(frozen=True)
+class WordPieceAlphabet(Alphabet):
+    """A prefix for what goes on with a word; all other names start one.
+
+    Names that begin with a character which the tokenizer itself cuts off from a letter before it,
+    such as a full stop, say nothing about a space and do not count as the start of a word.
+
+    Attributes:
+        prefix: ``##`` as a rule.
+        tokenizer: asked about the characters.
+    """
+
+    prefix: str
+    tokenizer: Tokenizer
+    _stands_alone: dict[str, bool] = field(default_factory=dict)
+
+    def read(self, name: str) -> bytes:
+        """See `Alphabet`."""
+        if name.startswith(self.prefix) and name != self.prefix:
+            return name.removeprefix(self.prefix).encode()
+        return (name if self.stands_alone(name[:1]) else f" {name}").encode()
+
+    def write(self, data: bytes) -> list[str]:
+        """See `Alphabet`."""
+        text = data.decode()
+        if text.startswith(" "):
+            return [text.removeprefix(" ")]
+        return [text if self.stands_alone(text[:1]) else self.prefix + text]
+
+    def stands_alone(self, character: str) -> bool:
+        """Whether the tokenizer cuts between a letter and this character."""
+        if character not in self._stands_alone:
+            text = f"a{character}"
+            if normalizer := self.tokenizer.normalizer:
+                text = normalizer.normalize_str(text)
+            pieces = [(text, (0, len(text)))]
+            if splitter := self.tokenizer.pre_tokenizer:
+                pieces = splitter.pre_tokenize_str(text)
+            self._stands_alone[character] = len(pieces) > 1
+        return self._stands_alone[character]
+
+
+def read_alphabet(tokenizer: Tokenizer, description: dict[str, Any]) -> Alphabet:
+    """The alphabet of a tokenizer, from its description in JSON.
+
+    Raises:
+        UserError: its names mark the ends of words, which no rule here covers.
+    """
+    model = description["model"]
+    prefix = model.get("continuing_subword_prefix")
+    if model["type"] == "BPE" and (prefix or model.get("end_of_word_suffix")):
+        raise UserError(
+            "A BPE tokenizer whose names carry continuing_subword_prefix or end_of_word_suffix "
+            "is not supported: use a byte-level BPE, SentencePiece or WordPiece tokenizer."
+        )
+    decoders = {part["type"]: part for part in _parts(description["decoder"])}
+    splitters = {part["type"]: part for part in _parts(description["pre_tokenizer"])}
+    byte_names = "ByteFallback" in decoders or bool(model.get("byte_fallback"))
+    replace = decoders.get("Replace", {})
+    if "ByteLevel" in decoders:
+        return ByteLevelAlphabet()
+    if "Metaspace" in decoders:
+        return SentencePieceAlphabet(decoders["Metaspace"]["replacement"], byte_names)
+    if replace.get("content") == " " and (mark := replace["pattern"].get("String")):
+        return SentencePieceAlphabet(mark, byte_names)
+    if "WordPiece" in decoders:
+        return WordPieceAlphabet(decoders["WordPiece"]["prefix"], tokenizer)
+    if "ByteLevel" in splitters:
+        return ByteLevelAlphabet()
+    if "Metaspace" in splitters:
+        return SentencePieceAlphabet(splitters["Metaspace"]["replacement"], byte_names)
+    return WordPieceAlphabet(prefix, tokenizer) if prefix else PlainAlphabet()
+
+
+def _parts(description: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """A step of the tokenizer, or the steps of a sequence of them, however deep."""
+    if description is None:
+        return
+    if description["type"] != "Sequence":
+        yield description
+    for part in description.get("decoders", description.get("pretokenizers", [])):
+        yield from _parts(part)

@@ -1,0 +1,42 @@
+"""What special tokens are for: the one thing by which they are compared."""
+
+from collections.abc import Mapping
+
+ROLES = ("eos", "bos", "pad", "unk", "cls", "sep", "mask")
+"""Roles that a tokenizer names itself. A token with several goes by the first."""
+
+CHAT_ROLES = {
+    "<|im_start|>": "turn start",  # ChatML
+    "<|im_end|>": "turn end",
+    "<|start_header_id|>": "turn start",  # Llama 3
+    "<|eot_id|>": "turn end",
+    "<start_of_turn>": "turn start",  # Gemma
+    "<end_of_turn>": "turn end",
+    "<|end|>": "turn end",  # Phi
+    "<|system|>": "system",  # Phi, Zephyr
+    "<|user|>": "user",
+    "<|assistant|>": "assistant",
+}
+"""Roles of special tokens in chats, by the spellings of known families."""
+
+SUBSTITUTES = {"bos": "cls", "cls": "bos", "eos": "sep", "sep": "eos", "pad": "eos"}
+"""The role that serves where the source has none of its own."""
+
+
+def roles_of(name: str, named: Mapping[str, int | None], id: int) -> tuple[str, ...]:
+    """The roles of a special token; its own name if it has no other.
+
+    Args:
+        name: how the tokenizer spells it.
+        named: the tokenizer's ids by role.
+        id: its id.
+    """
+    roles = [role for role in ROLES if named[role] == id]
+    roles += [CHAT_ROLES[name]] if name in CHAT_ROLES else []
+    return tuple(roles or [name])
+
+
+def find_role(roles: tuple[str, ...], ids: Mapping[str, int]) -> int | None:
+    """The id that serves one of ``roles``: its own if there is one, else a substitute's."""
+    wanted = [*roles, *(SUBSTITUTES[role] for role in roles if role in SUBSTITUTES)]
+    return next((ids[role] for role in wanted if role in ids), None)

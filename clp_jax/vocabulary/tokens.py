@@ -1,0 +1,143 @@
+"""Tokens in one form for all tokenizers: the exact bytes, or the role of a special token."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+from tokenizers.models import Model
+from transformers import PreTrainedTokenizerBase
+
+from clp_jax.vocabulary.alphabets import Alphabet, SentencePieceAlphabet, read_alphabet
+from clp_jax.vocabulary.roles import ROLES, roles_of
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a token stands for.
+
+    Attributes:
+        text: its exact bytes, without the one space that a start of a word stands for.
+        starts_word: it stands for one space and then ``text``, which does not begin with white
+            space.
+        roles: what a special token is for; empty for any other. ``text`` is then its name.
+    """
+
+    text: bytes
+    starts_word: bool = False
+    roles: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> bytes:
+        """All bytes it stands for in running text."""
+        return b" " + self.text if self.starts_word else self.text
+
+    @property
+    def role(self) -> str | None:
+        """The first of its roles."""
+        return self.roles[0] if self.roles else None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a tokenizer.
+
+    Attributes:
+        tokens: tokens by id, ascending.
+        names: the tokenizer's own spelling by id.
+        added: ids of tokens that were added to the tokenizer's model and are not special.
+        byte_ids: ids of SentencePiece's names for single bytes, such as ``<0xE4>``, by name.
+        alphabet: how the tokenizer writes bytes.
+        model: the part of the tokenizer that cuts a string into tokens.
+    """
+
+    tokens: Mapping[int, Token]
+    names: Mapping[int, str]
+    added: frozenset[int]
+    byte_ids: Mapping[str, int]
+    alphabet: Alphabet
+    model: Model
+
+    @property
+    def rows(self) -> int:
+        """The highest id plus one."""
+        return max(self.tokens, default=-1) + 1
+
+    @property
+    def gap_ids(self) -> Int[np.ndarray, "gaps"]:
+        """Ids below the highest one that have no token, ascending."""
+        return np.setdiff1d(np.arange(self.rows), np.array([*self.tokens], np.int64))
+
+    def pieces(self, token: Token) -> list[int]:
+        """The ids into which the tokenizer's model cuts a token of any vocabulary.
+
+        Neither normaliser nor pre-tokenizer has a say. WordPiece has no tokens for spaces, so that
+        the start of a word is only kept where its names tell it.
+
+        Returns:
+            Ids of ordinary tokens that together stand for the bytes of ``token``; none if there
+            are no such tokens.
+        """
+        try:
+            ids = [id for part in self.alphabet.write(token.bytes) for id in self._cut(part)]
+        except ValueError:
+            return []
+        if any(self.tokens[id].roles for id in ids):
+            return []
+        found = b"".join(self.tokens[id].bytes for id in ids)
+        return ids if found in (token.bytes, token.text) else []
+
+    def _cut(self, part: str) -> list[int]:
+        if part in self.byte_ids:
+            return [self.byte_ids[part]]
+        try:
+            return [piece.id for piece in self.model.tokenize(part)]
+        except Exception as error:  # the library's own class for "unknown, and no token for that"
+            raise ValueError(part) from error
+
+
+def read_vocabulary(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+    """The vocabulary of a fast tokenizer, added and special tokens included.
+
+    Raises:
+        UserError: no rule covers the way in which the tokenizer writes its tokens.
+    """
+    fast = tokenizer.backend_tokenizer
+    description = json.loads(fast.to_str())
+    alphabet = read_alphabet(fast, description)
+    added = {token["id"]: token for token in description["added_tokens"]}
+    # Of several names of one id the alphabetically first counts, and an added one before all.
+    in_order = sorted(tokenizer.get_vocab().items(), reverse=True)
+    names = {id: name for name, id in in_order}
+    names |= {id: token["content"] for id, token in added.items()}
+    role_ids = {role: getattr(tokenizer, f"{role}_token_id") for role in ROLES}
+    special = {id for id, token in added.items() if token["special"]} | {*role_ids.values()}
+
+    def token(id: int, name: str) -> Token:
+        if id in special:
+            return Token(name.encode(), roles=roles_of(name, role_ids, id))
+        return token_of(name.encode() if id in added else alphabet.read(name))
+
+    byte_ids = {}
+    if isinstance(alphabet, SentencePieceAlphabet):
+        byte_ids = {name: id for id, name in names.items() if alphabet.is_byte_name(name)}
+    return Vocabulary(
+        tokens={id: token(id, names[id]) for id in sorted(names)},
+        names=names,
+        added=frozenset(added.keys() - special),
+        byte_ids=byte_ids,
+        alphabet=alphabet,
+        model=fast.model,
+    )
+
+
+def token_of(data: bytes) -> Token:
+    """The ordinary token that stands for ``data``.
+
+    One space before a character that is no white space starts a word; a token of nothing but white
+    space starts none.
+    """
+    if data[:1] == b" " and data[1:].decode(errors="replace")[:1].strip():
+        return Token(data[1:], starts_word=True)
+    return Token(data)
