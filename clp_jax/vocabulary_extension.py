@@ -1,0 +1,130 @@
+"""A tokenizer for two languages: the source's, with the target's tokens behind its own."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerBase
+
+from clp_jax.checkpoint.hub import load_tokenizer, resolve
+from clp_jax.errors import UserError
+from clp_jax.files import new_folder, read_json, write_json
+
+Merge = tuple[str, str]
+
+
+class Extension(NamedTuple):
+    """The tokens that an extended tokenizer has beyond its source's.
+
+    Attributes:
+        new_ids: their ids in the extended tokenizer: those behind the source's highest, ascending.
+        target_ids: the same tokens' ids in the target tokenizer, ascending.
+    """
+
+    new_ids: Int[np.ndarray, "new"]
+    target_ids: Int[np.ndarray, "new"]
+
+
+def extend_tokenizer(source: str | Path, target: str | Path, out: str | Path) -> Extension:
+    """Write the source tokenizer, extended by all ordinary tokens of the target that it lacks.
+
+    Every source id keeps its token, and the source's special tokens and its way of splitting text
+    into words are kept. Special and added tokens of the target are not taken.
+
+    New tokens are found in two ways. A whole word that is a token is taken as it is
+    (``ignore_merges``). Within longer words a new token is the merge of the two pieces into which
+    the merges so far cut it, tried in the order of the target's ids; all these merges rank behind
+    the source's, so text of the source language is cut nearly as before. The target's own merges
+    are not used: they expect pieces that the source's merges, which come first, no longer leave.
+    docs/lab.md has the numbers.
+
+    Args:
+        source: folder or hub id of a byte-level BPE tokenizer, such as GPT-2's or BLOOM's.
+        target: folder or hub id of another one.
+        out: the folder to write: ``tokenizer.json`` and ``tokenizer_config.json``.
+
+    Raises:
+        UserError: one of them is missing or is no byte-level BPE tokenizer, or ``out`` exists.
+    """
+    source_tokenizer = load_tokenizer(source)
+    state, target_state = (
+        _byte_level_state(source_tokenizer, source),
+        _byte_level_state(load_tokenizer(target), target),
+    )
+    vocabulary = state["model"]["vocab"] | {
+        token["content"]: token["id"] for token in state["added_tokens"]
+    }
+    target_vocabulary = target_state["model"]["vocab"]
+    known = vocabulary.keys() | {token["content"] for token in target_state["added_tokens"]}
+    alphabet = set(ByteLevel.alphabet())
+    new = sorted(
+        (token for token in target_vocabulary if token not in known and alphabet.issuperset(token)),
+        key=target_vocabulary.__getitem__,
+    )
+    new_ids = max(vocabulary.values()) + 1 + np.arange(len(new))
+
+    state["model"] |= {
+        "vocab": vocabulary | dict(zip(new, new_ids.tolist(), strict=True)),
+        "merges": _with_merges_for(new, [tuple(merge) for merge in state["model"]["merges"]]),
+        "ignore_merges": True,
+    }
+    with new_folder(out) as folder:
+        write_json(folder / "tokenizer.json", state)
+        write_json(folder / "tokenizer_config.json", _configuration(source, source_tokenizer))
+    return Extension(new_ids, np.array([target_vocabulary[token] for token in new], dtype=np.int64))
+
+
+def _byte_level_state(tokenizer: PreTrainedTokenizerBase, name: str | Path) -> dict[str, Any]:
+    """All of a tokenizer as `tokenizers` describes it, if its tokens are strings of bytes."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    model, decoder = state["model"], state["decoder"] or {}
+    decoders = [decoder, *decoder.get("decoders", [])]
+    if not (
+        model["type"] == "BPE"
+        and not model["continuing_subword_prefix"]
+        and not model["end_of_word_suffix"]
+        and any(step.get("type") == "ByteLevel" for step in decoders)
+        and model["vocab"].keys() >= set(ByteLevel.alphabet())
+    ):
+        raise UserError(
+            f"{name} has no byte-level BPE tokenizer, as GPT-2 and BLOOM have: "
+            "a vocabulary is extended only from one such tokenizer to another."
+        )
+    return state
+
+
+def _with_merges_for(tokens: list[str], merges: list[Merge]) -> list[Merge]:
+    """Append a merge for each token that the merges before it cut into exactly two pieces."""
+    ranks = {merge: rank for rank, merge in enumerate(merges)}
+    for token in tokens:
+        pieces = _cut(token, ranks)
+        if len(pieces) == 2:
+            ranks[pieces[0], pieces[1]] = len(ranks)
+    return list(ranks)
+
+
+def _cut(word: str, ranks: dict[Merge, int]) -> list[str]:
+    """Byte-pair encoding: join the neighbours with the lowest rank, the first of equals."""
+    pieces = list(word)
+    while len(pieces) > 1:
+        pairs = list(pairwise(pieces))
+        best = min(range(len(pairs)), key=lambda i: ranks.get(pairs[i], len(ranks)))
+        if pairs[best] not in ranks:
+            break
+        pieces[best : best + 2] = ["".join(pairs[best])]
+    return pieces
+
+
+def _configuration(name: str | Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """The source's settings under a class that takes ``tokenizer.json`` as it is.
+
+    GPT2Tokenizer and its kin build the tokenizer anew from vocabulary and merges, without
+    ``ignore_merges``, and give the special tokens that the file does not name: so both are named.
+    """
+    file = resolve(name, weights=False) / "tokenizer_config.json"
+    settings = read_json(file) if file.exists() else {}
+    return settings | tokenizer.special_tokens_map | {"tokenizer_class": "PreTrainedTokenizerFast"}
