@@ -17,6 +17,7 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["pro
 HEAVY = {
     "datasets",
     "flax",
+    "gensim",
     "grain",
     "jax",
     "lm_eval",
@@ -59,7 +60,7 @@ def test_optional_extras_are_imported_inside_functions_except_in_the_harness():
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [name.name for name in node.names]
                 roots = {(getattr(node, "module", None) or names[0]).split(".")[0], *names}
-                if optional := roots & {"torch", "lm_eval"}:
+                if optional := roots & {"torch", "lm_eval", "gensim"}:
                     found[file.name] = optional
             elif not isinstance(node, ast.FunctionDef):
                 inner.extend(ast.iter_child_nodes(node))
@@ -100,7 +101,8 @@ def test_each_direct_dependency_has_a_tested_version(python_version):
     assert all(len(versions) == 1 for versions in pins.values())
 
     extras = PROJECT["optional-dependencies"]
-    wanted = PROJECT["dependencies"] + extras["torch"] + extras["eval"] + extras["dev"]
+    wanted = PROJECT["dependencies"] + extras["torch"] + extras["eval"] + extras["vectors"]
+    wanted += extras["dev"]
     for requirement in map(Requirement, wanted):
         (version,) = pins[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), requirement

@@ -1,0 +1,213 @@
+"""Word vectors of two languages in one space: what WECHSEL knows about both (arXiv 2112.06598).
+
+The vectors are those of published files, such as fastText's for 157 languages; a dictionary of a
+few thousand pairs turns the source's onto the target's.
+"""
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from clp_jax.errors import UserError
+
+PCA_WORDS = 100_000
+HEADER = re.compile(r"\d+ \d+")
+
+
+@dataclass(frozen=True)
+class WordVectors:
+    """The words of a language and their vectors.
+
+    Attributes:
+        words: in the file's order, which is that of falling frequency in published files. Of a
+            word that comes twice, a dictionary means the first.
+        vectors: the vector of every word, float32.
+    """
+
+    words: list[str]
+    vectors: Float[np.ndarray, "word dim"]
+
+    def __post_init__(self) -> None:
+        if len(self.words) != len(self.vectors):
+            raise ValueError(f"{len(self.words)} words for {len(self.vectors)} vectors")
+
+
+def read_word_vectors(file: str | Path) -> WordVectors:
+    """Read word vectors, all of them, as float32.
+
+    Two formats are known:
+
+    * text in UTF-8, plain or ``.gz``: on every line a word and its numbers, with single spaces
+      between them; the word itself may hold spaces. The first line may say ``count dim``;
+      without it, the first word must not hold a space.
+    * ``NAME.npy``, an array [words, dim] of floating-point numbers, with the words in ``NAME.txt``
+      beside it, one a line.
+
+    Raises:
+        UserError: the file is missing, damaged or in neither format, holds fewer or more words
+            than it promises, or a number that is not finite.
+    """
+    file = Path(file)
+    if file.suffix != ".npy":
+        return _read_text(file)
+    vectors = read_matrix(file)
+    names = file.with_suffix(".txt")
+    words = [line.rstrip("\r\n") for _, line in _lines(names)]
+    if len(words) != len(vectors):
+        raise UserError(
+            f"{names} has {len(words)} words for the {len(vectors)} rows of {file.name}: "
+            "it must name one word a line, in the order of the rows."
+        )
+    return WordVectors(words, vectors)
+
+
+def _read_text(file: Path) -> WordVectors:
+    words: list[str] = []
+    values = bytearray()
+    promised: int | None = None
+    dim = 0
+    for number, line in _lines(file):
+        line = line.rstrip(" \r\n")
+        if number == 1 and HEADER.fullmatch(line):
+            promised, dim = map(int, line.split(" "))
+            continue
+        dim = dim or line.count(" ")
+        word, *numbers = line.rsplit(" ", dim)
+        try:
+            row = np.array(numbers, np.float32)
+            fits = len(row) == dim > 0 and np.isfinite(row).all()
+        except ValueError:
+            fits = False
+        if not fits:
+            raise UserError(f"{file}, line {number}: not a word and {dim or 'its'} finite numbers.")
+        words.append(word)
+        values += row.tobytes()
+    if promised not in (None, len(words)):
+        raise UserError(
+            f"{file}, line 1: promises {promised} words, but {len(words)} follow: get the file "
+            "again, or correct the line if the file was shortened on purpose."
+        )
+    if not words:
+        raise UserError(f"{file} holds no word vectors.")
+    return WordVectors(words, np.frombuffer(values, np.float32).reshape(-1, dim))
+
+
+def read_matrix(file: str | Path) -> Float[np.ndarray, "row dim"]:
+    """Read a ``.npy`` array of two dimensions as float32.
+
+    Raises:
+        UserError: it is missing or damaged, not such an array, or holds a value that is not finite.
+    """
+    try:
+        matrix = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as a .npy file ({error}).") from None
+    if not (isinstance(matrix, np.ndarray) and matrix.ndim == 2 and matrix.dtype.kind == "f"):
+        raise UserError(f"{file} is not an array [rows, dim] of floating-point numbers.")
+    matrix = np.array(matrix, np.float32)
+    unfit = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(unfit):
+        raise UserError(f"{file}, row {unfit[0]} (from 0): a number is not finite in float32.")
+    return matrix
+
+
+def read_dictionary(file: str | Path) -> list[tuple[str, str]]:
+    """Read pairs of words: on every line a source word and a target word.
+
+    They are separated by a tab, and may then hold spaces, or else by spaces.
+
+    Raises:
+        UserError: the file is missing, empty or not UTF-8, or a line does not hold two words.
+    """
+    pairs = []
+    for number, line in _lines(Path(file)):
+        words = line.strip().split("\t") if "\t" in line.strip() else line.split()
+        if len(words) != 2:
+            raise UserError(
+                f"{file}, line {number}: {len(words)} words where a source word and a target word "
+                "are expected, with a tab or a space between them."
+            )
+        pairs.append((words[0].strip(), words[1].strip()))
+    if not pairs:
+        raise UserError(f"{file} holds no pair of words.")
+    return pairs
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Number, from 1, and text of every line that is not blank."""
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if not line.isspace():
+                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}, line {number}: not UTF-8 ({error.reason}).") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{file} cannot be read ({error}).") from None
+
+
+def align(
+    source: WordVectors, target: WordVectors, dictionary: Iterable[tuple[str, str]]
+) -> tuple[WordVectors, WordVectors]:
+    """Turn the source's vectors onto the target's: orthogonal Procrustes over a dictionary.
+
+    With the vectors of the pairs as rows of A and B, the source's vectors are multiplied by
+
+        R = argmin ||A R - B||  over orthogonal R  =  U V'   where  U S V' = A'B
+
+    Every distinct combination of a pair's words as they are, in lower case and in title case counts
+    as a pair where both files have it. If the widths differ, the wider vectors are first projected
+    onto as many principal axes of their first :data:`PCA_WORDS` words as the narrower ones have
+    dimensions; nothing is shifted.
+
+    Returns:
+        The source's and the target's words with vectors of one width.
+
+    Raises:
+        UserError: no pair is in both files.
+    """
+    ids = _paired_ids(source.words, target.words, dictionary)
+    if not ids:
+        raise UserError(
+            "no pair of the dictionary has both its words in the word vectors: "
+            "it must name the source word first and the target word second."
+        )
+    dim = min(source.vectors.shape[1], target.vectors.shape[1])
+    source, target = _reduce(source, dim), _reduce(target, dim)
+    source_ids, target_ids = np.transpose(ids)
+    a = source.vectors[source_ids].astype(np.float64)
+    b = target.vectors[target_ids].astype(np.float64)
+    u, _, v = np.linalg.svd(a.T @ b)
+    return replace(source, vectors=source.vectors @ (u @ v).astype(np.float32)), target
+
+
+def _paired_ids(
+    source: Sequence[str], target: Sequence[str], dictionary: Iterable[tuple[str, str]]
+) -> list[tuple[int, int]]:
+    """Places of the words of each pair, in every case that both sides have."""
+    source_ids, target_ids = _first_places(source), _first_places(target)
+    return [
+        (source_ids[a], target_ids[b])
+        for pair in dictionary
+        for a, b in product(*(dict.fromkeys((w, w.lower(), w.title())) for w in pair))
+        if a in source_ids and b in target_ids
+    ]
+
+
+def _first_places(words: Sequence[str]) -> dict[str, int]:
+    return dict(zip(reversed(words), reversed(range(len(words))), strict=True))
+
+
+def _reduce(words: WordVectors, dim: int) -> WordVectors:
+    """Project onto the ``dim`` principal axes; vectors of that width stay as they are."""
+    if words.vectors.shape[1] == dim:
+        return words
+    _, axes = np.linalg.eigh(np.cov(words.vectors[:PCA_WORDS], rowvar=False))
+    return replace(words, vectors=words.vectors @ axes[:, -dim:].astype(np.float32))
