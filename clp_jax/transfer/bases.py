@@ -1,0 +1,115 @@
+"""What the methods start from: features of the target's tokens, and tokens whose row is known."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Int
+
+from clp_jax.checkpoint.tensors import LazyTensor
+from clp_jax.transfer.layout import Layout
+from clp_jax.transfer.pieces import as_queries
+from clp_jax.transfer.problem import Problem
+from clp_jax.transfer.rows import zero_rows
+from clp_jax.transfer.table import TableRead, read_table
+
+
+class Basis(NamedTuple):
+    """A problem whose queries are the missing tokens.
+
+    Attributes:
+        problem: for the missing tokens.
+        shared: the same features of the layout's anchors, the tokens that both models have.
+        places: where each of these is among the problem's anchors, -1 for nowhere; None where the
+            problem's anchors are other tokens than these.
+        anchor_ids: source ids of the problem's anchors.
+    """
+
+    problem: Problem
+    shared: Float[np.ndarray, "anchor feature"]
+    places: Int[np.ndarray, "anchor"] | None
+    anchor_ids: Int[np.ndarray, "known"]
+
+
+class TableInputs:
+    """The source's and the helper's table of one role, read once for all methods."""
+
+    def __init__(
+        self, source: LazyTensor, helper: LazyTensor, layout: Layout, mesh: Mesh, seed: int
+    ) -> None:
+        self.source_tensor, self.helper_tensor = source, helper
+        self.layout, self.mesh, self.seed = layout, mesh, seed
+
+    @cached_property
+    def source(self) -> TableRead:
+        """The rows that are copied, and the statistics of all."""
+        return read_table(self.source_tensor, self.layout.copied_source)
+
+    @cached_property
+    def helper(self) -> TableRead:
+        """The rows of the missing tokens, then of the anchors."""
+        layout = self.layout
+        return read_table(
+            self.helper_tensor, np.concatenate([layout.missing_helper, layout.anchor_helper])
+        )
+
+    def nothing(self) -> Basis:
+        """No features: for methods that look at the source's statistics alone."""
+        count = len(self.layout.missing)
+        problem = self._problem(np.zeros((count, 0), np.float32), *self._no_anchors())
+        return Basis(problem, np.zeros((self.layout.anchors, 0), np.float32), None, np.arange(0))
+
+    def helper_rows(self) -> Basis:
+        """The helper's rows, and the shared tokens as anchors."""
+        missing, shared = np.split(self.helper.rows, [len(self.layout.missing)])
+        problem = self._problem(missing, shared, self._shared_rows())
+        count = self.layout.anchors
+        return Basis(problem, shared, np.arange(count), self.layout.copied_source[:count])
+
+    def token_vectors(self, vectors: Float[np.ndarray, "token dim"]) -> Basis:
+        """Vectors of the target's tokens, and the shared tokens that have one as anchors."""
+        shared = vectors[self.layout.anchor_helper]
+        known = ~zero_rows(shared)
+        problem = self._problem(
+            vectors[self.layout.missing_helper], shared[known], self._shared_rows()[known]
+        )
+        places = np.where(known, np.cumsum(known) - 1, -1)
+        return Basis(
+            problem, shared, places, self.layout.copied_source[: self.layout.anchors][known]
+        )
+
+    def word_vectors(
+        self,
+        source: Float[np.ndarray, "source dim"],
+        target: Float[np.ndarray, "target dim"],
+    ) -> Basis:
+        """Vectors of both vocabularies in one space; all source tokens that have one are anchors.
+
+        Args:
+            source: a vector a source id, zeros for those that have none.
+            target: a vector a target id.
+        """
+        ids = np.flatnonzero(~zero_rows(source))
+        rows = read_table(self.source_tensor, ids).rows
+        problem = self._problem(target[self.layout.missing_helper], source[ids], rows)
+        return Basis(problem, target[self.layout.anchor_helper], None, ids)
+
+    def pieces(self, missing: Sequence[list[int]], shared: Sequence[list[int]]) -> Basis:
+        """Source ids that spell the missing tokens and the anchors."""
+        ids = np.unique([id for spelling in (*missing, *shared) for id in spelling]).astype(int)
+        queries = as_queries([*missing, *shared], ids)
+        rows = read_table(self.source_tensor, ids).rows
+        problem = self._problem(queries[: len(missing)], np.zeros((len(ids), 1), np.float32), rows)
+        return Basis(problem, queries[len(missing) :], None, ids)
+
+    def _shared_rows(self) -> Float[np.ndarray, "anchor dim"]:
+        return self.source.rows[: self.layout.anchors]
+
+    def _no_anchors(self):
+        return np.zeros((0, 0), np.float32), np.zeros((0, self.source_tensor.shape[1]), np.float32)
+
+    def _problem(self, queries: np.ndarray, anchors: np.ndarray, rows: np.ndarray) -> Problem:
+        read = self.source
+        return Problem(queries, anchors, rows, read.mean, read.std, self.mesh, self.seed)
