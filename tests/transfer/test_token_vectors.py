@@ -81,17 +81,21 @@ def test_vectors_of_ones_own(tmp_path):
 
 
 KINDS = 400
-FIRST, ENOUGH, RARE, ABSENT = range(KINDS, KINDS + 4)
-TOKENS = [f"Ġ{id * 2654435761 % 2**32:08x}" for id in range(ABSENT + 1)]
 TOPIC = np.arange(KINDS) // 8
+ENOUGH, RARE, ABSENT = range(2 * KINDS, 2 * KINDS + 3)
+TOKENS = [f"Ġ{id * 2654435761 % 2**32:08x}" for id in range(ABSENT + 1)]
 
 
 def documents():
-    """A text of one token, then stretches of 20 tokens of one topic each; a short text; none."""
+    """One text of many lines: others, then stretches of 20 tokens of a topic; and two short texts.
+
+    The others alone are more than gensim reads of a line.
+    """
     rng = np.random.default_rng(0)
-    topics = np.repeat(rng.integers(0, TOPIC.max() + 1, 4000), 20)
+    others = rng.integers(KINDS, 2 * KINDS, 50_000)
+    topics = np.repeat(rng.integers(0, TOPIC.max() + 1, 3000), 20)
     topical = 8 * topics + rng.integers(0, 8, len(topics))
-    return [np.append([FIRST] * 20_000, topical), [ENOUGH] * 10 + [RARE] * 9, []]
+    return [np.append(others, topical), [ENOUGH] * 10 + [RARE] * 9, []]
 
 
 def save_trained(file):
