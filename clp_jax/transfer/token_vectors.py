@@ -23,7 +23,7 @@ def token_vectors(
 ) -> Float[np.ndarray, "row dim"]:
     """Vectors of tokens, each the weighted mean of the words in which it occurs.
 
-    This is WECHSEL without character n-grams (arXiv 2112.06598, section 3.1):
+    This is WECHSEL without character n-grams (arXiv 2112.06598):
 
         x[t] = sum_w f[w] W[w] / sum_w f[w]
 
@@ -63,7 +63,7 @@ def _occurrences(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, rows:
             f"the tokenizer splits words into ids up to {tokens.max()}, but there are only {rows} "
             "rows: the tokenizer is not the model's."
         )
-    columns = np.repeat(np.tile(np.arange(len(words)), 2), [len(tokens) for tokens in ids])
+    columns = np.repeat(np.tile(np.arange(len(words)), 2), [len(split) for split in ids])
     occurs = csr_array((np.ones(len(tokens)), (tokens, columns)), shape=(rows, len(words)))
     occurs.data[:] = 1
     return occurs
