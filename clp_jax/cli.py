@@ -92,6 +92,23 @@ def _parser() -> argparse.ArgumentParser:
     vocab = stage(stages, "vocab", _vocab, "Compare the vocabularies of two models.")
     vocab.add_argument("--source", required=True, metavar="MODEL", help="with the old tokenizer")
     vocab.add_argument("--target", required=True, metavar="MODEL", help="with the new tokenizer")
+    vocab.add_argument(
+        "--data",
+        nargs="+",
+        metavar="GLOB",
+        help="text of the target language to compare them on (10 MB are read)",
+    )
+    vocab.add_argument(
+        "--text-field",
+        default="text",
+        metavar="NAME",
+        help="field with the text (default: %(default)s)",
+    )
+    vocab.add_argument(
+        "--fuzzy",
+        action="store_true",
+        help="also match tokens that differ only in case or in starting a word",
+    )
     vocab.add_argument("--json", metavar="FILE", help="also write the report to FILE")
 
     transfer = stage(
@@ -283,7 +300,13 @@ def _quickstart(arguments: argparse.Namespace) -> None:
 def _vocab(arguments: argparse.Namespace) -> None:
     from clp_jax.vocabulary import compare_vocabularies
 
-    report = compare_vocabularies(arguments.source, arguments.target)
+    report = compare_vocabularies(
+        arguments.source,
+        arguments.target,
+        arguments.data,
+        fuzzy=arguments.fuzzy,
+        text_field=arguments.text_field,
+    )
     _print_and_write(str(report), arguments.json, report.to_dict())
 
 

@@ -88,9 +88,9 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(text, tiny_model, tmp_path
 
 def test_an_unknown_flag_is_refused(capsys):
     with pytest.raises(SystemExit) as end:
-        main(["vocab", "--source", "a", "--target", "b", "--fuzzy"])
+        main(["vocab", "--source", "a", "--target", "b", "--furry"])
     assert end.value.code == 2
-    assert "unrecognized arguments: --fuzzy" in capsys.readouterr().err
+    assert "unrecognized arguments: --furry" in capsys.readouterr().err
 
 
 def test_a_mesh_that_cannot_be_read(tiny_model):
@@ -98,11 +98,14 @@ def test_a_mesh_that_cannot_be_read(tiny_model):
         main(["generate", "--model", str(tiny_model), "--prompt", "x", "--mesh", "8"])
 
 
-def test_vocab_prints_and_writes_the_report(tiny_model, tmp_path, capsys):
-    main(["vocab", "--source", str(tiny_model), "--target", str(tiny_model),
-          "--json", str(tmp_path / "report.json")])  # fmt: skip
-    assert "in both" in capsys.readouterr().out
-    assert json.loads((tmp_path / "report.json").read_text())["share_of_source"] == 1.0
+def test_vocab_prints_and_writes_the_report(tiny_model, text, tmp_path, capsys):
+    main(["vocab", "--source", str(tiny_model), "--target", str(tiny_model), "--fuzzy",
+          "--data", str(text), "--json", str(tmp_path / "report.json")])  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "in both" in printed
+    assert "120 words" in printed
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["share_of_source"] == report["text"]["matched_tokens_share"] == 1.0
 
 
 def test_prepare_writes_a_corpus(corpus):

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from clp_jax.errors import UserError
 
-_BYTE_NAME = re.compile(r"<0x[0-9A-F]{2}>")
+BYTE_NAME = re.compile(r"<0x[0-9A-F]{2}>")
 _UNDECODED = re.compile("([\udc80-\udcff])")
 
 
@@ -90,7 +90,7 @@ class SentencePieceAlphabet(Alphabet):
 
     def read(self, name: str) -> bytes:
         """See `Alphabet`."""
-        if self.is_byte_name(name):
+        if self.byte_names and BYTE_NAME.fullmatch(name):
             return bytes.fromhex(name[3:5])
         return name.replace(self.space, " ").encode()
 
@@ -99,10 +99,6 @@ class SentencePieceAlphabet(Alphabet):
         text = data.decode(errors="surrogateescape")
         parts = filter(None, _UNDECODED.split(text.replace(" ", self.space)))
         return [self._part(part) for part in parts]
-
-    def is_byte_name(self, name: str) -> bool:
-        """Whether the name stands for a single byte."""
-        return self.byte_names and _BYTE_NAME.fullmatch(name) is not None
 
     def _part(self, part: str) -> str:
         if not _UNDECODED.fullmatch(part):

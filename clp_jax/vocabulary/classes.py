@@ -1,6 +1,6 @@
 """Kinds of tokens that a person wants to know the number of."""
 
-from clp_jax.vocabulary.tokens import Token, Vocabulary
+from clp_jax.vocabulary.tokens import Vocabulary
 
 
 def by_bytes(vocabulary: Vocabulary) -> dict[bytes, int]:
@@ -23,27 +23,26 @@ def by_bytes(vocabulary: Vocabulary) -> dict[bytes, int]:
 
 def classes_of(vocabulary: Vocabulary) -> dict[str, list[int]]:
     """The ids of each class, ascending; an id may be in several, and most are in none."""
-    chosen = set(by_bytes(vocabulary).values())
-    ordinary = {id: token for id, token in vocabulary.tokens.items() if not token.roles}
-    return {
-        "special": [id for id, token in vocabulary.tokens.items() if token.roles],
+    chosen = by_bytes(vocabulary)
+    classes: dict[str, list[int]] = {
+        "special": [],
         "added": sorted(vocabulary.added),
         "names of bytes": sorted(vocabulary.byte_ids.values()),
-        "parts of a character": [id for id, token in ordinary.items() if _is_partial(token)],
-        "white space": [id for id, token in ordinary.items() if readable(token).isspace()],
-        "same bytes as another": [id for id in ordinary if id not in chosen],
+        "parts of a character": [],
+        "white space": [],
+        "same bytes as another": [],
         "ids without a token": vocabulary.gap_ids.tolist(),
     }
-
-
-def readable(token: Token) -> str:
-    """The text of a token; bytes that are no UTF-8 become U+FFFD."""
-    return token.bytes.decode(errors="replace")
-
-
-def _is_partial(token: Token) -> bool:
-    try:
-        token.text.decode()
-    except UnicodeDecodeError:
-        return True
-    return False
+    for id, token in vocabulary.tokens.items():
+        if token.roles:
+            classes["special"].append(id)
+            continue
+        data = token.bytes
+        if chosen[data] != id:
+            classes["same bytes as another"].append(id)
+        try:
+            if data.decode().isspace():
+                classes["white space"].append(id)
+        except UnicodeDecodeError:
+            classes["parts of a character"].append(id)
+    return classes

@@ -120,13 +120,17 @@ def _examples(
     taken = {found for found, _ in pairs.values()}
     only_target = [id for id in target.tokens if id not in pairs]
     only_source = [id for id in source.tokens if id not in taken]
-    classes = classes_of(target)
-    classes.pop("ids without a token")
+    of_source, of_target = classes_of(source), classes_of(target)
+    del of_target["ids without a token"]
     return (
         {kind: list(map(show_pair, some(ids))) for kind, ids in kinds.items()}
         | {
             "target": [show(target, id) for id in some(only_target)],
             "source": [show(source, id) for id in some(only_source)],
         }
-        | {name: [show(target, id) for id in some(ids)] for name, ids in classes.items()}
+        | {
+            name: [show(target, id) for id in some(ids)]
+            or [show(source, id) for id in some(of_source[name])]
+            for name, ids in of_target.items()
+        }
     )

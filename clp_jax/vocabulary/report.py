@@ -1,12 +1,16 @@
 """What two vocabularies share, in arrays for the transfer and in words for a person."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-KINDS = ("exact", "role", "fuzzy")
+from clp_jax.vocabulary.running_text import RunningText
+
+KINDS = {"exact": "same bytes", "role": "same role", "fuzzy": "nearly the same"}
+WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class VocabularyReport:
             ``source``, in the ``target``, and of the latter those that are ``matched``.
         examples: a few tokens of each kind and class, and of those only in the ``target`` or only
             in the ``source``, as Python would write them.
+        text: how both tokenizers cut running text, if there was any.
     """
 
     source_size: int
@@ -49,6 +54,7 @@ class VocabularyReport:
     fuzzy: dict[str, int]
     classes: dict[str, dict[str, int]]
     examples: dict[str, list[str]]
+    text: RunningText | None = None
 
     @property
     def anchors(self) -> Bool[np.ndarray, "matched"]:
@@ -61,16 +67,21 @@ class VocabularyReport:
     @property
     def source_share(self) -> float:
         """Share of the source's tokens that are matched."""
-        return self._share_of_source(np.ones(len(self.kinds), bool))
+        return self.share_of_source(*KINDS)
 
     @property
     def target_share(self) -> float:
         """Share of the target's tokens that are matched."""
-        return len(self.target_ids) / self.target_size if self.target_size else 0.0
+        return self.share_of_target(*KINDS)
 
-    def _share_of_source(self, pairs: Bool[np.ndarray, "matched"]) -> float:
-        used = len(np.unique(self.source_ids[pairs]))
-        return used / self.source_size if self.source_size else 0.0
+    def share_of_source(self, *kinds: str) -> float:
+        """Share of the source's tokens that are matched in these ways."""
+        used = np.unique(self.source_ids[np.isin(self.kinds, kinds)])
+        return len(used) / max(self.source_size, 1)
+
+    def share_of_target(self, *kinds: str) -> float:
+        """Share of the target's tokens that are matched in these ways."""
+        return int(np.isin(self.kinds, kinds).sum()) / max(self.target_size, 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Counts, shares and examples, ready for JSON; the id arrays are left out."""
@@ -85,15 +96,60 @@ class VocabularyReport:
             "kinds": {
                 kind: {
                     "tokens": int((self.kinds == kind).sum()),
-                    "share_of_source": self._share_of_source(self.kinds == kind),
-                    "share_of_target": float((self.kinds == kind).sum() / max(self.target_size, 1)),
+                    "share_of_source": self.share_of_source(kind),
+                    "share_of_target": self.share_of_target(kind),
                 }
                 for kind in KINDS
             },
             "fuzzy": self.fuzzy,
             "classes": self.classes,
             "examples": self.examples,
+            "text": self.text and self.text.to_dict(),
         }
 
     def __str__(self) -> str:
-        return str(self.to_dict())
+        unused = self.source_size - len(np.unique(self.source_ids))
+        shares = [
+            _line("", ("tokens", "of target", "of source"), ["for example"]),
+            _line("source vocabulary", (f"{self.source_size:,}",)),
+            _line("target vocabulary", (f"{self.target_size:,}",)),
+            _line("in both", self._shares(*KINDS)),
+            *(
+                _line(f"  {name}", self._shares(kind), self.examples[kind])
+                for kind, name in KINDS.items()
+                if kind != "fuzzy" or self.fuzzy
+            ),
+            *(_line(f"    but for {rule}", (f"{n:,}",)) for rule, n in self.fuzzy.items()),
+            _line(
+                "only in the target",
+                (f"{len(self.missing_ids):,}", f"{1 - self.target_share:.1%}", ""),
+                self.examples["target"],
+            ),
+            _line(
+                "only in the source",
+                (f"{unused:,}", "", f"{1 - self.source_share:.1%}"),
+                self.examples["source"],
+            ),
+        ]
+        classes = [
+            _line(name, (f"{n:,}" for n in counts.values()), self.examples.get(name, ()))
+            for name, counts in self.classes.items()
+            if any(counts.values())
+        ]
+        if classes:
+            classes = ["", _line("", ("source", "target", "matched"), ["for example"]), *classes]
+        return "\n".join([*shares, *classes, *(["", str(self.text)] if self.text else [])])
+
+    def _shares(self, *kinds: str) -> tuple[str, str, str]:
+        count = int(np.isin(self.kinds, kinds).sum())
+        of_target, of_source = self.share_of_target(*kinds), self.share_of_source(*kinds)
+        return f"{count:,}", f"{of_target:.1%}", f"{of_source:.1%}"
+
+
+def _line(label: str, cells: Iterable[str], examples: Iterable[str] = ()) -> str:
+    """A line of the report, with as many examples as fit."""
+    line = f"{label:<32}" + "".join(f"{cell:>10}" for cell in cells)
+    for example in examples:
+        if len(line.ljust(62)) + 2 + len(example) <= WIDTH:
+            line = f"{line:<62}  {example}"
+    return line.rstrip()

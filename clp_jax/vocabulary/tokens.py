@@ -9,7 +9,12 @@ from jaxtyping import Int
 from tokenizers.models import Model
 from transformers import PreTrainedTokenizerBase
 
-from clp_jax.vocabulary.alphabets import Alphabet, SentencePieceAlphabet, read_alphabet
+from clp_jax.vocabulary.alphabets import (
+    BYTE_NAME,
+    Alphabet,
+    SentencePieceAlphabet,
+    read_alphabet,
+)
 from clp_jax.vocabulary.roles import ROLES, roles_of
 
 
@@ -27,6 +32,17 @@ class Token:
     text: bytes
     starts_word: bool = False
     roles: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, data: bytes) -> "Token":
+        """The ordinary token that stands for ``data``.
+
+        One space before a character that is no white space starts a word; a token of nothing but
+        white space starts none.
+        """
+        if data[:1] == b" " and data[1:].decode(errors="replace")[:1].strip():
+            return cls(data[1:], starts_word=True)
+        return cls(data)
 
     @property
     def bytes(self) -> bytes:
@@ -114,30 +130,20 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     role_ids = {role: getattr(tokenizer, f"{role}_token_id") for role in ROLES}
     special = {id for id, token in added.items() if token["special"]} | {*role_ids.values()}
 
-    def token(id: int, name: str) -> Token:
+    tokens = {}
+    for id, name in sorted(names.items()):
         if id in special:
-            return Token(name.encode(), roles=roles_of(name, role_ids, id))
-        return token_of(name.encode() if id in added else alphabet.read(name))
-
+            tokens[id] = Token(name.encode(), roles=roles_of(name, role_ids, id))
+        else:
+            tokens[id] = Token.of(name.encode() if id in added else alphabet.read(name))
     byte_ids = {}
-    if isinstance(alphabet, SentencePieceAlphabet):
-        byte_ids = {name: id for id, name in names.items() if alphabet.is_byte_name(name)}
+    if isinstance(alphabet, SentencePieceAlphabet) and alphabet.byte_names:
+        byte_ids = {name: id for id, name in names.items() if BYTE_NAME.fullmatch(name)}
     return Vocabulary(
-        tokens={id: token(id, names[id]) for id in sorted(names)},
+        tokens=tokens,
         names=names,
         added=frozenset(added.keys() - special),
         byte_ids=byte_ids,
         alphabet=alphabet,
         model=fast.model,
     )
-
-
-def token_of(data: bytes) -> Token:
-    """The ordinary token that stands for ``data``.
-
-    One space before a character that is no white space starts a word; a token of nothing but white
-    space starts none.
-    """
-    if data[:1] == b" " and data[1:].decode(errors="replace")[:1].strip():
-        return Token(data[1:], starts_word=True)
-    return Token(data)

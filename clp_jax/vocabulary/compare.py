@@ -1,0 +1,43 @@
+"""Two models in, the report on their vocabularies out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.data.readers import read_documents
+from clp_jax.vocabulary.match import match_vocabularies
+from clp_jax.vocabulary.report import VocabularyReport
+from clp_jax.vocabulary.running_text import measure_text
+from clp_jax.vocabulary.tokens import read_vocabulary
+
+
+def compare_vocabularies(
+    source: str | Path,
+    target: str | Path,
+    data: Sequence[str] | None = None,
+    *,
+    fuzzy: bool = False,
+    text_field: str = "text",
+) -> VocabularyReport:
+    """Compare the tokenizers of two Hugging Face folders or hub ids.
+
+    Args:
+        source: the model with the old tokenizer.
+        target: the model with the new tokenizer.
+        data: text of the target language to compare them on as well: file patterns or hub data
+            sets, as `clp_jax.data.readers.read_documents` takes them; the first 10 MB are read.
+        fuzzy: also match tokens that differ only in case or in starting a word.
+        text_field: the field of a record that holds the text.
+
+    Raises:
+        UserError: a tokenizer is missing or not supported, or the data hold no text.
+    """
+    documents = read_documents(data, text_field) if data else None
+    tokenizers = load_tokenizer(source), load_tokenizer(target)
+    vocabularies = [read_vocabulary(tokenizer) for tokenizer in tokenizers]
+    report = match_vocabularies(*vocabularies, fuzzy=fuzzy)
+    if documents is None:
+        return report
+    text = measure_text(documents, *tokenizers, vocabularies[1], report.target_ids)
+    return replace(report, text=text)
