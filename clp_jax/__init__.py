@@ -9,9 +9,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clp_jax.chain import run_chain
     from clp_jax.checkpoint.convert import convert_checkpoint
     from clp_jax.checkpoint.hf import load_model, save_model
-    from clp_jax.config import RunConfig
+    from clp_jax.config import ChainConfig, RunConfig
     from clp_jax.data.store import prepare_corpus
     from clp_jax.errors import UserError
     from clp_jax.evaluate.perplexity import evaluate_perplexity
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from clp_jax.vocabulary import compare_vocabularies
 
 _PLACES = {
+    "ChainConfig": "clp_jax.config",
     "RunConfig": "clp_jax.config",
     "UserError": "clp_jax.errors",
     "compare_vocabularies": "clp_jax.vocabulary",
@@ -34,6 +36,7 @@ _PLACES = {
     "load_model": "clp_jax.checkpoint.hf",
     "make_mesh": "clp_jax.mesh",
     "prepare_corpus": "clp_jax.data.store",
+    "run_chain": "clp_jax.chain",
     "run_quickstart": "clp_jax.quickstart.run",
     "save_model": "clp_jax.checkpoint.hf",
     "train_model": "clp_jax.train.loop",
@@ -41,6 +44,7 @@ _PLACES = {
 }
 
 __all__ = [
+    "ChainConfig",
     "RunConfig",
     "UserError",
     "compare_vocabularies",
@@ -51,6 +55,7 @@ __all__ = [
     "load_model",
     "make_mesh",
     "prepare_corpus",
+    "run_chain",
     "run_quickstart",
     "save_model",
     "train_model",

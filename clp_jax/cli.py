@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from clp_jax import __version__
-from clp_jax.config import RunConfig
+from clp_jax.config import ChainConfig, RunConfig
 from clp_jax.errors import UserError
 
 DESCRIPTION = """\
@@ -20,6 +20,7 @@ The stages, in the order in which they are used:
   transfer     give the source model the target language's vocabulary
   prepare      turn text into a corpus of tokens
   train        train the model on, in the target language
+  chain        transfer and train models of growing size, each the helper of the next
   evaluate     measure perplexity, or score German tasks
   convert      write a model or a run in another format
   generate     let a model go on from a prompt
@@ -170,6 +171,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.formatter_class = argparse.RawDescriptionHelpFormatter
     train.epilog = RunConfig.describe()
+
+    chain = stage(
+        stages,
+        "chain",
+        _chain,
+        "Transfer and train models of growing size, each the helper of the next. Prints what is "
+        "done and what is to do; goes on where it was interrupted.",
+    )
+    chain.add_argument("--config", required=True, metavar="FILE", help="YAML, as configs/chain-*")
+    chain.add_argument("--dry-run", action="store_true", help="check everything, print the plan")
 
     evaluate = stages.add_parser(
         "evaluate",
@@ -350,6 +361,14 @@ def _train(arguments: argparse.Namespace) -> None:
     use_compilation_cache()
     config = RunConfig.from_yaml(arguments.config, arguments.overrides)
     train_model(config, resume=arguments.resume)
+
+
+def _chain(arguments: argparse.Namespace) -> None:
+    from clp_jax.chain import run_chain
+    from clp_jax.mesh import use_compilation_cache
+
+    use_compilation_cache()
+    run_chain(ChainConfig.from_yaml(arguments.config), dry_run=arguments.dry_run)
 
 
 def _perplexity(arguments: argparse.Namespace) -> None:

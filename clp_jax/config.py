@@ -1,13 +1,24 @@
-"""The configuration of a run: typed sections <-> YAML <-> ``--section.key value`` flags."""
+"""The configuration of a run or a chain: typed sections <-> YAML <-> ``--section.key value``."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from clp_jax.errors import UserError
+
+C = TypeVar("C", bound="_Configuration")
 
 
 class _Section(BaseModel):
@@ -72,11 +83,9 @@ class OptimizerSection(_Section):
     """Largest global norm of the gradients."""
 
 
-class TrainSection(_Section):
-    """The run itself."""
+class TrainingSection(_Section):
+    """A training, wherever its results go."""
 
-    out: str
-    """Run folder: checkpoints, metrics, plot and configuration."""
     steps: PositiveInt
     """Optimizer steps in all."""
     batch_size: PositiveInt = 32
@@ -101,7 +110,7 @@ class TrainSection(_Section):
     """How many of the newest checkpoints are kept."""
 
     @model_validator(mode="after")
-    def _parts_divide(self) -> "TrainSection":
+    def _parts_divide(self) -> "TrainingSection":
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of accumulation "
@@ -110,17 +119,32 @@ class TrainSection(_Section):
         return self
 
 
-class RunConfig(_Section):
-    """Everything that `clp-jax train` needs to know."""
+class TrainSection(TrainingSection):
+    """The run itself."""
 
-    model: ModelSection
-    data: DataSection
+    out: str
+    """Run folder: checkpoints, metrics, plot and configuration."""
+
+
+class ChainModelSection(_Section):
+    """One model of a chain."""
+
+    name: str = Field(pattern=r"^\w[\w.-]*$")
+    """Its folder in that of the chain."""
+    source: str
+    """Hugging Face folder or hub id of the model whose layers it gets."""
+    data: DataSection | None = None
+    """Its own corpora; empty: those of the chain."""
     mesh: MeshSection = MeshSection()
     optimizer: OptimizerSection = OptimizerSection()
-    train: TrainSection
+    train: TrainingSection
+
+
+class _Configuration(_Section):
+    """Sections that are a file."""
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], *, origin: str = "configuration") -> "RunConfig":
+    def from_dict(cls: type[C], values: dict[str, Any], *, origin: str = "configuration") -> C:
         """Check ``values`` and fill in the defaults.
 
         Raises:
@@ -133,7 +157,7 @@ class RunConfig(_Section):
             raise UserError(f"{origin}: {faults}.") from None
 
     @classmethod
-    def from_yaml(cls, file: str | Path, overrides: Sequence[str] = ()) -> "RunConfig":
+    def from_yaml(cls: type[C], file: str | Path, overrides: Sequence[str] = ()) -> C:
         """Read a YAML file, then apply ``--section.key value`` pairs.
 
         Raises:
@@ -157,6 +181,16 @@ class RunConfig(_Section):
         """The whole configuration, defaults included, as YAML."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
 
+
+class RunConfig(_Configuration):
+    """Everything that `clp-jax train` needs to know."""
+
+    model: ModelSection
+    data: DataSection
+    mesh: MeshSection = MeshSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    train: TrainSection
+
     @classmethod
     def describe(cls) -> str:
         """One line a key, with its default and its meaning: the help text of the flags."""
@@ -170,6 +204,27 @@ class RunConfig(_Section):
                 default = "required" if knob.is_required() else f"default {knob.default}"
                 lines.append(f"  --{section}.{key} ({default})\n      {knob.description}")
         return "\n".join(lines)
+
+
+class ChainConfig(_Configuration):
+    """Everything that `clp-jax chain` needs to know: models, each the helper of the next."""
+
+    helper: str
+    """Model of the target language that helps the first one; all get its tokenizer."""
+    out: str
+    """Folder of the chain, with a folder for each model."""
+    transfer: dict[str, JsonValue] = {}
+    """Arguments of every transfer, under the names that `transfer_model` gives them."""
+    data: DataSection
+    models: list[ChainModelSection] = Field(min_length=1)
+
+    @field_validator("models")
+    @classmethod
+    def _names_differ(cls, models: list[ChainModelSection]) -> list[ChainModelSection]:
+        names = [model.name for model in models]
+        if len(set(names)) < len(names):
+            raise ValueError(f"each name must be different, but they are {', '.join(names)}")
+        return models
 
 
 def _fault(error: Any) -> str:

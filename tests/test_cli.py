@@ -10,7 +10,17 @@ import clp_jax
 from clp_jax.cli import main
 from clp_jax.data.store import Corpus
 
-STAGES = ("quickstart", "vocab", "transfer", "prepare", "train", "evaluate", "convert", "generate")
+STAGES = (
+    "quickstart",
+    "vocab",
+    "transfer",
+    "prepare",
+    "train",
+    "chain",
+    "evaluate",
+    "convert",
+    "generate",
+)
 
 
 def run(*arguments):

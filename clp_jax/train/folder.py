@@ -73,7 +73,7 @@ def create_run(config: RunConfig, model_files: Path) -> None:
 def _refuse_changes(old: RunConfig, new: RunConfig) -> None:
     """The number of steps may change where the learning rate does not depend on it."""
     free = {*FREE, "train.steps"} if new.optimizer.schedule == "constant" else set(FREE)
-    before, after = _flat(old), _flat(new)
+    before, after = flat_settings(old), flat_settings(new)
     changes = [
         f"{key} was {before[key]} and is {after[key]}"
         for key in after
@@ -86,6 +86,7 @@ def _refuse_changes(old: RunConfig, new: RunConfig) -> None:
         )
 
 
-def _flat(config: RunConfig) -> dict[str, Any]:
+def flat_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings of a run by their dotted names, such as ``train.steps``."""
     sections = config.model_dump().items()
     return {f"{name}.{key}": value for name, keys in sections for key, value in keys.items()}

@@ -51,19 +51,24 @@ def open_inputs(config: RunConfig, *, found: bool) -> Inputs:
         values |= dict.fromkeys(DROPOUT_RATES, section.dropout)
     decoder = read_decoder_config(values)
     mesh = make_mesh(**config.mesh.model_dump())
-    _check_sizes(config, decoder, mesh)
+    check_sizes(config, decoder, mesh)
     hash_ = _tokenizer_hash(files, decoder)
     validation = config.data.validation
     return Inputs(
         files=files,
         decoder=decoder,
         mesh=mesh,
-        corpus=_open_corpus(config.data.train, hash_, section.path),
-        validation=_open_corpus(validation, hash_, section.path) if validation else None,
+        corpus=open_corpus(config.data.train, hash_, section.path),
+        validation=open_corpus(validation, hash_, section.path) if validation else None,
     )
 
 
-def _check_sizes(config: RunConfig, decoder: DecoderConfig, mesh: Mesh) -> None:
+def check_sizes(config: RunConfig, decoder: DecoderConfig, mesh: Mesh) -> None:
+    """Make sure that a sequence fits into the model and a batch onto the mesh.
+
+    Raises:
+        UserError: one of them does not.
+    """
     length, positions = config.data.sequence_length, decoder.max_positions
     if positions is not None and length > positions:
         raise UserError(
@@ -89,7 +94,12 @@ def _tokenizer_hash(files: Path, decoder: DecoderConfig) -> str:
     return tokenizer_hash(tokenizer)
 
 
-def _open_corpus(folder: str, expected_hash: str, model: str) -> Corpus:
+def open_corpus(folder: str, expected_hash: str, model: str) -> Corpus:
+    """Open a corpus that was made with the tokenizer of ``model``, whose hash is given.
+
+    Raises:
+        UserError: it is missing or damaged, or was made with another tokenizer.
+    """
     corpus = Corpus.open(folder)
     if corpus.tokenizer_hash != expected_hash:
         raise UserError(

@@ -1,0 +1,241 @@
+"""Progressive transfer: models grown small -> large, each trained one the helper of the next."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.experimental.multihost_utils import sync_global_devices
+
+from clp_jax.checkpoint.convert import convert_checkpoint
+from clp_jax.checkpoint.hub import load_tokenizer, read_config, resolve, tokenizer_hash
+from clp_jax.checkpoint.orbax import latest_step
+from clp_jax.config import ChainConfig, ModelSection, RunConfig, TrainSection
+from clp_jax.errors import UserError
+from clp_jax.evaluate.tables import markdown_table
+from clp_jax.files import read_json, write_json
+from clp_jax.mesh import make_mesh, start_distributed
+from clp_jax.models import Decoder, abstract_model, abstract_parameters, read_decoder_config
+from clp_jax.train.folder import FREE, find_run, flat_settings
+from clp_jax.train.inputs import check_sizes, open_corpus
+from clp_jax.train.loop import train_model
+from clp_jax.train.optimizer import learning_rate_schedule
+from clp_jax.transfer.inputs import open_source
+from clp_jax.transfer.stage import transfer_model
+
+TRANSFER, RUN, MODEL = "transfer", "run", "model"
+SETTINGS = "settings.json"
+OWN_ARGUMENTS = {"source", "helper", "out", "mesh"}
+"""Arguments of a transfer that the chain gives itself."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One model of a chain: what it is made of, and how far it is.
+
+    Attributes:
+        folder: its folder, with ``transfer``, ``run``, ``model`` and ``settings.json`` in it.
+        source: the model whose layers it gets.
+        helper: the model whose vocabulary it gets: the one before it.
+        run: the configuration of its training.
+        settings: all that its weights depend on, that of the models before it included.
+        parameters: how many it has.
+        transferred: whether its transfer is done.
+        step: the step of its newest checkpoint, or 0.
+        done: whether the trained model is written.
+    """
+
+    folder: Path
+    source: str
+    helper: str
+    run: RunConfig
+    settings: dict[str, Any]
+    parameters: int
+    transferred: bool
+    step: int
+    done: bool
+
+
+def run_chain(config: ChainConfig, *, dry_run: bool = False) -> None:
+    """Grow the models of a chain, each from its source with the one before it as the helper.
+
+    ``OUT/NAME`` gets the transferred model in ``transfer``, the training in ``run`` and the trained
+    model, a Hugging Face folder, in ``model``. What is done is skipped, a training that was
+    interrupted goes on from its newest checkpoint, and the models are the same as if nothing had
+    happened. Once ``model`` is written, the other two may be removed.
+
+    The table of all stages is printed first. In a run of several processes all of them call it, and
+    ``out`` is on a disk they share; the first one computes the transfers.
+
+    Args:
+        config: The configuration.
+        dry_run: Print the table, and do nothing else.
+
+    Raises:
+        UserError: a setting, a source, the helper or a corpus is not as it should be, or what is
+            done was done with other settings; all this is checked before any work.
+    """
+    start_distributed()
+    links = plan_chain(config)
+    _tell(render_plan(links))
+    if dry_run:
+        return
+    sync_global_devices("every process has the same plan")
+    for link in links:
+        if not link.done:
+            _grow(link, config.transfer)
+
+
+def plan_chain(config: ChainConfig) -> list[Link]:
+    """Check everything that a chain needs, without its weights, and look what is done.
+
+    Raises:
+        UserError: see `run_chain`.
+    """
+    allowed = inspect.signature(transfer_model).parameters.keys() - OWN_ARGUMENTS
+    if unknown := config.transfer.keys() - allowed:
+        raise UserError(
+            f"transfer: unknown key {', '.join(sorted(unknown))}; a transfer has the keys "
+            f"{', '.join(sorted(allowed))}."
+        )
+    tokenizer = load_tokenizer(config.helper)
+    rows, hash_ = max(tokenizer.get_vocab().values()) + 1, tokenizer_hash(tokenizer)
+    links: list[Link] = []
+    settings = {"helper": config.helper, **_named(TRANSFER, config.transfer)}
+    for section in config.models:
+        folder = Path(config.out) / section.name
+        run = RunConfig(
+            model=ModelSection(path=str(folder / TRANSFER)),
+            data=section.data or config.data,
+            mesh=section.mesh,
+            optimizer=section.optimizer,
+            train=TrainSection(out=str(folder / RUN), **section.train.model_dump()),
+        )
+        dependent = {key: value for key, value in flat_settings(run).items() if key not in FREE}
+        del dependent["model.path"]  # It is in `out`, which may move.
+        settings = settings | _named(section.name, {"source": section.source, **dependent})
+        _refuse_other_settings(folder, settings)
+        done, transferred = ((folder / stage).exists() for stage in (MODEL, TRANSFER))
+        step = latest_step(folder / RUN) or 0
+        origin = folder / MODEL if done else folder / TRANSFER if transferred else section.source
+        values = read_config(resolve(origin, weights=False)) | {"vocab_size": rows}
+        model = abstract_model(read_decoder_config(values))
+        if not done:
+            _check_training(run, model, hash_, config.helper)
+        if origin == section.source and Path(origin).is_dir():
+            open_source(origin)  # Weights on the hub are not fetched for a plan.
+        links.append(
+            Link(
+                folder=folder,
+                source=section.source,
+                helper=str(links[-1].folder / MODEL) if links else config.helper,
+                run=run,
+                settings=settings,
+                parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model))),
+                transferred=transferred or step > 0 or done,
+                step=step,
+                done=done,
+            )
+        )
+    return links
+
+
+def render_plan(links: Sequence[Link]) -> str:
+    """The models of a chain as a table: parameters, the state of each stage, tokens to be seen."""
+    rows = []
+    for link in links:
+        steps = link.run.train.steps
+        left = 0 if link.done else steps - link.step
+        resumed = f"to resume from step {link.step:,} of {steps:,}"
+        rows.append(
+            (
+                link.folder.name,
+                f"{link.parameters:,}",
+                _state(link.transferred),
+                resumed if left and link.step else _state(not left),
+                f"{left * link.run.train.batch_size * link.run.data.sequence_length:,}",
+                _state(link.done),
+            )
+        )
+    return markdown_table(
+        ("model", "parameters", "transfer", "training", "tokens to be seen", "export"), rows
+    )
+
+
+def _grow(link: Link, arguments: Mapping[str, Any]) -> None:
+    """Do what is left of one model; its settings are on the disk before anything else of it."""
+    name, mesh = link.folder.name, make_mesh(**link.run.mesh.model_dump())
+    if not link.transferred:
+        _tell(f"{name}: transfer from {link.source}, helped by {link.helper}")
+        if jax.process_index() == 0:
+            write_json(link.folder / SETTINGS, link.settings)
+            transfer_model(
+                link.source,
+                link.helper,
+                link.folder / TRANSFER,
+                **arguments,
+                mesh=make_mesh(devices=jax.local_devices()),
+            )
+        sync_global_devices(f"{name} is transferred")
+    # A training that has all its steps may still lack its last words, so it is resumed as well.
+    _tell(f"{name}: training")
+    train_model(link.run, resume=True)
+    _tell(f"{name}: export")
+    convert_checkpoint(link.folder / RUN, link.folder / MODEL, "hf", mesh=mesh)
+    sync_global_devices(f"{name} is exported")
+
+
+def _check_training(run: RunConfig, model: Decoder, hash_: str, helper: str) -> None:
+    """Check a training before its model exists, of which only the shapes are given.
+
+    Raises:
+        UserError: model, mesh, optimizer, run folder and corpora do not fit together, or the
+            corpora are not of the tokenizer with this hash, which is the helper's.
+    """
+    find_run(run, resume=True)
+    learning_rate_schedule(run.optimizer, run.train.steps)
+    mesh = make_mesh(**run.mesh.model_dump())
+    check_sizes(run, model.config, mesh)
+    abstract_parameters(model, mesh)
+    for corpus in filter(None, (run.data.train, run.data.validation)):
+        open_corpus(corpus, hash_, helper)
+
+
+def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """A model that is begun must have been begun with the settings of today.
+
+    Raises:
+        UserError: it was not; says which differ.
+    """
+    if not any((folder / stage).exists() for stage in (TRANSFER, RUN, MODEL)):
+        return
+    if not (folder / SETTINGS).exists():
+        raise UserError(f"{folder} is not of a chain, {SETTINGS} is missing: choose another out.")
+    before = read_json(folder / SETTINGS)
+    changes = [
+        f"{key} was {before.get(key)} and is {settings.get(key)}"
+        for key in {**before, **settings}
+        if before.get(key) != settings.get(key)
+    ]
+    if changes:
+        more = f"; and {len(changes) - 5} more" if len(changes) > 5 else ""
+        raise UserError(
+            f"{folder} was made with other settings: {'; '.join(changes[:5])}{more}. "
+            "Put them back, or remove the folder to make the model anew."
+        )
+
+
+def _named(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for key, value in values.items()}
+
+
+def _state(done: bool) -> str:
+    return "done" if done else "to do"
+
+
+def _tell(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, flush=True)

@@ -1,0 +1,325 @@
+"""A chain of two tiny GPT-2s: planned, interrupted everywhere, resumed, and told its changes."""
+
+import functools
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clp_jax import chain
+from clp_jax.chain import run_chain
+from clp_jax.checkpoint.hf import save_model
+from clp_jax.checkpoint.hub import read_config
+from clp_jax.cli import main
+from clp_jax.config import ChainConfig
+from clp_jax.data.store import prepare_corpus
+from clp_jax.errors import UserError
+from clp_jax.files import read_json
+from clp_jax.mesh import single_device_mesh
+from clp_jax.models import initialize, read_decoder_config
+from clp_jax.quickstart.inputs import made_up_text, write_new_model, write_text
+from clp_jax.train import loop
+
+MODELS = ("small", "large")
+
+
+class Killed(BaseException):
+    """What no part of the program catches."""
+
+
+def write_model(folder, text, width, layers):
+    write_new_model(
+        folder, text, vocabulary=300 + width, positions=16, layers=layers, width=width, heads=2
+    )
+    decoder = read_decoder_config(read_config(folder))
+    model = initialize(decoder, seed=width, mesh=single_device_mesh())
+    files = folder.rename(folder.with_name("files"))
+    save_model(model, folder, origin=files)
+    shutil.rmtree(files)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A German helper, two English sources of growing size, and a corpus."""
+    folder = tmp_path_factory.mktemp("inputs")
+    for language in ("en", "de"):
+        write_text(made_up_text(language, 20_000, 2_000)[0], folder / f"{language}.jsonl")
+    write_model(folder / "helper", folder / "de.jsonl", width=4, layers=1)
+    write_model(folder / "source-small", folder / "en.jsonl", width=8, layers=1)
+    write_model(folder / "source-large", folder / "en.jsonl", width=16, layers=2)
+    prepare_corpus([str(folder / "de.jsonl")], folder / "helper", folder / "corpus")
+    return folder
+
+
+@pytest.fixture
+def settings(inputs, tmp_path, monkeypatch):
+    """A chain of two models, five steps each, in the working directory's folder ``out``."""
+    monkeypatch.chdir(tmp_path)
+    train = {"steps": 5, "batch_size": 8, "dtype": "float32", "checkpoint_every": 2, "log_every": 1}
+    return {
+        "helper": str(inputs / "helper"),
+        "out": "out",
+        "transfer": {"dtype": "float32"},
+        "data": {"train": str(inputs / "corpus"), "sequence_length": 16},
+        "models": [
+            {"name": name, "source": str(inputs / f"source-{name}"), "train": dict(train)}
+            for name in MODELS
+        ],
+    }
+
+
+def run(settings, **arguments):
+    run_chain(ChainConfig.from_dict(settings), **arguments)
+
+
+def table(printed):
+    """The cells of the plan by model."""
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: dict(zip(rows[0][1:], row[1:], strict=True)) for row in rows[2:]}
+
+
+def contents(out):
+    """All bytes of the transferred and the trained models."""
+    return {
+        str(file.relative_to(out)): file.read_bytes()
+        for name in MODELS
+        for stage in ("transfer", "model")
+        for file in (Path(out) / name / stage).iterdir()
+    }
+
+
+@pytest.mark.slow
+def test_interrupted_everywhere_equals_never_interrupted(settings, monkeypatch, capsys):
+    run(settings)
+    unbroken = contents("out")
+    capsys.readouterr()
+    run(settings)
+    again = capsys.readouterr().out
+    assert "to do" not in again
+    assert len(again.splitlines()) == 4, "a finished chain prints its plan and does nothing"
+    shutil.move("out", "unbroken")
+
+    states = []
+    for _ in MODELS:
+        for killer in (after_the_transfer, before_the_fourth_step, after_the_training):
+            with monkeypatch.context() as patch:
+                killer(patch)
+                with pytest.raises(Killed):
+                    run(settings)
+            states.append(table(capsys.readouterr().out))
+    run(settings)
+    assert contents("out") == unbroken
+
+    stages = ("transfer", "training", "tokens to be seen", "export")
+    told = [[tuple(state[name][stage] for stage in stages) for state in states] for name in MODELS]
+    untouched = ("to do", "to do", "640", "to do")
+    on_the_way = [("done", "to do", "640", "to do")]
+    on_the_way += [("done", "to resume from step 2 of 5", "384", "to do")]
+    trained, finished = ("done", "done", "0", "to do"), ("done", "done", "0", "done")
+    assert told[0] == [untouched, *on_the_way, trained, finished, finished]
+    assert told[1] == [untouched, untouched, untouched, untouched, *on_the_way]
+
+
+def after_the_transfer(patch):
+    patch.setattr(chain, "transfer_model", killed_after(chain.transfer_model))
+
+
+def after_the_training(patch):
+    patch.setattr(chain, "train_model", killed_after(chain.train_model))
+
+
+def killed_after(stage):
+    @functools.wraps(stage)
+    def killed(*args, **kwargs):
+        stage(*args, **kwargs)
+        raise Killed
+
+    return killed
+
+
+def before_the_fourth_step(patch):
+    make_train_step = loop.make_train_step
+
+    def make_killed_step(*args, **kwargs):
+        step = make_train_step(*args, **kwargs)
+
+        def killed_step(params, optimizer_state, index, batch):
+            if index == 3:
+                raise Killed
+            return step(params, optimizer_state, index, batch)
+
+        return killed_step
+
+    patch.setattr(loop, "make_train_step", make_killed_step)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Stages that only write what the plan looks for, and what they were called with."""
+    calls = []
+
+    @functools.wraps(chain.transfer_model)
+    def transfer(source, helper, out, **arguments):
+        calls.append(("transfer", source, helper, str(out), arguments))
+        Path(out).mkdir()
+        shutil.copy(Path(source) / "config.json", out)
+
+    def train(config, *, resume):
+        calls.append(("train", config.model.path, config.train.out, resume))
+
+    def convert(run, out, to, **_):
+        calls.append(("convert", str(run), str(out), to))
+        Path(out).mkdir()
+        shutil.copy(Path(run).parent / "transfer" / "config.json", out)
+
+    monkeypatch.setattr(chain, "transfer_model", transfer)
+    monkeypatch.setattr(chain, "train_model", train)
+    monkeypatch.setattr(chain, "convert_checkpoint", convert)
+    return calls
+
+
+def test_each_trained_model_is_the_helper_of_the_next(settings, recorded):
+    run(settings)
+    helpers = {"small": settings["helper"], "large": "out/small/model"}
+    expected = []
+    for model in settings["models"]:
+        name, source = model["name"], model["source"]
+        stages = [f"out/{name}/{stage}" for stage in ("transfer", "run", "model")]
+        made, trained, exported = stages
+        expected += [("transfer", source, helpers[name], made), ("train", made, trained, True)]
+        expected += [("convert", trained, exported, "hf")]
+    assert [call[:4] for call in recorded] == expected
+    assert recorded[0][4].keys() == {"dtype", "mesh"}
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(settings, recorded, tmp_path, capsys):
+    file = tmp_path / "chain.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    main(["chain", "--config", str(file), "--dry-run"])
+    plan = table(capsys.readouterr().out)
+    assert recorded == []
+    assert [path.name for path in tmp_path.iterdir()] == ["chain.yaml"]
+    vocabulary, width, layers, positions = 304, 16, 2, 16
+    layer = 12 * width**2 + 13 * width
+    expected = (vocabulary + positions) * width + layers * layer + 2 * width
+    assert plan["large"]["parameters"] == f"{expected:,}"
+    assert plan["large"]["tokens to be seen"] == f"{5 * 8 * 16:,}"
+
+
+def test_a_model_may_have_its_own_corpora(settings, recorded):
+    settings["models"][1]["data"] = settings["data"] | {"sequence_length": 8}
+    small, large = chain.plan_chain(ChainConfig.from_dict(settings))
+    assert (small.run.data.sequence_length, large.run.data.sequence_length) == (16, 8)
+
+
+def test_finished_models_need_neither_sources_nor_what_they_were_made_of(
+    settings, recorded, tmp_path, inputs
+):
+    shutil.copytree(inputs / "source-small", tmp_path / "copy")
+    settings["models"][0]["source"] = str(tmp_path / "copy")
+    run(settings)
+    shutil.rmtree(tmp_path / "copy")
+    shutil.rmtree("out/small/transfer")
+    done = len(recorded)
+    run(settings)
+    assert len(recorded) == done
+
+
+def test_what_changes_no_number_may_change(settings, recorded):
+    run(settings)
+    done = len(recorded)
+    settings["models"][0]["mesh"] = {"data": 2, "fsdp": 4}
+    settings["models"][0]["train"] |= {"remat": "none", "log_every": 3}
+    settings["models"].append(settings["models"][1] | {"name": "larger"})
+    run(settings)
+    assert recorded[done][3] == "out/larger/transfer"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda settings: settings["transfer"].update(dtype="bfloat16"),
+            r"^out/small was made .*: transfer.dtype was float32 and is bfloat16\. Put them back",
+        ),
+        (
+            lambda settings: settings["transfer"].update(strict=True),
+            r"out/small was made .*: transfer.strict was None and is True\. ",
+        ),
+        (
+            lambda settings: settings["models"][1]["train"].update(steps=6),
+            r"out/large was made with other settings: large.train.steps was 5 and is 6\. ",
+        ),
+        (
+            lambda settings: settings["models"][0].update(optimizer={"learning_rate": 1}),
+            r"out/small was made .*: small.optimizer.learning_rate was 0.0001 and is 1.0\. ",
+        ),
+        (lambda settings: settings["models"].pop(0), "out/large was .*; and [0-9]+ more"),
+    ],
+)
+def test_done_with_other_settings_is_told_and_not_used(settings, recorded, change, sentence):
+    run(settings)
+    change(settings)
+    with pytest.raises(UserError, match=sentence):
+        run(settings)
+
+
+def test_a_model_made_anew_makes_the_next_one_stale(settings, recorded):
+    run(settings)
+    settings["models"][0]["train"]["seed"] = 1
+    shutil.rmtree("out/small")
+    with pytest.raises(UserError, match=r"out/large was .*: small.train.seed was 0 and is 1"):
+        run(settings)
+    shutil.rmtree("out/large")
+    run(settings)
+    assert read_json("out/large/settings.json")["small.train.seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (("transfer",), {"metod": "clp"}, "transfer: unknown key metod; a transfer has .*method"),
+        (("transfer",), {"helper": "x"}, "transfer: unknown key helper"),
+        (("models",), [], "models: List should have at least 1 item"),
+        (("models", 1, "name"), "small", "each name must be different.* small, small"),
+        (("models", 1, "name"), "../large", "models.1.name: String should match"),
+        (("models", 1, "train", "out"), "x", "unknown key models.1.train.out"),
+        (("models", 1, "train", "steps"), 0, "models.1.train.steps: .* greater than 0"),
+        (("models", 1, "source"), "/none", "/none is not a folder"),
+        (("models", 1, "optimizer"), {"warmup_steps": 9}, "warmup_steps is 9, which must be less"),
+        (("models", 1, "mesh"), {"fsdp": 3}, "needs 3 devices, but there are 8"),
+        (("models", 1, "mesh"), {"fsdp": 2, "tensor": 4}, "tensor=4 does not divide the model's"),
+        (("models", 1, "train", "batch_size"), 4, "must be a multiple of the 8 devices"),
+        (("data", "sequence_length"), 17, "the model has 16 positions"),
+        (("data", "train"), "/none", "/none is not a corpus"),
+        (("helper",), "{inputs}/source-small", "was made with another tokenizer"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(settings, recorded, inputs, place, value, sentence):
+    *path, last = place
+    section = settings
+    for key in path:
+        section = section[key]
+    section[last] = value.format(inputs=inputs) if isinstance(value, str) else value
+    with pytest.raises(UserError, match=sentence):
+        run(settings)
+    assert recorded == []
+    assert not Path("out").exists()
+
+
+def test_a_damaged_source_is_told_before_any_work(settings, recorded, tmp_path, inputs):
+    shutil.copytree(inputs / "source-large", tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").unlink()
+    settings["models"][1]["source"] = str(tmp_path / "damaged")
+    with pytest.raises(UserError, match="damaged"):
+        run(settings)
+    assert recorded == []
+
+
+def test_a_folder_of_something_else_is_told(settings, recorded):
+    Path("out/large/model").mkdir(parents=True)
+    with pytest.raises(UserError, match="out/large is not of a chain"):
+        run(settings)
+    assert recorded == []
