@@ -90,7 +90,21 @@ def contents(out):
     }
 
 
+@pytest.fixture
+def compiled_once(monkeypatch):
+    """The training step of a model is compiled once, however often its training goes on."""
+    real, steps = loop.make_train_step, {}
+
+    def make_train_step(*args, config, **kwargs):
+        if config not in steps:
+            steps[config] = real(*args, config=config, **kwargs)
+        return steps[config]
+
+    monkeypatch.setattr(loop, "make_train_step", make_train_step)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_once")
 def test_interrupted_everywhere_equals_never_interrupted(settings, monkeypatch, capsys):
     run(settings)
     unbroken = contents("out")

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from clp_jax.cli import _parser
-from clp_jax.config import RunConfig
+from clp_jax.config import ChainConfig, RunConfig
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-RECIPES = sorted(CONFIGS.glob("*.yaml"))
+CHAINS = sorted(CONFIGS.glob("chain-*.yaml"))
+RECIPES = sorted(set(CONFIGS.glob("*.yaml")) - set(CHAINS))
 PUBLISHED = {
     "gpt2-wechsel-german-ds-meg",
     "gpt2-xl-wechsel-german",
@@ -21,6 +22,7 @@ PUBLISHED = {
 }
 
 recipes = pytest.mark.parametrize("file", RECIPES, ids=[file.stem for file in RECIPES])
+chains = pytest.mark.parametrize("file", CHAINS, ids=[file.stem for file in CHAINS])
 
 
 def header(file: Path) -> str:
@@ -75,3 +77,40 @@ def test_commands_of_the_header_are_understood_and_lead_to_the_recipe(file):
     assert str(made[None].config) == f"configs/{file.name}"
     for needed in (config.model.path, config.data.train, config.data.validation):
         assert any(needed.startswith(str(out)) for out in made if out)
+
+
+@chains
+def test_chain_tells_its_tokens_and_fills_its_devices(file):
+    config = ChainConfig.from_yaml(file)
+    told = re.search(r"Tokens: (.+) billion", header(file))
+    devices = re.search(r"v5litepod-(\d+)", header(file))
+    assert told is not None
+    assert devices is not None
+    tokens = []
+    for model in config.models:
+        length = (model.data or config.data).sequence_length
+        tokens.append(f"{model.train.steps * model.train.batch_size * length / 1e9:.1f}")
+        assert model.train.batch_size // model.train.accumulation % int(devices[1]) == 0
+    assert told[1] == " and ".join(tokens)
+
+
+@chains
+def test_commands_of_a_chain_prepare_all_its_corpora(file):
+    config = ChainConfig.from_yaml(file)
+    *prepared, planned, started = [_parser().parse_args(words) for _, *words in commands(file)]
+    assert planned.config == started.config == f"configs/{file.name}"
+    assert (planned.dry_run, started.dry_run) == (True, False)
+    assert {arguments.tokenizer for arguments in prepared} == {config.helper}
+    sections = [model.data or config.data for model in config.models]
+    needed = {corpus for data in sections for corpus in (data.train, data.validation)}
+    assert {arguments.out for arguments in prepared} == needed
+
+
+def test_the_chain_trains_as_the_recipes_of_its_models_do():
+    config = ChainConfig.from_yaml(CONFIGS / "chain-german.yaml")
+    names = ("gpt2-xl-wechsel-german", "bloom-6b4-clp-german")
+    for model, name in zip(config.models, names, strict=True):
+        recipe = RunConfig.from_yaml(CONFIGS / f"{name}.yaml")
+        assert model.optimizer == recipe.optimizer
+        assert model.train.model_dump() == recipe.train.model_dump(exclude={"out"})
+        assert (model.data or config.data) == recipe.data
