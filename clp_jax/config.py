@@ -206,6 +206,65 @@ class RunConfig(_Configuration):
         return "\n".join(lines)
 
 
+class TransferConfig(_Configuration):
+    """How a source model gets the vocabulary of a helper."""
+
+    method: str = "auto"
+    """How new rows are made; `clp` is the paper's, `auto` ranks all methods and takes the best."""
+    data: tuple[str, ...] = ()
+    """A little text of the target language: to rank methods by, to calibrate, to train vectors."""
+    text_field: str = "text"
+    """Field of a record that holds the text."""
+    copy_share: float | None = Field(None, ge=0, le=1)
+    """How much of a shared token's row is the source's, 0 to 1; empty: as the method has it."""
+    match_norms: bool = False
+    """Make computed rows as different from each other as the source's rows are."""
+    calibrate: bool = False
+    """Shift the output rows so that each token is expected as often as the text has it."""
+    strict: bool = False
+    """Keep the paper's formula even for rows where its weights nearly cancel out."""
+    fuzzy: bool = False
+    """Also match tokens that differ in case or in the space before them."""
+    extend: bool = False
+    """Keep the source's vocabulary and add the target's tokens to it: a model of two languages."""
+    pad_to_multiple_of: PositiveInt = 1
+    """Add rows that no token has, until their number is a multiple of this."""
+    token_vectors: str | None = None
+    """For `focus`: .npy file with a row for each target id; empty: trained on the data."""
+    source_vectors: str | None = None
+    """For `wechsel`: word vectors of the source language, .vec, .txt or .npy."""
+    target_vectors: str | None = None
+    """For `wechsel`: word vectors of the target language."""
+    dictionary: str | None = None
+    """For `wechsel`: file of word pairs to align the two by; empty: they are aligned already."""
+    trace: bool = False
+    """Also write transfer_trace.jsonl: what each row is made of."""
+    seed: int = 0
+    """Seed of random rows and of trained vectors."""
+    dtype: str | None = None
+    """float32, bfloat16 or float16; empty keeps the source's."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TransferConfig":
+        chosen = [name for name in ("copy_share", "match_norms", "calibrate") if name in self.given]
+        if self.method == "auto" and chosen:
+            raise ValueError(f"{chosen[0]} is chosen by the method auto: name another method")
+        if self.strict and self.method != "clp":
+            raise ValueError(f"strict belongs to the method clp, not to {self.method}")
+        if self.calibrate and not self.data:
+            raise ValueError("calibrate needs data: text of the target language")
+        if self.extend and (self.calibrate or self.copy_share not in (None, 1)):
+            raise ValueError("extend keeps the source's rows: they are copied, and not calibrated")
+        if (self.source_vectors is None) != (self.target_vectors is None):
+            raise ValueError("source_vectors and target_vectors belong together: give both")
+        return self
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The keys that differ from their defaults."""
+        return self.model_dump(exclude_defaults=True)
+
+
 class ChainConfig(_Configuration):
     """Everything that `clp-jax chain` needs to know: models, each the helper of the next."""
 

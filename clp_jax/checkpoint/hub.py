@@ -24,6 +24,9 @@ from clp_jax.errors import UserError
 from clp_jax.files import read_json
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+UNPADDED = "unpadded_vocab_size"
+"""Key of ``config.json``: the rows behind so many are for no token; an export drops them."""
+
 DESCRIPTIONS = ("generation_config.json", "transfer.json", "README.md")
 TOKENIZER_FILES = (
     "tokenizer.json",

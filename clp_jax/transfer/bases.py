@@ -22,15 +22,14 @@ class Basis(NamedTuple):
     Attributes:
         problem: for the missing tokens.
         shared: the same features of the layout's anchors, the tokens that both models have.
-        places: where each of these is among the problem's anchors, -1 for nowhere; None where the
-            problem's anchors are other tokens than these.
         anchor_ids: source ids of the problem's anchors.
+        hide: whether a shared token must be predicted without its own row among the anchors.
     """
 
     problem: Problem
     shared: Float[np.ndarray, "anchor feature"]
-    places: Int[np.ndarray, "anchor"] | None
     anchor_ids: Int[np.ndarray, "known"]
+    hide: bool = False
 
 
 class TableInputs:
@@ -59,14 +58,13 @@ class TableInputs:
         """No features: for methods that look at the source's statistics alone."""
         count = len(self.layout.missing)
         problem = self._problem(np.zeros((count, 0), np.float32), *self._no_anchors())
-        return Basis(problem, np.zeros((self.layout.anchors, 0), np.float32), None, np.arange(0))
+        return Basis(problem, np.zeros((self.layout.anchors, 0), np.float32), np.arange(0))
 
     def helper_rows(self) -> Basis:
         """The helper's rows, and the shared tokens as anchors."""
         missing, shared = np.split(self.helper.rows, [len(self.layout.missing)])
         problem = self._problem(missing, shared, self._shared_rows())
-        count = self.layout.anchors
-        return Basis(problem, shared, np.arange(count), self.layout.copied_source[:count])
+        return Basis(problem, shared, self._shared_ids(), hide=True)
 
     def token_vectors(self, vectors: Float[np.ndarray, "token dim"]) -> Basis:
         """Vectors of the target's tokens, and the shared tokens that have one as anchors."""
@@ -75,10 +73,7 @@ class TableInputs:
         problem = self._problem(
             vectors[self.layout.missing_helper], shared[known], self._shared_rows()[known]
         )
-        places = np.where(known, np.cumsum(known) - 1, -1)
-        return Basis(
-            problem, shared, places, self.layout.copied_source[: self.layout.anchors][known]
-        )
+        return Basis(problem, shared, self._shared_ids()[known], hide=True)
 
     def word_vectors(
         self,
@@ -94,7 +89,7 @@ class TableInputs:
         ids = np.flatnonzero(~zero_rows(source))
         rows = read_table(self.source_tensor, ids).rows
         problem = self._problem(target[self.layout.missing_helper], source[ids], rows)
-        return Basis(problem, target[self.layout.anchor_helper], None, ids)
+        return Basis(problem, target[self.layout.anchor_helper], ids)
 
     def pieces(self, missing: Sequence[list[int]], shared: Sequence[list[int]]) -> Basis:
         """Source ids that spell the missing tokens and the anchors."""
@@ -102,7 +97,10 @@ class TableInputs:
         queries = as_queries([*missing, *shared], ids)
         rows = read_table(self.source_tensor, ids).rows
         problem = self._problem(queries[: len(missing)], np.zeros((len(ids), 1), np.float32), rows)
-        return Basis(problem, queries[len(missing) :], None, ids)
+        return Basis(problem, queries[len(missing) :], ids)
+
+    def _shared_ids(self) -> Int[np.ndarray, "anchor"]:
+        return self.layout.copied_source[: self.layout.anchors]
 
     def _shared_rows(self) -> Float[np.ndarray, "anchor dim"]:
         return self.source.rows[: self.layout.anchors]

@@ -26,6 +26,7 @@ class Layout:
         missing: new ids of the tokens that the source lacks.
         missing_helper: helper ids of the same tokens.
         padding: new ids without a token.
+        keeps: whether the source's vocabulary is kept, so that its rows must stay as they are.
     """
 
     rows: int
@@ -37,6 +38,7 @@ class Layout:
     missing: Int[np.ndarray, "missing"]
     missing_helper: Int[np.ndarray, "missing"]
     padding: Int[np.ndarray, "padding"]
+    keeps: bool
 
 
 def replacing(vocabulary: VocabularyReport, *, multiple: int = 1) -> Layout:
@@ -60,6 +62,7 @@ def replacing(vocabulary: VocabularyReport, *, multiple: int = 1) -> Layout:
         missing=vocabulary.missing_ids,
         missing_helper=vocabulary.missing_ids,
         padding=np.concatenate([vocabulary.gap_ids, np.arange(vocabulary.target_rows, rows)]),
+        keeps=False,
     )
 
 
@@ -95,4 +98,5 @@ def extending(
         missing=new_ids,
         missing_helper=target_ids,
         padding=np.setdiff1d(np.arange(rows), np.concatenate([copied, new_ids])),
+        keeps=True,
     )

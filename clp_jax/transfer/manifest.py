@@ -1,66 +1,87 @@
-"""What a transfer leaves in writing: the manifest and the model card."""
+"""What a transfer leaves in writing: the manifest, its summary on one screen, the model card."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 from clp_jax.checkpoint.hub import tokenizer_hash
+from clp_jax.config import TransferConfig
 from clp_jax.files import public_name
-from clp_jax.transfer import topk
-from clp_jax.transfer.inputs import Checkpoint
+from clp_jax.transfer.methods import METHODS
+from clp_jax.transfer.ranking import Choice
 from clp_jax.transfer.table import NewTable
-from clp_jax.vocabulary import VocabularyReport
 
 PACKAGES = ("clp-jax", "jax", "numpy", "tokenizers", "transformers")
+MEANINGS = {
+    "copied": "copied from the source: both vocabularies have the token",
+    "role": "copied from the source's special token of the same role",
+    "combined": "computed by the method",
+    "padding": "for no token",
+}
 
 
 def describe_transfer(
-    source: Checkpoint,
-    helper: Checkpoint,
-    vocabulary: VocabularyReport,
-    tables: Mapping[str, NewTable],
-    helper_tables: Mapping[str, str],
-    arguments: Mapping[str, Any],
+    choice: Choice, tables: Mapping[str, NewTable], source: str, config: TransferConfig
 ) -> dict[str, Any]:
     """The manifest ``transfer.json``.
 
     Args:
-        source: the source model.
-        helper: the helper model.
-        vocabulary: their overlap.
+        choice: the source, the helper and the recipe.
         tables: the new tables by tensor name.
-        helper_tables: for each of them the helper's tensor that gave the similarities.
-        arguments: what the transfer was asked for, as the user wrote it.
+        source: the source as the user wrote it.
+        config: what the transfer was asked for.
     """
+    setting = choice.setting
     return {
-        "arguments": dict(arguments),
-        "fallback": {
-            "name": "top-k softmax",
-            "neighbours": topk.NEIGHBOURS,
-            "temperature": topk.TEMPERATURE,
-        },
-        "vocabulary": vocabulary.to_dict(),
+        "arguments": {"source": source, "helper": setting.helper.name, **config.given},
+        **choice.to_dict(),
+        "vocabulary": setting.vocabulary.to_dict(),
         "tables": {
-            name: {"helper_table": helper_tables[name]} | table.to_dict()
+            name: {"helper_table": setting.helper_tables[name]}
+            | table.to_dict(setting.inputs[name].source.norms)
             for name, table in tables.items()
         },
         "sha256": {
-            "source_tokenizer": tokenizer_hash(source.tokenizer),
-            "source_tables": {name: table.source_sha256 for name, table in tables.items()},
-            "helper_tokenizer": tokenizer_hash(helper.tokenizer),
+            "source_tokenizer": tokenizer_hash(setting.source.tokenizer),
+            "source_tables": {name: table.source.sha256 for name, table in setting.inputs.items()},
+            "helper_tokenizer": tokenizer_hash(setting.helper.tokenizer),
             "helper_tables": {
-                helper_tables[name]: table.helper_sha256 for name, table in tables.items()
+                setting.helper_tables[name]: table.helper.sha256
+                for name, table in setting.inputs.items()
             },
         },
         "versions": {package: version(package) for package in PACKAGES},
     }
 
 
+def describe_recipe(recipe: Mapping[str, Any]) -> str:
+    """A method and its dials in words."""
+    words = [f"{recipe['method']} ({METHODS[recipe['method']].text})"]
+    if recipe["copy_share"] < 1:
+        words.append(f"{recipe['copy_share']:.0%} of shared rows copied, the rest computed")
+    if recipe["match_norms"]:
+        words.append("norms matched")
+    if recipe["calibrate"]:
+        words.append("calibrated on text")
+    if recipe["strict"]:
+        words.append("whatever its condition")
+    return ", ".join(words)
+
+
 def model_card(manifest: Mapping[str, Any]) -> str:
     """The ``README.md`` of a transferred model that has not been trained since."""
     arguments, rows = manifest["arguments"], next(iter(manifest["tables"].values()))["rows"]
     source, helper = (public_name(arguments[model]) for model in ("source", "helper"))
-    strict = ", whatever its condition" if arguments["strict"] else ""
+    vocabulary = (
+        f"its own vocabulary and that of {helper}"
+        if arguments.get("extend")
+        else f"the vocabulary of {helper}"
+    )
+    table = "\n".join(
+        f"| {MEANINGS.get(origin, origin)} | {count:,} |"
+        for origin, count in rows.items()
+        if count and origin != "total"
+    )
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -68,21 +89,20 @@ tags:
 - clp-transfer
 ---
 
-# {source} with the vocabulary of {helper}
+# {source} with {vocabulary}
 
 A language model at the start of its life in another language, made by CLP-Transfer
-([Ostendorff & Rehm 2023](https://arxiv.org/abs/2301.09626)): the body of `{source}`
-under a new embedding table for the tokenizer of `{helper}`.
+([Ostendorff & Rehm 2023](https://arxiv.org/abs/2301.09626)) or one of its relatives: the body of
+`{source}` under a new embedding table.
+
+Method: {describe_recipe(manifest["recipe"])}.
 
 | rows of the new table | |
 |---|---:|
-| copied from the source: the token is in both vocabularies | {rows["copied"]:,} |
-| combined by the method `{arguments["method"]}`{strict} | {rows["combined"]:,} |
-| top-{topk.NEIGHBOURS} softmax, where the formula is ill-conditioned | {rows["fallback"]:,} |
-| padding: ids without a token | {rows["padding"]:,} |
+{table}
 | all | {rows["total"]:,} |
 
-`transfer.json` tells the rest: conditions, norms, hashes of the inputs, versions.
+`transfer.json` tells the rest: the choice, norms, hashes of the inputs, versions.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

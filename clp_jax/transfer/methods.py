@@ -1,8 +1,9 @@
 """The methods by name: one row each."""
 
-from typing import Literal, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
-from clp_jax.transfer.clp import clp
+from clp_jax.transfer.clp import clp, clp_unguarded
 from clp_jax.transfer.constant import mean_row, random_rows
 from clp_jax.transfer.linear import procrustes, ridge
 from clp_jax.transfer.pieces import subword
@@ -14,12 +15,12 @@ from clp_jax.transfer.similar import clp_sparse, clp_topk
 class Entry(NamedTuple):
     """A method, what it starts from (`clp_jax.transfer.bases`), and what it does.
 
-    ``copy`` is how much of a shared token's row it takes from the source unless told otherwise.
+    ``copy_share`` is how much of a shared token's row it takes from the source unless told otherwise.
     """
 
     method: Method
     basis: Literal["nothing", "helper_rows", "token_vectors", "word_vectors", "pieces"]
-    copy: float
+    copy_share: float
     text: str
 
 
@@ -36,3 +37,23 @@ METHODS = {
     "wechsel": Entry(clp_topk, "word_vectors", 0, "nearest source tokens by aligned word vectors"),
     "focus": Entry(clp_sparse, "token_vectors", 1, "sparsemax by fastText vectors of tokens"),
 }
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method and its dials: what `clp_jax.transfer.compose` and the calibration take."""
+
+    method: str
+    copy_share: float
+    match_norms: bool = False
+    calibrate: bool = False
+    strict: bool = False
+
+    @property
+    def function(self) -> Method:
+        """What computes the rows."""
+        return clp_unguarded if self.strict else METHODS[self.method].method
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dials by name, ready for JSON."""
+        return asdict(self)

@@ -1,6 +1,8 @@
 """The transfer stage: two checkpoints in, one checkpoint of the target language out."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,104 +11,112 @@ from jax.sharding import Mesh
 
 from clp_jax.checkpoint.hub import copy_tokenizer
 from clp_jax.checkpoint.tensors import LazyTensor, parse_dtype, write_tensors
+from clp_jax.config import TransferConfig
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, read_json, write_json
 from clp_jax.mesh import make_mesh
-from clp_jax.transfer.inputs import Checkpoint, open_helper, open_source
+from clp_jax.transfer.inputs import open_helper, open_source
 from clp_jax.transfer.manifest import describe_transfer, model_card
-from clp_jax.transfer.table import NewTable, new_table
+from clp_jax.transfer.methods import METHODS, Recipe
+from clp_jax.transfer.ranking import Choice, rank_by_overlap, rank_by_text
+from clp_jax.transfer.sample import read_text
+from clp_jax.transfer.setting import Setting
+from clp_jax.transfer.table import NewTable
 from clp_jax.transfer.target import target_config, with_target_tokens
-from clp_jax.vocabulary import match_vocabularies, read_vocabulary
+from clp_jax.transfer.trace import write_trace
 
-METHODS = ("clp",)
+AUTO = "auto"
 
 
 def transfer_model(
     source: str | Path,
-    helper: str | Path,
+    helper: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
-    method: str = "clp",
-    strict: bool = False,
-    dtype: str | None = None,
     mesh: Mesh | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Give ``source`` the vocabulary of ``helper`` and write the result as a Hugging Face folder.
 
     The embedding table, and the head where it is not tied to it, are computed anew, in float32; an
     untied head by the similarities in the helper's own head if that is untied too. Every other
     tensor is the source's. Beside the weights, ``out`` gets the source's configuration with the
-    token ids of the helper's tokenizer, that tokenizer, a model card and the manifest
-    ``transfer.json``.
+    token ids of the new tokenizer, that tokenizer, a model card and the manifest ``transfer.json``.
+    The same inputs and seed give the same bytes.
 
     Args:
         source: folder or hub id of a GPT-2 or BLOOM that speaks the source language.
-        helper: folder or hub id of a decoder that speaks the target language.
+        helper: folder or hub id of a decoder that speaks the target language. Of several, the
+            method ``auto`` takes the best.
         out: the folder to write.
-        method: how missing rows are computed; ``clp`` is Ostendorff & Rehm's formula.
-        strict: keep the formula for rows where it is ill-conditioned; they otherwise get the mean
-            of their nearest shared tokens (:mod:`clp_jax.transfer.topk`).
-        dtype: type of the weights written; by default each tensor keeps the source's.
         mesh: devices to compute on; by default all of them.
+        **options: the keys of `clp_jax.config.TransferConfig`.
 
     Returns:
-        The manifest: rows by origin, conditions, norms, hashes of the inputs, versions.
+        The manifest: the choice and what it was made from, rows by origin, norms, hashes of the
+        inputs, versions.
 
     Raises:
-        UserError: an input is missing or damaged, is not supported or does not fit the other one,
-            no token is shared, a new row is not finite, or ``out`` exists.
+        UserError: an input is missing or damaged, is not supported or does not fit the others, an
+            option cannot be met, a new row is not finite, or ``out`` exists.
     """
-    if method not in METHODS:
-        raise UserError(f"Method {method!r} is not one of {', '.join(METHODS)}.")
-    chosen_dtype = None if dtype is None else parse_dtype(dtype)
-    source_model, helper_model = open_source(source), open_helper(helper)
-    vocabulary = match_vocabularies(
-        read_vocabulary(source_model.tokenizer), read_vocabulary(helper_model.tokenizer)
-    )
-    if not vocabulary.anchors.any():
-        raise UserError(
-            f"The tokenizers of {source} and {helper} have no token in common, "
-            "but CLP-Transfer builds every new row from the rows of shared tokens."
-        )
-    # A tied helper's one table maps the head too.
-    helper_tables = dict(
-        zip(source_model.tables, [helper_model.tables[0], helper_model.tables[-1]], strict=False)
-    )
-    with new_folder(out) as folder:
-        tables = {
-            name: new_table(
-                source_model.tensors[name],
-                helper_model.tensors[helper_name],
-                vocabulary,
-                strict=strict,
-                mesh=mesh or make_mesh(),
-            )
-            for name, helper_name in helper_tables.items()
-        }
-        tensors = {
-            name: tensor.astype(chosen_dtype) for name, tensor in source_model.tensors.items()
-        }
+    config = TransferConfig.from_dict(options, origin="transfer")
+    helpers = [helper] if isinstance(helper, str | Path) else list(helper)
+    if config.method not in (AUTO, *METHODS):
+        raise UserError(f"Method {config.method!r} is not one of {', '.join((AUTO, *METHODS))}.")
+    if len(helpers) > 1 and config.method != AUTO:
+        raise UserError("Several helpers are ranked by the method auto: name it, or one helper.")
+    dtype = None if config.dtype is None else parse_dtype(config.dtype)
+    mesh = mesh or make_mesh()
+    source_model = open_source(source)
+    text = read_text(config.data, config.text_field) if config.data else []
+    with new_folder(out) as folder, TemporaryDirectory() as scratch:
+        settings = [
+            Setting(source_model, open_helper(name), config, text, Path(scratch) / str(i), mesh)
+            for i, name in enumerate(helpers)
+        ]
+        choice = choose(settings, config)
+        tables = choice.tables()
+        tensors = {name: tensor.astype(dtype) for name, tensor in source_model.tensors.items()}
         for name, table in tables.items():
-            check_finite(table, name, tensors[name].dtype, helper_model)
+            check_finite(table, name, tensors[name].dtype, choice.setting)
             tensors[name] = LazyTensor.of(table.rows).astype(tensors[name].dtype)
-        arguments = {
-            "source": str(source),
-            "helper": str(helper),
-            "method": method,
-            "strict": strict,
-            "dtype": dtype,
-        }
-        manifest = describe_transfer(
-            source_model, helper_model, vocabulary, tables, helper_tables, arguments
-        )
+        manifest = describe_transfer(choice, tables, str(source), config)
         write_tensors(folder, tensors)
-        write_configuration(folder, source_model, helper_model, vocabulary.target_rows, dtype)
+        write_configuration(folder, choice.setting, config.dtype)
         write_json(folder / "transfer.json", manifest)
         (folder / "README.md").write_text(model_card(manifest), "utf-8")
+        if config.trace:
+            write_trace(folder / "transfer_trace.jsonl", choice.setting, tables)
     return manifest
 
 
-def check_finite(table: NewTable, name: str, dtype: np.dtype, helper: Checkpoint) -> None:
+def choose(settings: Sequence[Setting], config: TransferConfig) -> Choice:
+    """The recipe that the configuration names, or the best of all for these models.
+
+    Raises:
+        UserError: the named method lacks what it starts from, or the models share no token.
+    """
+    if config.method != AUTO:
+        (setting,) = settings
+        setting.check(config.method)
+        entry = METHODS[config.method]
+        share = 1.0 if setting.layout.keeps else entry.copy_share
+        recipe = Recipe(
+            method=config.method,
+            copy_share=share if config.copy_share is None else config.copy_share,
+            match_norms=config.match_norms,
+            calibrate=config.calibrate,
+            strict=config.strict,
+        )
+        return Choice(setting, recipe)
+    rank = rank_by_text if config.data else rank_by_overlap
+    scores = [score for setting in settings for score in rank(setting)]
+    best = min(scores, key=lambda score: score.value)
+    return Choice(best.setting, best.recipe, sorted(scores, key=lambda score: score.value))
+
+
+def check_finite(table: NewTable, name: str, dtype: np.dtype, setting: Setting) -> None:
     """Make sure that every value of a new table is a number of ``dtype``.
 
     Raises:
@@ -116,19 +126,21 @@ def check_finite(table: NewTable, name: str, dtype: np.dtype, helper: Checkpoint
     broken = np.flatnonzero(~(largest <= float(jnp.finfo(dtype).max)))
     broken = np.setdiff1d(broken, table.origins["padding"])
     if len(broken):
-        token = helper.tokenizer.convert_ids_to_tokens(int(broken[0]))
+        token = setting.tokenizer.convert_ids_to_tokens(int(broken[0]))
         raise UserError(
             f"{name}: {len(broken)} new rows are not finite in {dtype}, the first for the token "
-            f"{token!r} (id {broken[0]}): look for broken rows in {helper.name} and the source."
+            f"{token!r} (id {broken[0]}): look for broken rows in {setting.helper.name} and the "
+            "source."
         )
 
 
-def write_configuration(
-    folder: Path, source: Checkpoint, helper: Checkpoint, rows: int, dtype: str | None
-) -> None:
-    """Write the configurations of a model with ``rows`` ids, and the target tokenizer."""
-    generation = source.folder / "generation_config.json"
+def write_configuration(folder: Path, setting: Setting, dtype: str | None) -> None:
+    """Write the new model's configurations, and its tokenizer."""
+    generation = setting.source.folder / "generation_config.json"
     settings = read_json(generation) if generation.exists() else {}
-    write_json(folder / "config.json", target_config(source.config, helper.tokenizer, rows, dtype))
-    write_json(folder / generation.name, with_target_tokens(settings, helper.tokenizer))
-    copy_tokenizer(helper.folder, folder)
+    settings = with_target_tokens(settings, setting.tokenizer)
+    if len(setting.layout.padding):
+        settings["suppress_tokens"] = setting.layout.padding.tolist()
+    write_json(folder / "config.json", setting.config(dtype))
+    write_json(folder / generation.name, settings)
+    copy_tokenizer(setting.tokenizer_folder, folder)

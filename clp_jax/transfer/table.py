@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clp_jax.checkpoint.tensors import LazyTensor
+from clp_jax.transfer.problem import Contributors
 
 READ_ROWS = 1024
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -77,11 +78,14 @@ class NewTable:
             too, ``combined`` by the method, ``fallback: NAME`` for what it could not serve, and
             ``padding`` for ids without a token, which have the mean row.
         facts: what the method found out and chose.
+        contributors: for k, the source ids and the weights that made up each missing token's row
+            most, in the order of the layout's ``missing``; None where no source row did.
     """
 
     rows: Float[np.ndarray, "new dim"]
     origins: Mapping[str, Int[np.ndarray, "rows_of_it"]]
     facts: Mapping[str, Any]
+    contributors: Contributors | None
 
     def to_dict(self, source_norms: Float[np.ndarray, "source"]) -> dict[str, Any]:
         """Counts, facts and norms, ready for JSON, beside the norms of the source's rows."""

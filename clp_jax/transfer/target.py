@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from clp_jax.checkpoint.hub import UNPADDED
+
 ROLES = ("bos", "eos", "pad", "unk")
 
 # Settings of `generate` that hold ids of the source's tokens.
@@ -35,10 +37,25 @@ def with_target_tokens(
 
 
 def target_config(
-    source: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, rows: int, dtype: str | None
+    source: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    rows: int,
+    dtype: str | None,
 ) -> dict[str, Any]:
-    """The new model's ``config.json``: ``rows`` ids, and ``dtype`` where one was chosen."""
+    """The new model's ``config.json``.
+
+    Args:
+        source: the source's.
+        tokenizer: the new model's.
+        rows: of its table. Those behind the highest id are for no token; the configuration then
+            says how many are real (`clp_jax.checkpoint.hub.UNPADDED`), and an export drops them.
+        dtype: type of the weights, where one was chosen.
+    """
     config = with_target_tokens(source, tokenizer) | {"vocab_size": rows}
+    real = max(tokenizer.get_vocab().values()) + 1
+    config.pop(UNPADDED, None)
+    if real < rows:
+        config[UNPADDED] = real
     config.pop("_name_or_path", None)
     if dtype is not None:
         config.pop("torch_dtype", None)

@@ -1,21 +1,149 @@
 """A transferred model on a sample of target text, before any training."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
-from transformers import PreTrainedTokenizerBase
+from jaxtyping import Array, Float, Int
 
 from clp_jax.checkpoint.hf import build_model
 from clp_jax.checkpoint.tensors import LazyTensor
-from clp_jax.data.store import Corpus
 from clp_jax.loss import next_token_loss
-from clp_jax.mesh import batch_divisor, to_global
-from clp_jax.models import Decoder, DecoderConfig, parameter_path, weight_table
+from clp_jax.mesh import batch_divisor, batch_sharding, to_host
+from clp_jax.models import Decoder, parameter_path, read_decoder_config, weight_table
+from clp_jax.models.decoder import to_logits
+from clp_jax.transfer.sample import Sample
+
+BATCH = 8
+LOSS_CHUNK = 64
+ROUNDS = 3
+"""Rounds of calibration: each changes the input rows too, and with them what there is to mend."""
+
+Tables = Mapping[str, Float[np.ndarray, "row dim"]]
+
+
+class Trial:
+    """The source's body on a mesh, to be tried with one new table after another.
+
+    Args:
+        config: ``config.json`` of the transferred model.
+        tensors: the source's tensors; those of the tables are not read.
+        tables: names of the tables.
+        sample: the text.
+        mesh: where the model is.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, LazyTensor],
+        tables: list[str],
+        sample: Sample,
+        mesh: Mesh,
+    ) -> None:
+        decoder = read_decoder_config(dict(config))
+        paths = {weight.name: weight.path for weight in weight_table(decoder)}
+        blank = np.zeros((decoder.vocab_size, decoder.hidden_size), np.float32)
+        model = build_model(
+            decoder, {**tensors, **{name: LazyTensor.of(blank) for name in tables}}, mesh
+        )
+        self.graphdef, self.params = nnx.split(model)
+        self.sample, self.mesh = sample, mesh
+        self.paths = {name: paths[name] for name in tables}
+
+    def loss(self, tables: Tables) -> float:
+        """Mean loss of the sample's second half, in bits a byte: comparable between tokenizers."""
+        params, total, count = self._with(tables), 0.0, 0.0
+        with jax.set_mesh(self.mesh):
+            for batch, mask in self._batches(self.sample.judge):
+                loss, tokens = _loss(self.graphdef, params, batch, mask)
+                total, count = total + float(loss), count + float(tokens)
+        return total / count / math.log(2) / self.sample.bytes_per_token
+
+    def calibrate(self, tables: Tables) -> dict[str, Float[np.ndarray, "row dim"]]:
+        """Shift the output rows so that the model expects each token as often as the text has it.
+
+        With the mean p' of the distributions that the model predicts on the sample's first half,
+        the mean final hidden state h there, and the text's relative frequencies p,
+
+            E[t] += (log p[t] - log p'[t]) h / |h|^2
+
+        adds log p[t] / p'[t] to the mean logit of t; if all hidden states were h, one round would
+        do. A tied table is the input's too, so that p' and h are taken anew in each round.
+        """
+        head = list(self.paths)[-1]
+        table = np.array(tables[head])
+        for _ in range(ROUNDS):
+            expected, hidden = self._expectations({**tables, head: table})
+            missing = np.log(self.sample.frequencies) - np.log(np.maximum(expected, 1e-30))
+            table += np.outer(missing, hidden / (hidden @ hidden)).astype(np.float32)
+        return {**tables, head: table}
+
+    def _expectations(
+        self, tables: Tables
+    ) -> tuple[Float[np.ndarray, "row"], Float[np.ndarray, "dim"]]:
+        """The mean predicted distribution and the mean final hidden state."""
+        params, sums, count = self._with(tables), None, 0.0
+        with jax.set_mesh(self.mesh):
+            for batch, mask in self._batches(self.sample.fit):
+                found = jax.tree.map(to_host, _sums(self.graphdef, params, batch, mask))
+                sums = found if sums is None else jax.tree.map(np.add, sums, found)
+                count += float(mask.sum())
+        expected, hidden = (total.astype(np.float64) / count for total in sums)
+        return expected, hidden
+
+    def _with(self, tables: Tables) -> nnx.State:
+        new = {self.paths[name]: table for name, table in tables.items()}
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: (
+                jax.device_put(new[parameter_path(path)], leaf.sharding)
+                if parameter_path(path) in new
+                else leaf
+            ),
+            self.params,
+        )
+
+    def _batches(self, windows: Int[np.ndarray, "window length"]) -> Iterator[tuple[Array, Array]]:
+        """Batches of one size; rows that only fill the last are masked."""
+        size = -(-BATCH // batch_divisor(self.mesh)) * batch_divisor(self.mesh)
+        place = batch_sharding(self.mesh)
+        for start in range(0, len(windows), size):
+            batch = windows[start : start + size]
+            mask = np.arange(size) < len(batch)
+            batch = np.pad(batch, ((0, size - len(batch)), (0, 0)))
+            mask = np.tile(mask[:, None], (1, batch.shape[1] - 1))
+            yield jax.device_put(batch, place), jax.device_put(mask, place)
+
+
+@partial(jax.jit, static_argnums=0)
+def _loss(graphdef: nnx.GraphDef[Decoder], params: nnx.State, tokens: Array, mask: Array) -> Any:
+    model = nnx.merge(graphdef, params)
+    return next_token_loss(
+        model.hidden_states(tokens[:, :-1]),
+        model.output_embedding(),
+        tokens[:, 1:],
+        mask,
+        chunk=LOSS_CHUNK,
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _sums(
+    graphdef: nnx.GraphDef[Decoder], params: nnx.State, tokens: Array, mask: Array
+) -> tuple[Float[Array, "row"], Float[Array, "dim"]]:
+    """Sums of the predicted distributions and of the final hidden states."""
+    model = nnx.merge(graphdef, params)
+    hidden, head = model.hidden_states(tokens[:, :-1]), model.output_embedding()
+
+    def of_window(window: tuple[Array, Array]) -> Array:
+        states, real = window
+        return jnp.sum(jax.nn.softmax(to_logits(states[None], head)[0]) * real[:, None], axis=0)
+
+    expected = jax.lax.map(of_window, (hidden, mask)).sum(axis=0)
+    return expected, jnp.sum(hidden * mask[..., None], axis=(0, 1))

@@ -7,7 +7,7 @@ from tokenizers import AddedToken, ByteLevelBPETokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from clp_jax.errors import UserError
-from clp_jax.vocabulary_extension import extend_tokenizer
+from clp_jax.vocabulary.extend import extend_tokenizer
 
 ENGLISH = ["The cat sleeps on the warm roof.", "The houses stand near the river."] * 20
 GERMAN = ["Die Häuser stehen am Fluss.", "Die Katze schläft auf dem warmen Dach."] * 20
