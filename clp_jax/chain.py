@@ -13,7 +13,13 @@ from jax.experimental.multihost_utils import sync_global_devices
 from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hub import load_tokenizer, read_config, resolve, tokenizer_hash
 from clp_jax.checkpoint.orbax import latest_step
-from clp_jax.config import ChainConfig, ModelSection, RunConfig, TrainSection
+from clp_jax.config import (
+    ChainConfig,
+    ChainModelSection,
+    ModelSection,
+    RunConfig,
+    TrainSection,
+)
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import read_json, write_json
@@ -107,26 +113,25 @@ def plan_chain(config: ChainConfig) -> list[Link]:
     settings = {"helper": config.helper, **_named(TRANSFER, config.transfer)}
     for section in config.models:
         folder = Path(config.out) / section.name
-        run = RunConfig(
-            model=ModelSection(path=str(folder / TRANSFER)),
-            data=section.data or config.data,
-            mesh=section.mesh,
-            optimizer=section.optimizer,
-            train=TrainSection(out=str(folder / RUN), **section.train.model_dump()),
-        )
-        dependent = {key: value for key, value in flat_settings(run).items() if key not in FREE}
-        del dependent["model.path"]  # It is in `out`, which may move.
+        run = _run_config(config, section)
+        dependent = {
+            key: value
+            for key, value in flat_settings(run).items()
+            if key not in FREE and not key.startswith("model.")  # The chain gives these itself.
+        }
         settings = settings | _named(section.name, {"source": section.source, **dependent})
         _refuse_other_settings(folder, settings)
         done, transferred = ((folder / stage).exists() for stage in (MODEL, TRANSFER))
         step = latest_step(folder / RUN) or 0
         origin = folder / MODEL if done else folder / TRANSFER if transferred else section.source
-        values = read_config(resolve(origin, weights=False)) | {"vocab_size": rows}
+        values = read_config(resolve(origin, weights=False))
+        if origin == section.source:
+            values["vocab_size"] = rows
+            if Path(origin).is_dir():
+                open_source(origin)  # Weights on the hub are not fetched for a plan.
         model = abstract_model(read_decoder_config(values))
         if not done:
             _check_training(run, model, hash_, config.helper)
-        if origin == section.source and Path(origin).is_dir():
-            open_source(origin)  # Weights on the hub are not fetched for a plan.
         links.append(
             Link(
                 folder=folder,
@@ -186,6 +191,17 @@ def _grow(link: Link, arguments: Mapping[str, Any]) -> None:
     _tell(f"{name}: export")
     convert_checkpoint(link.folder / RUN, link.folder / MODEL, "hf", mesh=mesh)
     sync_global_devices(f"{name} is exported")
+
+
+def _run_config(config: ChainConfig, section: ChainModelSection) -> RunConfig:
+    folder = Path(config.out) / section.name
+    return RunConfig(
+        model=ModelSection(path=str(folder / TRANSFER)),
+        data=section.data or config.data,
+        mesh=section.mesh,
+        optimizer=section.optimizer,
+        train=TrainSection(out=str(folder / RUN), **section.train.model_dump()),
+    )
 
 
 def _check_training(run: RunConfig, model: Decoder, hash_: str, helper: str) -> None:

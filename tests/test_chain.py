@@ -1,7 +1,12 @@
 """A chain of two tiny GPT-2s: planned, interrupted everywhere, resumed, and told its changes."""
 
 import functools
+import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,6 +139,45 @@ def test_interrupted_everywhere_equals_never_interrupted(settings, monkeypatch, 
     trained, finished = ("done", "done", "0", "to do"), ("done", "done", "0", "done")
     assert told[0] == [untouched, *on_the_way, trained, finished, finished]
     assert told[1] == [untouched, untouched, untouched, untouched, *on_the_way]
+
+
+PROCESS = """
+import json, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 1)
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+from clp_jax.chain import run_chain
+from clp_jax.config import ChainConfig
+run_chain(ChainConfig.from_dict(json.loads(sys.argv[1])))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_grow_one_chain(settings, capsys):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, json.dumps(settings)],
+            env=os.environ
+            | {
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(index),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    (printed, first), (silence, second) = (one.communicate(timeout=300) for one in processes)
+    assert [one.returncode for one in processes] == [0, 0], first + second
+    assert table(printed)["large"]["export"] == "to do"
+    assert "|" not in silence, "one process tells the plan"
+    run(settings)
+    assert table(capsys.readouterr().out)["large"]["export"] == "done"
 
 
 def after_the_transfer(patch):
