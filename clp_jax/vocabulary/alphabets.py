@@ -150,8 +150,13 @@ class WordPieceAlphabet(Alphabet):
         return self._stands_alone[character]
 
 
-def read_alphabet(tokenizer: Tokenizer, description: dict[str, Any]) -> Alphabet:
-    """The alphabet of a tokenizer, from its description in JSON.
+def read_alphabet(tokenizer: Tokenizer, description: dict[str, Any], name: str) -> Alphabet:
+    """The alphabet of a tokenizer.
+
+    Args:
+        tokenizer: the fast tokenizer.
+        description: the same in JSON.
+        name: what errors call it.
 
     Raises:
         UserError: its names mark the ends of words, which no rule here covers.
@@ -160,33 +165,30 @@ def read_alphabet(tokenizer: Tokenizer, description: dict[str, Any]) -> Alphabet
     prefix = model.get("continuing_subword_prefix")
     if model["type"] == "BPE" and (prefix or model.get("end_of_word_suffix")):
         raise UserError(
-            "A BPE tokenizer whose names carry continuing_subword_prefix or end_of_word_suffix "
-            "is not supported: use a byte-level BPE, SentencePiece or WordPiece tokenizer."
+            f"{name}: a BPE tokenizer whose tokens carry a continuing_subword_prefix or an "
+            "end_of_word_suffix is not supported: use byte-level BPE, SentencePiece or WordPiece."
         )
-    decoders = {part["type"]: part for part in _parts(description["decoder"])}
-    splitters = {part["type"]: part for part in _parts(description["pre_tokenizer"])}
-    byte_names = "ByteFallback" in decoders or bool(model.get("byte_fallback"))
-    replace = decoders.get("Replace", {})
-    if "ByteLevel" in decoders:
-        return ByteLevelAlphabet()
-    if "Metaspace" in decoders:
-        return SentencePieceAlphabet(decoders["Metaspace"]["replacement"], byte_names)
-    if replace.get("content") == " " and (mark := replace["pattern"].get("String")):
-        return SentencePieceAlphabet(mark, byte_names)
-    if "WordPiece" in decoders:
-        return WordPieceAlphabet(decoders["WordPiece"]["prefix"], tokenizer)
-    if "ByteLevel" in splitters:
-        return ByteLevelAlphabet()
-    if "Metaspace" in splitters:
-        return SentencePieceAlphabet(splitters["Metaspace"]["replacement"], byte_names)
+    byte_names = bool(model.get("byte_fallback")) or any(
+        step["type"] == "ByteFallback" for step in _steps(description["decoder"])
+    )
+    for step in [*_steps(description["decoder"]), *_steps(description["pre_tokenizer"])]:
+        match step:
+            case {"type": "ByteLevel"}:
+                return ByteLevelAlphabet()
+            case {"type": "Metaspace", "replacement": space}:
+                return SentencePieceAlphabet(space, byte_names)
+            case {"type": "Replace", "pattern": {"String": space}, "content": " "}:
+                return SentencePieceAlphabet(space, byte_names)
+            case {"type": "WordPiece", "prefix": mark}:
+                return WordPieceAlphabet(mark, tokenizer)
     return WordPieceAlphabet(prefix, tokenizer) if prefix else PlainAlphabet()
 
 
-def _parts(description: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """A step of the tokenizer, or the steps of a sequence of them, however deep."""
+def _steps(description: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """A decoder or pre-tokenizer, or the members of a sequence of them, however deep."""
     if description is None:
         return
     if description["type"] != "Sequence":
         yield description
-    for part in description.get("decoders", description.get("pretokenizers", [])):
-        yield from _parts(part)
+    for step in description.get("decoders", description.get("pretokenizers", [])):
+        yield from _steps(step)

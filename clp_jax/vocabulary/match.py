@@ -1,11 +1,11 @@
 """Which tokens two vocabularies share: the same bytes, the same role, or nearly the same text."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
 
 from clp_jax.vocabulary.classes import by_bytes, classes_of
-from clp_jax.vocabulary.report import VocabularyReport
+from clp_jax.vocabulary.report import KINDS, VocabularyReport
 from clp_jax.vocabulary.roles import find_role
 from clp_jax.vocabulary.tokens import Token, Vocabulary
 
@@ -62,6 +62,7 @@ def match_vocabularies(
         counts[rule] = len(pairs) - before
     shared = sorted(pairs)
     used = np.array([*target.tokens], np.int64)
+    classes = classes_of(source), classes_of(target)
     return VocabularyReport(
         source_size=len(source.tokens),
         target_size=len(used),
@@ -73,64 +74,53 @@ def match_vocabularies(
         missing_ids=np.setdiff1d(used, shared).astype(np.int64),
         gap_ids=target.gap_ids,
         fuzzy=counts,
-        classes=_count_classes(source, target, pairs),
-        examples=_examples(source, target, pairs),
+        classes={
+            name: {
+                "source": len(classes[0][name]),
+                "target": len(ids),
+                "matched": len(pairs.keys() & ids),
+            }
+            for name, ids in classes[1].items()
+        },
+        examples=_overlap_examples(source, target, pairs)
+        | {
+            name: _show_some(target, ids) or _show_some(source, classes[0][name])
+            for name, ids in classes[1].items()
+            if name != "ids without a token"
+        },
     )
 
 
-def _count_classes(
-    source: Vocabulary, target: Vocabulary, matched: Iterable[int]
-) -> dict[str, dict[str, int]]:
-    in_source, in_target, found = classes_of(source), classes_of(target), set(matched)
-    return {
-        name: {
-            "source": len(in_source[name]),
-            "target": len(ids),
-            "matched": len(found.intersection(ids)),
-        }
-        for name, ids in in_target.items()
+def _overlap_examples(
+    source: Vocabulary, target: Vocabulary, pairs: Mapping[int, tuple[int, str]]
+) -> dict[str, list[str]]:
+    examples = {}
+    for kind in KINDS:
+        ids = _some([id for id in sorted(pairs) if pairs[id][1] == kind])
+        names = _show_some(target, ids)
+        if kind != "exact":
+            others = _show_some(source, [pairs[id][0] for id in ids])
+            names = [" = ".join(pair) for pair in zip(names, others, strict=True)]
+        examples[kind] = names
+    taken = {found for found, _ in pairs.values()}
+    return examples | {
+        "target": _show_some(target, [id for id in target.tokens if id not in pairs]),
+        "source": _show_some(source, [id for id in source.tokens if id not in taken]),
     }
 
 
-def _examples(
-    source: Vocabulary, target: Vocabulary, pairs: dict[int, tuple[int, str]]
-) -> dict[str, list[str]]:
-    """A few tokens of every class, evenly spread over the ids."""
-
-    def show(vocabulary: Vocabulary, id: int) -> str:
-        token = vocabulary.tokens[id]
+def _show_some(vocabulary: Vocabulary, ids: list[int]) -> list[str]:
+    """A few of the tokens as Python writes their text or bytes, special ones by name."""
+    shown = []
+    for token in (vocabulary.tokens[id] for id in _some(ids)):
         try:
             text = repr(token.bytes.decode())
         except UnicodeDecodeError:
             text = repr(token.bytes)
-        return text[1:-1] if token.roles else text
+        shown.append(text[1:-1] if token.roles else text)
+    return shown
 
-    def show_pair(id: int) -> str:
-        found, kind = pairs[id]
-        name = show(target, id)
-        return name if kind == "exact" else f"{name} = {show(source, found)}"
 
-    def some(ids: list[int]) -> list[int]:
-        return [ids[i] for i in np.linspace(0, len(ids) - 1, min(EXAMPLES, len(ids))).astype(int)]
-
-    kinds = {
-        kind: [id for id in sorted(pairs) if pairs[id][1] == kind]
-        for kind in ("exact", "role", "fuzzy")
-    }
-    taken = {found for found, _ in pairs.values()}
-    only_target = [id for id in target.tokens if id not in pairs]
-    only_source = [id for id in source.tokens if id not in taken]
-    of_source, of_target = classes_of(source), classes_of(target)
-    del of_target["ids without a token"]
-    return (
-        {kind: list(map(show_pair, some(ids))) for kind, ids in kinds.items()}
-        | {
-            "target": [show(target, id) for id in some(only_target)],
-            "source": [show(source, id) for id in some(only_source)],
-        }
-        | {
-            name: [show(target, id) for id in some(ids)]
-            or [show(source, id) for id in some(of_source[name])]
-            for name, ids in of_target.items()
-        }
-    )
+def _some(ids: list[int]) -> list[int]:
+    """A few ids, evenly spread over all."""
+    return [ids[i] for i in np.linspace(0, len(ids) - 1, min(EXAMPLES, len(ids))).astype(int)]

@@ -121,7 +121,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     """
     fast = tokenizer.backend_tokenizer
     description = json.loads(fast.to_str())
-    alphabet = read_alphabet(fast, description)
+    alphabet = read_alphabet(fast, description, tokenizer.name_or_path)
     added = {token["id"]: token for token in description["added_tokens"]}
     # Of several names of one id the alphabetically first counts, and an added one before all.
     in_order = sorted(tokenizer.get_vocab().items(), reverse=True)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import cache
 
 import pytest
 import zstandard
@@ -66,13 +67,23 @@ def byte_fallback(documents):
     )
 
 
+@pytest.fixture(scope="session")
+def read(request, shared_data):
+    """The tokenizer and the vocabulary of a name, each read once."""
+
+    @cache
+    def read(name):
+        folder = shared_data / "tokenizers" / name
+        own = not folder.exists()
+        tokenizer = request.getfixturevalue(name) if own else load_tokenizer(folder)
+        return tokenizer, read_vocabulary(tokenizer)
+
+    return read
+
+
 @pytest.fixture(
-    scope="session",
-    params=["gpt2", "de_bpe50k_focus", "de_unigram50k_focus", "byte_fallback", "wordpiece"],
+    params=["gpt2", "de_bpe50k_focus", "de_unigram50k_focus", "byte_fallback", "wordpiece"]
 )
-def kind(request, shared_data):
+def kind(request, read):
     """A tokenizer and its vocabulary."""
-    folder = shared_data / "tokenizers" / request.param
-    own = not folder.exists()
-    tokenizer = request.getfixturevalue(request.param) if own else load_tokenizer(folder)
-    return tokenizer, read_vocabulary(tokenizer)
+    return read(request.param)

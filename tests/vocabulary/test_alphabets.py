@@ -19,7 +19,7 @@ def alphabet(model, *, decoder=None, pre_tokenizer=None):
         tokenizer.decoder = decoder
     if pre_tokenizer:
         tokenizer.pre_tokenizer = pre_tokenizer
-    return read_alphabet(tokenizer, json.loads(tokenizer.to_str()))
+    return read_alphabet(tokenizer, json.loads(tokenizer.to_str()), "tiny")
 
 
 def test_the_characters_of_bytes_are_the_librarys():
@@ -63,6 +63,11 @@ REPLACE = decoders.Replace("▁", " ")
         (BPE, {"decoder": REPLACE}, SentencePieceAlphabet("▁", False)),
         (
             BPE,
+            {"decoder": decoders.Sequence([REPLACE, decoders.Replace("``", '"')])},
+            SentencePieceAlphabet("▁", False),
+        ),
+        (
+            BPE,
             {"decoder": decoders.Sequence(
                 [decoders.Sequence([REPLACE, decoders.ByteFallback()]), decoders.Fuse()])},
             SentencePieceAlphabet("▁", True),
@@ -97,5 +102,5 @@ def test_wordpiece_is_known_by_its_prefix():
 
 
 def test_marks_of_the_end_of_a_word_are_refused():
-    with pytest.raises(UserError, match="end_of_word_suffix is not supported"):
+    with pytest.raises(UserError, match=r"tiny: .* end_of_word_suffix is not supported"):
         alphabet(models.BPE(end_of_word_suffix="</w>"))

@@ -5,7 +5,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from clp_jax.vocabulary import compare_vocabularies, match_vocabularies, read_vocabulary
+from clp_jax.vocabulary import match_vocabularies, read_vocabulary
 
 
 def words(vocabulary, *, added=(), **roles):
@@ -153,25 +153,35 @@ def test_nothing_in_common_and_nothing_at_all():
     assert (empty.target_rows, empty.target_share, empty.source_share) == (0, 0.0, 0.0)
 
 
-def test_the_overlap_of_byte_level_vocabularies_is_that_of_their_strings(shared_data):
-    folder = shared_data / "tokenizers"
-    report = compare_vocabularies(folder / "gpt2", folder / "de_bpe50k_focus")
-    english = json.loads((folder / "gpt2" / "vocab.json").read_text("utf-8"))
-    german = json.loads((folder / "de_bpe50k_focus" / "tokenizer.json").read_text("utf-8"))
-    shared = english.keys() & german["model"]["vocab"].keys()
-    names = {id: token for token, id in english.items()}
-    exact = report.source_ids[report.kinds == "exact"]
-    assert {names[id] for id in exact.tolist()} == shared
+def raw_strings(shared_data, name):
+    """The names in a tokenizer's file, as they are written there."""
+    file = shared_data / "tokenizers" / name / "tokenizer.json"
+    vocabulary = json.loads(file.read_text("utf-8"))["model"]["vocab"]
+    return set(vocabulary) if isinstance(vocabulary, dict) else {name for name, _ in vocabulary}
+
+
+def test_the_overlap_of_byte_level_vocabularies_is_that_of_their_strings(read, shared_data):
+    source, target = (read(name)[1] for name in ("gpt2", "de_bpe50k_focus"))
+    shared = raw_strings(shared_data, "gpt2") & raw_strings(shared_data, "de_bpe50k_focus")
+    report = match_vocabularies(source, target)
+    exact = report.source_ids[report.kinds == "exact"].tolist()
+    assert {source.names[id] for id in exact} == shared
     assert len(exact) == len(shared) == 11_089
     every_id = np.concatenate([report.target_ids, report.missing_ids, report.gap_ids])
     assert sorted(every_id.tolist()) == list(range(report.target_rows))
 
 
-def test_the_overlap_of_bpe_and_unigram_does_not_collapse(shared_data):
-    folder = shared_data / "tokenizers"
-    bpe, unigram = (folder / name for name in ("de_bpe50k_focus", "de_unigram50k_focus"))
-    raw = [set(json.loads((bpe / "tokenizer.json").read_text("utf-8"))["model"]["vocab"])]
-    pieces = json.loads((unigram / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
-    raw.append({piece for piece, _ in pieces})
-    report = compare_vocabularies(bpe, unigram)
-    assert (report.kinds == "exact").sum() > 3 * len(raw[0] & raw[1])
+@pytest.mark.parametrize(
+    ("source", "factor"), [("gpt2", 2), ("de_bpe50k_focus", 3)], ids=["gpt2", "german"]
+)
+def test_the_overlap_with_unigram_does_not_collapse(read, shared_data, source, factor):
+    raw = raw_strings(shared_data, source) & raw_strings(shared_data, "de_unigram50k_focus")
+    report = match_vocabularies(read(source)[1], read("de_unigram50k_focus")[1])
+    assert (report.kinds == "exact").sum() > factor * len(raw)
+
+
+def test_umlauts_survive_a_change_of_family(read):
+    source, target = (read(name)[1] for name in ("de_bpe50k_focus", "de_unigram50k_focus"))
+    report = match_vocabularies(source, target)
+    matched = {target.tokens[id].bytes.decode() for id in report.target_ids.tolist()}
+    assert {" über", " für", " können", " Straße"} <= matched

@@ -30,9 +30,9 @@ def test_canonical_bytes_are_what_the_tokenizer_itself_decodes(kind):
             alone.append((id, found))  # the decoder puts a space before everything
         elif found != expected:
             wrong.append((id, found, expected))
-        checked += "ä" in found
+        checked += bool(set(found) & set("äöüÄÖÜß"))
     assert not wrong
-    assert checked > 50
+    assert checked > 10
     for id, text in alone:
         assert encode(tokenizer, f"a{text}")[-1] == id
     assert bool(alone) == isinstance(vocabulary.alphabet, WordPieceAlphabet)
