@@ -1,6 +1,5 @@
 """Progressive transfer: models grown small -> large, each trained one the helper of the next."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +33,6 @@ from clp_jax.transfer.stage import transfer_model
 
 TRANSFER, RUN, MODEL = "transfer", "run", "model"
 SETTINGS = "settings.json"
-OWN_ARGUMENTS = {"source", "helper", "out", "mesh"}
-"""Arguments of a transfer that the chain gives itself."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ def run_chain(config: ChainConfig, *, dry_run: bool = False) -> None:
     sync_global_devices("every process has the same plan")
     for link in links:
         if not link.done:
-            _grow(link, config.transfer)
+            _grow(link, config.transfer.given)
 
 
 def plan_chain(config: ChainConfig) -> list[Link]:
@@ -101,16 +98,10 @@ def plan_chain(config: ChainConfig) -> list[Link]:
     Raises:
         UserError: see `run_chain`.
     """
-    allowed = inspect.signature(transfer_model).parameters.keys() - OWN_ARGUMENTS
-    if unknown := config.transfer.keys() - allowed:
-        raise UserError(
-            f"transfer: unknown key {', '.join(sorted(unknown))}; a transfer has the keys "
-            f"{', '.join(sorted(allowed))}."
-        )
     tokenizer = load_tokenizer(config.helper)
     rows, hash_ = max(tokenizer.get_vocab().values()) + 1, tokenizer_hash(tokenizer)
     links: list[Link] = []
-    settings = {"helper": config.helper, **_named(TRANSFER, config.transfer)}
+    settings = {"helper": config.helper, **_named(TRANSFER, config.transfer.given)}
     for section in config.models:
         folder = Path(config.out) / section.name
         run = _run_config(config, section)

@@ -5,10 +5,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_origin
+
+from pydantic import BaseModel
 
 from clp_jax import __version__
-from clp_jax.config import ChainConfig, RunConfig
+from clp_jax.config import ChainConfig, RunConfig, TransferConfig
 from clp_jax.errors import UserError
 
 DESCRIPTION = """\
@@ -123,20 +125,14 @@ def _parser() -> argparse.ArgumentParser:
         "--source", required=True, metavar="MODEL", help="large model to transfer"
     )
     transfer.add_argument(
-        "--helper", required=True, metavar="MODEL", help="small model of the target language"
+        "--helper",
+        required=True,
+        nargs="+",
+        metavar="MODEL",
+        help="small model of the target language; of several the best is taken",
     )
     transfer.add_argument("--out", required=True, metavar="DIR", help="new folder")
-    transfer.add_argument(
-        "--method",
-        default="clp",
-        help="how new rows are made; clp: the paper's (default: %(default)s)",
-    )
-    transfer.add_argument(
-        "--strict",
-        action="store_true",
-        help="keep the paper's formula even for rows where its weights nearly cancel out",
-    )
-    _add_dtype(transfer)
+    _add_keys(transfer, TransferConfig)
     _add_mesh(transfer)
 
     prepare = stage(stages, "prepare", _prepare, "Turn text into a corpus of tokens.")
@@ -268,6 +264,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_keys(parser: argparse.ArgumentParser, config: type[BaseModel]) -> None:
+    """A flag for each key of a configuration; those that are not given are not in the namespace."""
+    for key, field in config.model_fields.items():
+        flag, text = f"--{key.replace('_', '-')}", (field.description or "").replace("%", "%%")
+        common: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
+        if field.annotation is bool:
+            parser.add_argument(flag, action="store_true", **common)
+        elif field.annotation == bool | None:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
+        elif get_origin(field.annotation) is tuple:
+            parser.add_argument(flag, nargs="+", metavar="GLOB", **common)
+        else:
+            parser.add_argument(flag, metavar=key.rpartition("_")[2].upper(), **common)
+
+
 def _add_dtype(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", metavar="TYPE", help="float32, bfloat16 or float16; empty keeps the model's"
@@ -323,19 +334,17 @@ def _vocab(arguments: argparse.Namespace) -> None:
 
 def _transfer(arguments: argparse.Namespace) -> None:
     from clp_jax.transfer.stage import transfer_model
+    from clp_jax.transfer.summary import summarize
 
+    given = vars(arguments)
     manifest = transfer_model(
         arguments.source,
         arguments.helper,
         arguments.out,
-        method=arguments.method,
-        strict=arguments.strict,
-        dtype=arguments.dtype,
         mesh=_mesh(arguments.mesh),
+        **{key: given[key] for key in TransferConfig.model_fields if key in given},
     )
-    for name, table in manifest["tables"].items():
-        rows = ", ".join(f"{count:,} {origin}" for origin, count in table["rows"].items())
-        print(f"{arguments.out}: {name}: rows: {rows}")
+    print(summarize(manifest, arguments.out))
 
 
 def _prepare(arguments: argparse.Namespace) -> None:

@@ -9,7 +9,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    JsonValue,
     PositiveInt,
     ValidationError,
     field_validator,
@@ -217,8 +216,9 @@ class TransferConfig(_Configuration):
     """Field of a record that holds the text."""
     copy_share: float | None = Field(None, ge=0, le=1)
     """How much of a shared token's row is the source's, 0 to 1; empty: as the method has it."""
-    match_norms: bool = False
-    """Make computed rows as different from each other as the source's rows are."""
+    match_norms: bool | None = None
+    """Make computed rows as different from each other as the source's rows are; empty: as the
+    method has it."""
     calibrate: bool = False
     """Shift the output rows so that each token is expected as often as the text has it."""
     strict: bool = False
@@ -272,8 +272,7 @@ class ChainConfig(_Configuration):
     """Model of the target language that helps the first one; all get its tokenizer."""
     out: str
     """Folder of the chain, with a folder for each model."""
-    transfer: dict[str, JsonValue] = {}
-    """Arguments of every transfer, under the names that `transfer_model` gives them."""
+    transfer: TransferConfig = TransferConfig()
     data: DataSection
     models: list[ChainModelSection] = Field(min_length=1)
 

@@ -27,7 +27,6 @@ all weights are equal, near 0 when they cancel, negative when the signs flip. An
 result: for c > 0 the new row is no longer than (root mean square of the shared rows' norms) / c.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -35,10 +34,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from clp_jax.transfer.engine import main_contributors
+from clp_jax.transfer.engine import contributors_by
 from clp_jax.transfer.problem import Prediction, Problem
 from clp_jax.transfer.rows import matmul, shard_rows, unit_rows
-from clp_jax.transfer.similar import clp_topk, cosines
+from clp_jax.transfer.similar import clp_topk, cosines, nearest
 
 MINIMUM_CONDITION = 0.5
 """Queries whose condition is lower are not combined by the formula.
@@ -85,28 +84,21 @@ def closed_form(
     )
 
 
-def cosine_weights(
-    queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
-) -> Float[Array, "query anchor"]:
-    """The formula's weights, written out."""
-    weights = cosines(queries, anchors)
-    return weights / weights.sum(axis=1, keepdims=True)
-
-
 def clp(problem: Problem) -> Prediction:
     """CLP-Transfer's formula where it is well-conditioned, the mean of the nearest elsewhere."""
-    formula = clp_unguarded(problem)
+    formula, of_formula = clp_unguarded(problem), contributors_by(cosine_weights, problem)
     ill = ~(formula.facts["condition"] >= MINIMUM_CONDITION)
     if not ill.any():
         return formula
-    guard = clp_topk(problem._replace(queries=problem.queries[ill]))
+    guarded = problem._replace(queries=problem.queries[ill])
+    guard, of_guard = clp_topk(guarded), contributors_by(nearest, guarded)
     formula.rows[ill] = guard.rows
     unknown = np.zeros_like(ill)
     unknown[ill] = guard.fallback["mean"]
 
-    def contributors(k: int):
-        ids, weights = formula.contributors(k)
-        ids[ill], weights[ill] = guard.contributors(k)
+    def contributors(k: int) -> tuple[np.ndarray, np.ndarray]:
+        ids, weights = of_formula(k)
+        ids[ill], weights[ill] = of_guard(k)
         return ids, weights
 
     return formula._replace(
@@ -125,9 +117,7 @@ def clp_unguarded(problem: Problem) -> Prediction:
     return Prediction(
         rows=np.array(rows)[:count],
         facts={"condition": np.asarray(condition)[:count]},
-        contributors=partial(
-            main_contributors, cosine_weights, problem.queries, problem.anchors, problem.mesh
-        ),
+        contributors=contributors_by(cosine_weights, problem),
     )
 
 

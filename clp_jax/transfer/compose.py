@@ -28,8 +28,8 @@ def new_table(
         basis: what it starts from.
         source: the rows of the source that are copied.
         layout: where every row comes from.
-        copy_share: how much of a shared token's row is the source's; the rest is the method's. Special
-            tokens, and shared tokens that the method cannot serve, are copied whole.
+        copy_share: how much of a shared token's row is the source's; the rest is the method's.
+            Special tokens, and shared tokens that the method cannot serve, are copied whole.
         match_norms: make the method's rows as different from each other as the source's are.
     """
     missing = method(basis.problem)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from clp_jax.mesh import replicated
-from clp_jax.transfer.problem import Problem
+from clp_jax.transfer.problem import Contributors, Problem
 from clp_jax.transfer.rows import matmul, row_sharding, shard_rows
 
 BLOCK_ROWS = 256
@@ -46,24 +46,22 @@ def weighted_rows(weigh: Weigh, problem: Problem) -> Float[np.ndarray, "query di
     return np.array(rows)[: len(problem.queries)]
 
 
-def main_contributors(
-    weigh: Weigh,
-    queries: Float[np.ndarray, "query feature"],
-    anchors: Float[np.ndarray, "anchor feature"],
-    mesh: Mesh,
-    k: int,
-) -> tuple[Int[np.ndarray, "query k"], Float[np.ndarray, "query k"]]:
-    """Positions and weights of each query's ``k`` anchors with the largest weights, by size."""
-    found = _in_blocks(
-        shard_rows(queries, mesh),
-        jax.device_put(anchors, replicated(mesh)),
-        None,
-        weigh=weigh,
-        largest=min(k, len(anchors)),
-        mesh=mesh,
-    )
-    ids, weights = (np.array(table)[: len(queries)] for table in found)
-    return ids, weights
+def contributors_by(weigh: Weigh, problem: Problem) -> Contributors:
+    """A function that finds the anchors to which ``weigh`` gives the largest weights, by size."""
+
+    def contributors(k: int) -> tuple[np.ndarray, np.ndarray]:
+        found = _in_blocks(
+            shard_rows(problem.queries, problem.mesh),
+            jax.device_put(problem.anchors, replicated(problem.mesh)),
+            None,
+            weigh=weigh,
+            largest=min(k, len(problem.anchors)),
+            mesh=problem.mesh,
+        )
+        ids, weights = (np.array(table)[: len(problem.queries)] for table in found)
+        return ids, weights
+
+    return contributors
 
 
 @partial(jax.jit, static_argnames=("weigh", "largest", "mesh"))
@@ -96,7 +94,10 @@ def _in_blocks(
     return mapped(queries, anchors, rows)
 
 
-def _combine(weights: Weights, rows: Float[Array, "anchor dim"]) -> Float[Array, "query dim"]:
+def _combine(
+    weights: Weights, rows: Float[Array, "anchor dim"] | None
+) -> Float[Array, "query dim"]:
+    assert rows is not None
     if isinstance(weights, Sparse):
         picked = rows[weights.ids]
         return jnp.einsum("qk,qkd->qd", weights.weights, picked, precision="highest")

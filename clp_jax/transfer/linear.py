@@ -10,7 +10,6 @@ A query q gets the row (q - mean(A)) W + mean(Y). It is linear in the anchors' r
 has the weight (q - mean(A)) G a_o, beside the mean that all share.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from clp_jax.transfer.engine import main_contributors
+from clp_jax.transfer.engine import contributors_by
 from clp_jax.transfer.problem import Prediction, Problem
 from clp_jax.transfer.rows import matmul, shard_rows, zero_rows
 
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 3))
-"""Candidates for ridge's regularisation l, in units of the mean square of a feature, tr(A^T A)/d."""
+"""Candidates for ridge's regularisation l, in units of tr(A^T A) / d, a feature's mean square."""
 
 HELD_OUT = 10
 """One anchor of so many is held out to choose among them."""
@@ -132,15 +131,12 @@ def _mapped(problem: Problem, of: Moments, inverse: Array, facts: dict[str, floa
     rows, unknown = rows[: len(problem.queries)], zero_rows(problem.queries)
     rows[unknown] = problem.mean
 
-    def contributors(k: int):
+    def contributors(k: int) -> tuple[np.ndarray, np.ndarray]:
         center, keys = np.asarray(of.feature_mean), np.asarray(inverse)
-        return main_contributors(
-            linear_weights,
-            problem.queries - center,
-            (problem.anchors - center) @ keys,
-            problem.mesh,
-            k,
+        centred = problem._replace(
+            queries=problem.queries - center, anchors=(problem.anchors - center) @ keys
         )
+        return contributors_by(linear_weights, centred)(k)
 
     return Prediction(rows, {"mean": unknown}, facts, contributors)
 

@@ -13,29 +13,41 @@ from clp_jax.transfer.similar import clp_sparse, clp_topk
 
 
 class Entry(NamedTuple):
-    """A method, what it starts from (`clp_jax.transfer.bases`), and what it does.
+    """A method.
 
-    ``copy_share`` is how much of a shared token's row it takes from the source unless told otherwise.
+    Attributes:
+        method: the function.
+        basis: what it starts from (`clp_jax.transfer.bases`).
+        copy_share: its habit: how much of a shared token's row is the source's.
+        match_norms: its habit: whether its rows are spread as far as the source's.
+        text: what it does.
     """
 
     method: Method
     basis: Literal["nothing", "helper_rows", "token_vectors", "word_vectors", "pieces"]
     copy_share: float
+    match_norms: bool
     text: str
 
 
+# The habits of published methods are those of their papers; the others' are measured, in
+# docs/methods.md.
 METHODS = {
-    "random": Entry(random_rows, "nothing", 1, "normal draws, the source's mean and deviation"),
-    "mean": Entry(mean_row, "nothing", 1, "the source's mean row"),
-    "subword": Entry(subword, "pieces", 1, "mean of the source tokens that spell it"),
-    "clp": Entry(clp, "helper_rows", 1, "the paper: all shared tokens, by the helper's cosine"),
-    "clp-sparse": Entry(clp_sparse, "helper_rows", 1, "the same with sparsemax weights (CLP+)"),
-    "clp-topk": Entry(clp_topk, "helper_rows", 1, "softmax over the 10 nearest shared tokens"),
-    "ridge": Entry(ridge, "helper_rows", 1, "least squares from helper to source rows"),
-    "procrustes": Entry(procrustes, "helper_rows", 1, "rotation and scale of the helper's rows"),
-    "omp": Entry(omp, "helper_rows", 1, "matching pursuit over 8 shared tokens"),
-    "wechsel": Entry(clp_topk, "word_vectors", 0, "nearest source tokens by aligned word vectors"),
-    "focus": Entry(clp_sparse, "token_vectors", 1, "sparsemax by fastText vectors of tokens"),
+    "random": Entry(random_rows, "nothing", 1, False, "normal draws with the source's deviation"),
+    "mean": Entry(mean_row, "nothing", 1, False, "the source's mean row"),
+    "subword": Entry(subword, "pieces", 1, False, "mean of the source tokens that spell it"),
+    "clp": Entry(
+        clp, "helper_rows", 1, False, "the paper: all shared tokens by the helper's cosine"
+    ),
+    "clp-sparse": Entry(clp_sparse, "helper_rows", 1, False, "CLP+: with sparsemax weights"),
+    "clp-topk": Entry(
+        clp_topk, "helper_rows", 1, False, "softmax over the 10 nearest shared tokens"
+    ),
+    "ridge": Entry(ridge, "helper_rows", 0.25, True, "least squares from helper to source rows"),
+    "procrustes": Entry(procrustes, "helper_rows", 0.25, True, "the helper's rows, rotated"),
+    "omp": Entry(omp, "helper_rows", 1, False, "matching pursuit over 8 shared tokens"),
+    "wechsel": Entry(clp_topk, "word_vectors", 0, False, "nearest source tokens by word vectors"),
+    "focus": Entry(clp_sparse, "token_vectors", 1, False, "sparsemax by vectors of tokens"),
 }
 
 

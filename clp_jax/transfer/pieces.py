@@ -1,21 +1,17 @@
 """The mean row of the source's tokens that spell a target token (FVT, Gee et al. 2022)."""
 
-from functools import partial
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from clp_jax.transfer.engine import Sparse, main_contributors, weighted_rows
+from clp_jax.transfer.engine import Sparse, contributors_by, weighted_rows
 from clp_jax.transfer.problem import Prediction, Problem
 from clp_jax.vocabulary import Vocabulary
 
 NOTHING = -1.0
 
 
-def spell(
-    source: Vocabulary, target: Vocabulary, ids: Int[np.ndarray, "token"]
-) -> list[list[int]]:
+def spell(source: Vocabulary, target: Vocabulary, ids: Int[np.ndarray, "token"]) -> list[list[int]]:
     """Source ids that spell each target token, cut by the source tokenizer's own model.
 
     Special tokens, and those that the source cannot spell, have none.
@@ -55,7 +51,5 @@ def subword(problem: Problem) -> Prediction:
     return Prediction(
         rows=rows,
         fallback={"mean": unknown},
-        contributors=partial(
-            main_contributors, equal_parts, problem.queries, problem.anchors, problem.mesh
-        ),
+        contributors=contributors_by(equal_parts, problem),
     )

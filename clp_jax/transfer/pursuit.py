@@ -5,13 +5,11 @@ the least squares over all chosen anchors, go on with what remains. The coeffici
 the query's features combine the source's rows; they may be negative and need not sum to one.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from clp_jax.transfer.engine import Sparse, main_contributors, weighted_rows
+from clp_jax.transfer.engine import Sparse, contributors_by, weighted_rows
 from clp_jax.transfer.problem import Prediction, Problem
 from clp_jax.transfer.rows import matmul, unit_rows, zero_rows
 
@@ -75,7 +73,5 @@ def omp(problem: Problem) -> Prediction:
     return Prediction(
         rows=rows,
         fallback={"mean": unknown},
-        contributors=partial(
-            main_contributors, pursue, problem.queries, problem.anchors, problem.mesh
-        ),
+        contributors=contributors_by(pursue, problem),
     )

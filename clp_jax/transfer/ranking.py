@@ -6,12 +6,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from clp_jax.transfer.methods import METHODS, Recipe
+from clp_jax.transfer.methods import Recipe
 from clp_jax.transfer.setting import Setting
 from clp_jax.transfer.table import NewTable
 
 SHARES = (1.0, 0.25)
 """How much of the shared rows is copied, tried with every method."""
+
+MATCHED = 3
+"""How many of the best are tried with matched norms too."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ class Choice:
             "recipe": self.recipe.to_dict(),
             "ranked_by": "bits per byte of text" if by_text else "error on hidden shared tokens",
             "ranking": [
-                {"helper": score.setting.helper.name, **score.recipe.to_dict(), "score": score.value}
+                {
+                    "helper": score.setting.helper.name,
+                    **score.recipe.to_dict(),
+                    "score": score.value,
+                }
                 for score in self.scores
             ],
         }
@@ -72,8 +79,8 @@ def make_tables(setting: Setting, recipe: Recipe) -> dict[str, NewTable]:
 def rank_by_text(setting: Setting) -> list[Score]:
     """Score all methods by the loss of the transferred model on text.
 
-    Each is calibrated and tried with all `SHARES`, and the best once more with matched norms.
-    Where the source's vocabulary is kept, its rows are neither mixed nor calibrated.
+    Each is calibrated and tried with all `SHARES`, the best few once more with matched norms. Where
+    the source's vocabulary is kept, its rows are neither mixed nor calibrated.
     """
     keeps = setting.layout.keeps
 
@@ -88,8 +95,8 @@ def rank_by_text(setting: Setting) -> list[Score]:
         for share in (SHARES if not keeps else (1.0,))
     ]
     scores = [score(recipe) for recipe in tqdm(recipes, desc="methods", leave=False, disable=None)]
-    best = min(scores, key=lambda score: score.value).recipe
-    return [*scores, score(replace(best, match_norms=True))]
+    best = sorted(scores, key=lambda score: score.value)[:MATCHED]
+    return [*scores, *(score(replace(one.recipe, match_norms=True)) for one in best)]
 
 
 def rank_by_overlap(setting: Setting) -> list[Score]:
@@ -101,7 +108,7 @@ def rank_by_overlap(setting: Setting) -> list[Score]:
     setting.check("clp")
     errors = {method: setting.held_out_error(method) for method in setting.methods()}
     return [
-        Score(setting, Recipe(method, METHODS[method].copy_share), error)
+        Score(setting, setting.habit(method), error)
         for method, error in errors.items()
         if error is not None
     ]

@@ -33,4 +33,4 @@ def unit_rows(table: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
 
 def zero_rows(table: Float[np.ndarray, "rows dim"]) -> Bool[np.ndarray, "rows"]:
     """Which rows are zero throughout."""
-    return ~table.any(axis=1)
+    return np.logical_not(table.any(axis=1))

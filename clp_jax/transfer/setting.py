@@ -85,9 +85,7 @@ class Setting:
         """The source's body, loaded, with the text as the new tokenizer cuts it."""
         config = self.config(None)
         positions = read_decoder_config(config).max_positions
-        sample = make_sample(
-            self.text, self.tokenizer, rows=self.layout.rows, positions=positions
-        )
+        sample = make_sample(self.text, self.tokenizer, rows=self.layout.rows, positions=positions)
         return Trial(config, self.source.tensors, self.source.tables, sample, self.mesh)
 
     def config(self, dtype: str | None) -> dict[str, Any]:
@@ -97,6 +95,12 @@ class Setting:
     def methods(self) -> list[str]:
         """The methods for which there is all that they start from."""
         return [name for name in METHODS if self._lacks(name) is None]
+
+    def habit(self, method: str) -> Recipe:
+        """A method as it is used where nothing else is asked for."""
+        entry = METHODS[method]
+        share = 1.0 if self.layout.keeps else entry.copy_share
+        return Recipe(method, share, entry.match_norms)
 
     def check(self, method: str) -> None:
         """Make sure that there is all that a method starts from.
@@ -158,15 +162,19 @@ class Setting:
         return self._bases[table, kind]
 
     def _make_basis(self, inputs: TableInputs, kind: str) -> Basis:
+        vectors, layout = self.vectors, self.layout
         match kind:
             case "helper_rows":
                 return inputs.helper_rows()
             case "token_vectors":
-                return inputs.token_vectors(self.vectors.tokens)
+                assert vectors.tokens is not None
+                return inputs.token_vectors(vectors.tokens)
             case "word_vectors":
-                return inputs.word_vectors(self.vectors.source, self.vectors.target)
+                assert vectors.source is not None
+                assert vectors.target is not None
+                return inputs.word_vectors(vectors.source, vectors.target)
             case "pieces":
-                ids = (self.layout.missing_helper, self.layout.anchor_helper)
+                ids = (layout.missing_helper, layout.anchor_helper)
                 return inputs.pieces(*(spell(*self.vocabularies, part) for part in ids))
             case _:
                 return inputs.nothing()

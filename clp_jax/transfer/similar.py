@@ -8,13 +8,11 @@ With the cosines z of a query to the anchors (of rows of zeros: 0):
   anchors. Many anchors share a row's weight, since all cosines lie close together.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from clp_jax.transfer.engine import Sparse, main_contributors, weighted_rows
+from clp_jax.transfer.engine import Sparse, Weigh, contributors_by, weighted_rows
 from clp_jax.transfer.problem import Prediction, Problem
 from clp_jax.transfer.rows import matmul, unit_rows, zero_rows
 
@@ -75,13 +73,11 @@ def clp_sparse(problem: Problem) -> Prediction:
     return _weighted(sparsemax, problem)
 
 
-def _weighted(weigh, problem: Problem) -> Prediction:
+def _weighted(weigh: Weigh, problem: Problem) -> Prediction:
     rows, unknown = weighted_rows(weigh, problem), zero_rows(problem.queries)
     rows[unknown] = problem.mean
     return Prediction(
         rows=rows,
         fallback={"mean": unknown},
-        contributors=partial(
-            main_contributors, weigh, problem.queries, problem.anchors, problem.mesh
-        ),
+        contributors=contributors_by(weigh, problem),
     )

@@ -1,6 +1,7 @@
 """The transfer stage: two checkpoints in, one checkpoint of the target language out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,12 +18,12 @@ from clp_jax.files import new_folder, read_json, write_json
 from clp_jax.mesh import make_mesh
 from clp_jax.transfer.inputs import open_helper, open_source
 from clp_jax.transfer.manifest import describe_transfer, model_card
-from clp_jax.transfer.methods import METHODS, Recipe
+from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.ranking import Choice, rank_by_overlap, rank_by_text
 from clp_jax.transfer.sample import read_text
 from clp_jax.transfer.setting import Setting
 from clp_jax.transfer.table import NewTable
-from clp_jax.transfer.target import target_config, with_target_tokens
+from clp_jax.transfer.target import with_target_tokens
 from clp_jax.transfer.trace import write_trace
 
 AUTO = "auto"
@@ -100,14 +101,15 @@ def choose(settings: Sequence[Setting], config: TransferConfig) -> Choice:
     if config.method != AUTO:
         (setting,) = settings
         setting.check(config.method)
-        entry = METHODS[config.method]
-        share = 1.0 if setting.layout.keeps else entry.copy_share
-        recipe = Recipe(
-            method=config.method,
-            copy_share=share if config.copy_share is None else config.copy_share,
-            match_norms=config.match_norms,
+        wishes: dict[str, Any] = {
+            "copy_share": config.copy_share,
+            "match_norms": config.match_norms,
+        }
+        recipe = replace(
+            setting.habit(config.method),
             calibrate=config.calibrate,
             strict=config.strict,
+            **{dial: wish for dial, wish in wishes.items() if wish is not None},
         )
         return Choice(setting, recipe)
     rank = rank_by_text if config.data else rank_by_overlap

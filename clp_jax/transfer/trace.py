@@ -18,6 +18,7 @@ def write_trace(file: Path, setting: Setting, tables: Mapping[str, NewTable]) ->
     """
     layout = setting.layout
     source_names = setting.vocabularies[0].names
+    missing = layout.missing.tolist()
     copied = dict(zip(layout.copied.tolist(), layout.copied_source.tolist(), strict=True))
     with file.open("w", encoding="utf-8") as lines:
         for name, table in tables.items():
@@ -25,10 +26,8 @@ def write_trace(file: Path, setting: Setting, tables: Mapping[str, NewTable]) ->
             made_of = {id: [(source, 1.0)] for id, source in copied.items()}
             if table.contributors is not None:
                 ids, weights = table.contributors(CONTRIBUTORS)
-                made_of |= {
-                    token: list(zip(row.tolist(), weight.tolist(), strict=True))
-                    for token, row, weight in zip(layout.missing.tolist(), ids, weights, strict=True)
-                }
+                for token, row, shares in zip(missing, ids.tolist(), weights.tolist(), strict=True):
+                    made_of[token] = list(zip(row, shares, strict=True))
             for id in range(layout.rows):
                 line = {
                     "table": name,

@@ -89,14 +89,16 @@ class Trial:
         self, tables: Tables
     ) -> tuple[Float[np.ndarray, "row"], Float[np.ndarray, "dim"]]:
         """The mean predicted distribution and the mean final hidden state."""
-        params, sums, count = self._with(tables), None, 0.0
+        params = self._with(tables)
+        rows, dim = tables[list(self.paths)[-1]].shape
+        expected, hidden, count = np.zeros(rows), np.zeros(dim), 0.0
         with jax.set_mesh(self.mesh):
             for batch, mask in self._batches(self.sample.fit):
-                found = jax.tree.map(to_host, _sums(self.graphdef, params, batch, mask))
-                sums = found if sums is None else jax.tree.map(np.add, sums, found)
+                found = _sums(self.graphdef, params, batch, mask)
+                expected += to_host(found[0])
+                hidden += to_host(found[1])
                 count += float(mask.sum())
-        expected, hidden = (total.astype(np.float64) / count for total in sums)
-        return expected, hidden
+        return expected / count, hidden / count
 
     def _with(self, tables: Tables) -> nnx.State:
         new = {self.paths[name]: table for name, table in tables.items()}

@@ -45,7 +45,7 @@ def read_vectors(
     if config.token_vectors:
         tokens = read_token_vectors(config.token_vectors, rows[1])
     elif config.method == "focus" and text:
-        names = helper.tokenizer.convert_ids_to_tokens(range(rows[1]))
+        names = helper.tokenizer.convert_ids_to_tokens([*range(rows[1])])
         ids = helper.tokenizer(list(text), add_special_tokens=False)["input_ids"]
         tokens = train_token_vectors(ids, [name or "" for name in names], seed=config.seed)
     return Vectors(source_vectors, target_vectors, tokens)
