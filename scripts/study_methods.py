@@ -1,0 +1,274 @@
+"""Every method of the transfer on equal terms: loss before training and after equal tokens.
+
+    python scripts/study_methods.py --source-text 'english/*.jsonl.zst' \\
+        --target-text 'german/train.jsonl.zst' --heldout 'german/heldout.jsonl.zst' --out study
+
+Trains, for each seed, a source model on the source text and a helper on the target text; transfers
+with each method; trains every result on for the same tokens in the same order, beside the same
+model from scratch. `auto` sees training text only, never the held-out text that the losses are
+measured on. What is there already is not made again. Writes study.json, table.md and a plot.
+"""
+
+import argparse
+import math
+import random
+import re
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+from gensim.models import Word2Vec
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from clp_jax import RunConfig, convert_checkpoint, prepare_corpus, train_model, transfer_model
+from clp_jax.data.readers import read_documents
+from clp_jax.evaluate.plots import plot_perplexity, tokens_to_reach
+from clp_jax.evaluate.tables import markdown_table
+from clp_jax.files import new_folder, read_json, write_json
+from clp_jax.mesh import use_compilation_cache
+from clp_jax.quickstart.inputs import END_OF_TEXT, own_text, write_new_model, write_text
+from clp_jax.quickstart.run import ModelSize
+
+METHODS = (
+    "scratch", "random", "mean", "subword", "clp", "clp-sparse", "clp-topk", "omp", "wechsel",
+    "focus", "ridge", "procrustes", "auto",
+)  # fmt: skip
+PLOTTED = ("scratch", "random", "clp", "clp-sparse", "focus", "ridge", "auto")
+# Source, helper, learning rate: half of it after the transfer.
+SIZES = {
+    "small": (ModelSize(4, 128, 4, 1500), ModelSize(2, 64, 2, 1500), 2e-3),
+    "larger": (ModelSize(6, 256, 4, 1500), ModelSize(3, 128, 4, 1200), 1.2e-3),
+}
+SIDES = ("source", "source"), ("helper", "target")
+"""The models that are trained beforehand, and the language of each."""
+
+BATCH, LENGTH = 16, 128
+HELDOUT_DOCUMENTS, HELDOUT_CHARACTERS = 60, 1_500
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--source-text", required=True, metavar="GLOB")
+    parser.add_argument("--target-text", required=True, metavar="GLOB")
+    parser.add_argument(
+        "--heldout", required=True, metavar="GLOB", help="target text to measure on"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--vocabulary", type=int, default=4096, help="tokens of each tokenizer")
+    parser.add_argument("--unigram", action="store_true", help="a Unigram tokenizer for the target")
+    parser.add_argument("--characters", type=int, default=9_000_000, help="text of each language")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--steps", type=int, default=100, help="steps after the transfer")
+    return parser.parse_args()
+
+
+def write_texts(wishes: argparse.Namespace, out: Path) -> None:
+    """Training text of both languages, held-out text, word vectors of both and a dictionary."""
+    if out.exists():
+        return
+    with new_folder(out) as folder:
+        vectors = {}
+        for name, glob in (("source", wishes.source_text), ("target", wishes.target_text)):
+            documents = read_documents([glob])
+            taken, _ = own_text(documents, f"The {name} corpus", wishes.characters, 1_000)
+            write_text(taken, folder / f"{name}.jsonl")
+            words = [re.findall(r"\w+|[^\w\s]", document) for document in taken]
+            vectors[name] = Word2Vec(words, vector_size=100, workers=1, seed=0, epochs=3).wv
+            np.save(folder / f"{name}.npy", vectors[name].vectors)
+            names = "\n".join(vectors[name].index_to_key)
+            (folder / f"{name}.txt").write_text(names + "\n", "utf-8")
+        # Without a real dictionary, words that both languages write alike stand in for one.
+        alike = [word for word in vectors["source"].index_to_key if word in vectors["target"]]
+        (folder / "dictionary.txt").write_text("".join(f"{w}\t{w}\n" for w in alike), "utf-8")
+        heldout = list(read_documents([wishes.heldout]))
+        random.Random(0).shuffle(heldout)
+        cut = [document[:HELDOUT_CHARACTERS] for document in heldout[:HELDOUT_DOCUMENTS]]
+        write_text(cut, folder / "heldout.jsonl")
+
+
+def write_new_models(wishes: argparse.Namespace, texts: Path, out: Path) -> None:
+    """Configurations and tokenizers of both models, and the texts as tokens."""
+    if out.exists():
+        return
+    with new_folder(out) as folder:
+        for (side, text), size in zip(SIDES, SIZES[wishes.size], strict=False):
+            write_new_model(
+                folder / side,
+                texts / f"{text}.jsonl",
+                vocabulary=wishes.vocabulary,
+                positions=LENGTH,
+                layers=size.layers,
+                width=size.width,
+                heads=size.heads,
+            )
+        if wishes.unigram:
+            write_unigram(folder / "helper", texts / "target.jsonl", wishes.vocabulary)
+        for text, side in (("source", "source"), ("target", "helper"), ("heldout", "helper")):
+            prepare_corpus([str(texts / f"{text}.jsonl")], folder / side, folder / f"corpus-{text}")
+
+
+def write_unigram(folder: Path, text: Path, vocabulary: int) -> None:
+    """Put a SentencePiece-like Unigram tokenizer in the place of the one that is there."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END_OF_TEXT, "<unk>"],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(read_documents([str(text)]), trainer)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        unk_token="<unk>",
+    ).save_pretrained(folder)
+    config = read_json(folder / "config.json")
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    ids = {"bos_token_id": end, "eos_token_id": end, "vocab_size": tokenizer.get_vocab_size()}
+    write_json(folder / "config.json", config | ids)
+
+
+def train(
+    model: Path,
+    run: Path,
+    corpora: tuple[Path, Path | None],
+    *,
+    init: str,
+    steps: int,
+    rate: float,
+    seed: int,
+) -> list[tuple[int, float]]:
+    """Train, and return the tokens seen and the loss on the validation corpus."""
+    corpus, validation = corpora
+    settings: dict[str, Any] = {
+        "model": {"path": str(model), "init": init},
+        "data": {
+            "train": str(corpus),
+            "validation": validation and str(validation),
+            "sequence_length": LENGTH,
+        },
+        "optimizer": {"learning_rate": rate, "warmup_steps": steps // 20},
+        "train": {
+            "out": str(run),
+            "steps": steps,
+            "batch_size": BATCH,
+            "dtype": "float32",
+            "remat": "none",
+            "loss_chunk": LENGTH,
+            "seed": seed,
+            "validate_every": max(steps // 4, 1),
+            "checkpoint_every": steps,
+        },
+    }
+    summary = train_model(RunConfig.from_dict(settings), resume=run.exists())
+    return [(tokens, math.log(perplexity)) for tokens, perplexity in summary.curve]
+
+
+def study_seed(wishes: argparse.Namespace, texts: Path, new: Path, seed: int) -> dict[str, Any]:
+    """Curves of all methods, and what `auto` found, for one seed."""
+    folder, rate = wishes.out / f"seed-{seed}", SIZES[wishes.size][2]
+    for (side, text), size in zip(SIDES, SIZES[wishes.size], strict=False):
+        if not (folder / side).exists():
+            corpora = (new / f"corpus-{text}", None)
+            run = folder / f"run-{side}"
+            train(new / side, run, corpora, init="random", steps=size.steps, rate=rate, seed=seed)
+            convert_checkpoint(run, folder / side, "hf")
+    curves, manifests = {}, {}
+    for method in wishes.methods:
+        result = folder / "curves" / f"{method}.json"
+        if not result.exists():
+            start = folder / "starts" / ("clp" if method == "scratch" else method)
+            if not start.exists():
+                transfer_model(
+                    folder / "source", folder / "helper", start, **options(method, texts, seed)
+                )
+            curve = train(
+                start,
+                folder / "runs" / method,
+                (new / "corpus-target", new / "corpus-heldout"),
+                init="random" if method == "scratch" else "pretrained",
+                steps=wishes.steps,
+                rate=rate / 2,
+                seed=seed,
+            )
+            result.parent.mkdir(exist_ok=True)
+            write_json(result, curve)
+        curves[method] = read_json(result)
+        if method == "auto":
+            manifests = read_json(folder / "starts" / "auto" / "transfer.json")
+    return {"curves": curves, "auto": manifests}
+
+
+def options(method: str, texts: Path, seed: int) -> dict[str, Any]:
+    """What `clp_jax.transfer_model` needs for a method."""
+    named: dict[str, Any] = {"method": "clp" if method == "scratch" else method, "seed": seed}
+    if method in ("auto", "focus"):
+        named["data"] = [str(texts / "target.jsonl")]
+    if method == "wechsel":
+        named |= {
+            "source_vectors": str(texts / "source.npy"),
+            "target_vectors": str(texts / "target.npy"),
+            "dictionary": str(texts / "dictionary.txt"),
+        }
+    return named
+
+
+def report(found: dict[int, dict[str, Any]]) -> str:
+    """Mean and standard deviation over the seeds, the lowest last loss first."""
+    methods = list(next(iter(found.values()))["curves"])
+
+    def cell(values: list[float]) -> str:
+        spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+        return f"{mean(values):.2f}{spread}"
+
+    def row(method: str) -> list[str]:
+        curves = [seed["curves"][method] for seed in found.values()]
+        points = [0, len(curves[0]) // 2, -1]
+        cells = [cell([curve[point][1] for curve in curves]) for point in points]
+        shares = []
+        for seed in found.values() if "scratch" in methods else ():
+            scratch = seed["curves"]["scratch"]
+            reached = tokens_to_reach(seed["curves"][method], scratch[-1][1])
+            shares.append(math.inf if reached is None else reached / scratch[-1][0])
+        return [method, *cells, f"{mean(shares):.0%}" if shares and max(shares) < math.inf else ""]
+
+    curve = next(iter(found.values()))["curves"][methods[0]]
+    heads = ("method", *(f"loss at {curve[i][0]:,}" for i in (0, len(curve) // 2, -1)))
+    rows = sorted(map(row, methods), key=lambda row: float(row[3].split()[0]))
+    return markdown_table((*heads, "tokens to scratch's last loss"), rows)
+
+
+def main() -> None:
+    wishes = arguments()
+    use_compilation_cache()
+    texts, new = wishes.out / "text", wishes.out / "new"
+    write_texts(wishes, texts)
+    write_new_models(wishes, texts, new)
+    found = {}
+    for seed in wishes.seeds:
+        found[seed] = study_seed(wishes, texts, new, seed)
+        table = report(found)
+        print(f"seeds {', '.join(map(str, found))}\n{table}\n", flush=True)
+        (wishes.out / "table.md").write_text(table + "\n", "utf-8")
+        write_json(wishes.out / "study.json", found)
+    curves = found[wishes.seeds[0]]["curves"]
+    plot_perplexity(
+        {
+            name: [(tokens, math.exp(loss)) for tokens, loss in curves[name]]
+            for name in PLOTTED
+            if name in curves
+        },
+        wishes.out / "methods.png",
+        f"Held-out perplexity by initialisation, {wishes.size} models",
+    )
+
+
+if __name__ == "__main__":
+    main()
