@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from clp_jax.checkpoint.hf import load_model, model_files
-from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.checkpoint.hub import GENERATION, load_tokenizer
 from clp_jax.errors import UserError
+from clp_jax.files import read_json
 from clp_jax.models import Cache, Decoder
 
 # Prompts are padded to a multiple of this, so that few lengths are compiled.
@@ -28,6 +29,7 @@ def generate_tokens(
     temperature: float = 0.0,
     seed: int = 0,
     stop: Collection[int] = (),
+    suppress: Collection[int] = (),
 ) -> list[int]:
     """Tokens that go on from a prompt, without the prompt; a stop token ends them and is left out.
 
@@ -38,6 +40,7 @@ def generate_tokens(
         temperature: 0 takes the most likely token, 1 samples from the model's distribution.
         seed: seed of the sampling.
         stop: ids that end the text.
+        suppress: ids that are never generated.
 
     Raises:
         UserError: the prompt is empty, or with the new tokens longer than the model's positions.
@@ -54,12 +57,15 @@ def generate_tokens(
     padded = -(-length // PROMPT_STEP) * PROMPT_STEP
     padded = padded if limit is None else min(padded, limit)
     graphdef, params = nnx.split(model)
+    allowed = ~np.isin(np.arange(model.config.vocab_size), [*suppress])
     cache = Cache.empty(model.config, 1, padded + max_new_tokens, model.dtype)
     tokens = np.pad(prompt, (0, padded - length))
     generated: list[int] = []
     while len(generated) < max_new_tokens:
         total = length + len(generated)
-        token, cache = _next_token(graphdef, params, tokens, cache, total, float(temperature), seed)
+        token, cache = _next_token(
+            graphdef, params, tokens, cache, total, float(temperature), seed, allowed
+        )
         if int(token) in stop:
             break
         generated.append(int(token))
@@ -76,10 +82,11 @@ def _next_token(
     total: Int[Array, ""],
     temperature: Float[Array, ""],
     seed: Int[Array, ""],
+    allowed: Bool[Array, "vocab"],
 ) -> tuple[Int[Array, ""], Cache]:
     """Read tokens (those beyond ``total`` positions are padding) and pick the one that follows."""
     logits, read = nnx.merge(graphdef, params).decode(tokens[None], cache)
-    last = logits[0, total - 1 - cache.used]
+    last = jnp.where(allowed, logits[0, total - 1 - cache.used], -jnp.inf)
     key = jax.random.fold_in(jax.random.key(seed), total)
     sampled = jax.random.categorical(key, last / jnp.maximum(temperature, 1e-6))
     token = jnp.where(temperature > 0, sampled, jnp.argmax(last))
@@ -108,7 +115,10 @@ def generate_text(
     Raises:
         UserError: the model cannot be loaded, or the prompt is too long for it.
     """
-    tokenizer = load_tokenizer(model_files(model))
+    folder = model_files(model)
+    tokenizer = load_tokenizer(folder)
+    settings = folder / GENERATION
+    suppress = read_json(settings).get("suppress_tokens") if settings.exists() else None
     end = tokenizer.eos_token_id
     tokens = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     if not tokens and end is not None:
@@ -120,5 +130,6 @@ def generate_text(
         temperature=temperature,
         seed=seed,
         stop=() if end is None else (end,),
+        suppress=suppress or (),
     )
     return f"{prompt}{tokenizer.decode(generated)}"

@@ -14,11 +14,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Int, Shaped
 
-from clp_jax.checkpoint.hub import copy_model_files, read_config, resolve
+from clp_jax.checkpoint.hub import (
+    GENERATION,
+    UNPADDED,
+    copy_model_files,
+    read_config,
+    resolve,
+)
 from clp_jax.checkpoint.orbax import CHECKPOINTS, restore_params
 from clp_jax.checkpoint.tensors import LazyTensor, open_tensors, write_tensors
 from clp_jax.errors import UserError
-from clp_jax.files import new_folder, public_name, write_json
+from clp_jax.files import new_folder, public_name, read_json, write_json
 from clp_jax.mesh import single_device_mesh, to_host
 from clp_jax.models import (
     HEAD,
@@ -243,6 +249,8 @@ def save_model(
 ) -> None:
     """Write a model as a Hugging Face folder that `transformers` loads.
 
+    Rows that a transfer has added to the tables for no token are left out.
+
     Args:
         model: the model; its parameters may be spread over devices and hosts.
         out: new folder: weights (several files above 5 GB), configuration, tokenizer, card.
@@ -253,16 +261,42 @@ def save_model(
         UserError: ``out`` exists and is not empty.
     """
     origin = model_files(origin)
-    tensors = {name: tensor.astype(dtype) for name, tensor in model_tensors(model).items()}
+    config = read_config(origin)
+    real = config.pop(UNPADDED, None)
+    if real is not None:
+        config["vocab_size"] = real
+    tensors = {
+        name: tensor.astype(dtype)
+        for name, tensor in _without_padding(model_tensors(model), model.config, real).items()
+    }
     first = jax.process_index() == 0
     with new_folder(out) if first else nullcontext(Path(out)) as folder:
         if first:
             copy_model_files(origin, folder)
-            config = read_config(origin)
             config.pop("torch_dtype", None)
             kind = tensors[weight_table(model.config)[0].name].dtype
             write_json(folder / "config.json", config | {"dtype": str(kind)})
+            if real is not None and (folder / GENERATION).exists():
+                _forget_padding(folder / GENERATION, real)
             if not (folder / "README.md").exists():
                 name = public_name(origin)
                 (folder / "README.md").write_text(CARD.format(name=name), "utf-8")
         write_tensors(folder, tensors, writer=first)
+
+
+def _without_padding(
+    tensors: Mapping[str, LazyTensor], config: DecoderConfig, real: int | None
+) -> dict[str, LazyTensor]:
+    """The tensors, those with a row a token cut to the ``real`` ones where a number is given."""
+    cut = dict(tensors)
+    for weight in weight_table(config):
+        if real is not None and weight.axes[0] == "vocab":
+            cut[weight.name] = tensors[weight.name].head(real)
+    return cut
+
+
+def _forget_padding(file: Path, real: int) -> None:
+    """Take ids that are no more out of what ``generate`` must not say."""
+    settings = read_json(file)
+    kept = [id for id in settings.pop("suppress_tokens", None) or [] if id < real]
+    write_json(file, settings | ({"suppress_tokens": kept} if kept else {}))

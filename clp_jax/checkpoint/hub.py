@@ -27,7 +27,8 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 UNPADDED = "unpadded_vocab_size"
 """Key of ``config.json``: the rows behind so many are for no token; an export drops them."""
 
-DESCRIPTIONS = ("generation_config.json", "transfer.json", "README.md")
+GENERATION = "generation_config.json"
+DESCRIPTIONS = (GENERATION, "transfer.json", "README.md")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

@@ -58,6 +58,14 @@ class LazyTensor:
             return self
         return replace(self, dtype=dtype, load=lambda rows: self.load(rows).astype(dtype))
 
+    def head(self, rows: int) -> "LazyTensor":
+        """The first rows."""
+        return replace(
+            self,
+            shape=(rows, *self.shape[1:]),
+            load=lambda chosen: self.load(slice(*chosen.indices(rows))),
+        )
+
     @property
     def nbytes(self) -> int:
         """Size of the whole tensor in bytes."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from clp_jax.checkpoint.hub import copy_tokenizer
+from clp_jax.checkpoint.hub import GENERATION, copy_tokenizer
 from clp_jax.checkpoint.tensors import LazyTensor, parse_dtype, write_tensors
 from clp_jax.config import TransferConfig
 from clp_jax.errors import UserError
@@ -138,11 +138,11 @@ def check_finite(table: NewTable, name: str, dtype: np.dtype, setting: Setting) 
 
 def write_configuration(folder: Path, setting: Setting, dtype: str | None) -> None:
     """Write the new model's configurations, and its tokenizer."""
-    generation = setting.source.folder / "generation_config.json"
+    generation = setting.source.folder / GENERATION
     settings = read_json(generation) if generation.exists() else {}
     settings = with_target_tokens(settings, setting.tokenizer)
     if len(setting.layout.padding):
         settings["suppress_tokens"] = setting.layout.padding.tolist()
     write_json(folder / "config.json", setting.config(dtype))
-    write_json(folder / generation.name, settings)
+    write_json(folder / GENERATION, settings)
     copy_tokenizer(setting.tokenizer_folder, folder)

@@ -170,3 +170,25 @@ def test_a_failed_export_leaves_nothing(tiny_model, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         save_model(load_model(tiny_model), tmp_path / "out", origin=tiny_model)
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_for_no_token_are_dropped_on_export(tiny_model, tmp_path):
+    padded, out = tmp_path / "padded", tmp_path / "out"
+    shutil.copytree(tiny_model, padded)
+    config = json.loads((padded / "config.json").read_text())
+    (padded / "config.json").write_text(json.dumps(config | {"unpadded_vocab_size": 290}))
+    settings = {"suppress_tokens": [5, 290, 299], "temperature": 0.5}
+    (padded / "generation_config.json").write_text(json.dumps(settings))
+    save_model(load_model(padded), out, origin=padded)
+
+    written = json.loads((out / "config.json").read_text())
+    assert written["vocab_size"] == 290
+    assert "unpadded_vocab_size" not in written
+    settings = json.loads((out / "generation_config.json").read_text())
+    assert settings == {"suppress_tokens": [5], "temperature": 0.5}
+    model, notes = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not any(notes.values())
+    whole = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+    table = model.get_input_embeddings().weight
+    assert table.shape[0] == 290
+    assert (table == whole.get_input_embeddings().weight[:290]).all()

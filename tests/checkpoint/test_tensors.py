@@ -151,3 +151,11 @@ def test_header_is_aligned(arrays, tmp_path):
     write_tensors(tmp_path, lazy(arrays))
     (length,) = struct.unpack("<Q", (tmp_path / "model.safetensors").read_bytes()[:8])
     assert length % 8 == 0
+
+
+def test_head_is_the_first_rows():
+    table = np.arange(12.0).reshape(6, 2)
+    head = LazyTensor.of(table).head(4)
+    assert head.shape == (4, 2)
+    np.testing.assert_array_equal(head.read(), table[:4])
+    np.testing.assert_array_equal(head.read_rows(2, 9), table[2:4])
