@@ -21,6 +21,7 @@ from clp_jax.generate import generate_text
 from clp_jax.quickstart.inputs import made_up_text, own_text, write_new_model, write_text
 from clp_jax.train.loop import RunSummary, train_model
 from clp_jax.transfer.stage import transfer_model
+from clp_jax.transfer.summary import summarize
 
 STAGES = 8
 
@@ -42,7 +43,7 @@ class Sizes:
     source: ModelSize = ModelSize(layers=4, width=128, heads=4, steps=700)
     helper: ModelSize = ModelSize(layers=2, width=64, heads=2, steps=600)
     target_steps: int = 400
-    """Optimizer steps of continued pretraining, from CLP and from scratch."""
+    """Optimizer steps of continued pretraining, of the transferred model and from scratch."""
     measurements: int = 8
     """How often the perplexity is measured on the way."""
     batch_size: int = 8
@@ -132,12 +133,15 @@ def _run(out: Path, own: Sequence[Iterator[str]], sizes: Sizes) -> dict[str, Any
         )
         convert_checkpoint(runs / "helper", models / "helper", "hf")
 
-    with _stage(5, "CLP-Transfer: the source's layers and new embeddings by the helper"):
-        start = models / "clp-start"
-        manifest = transfer_model(models / "source", models / "helper", start)
+    with _stage(5, "transfer: the source's layers, new embeddings by the best of all methods"):
+        start = models / "start"
+        manifest = transfer_model(
+            models / "source", models / "helper", start, data=[str(files["target"])]
+        )
+        print(summarize(manifest, str(start)))
 
-    with _stage(6, "continued pretraining from CLP, and the same model from scratch"):
-        clp, scratch = (
+    with _stage(6, "continued pretraining of it, and the same model from scratch"):
+        transferred, scratch = (
             _train(
                 runs / name,
                 start,
@@ -147,7 +151,7 @@ def _run(out: Path, own: Sequence[Iterator[str]], sizes: Sizes) -> dict[str, Any
                 sizes,
                 validation=corpora / "heldout",
             )
-            for name, init in (("clp", "pretrained"), ("scratch", "random"))
+            for name, init in (("transfer", "pretrained"), ("scratch", "random"))
         )
 
     with _stage(7, "perplexity on held-out text"):
@@ -155,16 +159,16 @@ def _run(out: Path, own: Sequence[Iterator[str]], sizes: Sizes) -> dict[str, Any
             name: evaluate_perplexity(
                 run.folder, [str(files["heldout"])], sequence_length=sizes.sequence_length
             ).to_dict()
-            for name, run in (("CLP", clp), ("scratch", scratch))
+            for name, run in (("transfer", transferred), ("scratch", scratch))
         }
 
     with _stage(8, "the model as PyTorch users load it, and a sentence of it"):
-        convert_checkpoint(clp.folder, models / "target", "hf")
+        convert_checkpoint(transferred.folder, models / "target", "hf")
         prompt = " ".join(heldout[0][:40].split()[:3])
         sample = generate_text(models / "target", prompt, max_new_tokens=40)
 
-    curves = {"CLP": clp.curve, "scratch": scratch.curve}
-    reached = tokens_to_reach(clp.curve, scratch.curve[-1][1])
+    curves = {"transfer": transferred.curve, "scratch": scratch.curve}
+    reached = tokens_to_reach(transferred.curve, scratch.curve[-1][1])
     result = {
         "curves": curves,
         "share_of_tokens": None if reached is None else reached / scratch.tokens,
@@ -176,7 +180,7 @@ def _run(out: Path, own: Sequence[Iterator[str]], sizes: Sizes) -> dict[str, Any
     }
     report = _report(result, out)
     print(f"\n{report}")
-    plot_perplexity(curves, out / "perplexity.png", "Held-out perplexity: CLP against scratch")
+    plot_perplexity(curves, out / "perplexity.png", "Held-out perplexity: transfer against scratch")
     (out / "table.md").write_text(report + "\n", "utf-8")
     write_json(out / "quickstart.json", result)
     return result
@@ -241,12 +245,12 @@ def _train(
 
 def _report(result: dict[str, Any], out: Path) -> str:
     """The outcome as Markdown: the curves side by side, the perplexities, where everything is."""
-    clp, scratch = result["curves"]["CLP"], result["curves"]["scratch"]
+    transferred, scratch = result["curves"]["transfer"], result["curves"]["scratch"]
     curves = markdown_table(
-        ("training tokens", "perplexity from CLP", "perplexity from scratch"),
+        ("training tokens", "perplexity after transfer", "perplexity from scratch"),
         [
             (f"{tokens:,}", f"{ours:,.1f}", f"{theirs:,.1f}")
-            for (tokens, ours), (_, theirs) in zip(clp, scratch, strict=True)
+            for (tokens, ours), (_, theirs) in zip(transferred, scratch, strict=True)
         ],
     )
     units = ("token", "word", "byte")
@@ -259,15 +263,15 @@ def _report(result: dict[str, Any], out: Path) -> str:
     )
     share = result["share_of_tokens"]
     verdict = (
-        "CLP does not reach the last perplexity of training from scratch."
+        "The transfer does not reach the last perplexity of training from scratch."
         if share is None
-        else f"CLP reaches scratch's last perplexity with {share:.0%} of the tokens."
+        else f"The transfer reaches scratch's last perplexity with {share:.0%} of the tokens."
     )
     places = markdown_table(
         ("what", "where"),
         [
             ("the model, for PyTorch", f"{out}/models/target"),
-            ("source, helper, CLP before training", f"{out}/models"),
+            ("source, helper, the transfer before training", f"{out}/models"),
             ("runs with metrics and checkpoints", f"{out}/runs"),
             ("plot", f"{out}/perplexity.png"),
             ("all figures", f"{out}/quickstart.json"),

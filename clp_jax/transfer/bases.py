@@ -54,6 +54,11 @@ class TableInputs:
             self.helper_tensor, np.concatenate([layout.missing_helper, layout.anchor_helper])
         )
 
+    def release(self) -> None:
+        """Forget both tables."""
+        for table in ("source", "helper"):
+            self.__dict__.pop(table, None)
+
     def nothing(self) -> Basis:
         """No features: for methods that look at the source's statistics alone."""
         count = len(self.layout.missing)

@@ -80,6 +80,13 @@ class Setting:
         }
         self._bases: dict[tuple[str, str], Basis] = {}
 
+    def release(self) -> None:
+        """Forget all that was read and can be read again."""
+        self.__dict__.pop("trial", None)
+        self._bases.clear()
+        for inputs in self.inputs.values():
+            inputs.release()
+
     @cached_property
     def trial(self) -> Trial:
         """The source's body, loaded, with the text as the new tokenizer cuts it."""

@@ -113,7 +113,11 @@ def choose(settings: Sequence[Setting], config: TransferConfig) -> Choice:
         )
         return Choice(setting, recipe)
     rank = rank_by_text if config.data else rank_by_overlap
-    scores = [score for setting in settings for score in rank(setting)]
+    scores = []
+    for setting in settings:
+        scores += rank(setting)
+        if len(settings) > 1:
+            setting.release()
     best = min(scores, key=lambda score: score.value)
     return Choice(best.setting, best.recipe, sorted(scores, key=lambda score: score.value))
 

@@ -51,19 +51,19 @@ def test_everything_is_written(finished):
     tokens = TINY.target_steps * TINY.batch_size * TINY.sequence_length
     assert f"{tokens:,}" in table
     assert f"{result['curves']['scratch'][-1][1]:,.1f}" in table
-    for place in ("models/target", "runs", "models/clp-start"):
+    for place in ("models/target", "runs", "models/start"):
         assert (out / place).is_dir()
 
 
 @pytest.mark.slow
 def test_both_runs_are_measured_at_the_same_tokens_and_learn(finished):
     _, result = finished
-    clp, scratch = (dict(result["curves"][name]) for name in ("CLP", "scratch"))
+    clp, scratch = (dict(result["curves"][name]) for name in ("transfer", "scratch"))
     assert list(clp) == list(scratch)
     assert len(clp) == TINY.measurements + 1
     for curve in (clp, scratch):
         assert min(curve.values()) == list(curve.values())[-1] < curve[0]
-    for name, curve in (("CLP", clp), ("scratch", scratch)):
+    for name, curve in (("transfer", clp), ("scratch", scratch)):
         measured = result["perplexity"][name]["token_perplexity"]
         assert measured == pytest.approx(list(curve.values())[-1], rel=1e-5)
 
@@ -89,8 +89,8 @@ def test_pytorch_loads_the_model_and_gives_the_same_perplexity(finished):
         nll += float(
             torch.nn.functional.cross_entropy(logits[0].double(), window[0, 1:], reduction="sum")
         )
-    assert result["perplexity"]["CLP"]["tokens"] == len(tokens) - 1
-    assert result["perplexity"]["CLP"]["nll"] == pytest.approx(nll, rel=1e-5)
+    assert result["perplexity"]["transfer"]["tokens"] == len(tokens) - 1
+    assert result["perplexity"]["transfer"]["nll"] == pytest.approx(nll, rel=1e-5)
 
 
 @pytest.mark.parametrize("corpora", [("en.txt", None), (None, "de.txt")])
