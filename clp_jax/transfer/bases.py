@@ -101,7 +101,8 @@ class TableInputs:
         ids = np.unique([id for spelling in (*missing, *shared) for id in spelling]).astype(int)
         queries = as_queries([*missing, *shared], ids)
         rows = read_table(self.source_tensor, ids).rows
-        problem = self._problem(queries[: len(missing)], np.zeros((len(ids), 1), np.float32), rows)
+        unused = np.zeros((len(ids), queries.shape[1]), np.float32)
+        problem = self._problem(queries[: len(missing)], unused, rows)
         return Basis(problem, queries[len(missing) :], ids)
 
     def _shared_ids(self) -> Int[np.ndarray, "anchor"]:

@@ -98,7 +98,9 @@ def clp(problem: Problem) -> Prediction:
 
     def contributors(k: int) -> tuple[np.ndarray, np.ndarray]:
         ids, weights = of_formula(k)
-        ids[ill], weights[ill] = of_guard(k)
+        near, shares = of_guard(k)
+        weights[ill] = 0
+        ids[ill, : near.shape[1]], weights[ill, : near.shape[1]] = near, shares
         return ids, weights
 
     return formula._replace(

@@ -1,7 +1,9 @@
-"""The paper's formulas in float64, and tiny checkpoints to transfer between."""
+"""Problems for the methods and what they should answer, and tiny checkpoints."""
 
 import json
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,65 +13,40 @@ from transformers import PreTrainedTokenizerFast
 from clp_jax.checkpoint.hub import copy_tokenizer
 from clp_jax.checkpoint.tensors import LazyTensor, write_tensors
 from clp_jax.mesh import make_mesh, single_device_mesh
+from clp_jax.transfer.problem import Problem
 
 SHARED = ["<|endoftext|>", "a", "b", "in", "die", "war", "hand", "1", "2", "3", "4", "."]
 ENGLISH = [*SHARED, "the", "house", "cat", "sun"]
 GERMAN = ["<s>", "</s>", "<pad>", *reversed(SHARED), "der", "haus", "katze", "sonne", "mond"]
 
 
-class Oracle:
-    """One token at a time, in NumPy float64, with the weights written out."""
-
-    @staticmethod
-    def weights(row, overlap_helper):
-        row, overlap = row.astype(np.float64), overlap_helper.astype(np.float64)
-        return overlap @ row / np.linalg.norm(overlap, axis=1) / np.linalg.norm(row)
-
-    @classmethod
-    def clp(cls, missing_helper, overlap_helper, overlap_source):
-        rows = []
-        for row in missing_helper:
-            weights = cls.weights(row, overlap_helper)
-            rows.append(weights @ overlap_source.astype(np.float64) / weights.sum())
-        return np.array(rows)
-
-    @classmethod
-    def condition(cls, missing_helper, overlap_helper):
-        """The signed sum over its largest possible value for weights of this length."""
-        values = []
-        for row in missing_helper:
-            weights = cls.weights(row, overlap_helper)
-            values.append(weights.sum() / np.linalg.norm(weights) / np.sqrt(len(weights)))
-        return np.array(values)
-
-    @classmethod
-    def signed_share(cls, missing_helper, overlap_helper):
-        """|sum w| / sum |w|."""
-        values = []
-        for row in missing_helper:
-            weights = cls.weights(row, overlap_helper)
-            values.append(abs(weights.sum()) / np.abs(weights).sum())
-        return np.array(values)
-
-    @classmethod
-    def topk(cls, missing_helper, overlap_helper, overlap_source, k=10, temperature=0.1):
-        rows = []
-        for row in missing_helper:
-            similarity = cls.weights(row, overlap_helper)
-            nearest = np.argsort(-similarity)[:k]
-            weights = np.exp(similarity[nearest] / temperature)
-            rows.append(weights / weights.sum() @ overlap_source[nearest].astype(np.float64))
-        return np.array(rows)
-
-
 @pytest.fixture(scope="session")
 def oracle():
-    return Oracle
+    """The functions of oracle.py, which tests cannot import."""
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("oracle.py"))))
 
 
 @pytest.fixture(params=[1, 8], ids=["1 device", "8 devices"])
 def mesh(request):
     return single_device_mesh() if request.param == 1 else make_mesh(2, 2, 2)
+
+
+@pytest.fixture
+def problem(mesh):
+    """Random problems of one shape, so that each program is compiled once."""
+
+    def make(*, queries=300, anchors=120, features=12, center=1.0):
+        """Features with a center have mostly positive cosines, as large published models do."""
+        rng = np.random.default_rng(0)
+        table = rng.normal(size=(queries + anchors, features)) + center
+        rows = rng.normal(size=(anchors, 20)) + 0.3
+        table, rows = table.astype(np.float32), rows.astype(np.float32)
+        return Problem(
+            queries=table[:queries], anchors=table[queries:], rows=rows,
+            mean=rows.mean(axis=0), std=rows.std(axis=0), mesh=mesh, seed=3,
+        )  # fmt: skip
+
+    return make
 
 
 def relative_error(found, expected):

@@ -6,66 +6,90 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from clp_jax.mesh import make_mesh
-from clp_jax.transfer import clp
+from clp_jax.transfer.clp import closed_form, clp, clp_unguarded
 
 
-def tables(mean, shared=203, missing=101, helper_dim=12, source_dim=20, seed=0):
-    """Random rows; with a mean, cosines are mostly positive, as in large published models."""
-    rng = np.random.default_rng(seed)
-    helper = rng.normal(size=(missing + shared, helper_dim)) + mean
-    source = rng.normal(size=(shared, source_dim)) + 0.3
-    tables = helper[:missing], helper[missing:], source
-    return tuple(table.astype(np.float32) for table in tables)
+def test_equals_the_paper_for_anisotropic_rows(problem, oracle, row_error):
+    asked = problem(center=2.0)
+    found = clp(asked)
+    assert found.rows.dtype == np.float32
+    assert row_error(found.rows, oracle.clp(asked)).max() < 1e-5
+    assert not any(mask.any() for mask in found.fallback.values())
 
 
-def test_equals_the_paper_for_anisotropic_rows(mesh, oracle, row_error):
-    inputs = tables(mean=1.0)
-    rows, _ = clp.combine(*inputs, mesh)
-    assert rows.dtype == np.float32
-    assert row_error(rows, oracle.clp(*inputs)).max() < 1e-5
-
-
-def test_equals_the_paper_for_random_rows_as_far_as_they_are_conditioned(mesh, oracle, row_error):
-    inputs = tables(mean=0.0)
-    rows, condition = clp.combine(*inputs, mesh)
+def test_equals_the_paper_for_random_rows_as_far_as_they_are_conditioned(
+    problem, oracle, row_error
+):
+    asked = problem(center=0.0)
+    found = clp_unguarded(asked)
+    condition = np.abs(found.facts["condition"])
     # A divisor that cancels magnifies rounding by 1/c: 1e-5 where c is 0.01.
-    assert np.abs(condition).min() < 0.01
-    assert (row_error(rows, oracle.clp(*inputs)) * np.abs(condition)).max() < 1e-7
+    assert condition.min() < 0.01
+    assert (row_error(found.rows, oracle.clp(asked)) * condition).max() < 1e-7
+    assert not found.fallback
 
 
-@pytest.mark.parametrize("mean", [0.0, 0.2, 1.0])
-def test_condition_equals_the_explicit_weights(mesh, oracle, mean):
-    inputs = tables(mean)
-    _, condition = clp.combine(*inputs, mesh)
-    np.testing.assert_allclose(condition, oracle.condition(*inputs[:2]), atol=1e-6)
-    assert (np.abs(condition) <= oracle.signed_share(*inputs[:2]) + 1e-6).all()
+@pytest.mark.parametrize("center", [0.0, 0.2, 1.0])
+def test_condition_equals_the_explicit_weights(problem, oracle, center):
+    asked = problem(center=center)
+    condition = clp_unguarded(asked).facts["condition"]
+    np.testing.assert_allclose(condition, oracle.condition(asked), atol=1e-6)
+    assert (np.abs(condition) <= oracle.signed_share(asked) + 1e-6).all()
 
 
-def test_condition_of_equal_cancelling_and_opposite_weights(mesh):
+def test_condition_of_equal_cancelling_and_opposite_weights():
     one, two = np.eye(2, dtype=np.float32)
     source = np.ones((4, 3), np.float32)
     aligned, balanced = np.stack([one] * 4), np.stack([one, -one, one, -one])
-    assert clp.combine(one[None], aligned, source, mesh)[1] == pytest.approx(1)
-    assert clp.combine(-one[None], aligned, source, mesh)[1] == pytest.approx(-1)
-    assert clp.combine(one[None], balanced, source, mesh)[1] == 0
-    assert clp.combine(two[None], aligned, source, mesh)[1] == 0
+    condition = [
+        closed_form(query[None], anchors, source, 4).condition.item()
+        for query, anchors in ((one, aligned), (-one, aligned), (one, balanced), (two, aligned))
+    ]
+    assert condition == pytest.approx([1, -1, 0, 0])
 
 
-@pytest.mark.parametrize("mean", [0.2, 1.0])
-def test_condition_bounds_the_length_of_a_row(mesh, mean):
-    inputs = tables(mean)
-    rows, condition = clp.combine(*inputs, mesh)
-    typical = np.sqrt(np.mean(np.sum(inputs[2] ** 2, axis=1)))
+@pytest.mark.parametrize("center", [0.2, 1.0])
+def test_condition_bounds_the_length_of_a_row(problem, center):
+    asked = problem(center=center)
+    found = clp_unguarded(asked)
+    condition = found.facts["condition"]
+    typical = np.sqrt(np.mean(np.sum(asked.rows**2, axis=1)))
     positive = condition > 0
-    lengths = np.linalg.norm(rows[positive], axis=1)
+    lengths = np.linalg.norm(found.rows[positive], axis=1)
     assert (lengths <= 1.0001 * typical / condition[positive]).all()
 
 
-def test_no_missing_token(mesh):
-    _, overlap_helper, overlap_source = tables(mean=1.0)
-    rows, condition = clp.combine(overlap_helper[:0], overlap_helper, overlap_source, mesh)
-    assert rows.shape == (0, 20)
-    assert condition.shape == (0,)
+def test_ill_conditioned_rows_are_the_mean_of_the_nearest(problem, oracle, row_error):
+    asked = problem(center=0.2)
+    found, ill = clp(asked), oracle.condition(asked) < 0.5
+    assert 0 < ill.sum() < len(ill)
+    np.testing.assert_array_equal(found.fallback["top-k softmax"], ill)
+    assert row_error(found.rows, oracle.guarded_clp(asked)).max() < 1e-5
+
+
+def test_queries_of_zeros_are_a_fallback_of_their_own(problem):
+    asked = problem(center=2.0)
+    asked.queries[[0, 7]] = 0
+    found = clp(asked)
+    np.testing.assert_array_equal(np.flatnonzero(found.fallback["mean"]), [0, 7])
+    assert not found.fallback["top-k softmax"].any()
+    np.testing.assert_array_equal(found.rows[[0, 7]], [asked.mean] * 2)
+    assert np.isfinite(found.rows).all()
+
+
+def test_all_contributors_give_the_rows_back(problem):
+    asked = problem(center=0.2)
+    found = clp(asked)
+    ids, weights = found.contributors(len(asked.anchors))
+    assert (np.diff(np.abs(weights), axis=1) <= 0).all()
+    rows = np.einsum("qk,qkd->qd", weights.astype(np.float64), asked.rows[ids])
+    np.testing.assert_allclose(rows, found.rows, atol=1e-5)
+
+
+def test_no_query(problem):
+    found = clp(problem(queries=0))
+    assert found.rows.shape == (0, 20)
+    assert found.facts["condition"].shape == (0,)
 
 
 def test_only_the_moments_travel_between_devices():
@@ -73,6 +97,6 @@ def test_only_the_moments_travel_between_devices():
     rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     shapes = (64, 6), (128, 6), (128, 10)
     abstract = [jax.ShapeDtypeStruct(shape, np.float32, sharding=rows) for shape in shapes]
-    program = clp.closed_form.lower(*abstract, 128).compile().as_text()
+    program = closed_form.lower(*abstract, 128).compile().as_text()
     assert "all-reduce" in program
     assert not re.search("all-gather|all-to-all|collective-permute", program)

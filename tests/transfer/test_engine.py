@@ -1,0 +1,54 @@
+import jax
+import numpy as np
+import pytest
+
+from clp_jax.mesh import make_mesh, replicated
+from clp_jax.transfer import engine, similar
+from clp_jax.transfer.clp import cosine_weights
+from clp_jax.transfer.linear import linear_weights
+from clp_jax.transfer.pursuit import pursue
+from clp_jax.transfer.rows import row_sharding
+
+MANY = 8 * engine.BLOCK_ROWS + 100
+
+
+@pytest.mark.parametrize("queries", [1, 300, MANY])
+def test_rows_are_weights_times_rows(problem, queries):
+    asked = problem(queries=queries)
+    found = engine.weighted_rows(linear_weights, asked)
+    weights = asked.queries.astype(np.float64) @ asked.anchors.T
+    np.testing.assert_allclose(found, weights @ asked.rows, rtol=1e-5, atol=1e-4)
+
+
+def test_no_query(problem):
+    assert engine.weighted_rows(linear_weights, problem(queries=0)).shape == (0, 20)
+
+
+def test_contributors_are_the_largest_weights_by_size(problem):
+    asked = problem(center=0.0)
+    ids, found = engine.contributors_by(linear_weights, asked)(5)
+    weights = asked.queries.astype(np.float64) @ asked.anchors.T
+    order = np.argsort(-np.abs(weights), axis=1)[:, :5]
+    np.testing.assert_array_equal(ids, order)
+    np.testing.assert_allclose(found, np.take_along_axis(weights, order, 1), atol=1e-5)
+    assert (found < 0).any()
+
+
+@pytest.mark.parametrize("weigh", [cosine_weights, similar.nearest, similar.sparsemax, pursue])
+@pytest.mark.parametrize("largest", [None, 5])
+def test_the_queries_never_meet_all_anchors_at_once(weigh, largest):
+    """Memory grows with the block and the anchors, not with the queries."""
+    mesh, anchors = make_mesh(2, 2, 2), 4096
+
+    def temporary(queries):
+        spread, whole = row_sharding(mesh), replicated(mesh)
+        shapes = ((queries, 16), spread), ((anchors, 16), whole), ((anchors, 24), whole)
+        tables = [jax.ShapeDtypeStruct(s, np.float32, sharding=at) for s, at in shapes]
+        program = engine._in_blocks.lower(*tables, weigh=weigh, largest=largest, mesh=mesh)
+        return program.compile().memory_analysis().temp_size_in_bytes
+
+    few, many = temporary(8 * engine.BLOCK_ROWS), temporary(64 * engine.BLOCK_ROWS)
+    block = engine.BLOCK_ROWS * anchors * 4
+    assert few < 12 * block
+    # What else there is of each query is its own: features, and the row that comes out.
+    assert many - few < 56 * engine.BLOCK_ROWS / 8 * (16 + 24) * 4 * 2

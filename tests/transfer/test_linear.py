@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from clp_jax.transfer.linear import (
+    STRENGTHS,
+    apply_map,
+    moments,
+    procrustes,
+    ridge,
+    ridge_inverse,
+)
+
+BOTH = pytest.mark.parametrize("method", [ridge, procrustes])
+
+
+def learnable(problem, noise):
+    """Rows that are a linear map of the features, but for noise."""
+    asked = problem(center=1.0)
+    rng = np.random.default_rng(1)
+    rows = asked.anchors @ rng.normal(size=(12, 20)) + noise * rng.normal(size=(120, 20)) + 0.3
+    return asked._replace(rows=rows.astype(np.float32))
+
+
+@pytest.mark.parametrize("strength", STRENGTHS[::5])
+def test_ridge_of_a_given_strength(problem, oracle, row_error, strength):
+    asked = problem()
+    of = moments(asked.anchors, asked.rows, len(asked.anchors))
+    found = np.asarray(apply_map(asked.queries, of, ridge_inverse(of, strength)))
+    assert row_error(found, oracle.ridge(asked, strength)).max() < 1e-5
+
+
+@pytest.mark.parametrize("noise", [0.0, 3.0, 100.0])
+def test_ridge_chooses_its_strength_by_held_out_anchors(problem, oracle, row_error, noise):
+    asked = learnable(problem, noise)
+    found = ridge(asked)
+    errors = oracle.ridge_errors(asked, STRENGTHS)
+    assert found.facts["strength"] == STRENGTHS[np.argmin(errors)]
+    assert found.facts["held_out_error"] == pytest.approx(min(errors), rel=1e-4, abs=1e-6)
+    expected = oracle.ridge(asked, found.facts["strength"])
+    assert row_error(found.rows, expected).max() < 1e-5
+
+
+def test_the_choice_depends_on_the_noise(problem):
+    strengths = [ridge(learnable(problem, noise)).facts["strength"] for noise in (0.0, 3.0, 100.0)]
+    assert strengths == sorted(set(strengths))
+
+
+def test_procrustes_equals_the_oracle(problem, oracle, row_error):
+    asked = learnable(problem, 3.0)
+    assert row_error(procrustes(asked).rows, oracle.procrustes(asked)).max() < 1e-5
+
+
+@BOTH
+def test_a_scaled_rotation_is_found(problem, row_error, method):
+    asked = problem()
+    turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(20, 12)))
+    asked = asked._replace(rows=(2.5 * asked.anchors @ turn.T + 0.3).astype(np.float32))
+    found = method(asked).rows
+    # The weakest ridge still shrinks by its strength, relative to a feature's mean square.
+    limit = 1e-5 if method is procrustes else 2 * STRENGTHS[0]
+    assert row_error(found, 2.5 * asked.queries @ turn.T + 0.3).max() < limit
+
+
+@BOTH
+@pytest.mark.parametrize("anchors", [5, 13])
+def test_hardly_more_anchors_than_features_or_fewer(problem, method, anchors):
+    found = method(problem(anchors=anchors))
+    assert np.isfinite(found.rows).all()
+
+
+@BOTH
+def test_queries_of_zeros_get_the_mean_row(problem, method):
+    asked = problem()
+    asked.queries[[0, 7]] = 0
+    found = method(asked)
+    np.testing.assert_array_equal(np.flatnonzero(found.fallback["mean"]), [0, 7])
+    np.testing.assert_array_equal(found.rows[[0, 7]], [asked.mean] * 2)
+
+
+@BOTH
+def test_all_contributors_and_the_mean_give_the_rows_back(problem, method):
+    asked = problem()
+    found = method(asked)
+    ids, weights = found.contributors(len(asked.anchors))
+    assert (np.diff(np.abs(weights), axis=1) <= 0).all()
+    rows = np.einsum("qk,qkd->qd", weights.astype(np.float64), asked.rows[ids])
+    np.testing.assert_allclose(rows + asked.rows.mean(axis=0), found.rows, atol=1e-5)

@@ -1,0 +1,65 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clp_jax.transfer.similar import NEIGHBOURS, clp_sparse, clp_topk, sparsemax
+
+METHODS = pytest.mark.parametrize("method", [clp_topk, clp_sparse])
+
+
+def rows_of(oracle, method):
+    return getattr(oracle, method.__name__)
+
+
+@METHODS
+@pytest.mark.parametrize("center", [0.0, 1.0])
+def test_equals_the_oracle(problem, oracle, row_error, method, center):
+    asked = problem(center=center)
+    found = method(asked)
+    assert found.rows.dtype == np.float32
+    assert row_error(found.rows, rows_of(oracle, method)(asked)).max() < 1e-5
+    assert not found.fallback["mean"].any()
+
+
+@METHODS
+def test_fewer_anchors_than_neighbours(problem, oracle, row_error, method):
+    asked = problem(anchors=NEIGHBOURS - 6)
+    assert row_error(method(asked).rows, rows_of(oracle, method)(asked)).max() < 1e-5
+
+
+@METHODS
+def test_queries_of_zeros_get_the_mean_row(problem, method):
+    asked = problem()
+    asked.queries[[0, 7]] = 0
+    found = method(asked)
+    np.testing.assert_array_equal(np.flatnonzero(found.fallback["mean"]), [0, 7])
+    np.testing.assert_array_equal(found.rows[[0, 7]], [asked.mean] * 2)
+    assert np.isfinite(found.rows).all()
+
+
+@METHODS
+def test_contributors_give_the_rows_back(problem, method):
+    asked = problem()
+    found = method(asked)
+    ids, weights = found.contributors(len(asked.anchors))
+    assert (np.diff(weights, axis=1) <= 0).all()
+    assert (weights >= 0).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
+    rows = np.einsum("qk,qkd->qd", weights.astype(np.float64), asked.rows[ids])
+    np.testing.assert_allclose(rows, found.rows, atol=1e-5)
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0])
+def test_sparsemax_of_close_and_of_far_cosines(oracle, spread):
+    """With nearly equal cosines all anchors share the weight, with different ones few do."""
+    rng = np.random.default_rng(0)
+    queries = (rng.normal(size=(50, 12)) * spread + 1).astype(np.float32)
+    anchors = (rng.normal(size=(90, 12)) * spread + 1).astype(np.float32)
+    found = np.asarray(sparsemax(jnp.asarray(queries), jnp.asarray(anchors)))
+    expected = [
+        oracle.sparsemax_weights(oracle.cosines(q, anchors.astype(np.float64)))
+        for q in queries.astype(np.float64)
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    used = (found > 0).sum(axis=1)
+    assert (used == 90).all() if spread < 1 else (used < 45).all()
