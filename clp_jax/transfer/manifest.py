@@ -1,6 +1,7 @@
 """What a transfer leaves in writing: the manifest, its summary on one screen, the model card."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -21,7 +22,11 @@ MEANINGS = {
 
 
 def describe_transfer(
-    choice: Choice, tables: Mapping[str, NewTable], source: str, config: TransferConfig
+    choice: Choice,
+    tables: Mapping[str, NewTable],
+    source: str,
+    helpers: Sequence[str],
+    config: TransferConfig,
 ) -> dict[str, Any]:
     """The manifest ``transfer.json``.
 
@@ -29,11 +34,14 @@ def describe_transfer(
         choice: the source, the helper and the recipe.
         tables: the new tables by tensor name.
         source: the source as the user wrote it.
+        helpers: all helpers that there were to choose from.
         config: what the transfer was asked for.
     """
     setting = choice.setting
     return {
         "arguments": {"source": source, "helper": setting.helper.name, **config.given},
+        "command": command_line(source, helpers, config),
+        "seed": config.seed,
         **choice.to_dict(),
         "vocabulary": setting.vocabulary.to_dict(),
         "tables": {
@@ -52,6 +60,23 @@ def describe_transfer(
         },
         "versions": {package: version(package) for package in PACKAGES},
     }
+
+
+def command_line(source: str, helpers: Sequence[str], config: TransferConfig) -> str:
+    """What to type for the same transfer."""
+    words = ["clp-jax", "transfer", "--source", source, "--helper", *helpers]
+    for key, value in config.given.items():
+        flag = key.replace("_", "-")
+        match value:
+            case True:
+                words.append(f"--{flag}")
+            case False:
+                words.append(f"--no-{flag}")
+            case tuple() | list():
+                words += [f"--{flag}", *value]
+            case _:
+                words += [f"--{flag}", str(value)]
+    return shlex.join([*words, "--out"]) + " OUT"
 
 
 def describe_recipe(recipe: Mapping[str, Any]) -> str:

@@ -82,7 +82,9 @@ def transfer_model(
         for name, table in tables.items():
             check_finite(table, name, tensors[name].dtype, choice.setting)
             tensors[name] = LazyTensor.of(table.rows).astype(tensors[name].dtype)
-        manifest = describe_transfer(choice, tables, str(source), config)
+        manifest = describe_transfer(
+            choice, tables, str(source), [str(name) for name in helpers], config
+        )
         write_tensors(folder, tensors)
         write_configuration(folder, choice.setting, config.dtype)
         write_json(folder / "transfer.json", manifest)
