@@ -1,190 +1,235 @@
-"""Time and memory of the transfer, against its two bare matrix products and the naive loop.
+"""Time and memory of the transfer, against its bare matrix products, the naive loop and its peers.
 
-    python scripts/bench_transfer.py
+    python scripts/bench_transfer.py --peer-python PEERS/bin/python --peer-rows 4096
 
-The default sizes are those of BLOOM-7b1 (250,880 x 4,096) moved to a German vocabulary of 50,257
-tokens by a helper of GPT-2 XL's width (1,600). It needs 5 GB of disk and 7 GB of memory, writes
-random tables to --scratch, measures each part in a process of its own and prints Markdown tables.
+measures the methods at the sizes of GPT-2 XL and of BLOOM-7b1 on random tables, each part in a
+process of its own, and prints one Markdown table a setting. It needs 6 GB of disk in --scratch.
+PEERS is an environment made with `pip install langsfer deepfocus`.
 """
 
 import argparse
 import datetime
+import json
 import multiprocessing
 import os
 import platform
 import resource
+import subprocess
+import sys
 import tempfile
 import time
-from functools import partial
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tokenizers.models import WordLevel
+from bench_transfer_tables import SETTINGS, Setting, open_inputs, read_problem, write_inputs
 
-from clp_jax.checkpoint.tensors import LazyTensor, open_tensors, write_tensors
+from clp_jax.checkpoint.tensors import LazyTensor, write_tensors
 from clp_jax.evaluate.tables import markdown_table
-from clp_jax.mesh import replicated, single_device_mesh
-from clp_jax.transfer import clp, topk
+from clp_jax.transfer.clp import clp
+from clp_jax.transfer.compose import new_table
+from clp_jax.transfer.methods import METHODS
+from clp_jax.transfer.problem import Problem
 from clp_jax.transfer.rows import matmul
-from clp_jax.transfer.table import new_table
-from clp_jax.vocabulary import Token, Vocabulary, match_vocabularies
-from clp_jax.vocabulary.alphabets import PlainAlphabet
 
 REPEATS = 3
+LONG = 60
+"""Seconds after which a measurement is not repeated."""
 LOOP_ROWS = 20
+DENSE_ROWS = 1024
 
 
-def sizes() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--source-rows", type=int, default=250_880)
-    parser.add_argument("--source-dim", type=int, default=4096)
-    parser.add_argument("--target-rows", type=int, default=50_257)
-    parser.add_argument("--helper-dim", type=int, default=1600)
-    parser.add_argument("--shared", type=int, default=24_000)
-    parser.add_argument("--scratch", default=tempfile.gettempdir(), help="folder for the tables")
-    return parser.parse_args()
+class Measured(NamedTuple):
+    """Seconds of the fastest run, and bytes of memory beyond the inputs'."""
 
-
-def write_inputs(size: argparse.Namespace, folder: Path) -> None:
-    """Random tables whose rows have a common mean, as those of large models do."""
-    rng = np.random.default_rng(0)
-    for name, shape in (
-        ("source", (size.source_rows, size.source_dim)),
-        ("helper", (size.target_rows, size.helper_dim)),
-    ):
-        table = rng.standard_normal(shape, np.float32)
-        table += rng.standard_normal(shape[1], np.float32)
-        (folder / name).mkdir()
-        write_tensors(folder / name, {"table": LazyTensor.of(table)})
-
-
-def overlap_of(size: argparse.Namespace):
-    """The first ids of the source in a shuffled order, then tokens that it lacks, shuffled in."""
-    rng = np.random.default_rng(1)
-    source = [str(id) for id in range(size.source_rows)]
-    known = rng.choice(size.source_rows, size.shared, replace=False)
-    names = [*map(str, known), *(f"new {i}" for i in range(size.target_rows - size.shared))]
-    target = [names[i] for i in rng.permutation(size.target_rows)]
-    return match_vocabularies(words(source), words(target))
-
-
-def words(names: list[str]) -> Vocabulary:
-    """A vocabulary of whole words with the ids 0, 1, ..."""
-    return Vocabulary(
-        tokens={id: Token(name.encode()) for id, name in enumerate(names)},
-        names=dict(enumerate(names)),
-        added=frozenset(),
-        byte_ids={},
-        alphabet=PlainAlphabet(),
-        model=WordLevel(),
-    )
-
-
-def timed(function, *arguments):
-    """What the function returns, and its seconds by the clock and of the processor's cores."""
-    clock, cores = time.perf_counter(), time.process_time()
-    result = jax.block_until_ready(function(*arguments))
-    return result, (time.perf_counter() - clock, time.process_time() - cores)
-
-
-def fastest(function, *arguments) -> tuple[float, float]:
-    """Seconds of the fastest of some runs, after one that compiles."""
-    jax.block_until_ready(function(*arguments))
-    runs = [timed(function, *arguments)[1] for _ in range(REPEATS)]
-    return min(clock for clock, _ in runs), min(cores for _, cores in runs)
-
-
-def measure_transfer(size: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The product's own path: tables on disk in, new table in memory out, compilation included."""
-    overlap = overlap_of(size)
-    source, helper = (open_tensors(folder / name)["table"] for name in ("source", "helper"))
-    make_table = partial(new_table, strict=False, mesh=single_device_mesh())
-    table, seconds = timed(make_table, source, helper, overlap)
-    return {
-        "seconds": seconds,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "inputs_and_output": source.nbytes + helper.nbytes + table.rows.nbytes,
-        "fallback": len(table.origins["fallback"]),
-    }
+    seconds: float
+    peak: int
 
 
 @jax.jit
-def two_products(missing, overlap_helper, overlap_source):
-    return matmul(missing, matmul(overlap_helper.T, overlap_source))
+def two_products(queries, anchors, rows):
+    return matmul(queries, matmul(anchors.T, rows))
 
 
-def naive_loop(missing, overlap_helper, overlap_source) -> None:
+@jax.jit
+def dense_block(queries, anchors, rows):
+    return matmul(matmul(queries, anchors.T), rows)
+
+
+def products(problem: Problem) -> Callable[[], Any]:
+    """The cheapest order of the sum over all anchors, on tables that lie on the device."""
+    tables = jax.device_put((problem.queries, problem.anchors, problem.rows))
+    return lambda: two_products(*tables)
+
+
+def dense(problem: Problem) -> Callable[[], Any]:
+    """All similarities and the combination by them, a block of queries at a time."""
+    tables = jax.device_put((problem.anchors, problem.rows))
+    blocks = [
+        jax.device_put(problem.queries[start : start + DENSE_ROWS])
+        for start in range(0, len(problem.queries), DENSE_ROWS)
+    ]
+    return lambda: [dense_block(block, *tables) for block in blocks]
+
+
+def loop(problem: Problem) -> Callable[[], Any]:
     """The paper's sum as it is written: for each token all cosines, then the weighted mean."""
-    norms = np.linalg.norm(overlap_helper, axis=1)
-    for row in missing:
-        weights = overlap_helper @ row / norms / np.linalg.norm(row)
-        weights @ overlap_source / weights.sum()
+
+    def combine() -> None:
+        norms = np.linalg.norm(problem.anchors, axis=1)
+        for row in problem.queries[:LOOP_ROWS]:
+            weights = problem.anchors @ row / norms / np.linalg.norm(row)
+            weights @ problem.rows / weights.sum()
+
+    return combine
 
 
-def measure_mathematics(size: argparse.Namespace) -> dict[str, tuple[float, float]]:
-    """The formula on arrays in memory, compiled before."""
-    rng = np.random.default_rng(0)
-    missing, shared = size.target_rows - size.shared, size.shared
-    shapes = (missing, size.helper_dim), (shared, size.helper_dim), (shared, size.source_dim)
-    host = [rng.standard_normal(shape, np.float32) + 0.5 for shape in shapes]
-    mesh = single_device_mesh()
-    tables = [jax.device_put(table, replicated(mesh)) for table in host]
-    part = timed(naive_loop, host[0][:LOOP_ROWS], *host[1:])[1]
-    return {
-        "two_products": fastest(two_products, *tables),
-        "closed_form": fastest(lambda *t: clp.closed_form(*t, shared), *tables),
-        "combine": fastest(lambda *t: clp.combine(*t, mesh), *host),
-        "naive_loop": tuple(seconds * missing / LOOP_ROWS for seconds in part),
-        "topk": fastest(lambda m, *t: topk.nearest_mean(m[:1024], *t, mesh=mesh), *tables),
-    }
+def method(name: str) -> Callable[[Problem], Callable[[], Any]]:
+    """A method of the product, from NumPy tables to NumPy rows."""
+    return lambda problem: lambda: METHODS[name].method(problem).rows
+
+
+class Part(NamedTuple):
+    """What is measured, and what makes the function to measure of a problem."""
+
+    text: str
+    prepare: Callable[[Problem], Callable[[], Any]]
+
+
+METHOD_NAMES = "clp", "ridge", "procrustes", "clp-topk", "clp-sparse", "omp"
+PARTS = {
+    "products": Part("two matrix products alone", products),
+    "dense": Part("all similarities times the rows alone", dense),
+    **{name: Part(name, method(name)) for name in METHOD_NAMES},
+    "loop": Part(f"clp as a loop over tokens, from {LOOP_ROWS} of them", loop),
+}
+STAGE = "stage"
+PEERS = "langsfer", "deepfocus"
+OURS = {"loop": "clp", "langsfer": "clp", "deepfocus": "clp-sparse"}
+"""Which of our methods does the same."""
+
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(function: Callable[[], Any]) -> Measured:
+    """The fastest of some runs after one that compiles, or the first alone if it is long."""
+    start = peak()
+    times: list[float] = []
+    while len(times) <= REPEATS and sum(times) < LONG:
+        clock = time.perf_counter()
+        jax.block_until_ready(function())
+        times.append(time.perf_counter() - clock)
+    return Measured(min(times), peak() - start)
+
+
+def measure_part(name: str, folder: Path) -> Measured:
+    problem = read_problem(folder)
+    measured = measure(PARTS[name].prepare(problem))
+    if name == "loop":
+        return measured._replace(seconds=measured.seconds * len(problem.queries) / LOOP_ROWS)
+    return measured
+
+
+def measure_stage(size: Setting, folder: Path) -> Measured:
+    """clp from checkpoints on disk to a checkpoint on disk: read, hash, compile, combine, write."""
+    start, clock = peak(), time.perf_counter()
+    inputs = open_inputs(size, folder)
+    basis = inputs.helper_rows()
+    table = new_table(clp, basis, inputs.source, inputs.layout, copy_share=1, match_norms=False)
+    (folder / "new").mkdir()
+    write_tensors(folder / "new", {"table": LazyTensor.of(table.rows)})
+    return Measured(time.perf_counter() - clock, peak() - start)
+
+
+def measure_peer(name: str, folder: Path, options: argparse.Namespace) -> tuple[str, Measured]:
+    """A package, in its own environment; where it computes some rows only, extrapolated."""
+    rows = ["--rows", str(options.peer_rows)] if options.peer_rows else []
+    script = Path(__file__).with_name("bench_transfer_peers.py")
+    command = [options.peer_python, str(script), name, str(folder), *rows]
+    print(name, file=sys.stderr)
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    result = json.loads(answer.splitlines()[-1])
+    part = f", from {result['rows']:,} rows" if rows else ""
+    return f"{name} {result['version']}{part}", Measured(result["seconds"], result["peak"])
 
 
 def in_a_process(function, *arguments):
+    print(function.__name__, *arguments, file=sys.stderr)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
-def main() -> None:
-    size = sizes()
-    with tempfile.TemporaryDirectory(dir=size.scratch) as folder:
-        in_a_process(write_inputs, size, Path(folder))
-        transfer = in_a_process(measure_transfer, size, Path(folder))
-    maths = in_a_process(measure_mathematics, size)
-    print(
-        f"{datetime.date.today()}, {os.cpu_count()} cores of {platform.machine()}, "
-        f"jax {version('jax')}, numpy {version('numpy')}; "
-        f"source {size.source_rows:,} x {size.source_dim:,}, "
-        f"helper {size.target_rows:,} x {size.helper_dim:,}; {size.shared:,} shared and "
-        f"{size.target_rows - size.shared:,} missing tokens, {transfer['fallback']:,} of them by "
-        "the fallback.\n"
-    )
-    parts = {
-        "two matrix products alone": maths["two_products"],
-        "closed form with its conditioning": maths["closed_form"],
-        "the same from and to NumPy tables": maths["combine"],
-        "whole transfer: read, hash, compile, combine, assemble": transfer["seconds"],
-        f"loop over tokens in NumPy, from {LOOP_ROWS} of them": maths["naive_loop"],
-        "top-k softmax of 1,024 rows": maths["topk"],
-    }
-    bare = maths["two_products"]
-    print(
-        markdown_table(
-            ("what", "seconds", "to the products", "core seconds", "to the products"),
-            [
-                (what, *(f"{x:.2f}" for t, b in zip(times, bare, strict=False) for x in (t, t / b)))
-                for what, times in parts.items()
-            ],
+def table_of(found: dict[str, tuple[str, Measured]]) -> str:
+    """The measurements, and their ratios to the products and to ours where those were measured."""
+
+    def ratio(name: str, other: str | None) -> str:
+        return f"{found[name][1].seconds / found[other][1].seconds:.2f}" if other in found else "-"
+
+    rows = [
+        (
+            text,
+            f"{measured.seconds:.2f}",
+            *(ratio(name, other) for other in ("products", "dense", OURS.get(name))),
+            f"{measured.peak / 2**30:.2f}",
         )
+        for name, (text, measured) in found.items()
+    ]
+    headers = "what", "seconds", "to the two products", "to all similarities", "to ours"
+    return markdown_table((*headers, "GiB beyond the inputs"), rows)
+
+
+def measure_setting(size: Setting, options: argparse.Namespace) -> str:
+    found: dict[str, tuple[str, Measured]] = {}
+    with tempfile.TemporaryDirectory(dir=options.scratch) as name:
+        folder = Path(name)
+        in_a_process(write_inputs, size, folder)
+        for part in options.only:
+            if part in PEERS:
+                if options.peer_python:
+                    found[part] = measure_peer(part, folder, options)
+            elif part == STAGE:
+                text = "clp from disk to disk, with reading, hashes and compilation"
+                found[part] = text, in_a_process(measure_stage, size, folder)
+            else:
+                found[part] = PARTS[part].text, in_a_process(measure_part, part, folder)
+    return table_of(found)
+
+
+def device_kind() -> str:
+    return jax.devices()[0].device_kind
+
+
+def describe_machine() -> str:
+    """Date, device and versions."""
+    device = in_a_process(device_kind)
+    return (
+        f"{datetime.date.today()}, {os.cpu_count()} cores of {platform.machine()}, {device}, "
+        f"jax {version('jax')}, numpy {version('numpy')}"
     )
-    memory = {
-        "two inputs and the output": transfer["inputs_and_output"],
-        "peak of the whole transfer, Python and its libraries included": transfer["peak"],
-    }
-    rows = [(what, f"{size / 2**30:.2f}") for what, size in memory.items()]
-    print(f"\n{markdown_table(('memory', 'GiB'), rows)}")
+
+
+def main() -> None:
+    names = [*PARTS, STAGE, *PEERS]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["gpt2-xl", "bloom-7b1"])
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="PART")
+    parser.add_argument("--scratch", default=tempfile.gettempdir(), help="folder for the tables")
+    parser.add_argument("--peer-python", help="interpreter with langsfer and deepfocus")
+    parser.add_argument("--peer-rows", type=int, help="let peers compute so many rows only")
+    options = parser.parse_args()
+    print(describe_machine())
+    for name in options.settings:
+        size = SETTINGS[name]
+        print(
+            f"\n{name}: {size.shared:,} shared and {size.missing:,} missing tokens, "
+            f"helper {size.helper_dim:,} wide, source {size.source_rows:,} x {size.source_dim:,}.\n"
+        )
+        print(measure_setting(size, options), flush=True)
 
 
 if __name__ == "__main__":
