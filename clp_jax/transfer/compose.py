@@ -123,6 +123,8 @@ def match_spread(
     """
     predictions = [missing] if shared is None else [missing, shared]
     rows = np.concatenate([p.rows[~unserved(p)] for p in predictions])
+    if not (len(rows) and len(known)):
+        return missing, shared
     center = rows.mean(axis=0)
     spread, wanted = (np.sqrt(np.mean((t - t.mean(axis=0)) ** 2)) for t in (rows, known))
     scale = wanted / spread if spread else 1.0

@@ -75,7 +75,7 @@ def procrustes_inverse(of: Moments) -> Float[Array, "feature feature"]:
     """Procrustes' G; directions in which features and rows have nothing in common are dropped."""
     left, values, _ = jnp.linalg.svd(of.products, full_matrices=False)
     safe = values > values[0] * 1e-6
-    scale = values.sum() / jnp.trace(of.features)
+    scale = values.sum() / jnp.maximum(jnp.trace(of.features), jnp.finfo(values.dtype).tiny)
     return scale * matmul(left * jnp.where(safe, 1 / jnp.where(safe, values, 1), 0), left.T)
 
 
@@ -102,17 +102,22 @@ def _held_out_errors(
 
 
 def ridge(problem: Problem) -> Prediction:
-    """Least squares from the features to the rows, regularised as held-out anchors like best."""
+    """Least squares from the features to the rows, regularised as held-out anchors like best.
+
+    With too few anchors to hold one out it is regularised as much as it can be.
+    """
     held_out = np.arange(len(problem.anchors)) % HELD_OUT == HELD_OUT - 1
-    fitted = _moments(problem.anchors[~held_out], problem.rows[~held_out], problem)
-    tables = (
-        shard_rows(table[held_out], problem.mesh) for table in (problem.anchors, problem.rows)
-    )
-    errors = np.asarray(_held_out_errors(fitted, *tables, held_out.sum()))
-    best = int(np.argmin(errors))
+    facts = {"strength": STRENGTHS[-1]}
+    if held_out.any():
+        fitted = _moments(problem.anchors[~held_out], problem.rows[~held_out], problem)
+        tables = (
+            shard_rows(table[held_out], problem.mesh) for table in (problem.anchors, problem.rows)
+        )
+        errors = np.asarray(_held_out_errors(fitted, *tables, held_out.sum()))
+        best = int(np.argmin(errors))
+        facts = {"strength": STRENGTHS[best], "held_out_error": float(errors[best])}
     of = _moments(problem.anchors, problem.rows, problem)
-    facts = {"strength": STRENGTHS[best], "held_out_error": float(errors[best])}
-    return _mapped(problem, of, ridge_inverse(of, STRENGTHS[best]), facts)
+    return _mapped(problem, of, ridge_inverse(of, facts["strength"]), facts)
 
 
 def procrustes(problem: Problem) -> Prediction:

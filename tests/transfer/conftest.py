@@ -12,8 +12,13 @@ from transformers import PreTrainedTokenizerFast
 
 from clp_jax.checkpoint.hub import copy_tokenizer
 from clp_jax.checkpoint.tensors import LazyTensor, write_tensors
+from clp_jax.config import TransferConfig
 from clp_jax.mesh import make_mesh, single_device_mesh
+from clp_jax.transfer.bases import TableInputs
+from clp_jax.transfer.inputs import open_helper, open_source
+from clp_jax.transfer.layout import Layout
 from clp_jax.transfer.problem import Problem
+from clp_jax.transfer.setting import Setting
 
 SHARED = ["<|endoftext|>", "a", "b", "in", "die", "war", "hand", "1", "2", "3", "4", "."]
 ENGLISH = [*SHARED, "the", "house", "cat", "sun"]
@@ -47,6 +52,35 @@ def problem(mesh):
         )  # fmt: skip
 
     return make
+
+
+@pytest.fixture
+def layout():
+    """Twelve rows: six shared tokens, two by role, three missing, one id without a token.
+
+    The shared tokens 4 and 9 of the target are both the source's token 7.
+    """
+    return Layout(
+        rows=12,
+        copied_source=np.array([7, 2, 5, 1, 7, 8, 0, 0]),
+        copied=np.array([4, 2, 3, 6, 9, 10, 0, 1]),
+        anchors=6,
+        anchor_helper=np.array([4, 2, 3, 6, 9, 10]),
+        roles=np.array([0, 1]),
+        missing=np.array([5, 8, 11]),
+        missing_helper=np.array([5, 8, 11]),
+        padding=np.array([7]),
+        keeps=False,
+    )
+
+
+@pytest.fixture
+def table_inputs(layout):
+    """Random tables of a source with ten rows and a helper with twelve."""
+    rng = np.random.default_rng(0)
+    source, helper = rng.normal(size=(10, 4)), rng.normal(size=(12, 3)) + 1
+    tensors = (LazyTensor.of(table.astype(np.float32)) for table in (source, helper))
+    return TableInputs(*tensors, layout, single_device_mesh(), seed=3)
 
 
 def relative_error(found, expected):
@@ -98,10 +132,8 @@ def gpt2_tensors(rows: int, dim: int, seed: int, mean: float) -> dict[str, np.nd
     return {"transformer.wte.weight": table.astype(np.float32), **body}
 
 
-@pytest.fixture
-def source(tmp_path):
+def write_source(folder: Path) -> Path:
     """An English GPT-2 with 16 dimensions."""
-    folder = tmp_path / "source"
     ids = {token: id for id, token in enumerate(ENGLISH)}
     config = gpt2_config(len(ids), 16, bos_token_id=0, eos_token_id=0)
     save_model(folder, config, gpt2_tensors(len(ids), 16, seed=0, mean=0.5))
@@ -109,14 +141,12 @@ def source(tmp_path):
     return folder
 
 
-@pytest.fixture
-def helper(tmp_path):
+def write_helper(folder: Path) -> Path:
     """A German GPT-2 with 6 dimensions and rows beyond its tokenizer.
 
     Id 5 has no token, and the row of ``mond`` points away from all others: its weights are
     negative.
     """
-    folder = tmp_path / "helper"
     ids = {token: id + (id >= 5) for id, token in enumerate(GERMAN)}
     rows = len(ids) + 4
     tensors = gpt2_tensors(rows, 6, seed=1, mean=2.0)
@@ -125,6 +155,62 @@ def helper(tmp_path):
     roles = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     save_tokenizer(folder, ids, roles)
     return folder
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A source of one's own, to change."""
+    return write_source(tmp_path / "source")
+
+
+@pytest.fixture
+def helper(tmp_path):
+    """A helper of one's own, to change."""
+    return write_helper(tmp_path / "helper")
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory):
+    """The same two folders, to read only."""
+    folder = tmp_path_factory.mktemp("pair")
+    return write_source(folder / "source"), write_helper(folder / "helper")
+
+
+@pytest.fixture(scope="session")
+def text():
+    """Documents of the words that the helper knows, some of them much more often than others."""
+    rng = np.random.default_rng(0)
+    words = [token for token in GERMAN if not token.startswith("<")]
+    shares = rng.dirichlet(np.full(len(words), 0.5))
+    return [" ".join(rng.choice(words, 100, p=shares)) for _ in range(8)]
+
+
+@pytest.fixture(scope="session")
+def vectors(tmp_path_factory):
+    """The options that name vectors for `wechsel` and `focus`."""
+    folder, rng = tmp_path_factory.mktemp("vectors"), np.random.default_rng(2)
+    tokens = rng.normal(size=(21, 6)).astype(np.float32) + 0.5
+    tokens[20] = 0
+    np.save(folder / "tokens.npy", tokens)
+    for name, words in (("source", ENGLISH[1:]), ("target", GERMAN[3:-1])):
+        np.save(folder / f"{name}.npy", rng.normal(size=(len(words), 6)).astype(np.float32) + 0.5)
+        (folder / f"{name}.txt").write_text("\n".join(words))
+    return {
+        "token_vectors": str(folder / "tokens.npy"),
+        "source_vectors": str(folder / "source.npy"),
+        "target_vectors": str(folder / "target.npy"),
+    }
+
+
+@pytest.fixture(scope="session")
+def make_setting(tmp_path_factory):
+    def make(source, helper, text=(), **options):
+        config = TransferConfig(**options)
+        scratch = tmp_path_factory.mktemp("scratch") / "tokenizer"
+        models = open_source(source), open_helper(helper)
+        return Setting(*models, config, text, scratch, single_device_mesh())
+
+    return make
 
 
 @pytest.fixture(params=[0.0, 1.0], ids=["random", "anisotropic"])

@@ -61,11 +61,27 @@ def test_a_scaled_rotation_is_found(problem, row_error, method):
     assert row_error(found, 2.5 * asked.queries @ turn.T + 0.3).max() < limit
 
 
+def test_too_few_anchors_to_hold_one_out(problem, oracle, row_error):
+    asked = problem(anchors=5)
+    found = ridge(asked)
+    assert found.facts == {"strength": STRENGTHS[-1]}
+    assert row_error(found.rows, oracle.ridge(asked, STRENGTHS[-1])).max() < 1e-5
+
+
+def test_fewer_anchors_than_dimensions_to_turn(problem, oracle, row_error):
+    """The directions that nothing is known of are dropped."""
+    asked = problem(anchors=5)
+    queries = asked.anchors.mean(axis=0) + np.array([[1, -2, 0.5, 0, 1]]) @ (
+        asked.anchors - asked.anchors.mean(axis=0)
+    )
+    asked = asked._replace(queries=queries.astype(np.float32))
+    assert row_error(procrustes(asked).rows, oracle.procrustes(asked)).max() < 1e-4
+
+
 @BOTH
-@pytest.mark.parametrize("anchors", [5, 13])
-def test_hardly_more_anchors_than_features_or_fewer(problem, method, anchors):
-    found = method(problem(anchors=anchors))
-    assert np.isfinite(found.rows).all()
+def test_one_anchor_tells_no_more_than_its_row(problem, method):
+    asked = problem(anchors=1)
+    np.testing.assert_allclose(method(asked).rows, np.tile(asked.rows, (300, 1)), rtol=1e-6)
 
 
 @BOTH

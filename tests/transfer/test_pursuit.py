@@ -9,7 +9,7 @@ def test_equals_the_oracle(problem, oracle, row_error, center):
     asked = problem(center=center)
     found = omp(asked)
     assert found.rows.dtype == np.float32
-    assert row_error(found.rows, oracle.omp(asked)).max() < 1e-4
+    assert row_error(found.rows, oracle.omp(asked)).max() < 1e-5
     assert not found.fallback["mean"].any()
 
 
@@ -57,4 +57,4 @@ def test_contributors_give_the_rows_back(problem):
     ids, weights = found.contributors(ATOMS)
     assert (np.diff(np.abs(weights), axis=1) <= 0).all()
     rows = np.einsum("qk,qkd->qd", weights.astype(np.float64), asked.rows[ids])
-    np.testing.assert_allclose(rows, found.rows, atol=1e-4)
+    np.testing.assert_allclose(rows, found.rows, atol=1e-5)

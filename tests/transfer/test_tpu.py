@@ -1,5 +1,6 @@
 """The real TPU compiler runs on any machine: the transfer compiles for a slice of eight chips."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,12 +9,16 @@ import pytest
 
 # In a process of its own, so that the TPU's library never meets the fake CPU devices.
 PROGRAM = """
+import json
 import jax
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 from clp_jax.mesh import make_mesh
 from clp_jax.transfer.clp import closed_form
-from clp_jax.transfer.topk import nearest_mean
+from clp_jax.transfer.engine import _in_blocks
+from clp_jax.transfer.linear import moments
+from clp_jax.transfer.pursuit import pursue
+from clp_jax.transfer.similar import nearest, sparsemax
 
 topology = topologies.get_topology_desc("v5e:2x4", platform="tpu")
 mesh = make_mesh(fsdp=2, tensor=4, devices=topology.devices)
@@ -21,12 +26,21 @@ mesh = make_mesh(fsdp=2, tensor=4, devices=topology.devices)
 def rows(dim, spec=PartitionSpec(mesh.axis_names)):
     return jax.ShapeDtypeStruct((8192, dim), "float32", sharding=NamedSharding(mesh, spec))
 
-exact = closed_form.lower(rows(256), rows(256), rows(512), 8192).compile()
-overlap = rows(256, PartitionSpec()), rows(512, PartitionSpec())
-nearest = nearest_mean.lower(rows(256), *overlap, mesh=mesh).compile()
-for program in (exact, nearest):
-    memory = program.memory_analysis()
-    print(memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes)
+whole = rows(256, PartitionSpec()), rows(512, PartitionSpec())
+programs = {
+    "closed_form": closed_form.lower(rows(256), rows(256), rows(512), 8192),
+    "moments": moments.lower(rows(256), rows(512), 8192),
+} | {
+    weigh.__name__: _in_blocks.lower(rows(256), *whole, weigh=weigh, largest=None, mesh=mesh)
+    for weigh in (nearest, sparsemax, pursue)
+}
+sizes = {}
+for name, program in programs.items():
+    memory = program.compile().memory_analysis()
+    sizes[name] = (
+        memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    )
+print(json.dumps(sizes))
 """
 
 
@@ -42,8 +56,10 @@ def test_transfer_compiles_for_eight_tpu_chips():
         [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    exact, nearest = map(int, result.stdout.split())
+    sizes = json.loads(result.stdout)
     tables = 8192 * (256 + 256 + 512 + 512) * 4
-    assert exact < 1.1 * tables / 8, "every table is spread over the chips"
+    assert sizes["closed_form"] < 1.1 * tables / 8, "every table is spread over the chips"
+    assert sizes["moments"] < 1.5 * 8192 * (256 + 512) * 4 / 8
     similarities = 8192 * 8192 * 4
-    assert nearest < similarities / 8, "the similarities never exist together, on no chip"
+    for weigh in ("nearest", "sparsemax", "pursue"):
+        assert sizes[weigh] < similarities / 8, "the similarities never exist together, on no chip"

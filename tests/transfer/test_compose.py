@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+
+from clp_jax.transfer.bases import TableInputs
+from clp_jax.transfer.compose import match_spread, new_table, predict_hidden, predict_shared
+from clp_jax.transfer.problem import Prediction
+
+
+def nearest_row(problem):
+    """A method whose every answer shows from where it is: the row of the anchor nearest by."""
+    distances = np.linalg.norm(problem.queries[:, None] - problem.anchors[None], axis=2)
+    ids = distances.argmin(axis=1)
+    return Prediction(
+        problem.rows[ids],
+        contributors=lambda k: (ids[:, None], np.ones((len(ids), 1), np.float32)),
+    )
+
+
+def with_failures(problem):
+    """The first query is not served, the last only by another method."""
+    rows = nearest_row(problem).rows
+    unknown, other = np.zeros((2, len(rows)), bool)
+    unknown[0] = other[-1] = True
+    rows[0] = problem.mean
+    return Prediction(rows, {"mean": unknown, "other": other}, {"found": 1})
+
+
+def compose(inputs, method=nearest_row, copy_share=1.0, match_norms=False):
+    return new_table(
+        method, inputs.helper_rows(), inputs.source, inputs.layout,
+        copy_share=copy_share, match_norms=match_norms,
+    )  # fmt: skip
+
+
+def test_rows_are_copied_bit_for_bit_and_computed(table_inputs, layout):
+    table, source = compose(table_inputs), table_inputs.source_tensor.read()
+    np.testing.assert_array_equal(table.rows[layout.copied], source[layout.copied_source])
+    expected = nearest_row(table_inputs.helper_rows().problem).rows
+    np.testing.assert_array_equal(table.rows[layout.missing], expected)
+    real = np.delete(table.rows, layout.padding, axis=0)
+    np.testing.assert_allclose(table.rows[layout.padding], [real.mean(axis=0)], atol=1e-6)
+
+
+def test_every_row_has_one_origin(table_inputs, layout):
+    table = compose(table_inputs, with_failures)
+    origins = {name: ids.tolist() for name, ids in table.origins.items()}
+    assert origins == {
+        "copied": [2, 3, 4, 6, 9, 10],
+        "role": [0, 1],
+        "combined": [8],
+        "fallback: mean": [5],
+        "fallback: other": [11],
+        "padding": [7],
+    }
+    assert table.facts == {"found": 1}
+    assert table.contributors is None
+
+
+def test_contributors_are_source_ids(table_inputs, layout):
+    table = compose(table_inputs)
+    ids, _ = table.contributors(1)
+    source = table_inputs.source_tensor.read()
+    np.testing.assert_array_equal(source[ids[:, 0]], table.rows[layout.missing])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_shared_rows_are_mixed_and_special_ones_stay_whole(table_inputs, layout, share):
+    table, source = compose(table_inputs, copy_share=share), table_inputs.source_tensor.read()
+    computed = predict_shared(nearest_row, table_inputs.helper_rows(), layout).rows
+    copied = source[layout.copied_source]
+    mixed = share * copied[: layout.anchors] + (1 - share) * computed
+    np.testing.assert_allclose(table.rows[layout.copied[: layout.anchors]], mixed, atol=1e-6)
+    np.testing.assert_array_equal(table.rows[layout.roles], copied[layout.anchors :])
+
+
+def test_shared_tokens_that_the_method_does_not_know_are_copied_whole(table_inputs, layout):
+    table, source = compose(table_inputs, with_failures, 0.0), table_inputs.source_tensor.read()
+    shared = predict_shared(with_failures, table_inputs.helper_rows(), layout)
+    unknown = shared.fallback["mean"]
+    assert 0 < unknown.sum() < layout.anchors
+    copied = source[layout.copied_source[: layout.anchors]]
+    expected = np.where(unknown[:, None], copied, shared.rows)
+    np.testing.assert_array_equal(table.rows[layout.copied[: layout.anchors]], expected)
+
+
+def with_changed_row(inputs, id):
+    source = inputs.source_tensor.read().copy()
+    source[id] += 100
+    tensor = type(inputs.source_tensor).of(source)
+    return TableInputs(tensor, inputs.helper_tensor, inputs.layout, inputs.mesh, inputs.seed)
+
+
+def test_a_shared_row_is_predicted_without_its_own(table_inputs, layout):
+    """Changing a source row changes what is predicted for other tokens, never for its own."""
+    before = predict_shared(nearest_row, table_inputs.helper_rows(), layout).rows
+    others_changed = False
+    for id in np.unique(layout.copied_source[: layout.anchors]):
+        changed = with_changed_row(table_inputs, id).helper_rows()
+        after = predict_shared(nearest_row, changed, layout).rows
+        own = layout.copied_source[: layout.anchors] == id
+        np.testing.assert_array_equal(after[own], before[own])
+        others_changed |= (after[~own] != before[~own]).any()
+    assert others_changed
+
+
+def test_hidden_tokens_take_their_source_row_with_them(table_inputs, layout):
+    """Tokens 0 and 4 of the layout are one row of the source: to hide one hides both."""
+
+    def count(problem):
+        assert len(problem.anchors) == len(problem.rows) == 4
+        return Prediction(np.zeros((1, 4), np.float32))
+
+    hidden = np.arange(layout.anchors) == 0
+    predict_hidden(count, table_inputs.helper_rows(), layout, hidden)
+
+
+def test_nothing_is_hidden_where_the_anchors_are_other_tokens(table_inputs, layout):
+    basis = table_inputs.helper_rows()._replace(hide=False)
+    found = predict_shared(nearest_row, basis, layout)
+    np.testing.assert_array_equal(found.rows, basis.problem.rows)
+
+
+@pytest.mark.parametrize("with_shared", [True, False])
+def test_spread_is_matched_about_the_mean(with_shared):
+    rng = np.random.default_rng(0)
+    missing, shared, known = (rng.normal(2, s, size=(50, 4)).astype("f4") for s in (0.5, 0.5, 3))
+    unknown = np.arange(50) == 7
+    missing[unknown] = 9
+    first, second = Prediction(missing.copy(), {"mean": unknown}), Prediction(shared.copy())
+    first, second = match_spread(first, second if with_shared else None, known)
+    np.testing.assert_array_equal(first.rows[unknown], missing[unknown])
+    parts = [(missing[~unknown], first.rows[~unknown])]
+    parts += [(shared, second.rows)] if with_shared else []
+    before, after = map(np.concatenate, zip(*parts, strict=True))
+    np.testing.assert_allclose(after.mean(axis=0), before.mean(axis=0), atol=1e-5)
+
+    def spread(table):
+        return np.sqrt(((table - table.mean(axis=0)) ** 2).mean())
+
+    assert spread(after) == pytest.approx(spread(known), rel=1e-5)
+    center = before.mean(axis=0)
+    stretched = (before - center) * spread(known) / spread(before)
+    np.testing.assert_allclose(after - center, stretched, atol=1e-4)
+
+
+def test_no_spread_to_match():
+    rows = np.ones((3, 4), np.float32)
+    same = Prediction(rows.copy())
+    assert match_spread(same, None, np.zeros((0, 4), np.float32))[0].rows.tolist() == rows.tolist()
+    match_spread(same, None, np.arange(8, dtype=np.float32).reshape(2, 4))
+    np.testing.assert_array_equal(same.rows, rows)
+    everything = np.ones(3, bool)
+    match_spread(Prediction(same.rows, {"mean": everything}), None, np.eye(4, dtype=np.float32))
+    np.testing.assert_array_equal(same.rows, rows)
+
+
+def test_norms_matched_over_computed_rows_alone(table_inputs, layout):
+    table = compose(table_inputs, match_norms=True)
+    source = table_inputs.source_tensor.read()
+    np.testing.assert_array_equal(table.rows[layout.copied], source[layout.copied_source])
+    known = source[layout.copied_source[: layout.anchors]]
+    spreads = [np.mean((t - t.mean(axis=0)) ** 2) for t in (table.rows[layout.missing], known)]
+    assert spreads[0] == pytest.approx(spreads[1], rel=1e-5)
