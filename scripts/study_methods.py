@@ -39,7 +39,7 @@ PLOTTED = ("scratch", "random", "clp", "clp-sparse", "focus", "ridge", "auto")
 # Source, helper, learning rate: half of it after the transfer.
 SIZES = {
     "small": (ModelSize(4, 128, 4, 1500), ModelSize(2, 64, 2, 1500), 2e-3),
-    "larger": (ModelSize(6, 256, 4, 1500), ModelSize(3, 128, 4, 1200), 1.2e-3),
+    "larger": (ModelSize(6, 256, 4, 1000), ModelSize(3, 128, 4, 1000), 1.5e-3),
 }
 SIDES = ("source", "source"), ("helper", "target")
 """The models that are trained beforehand, and the language of each."""
@@ -61,7 +61,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--unigram", action="store_true", help="a Unigram tokenizer for the target")
     parser.add_argument("--characters", type=int, default=9_000_000, help="text of each language")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=METHODS,
+        metavar="NAME[:COPY_SHARE[:MATCH_NORMS]]",
+        help="methods, with other dials than their own, such as ridge:1:false",
+    )
     parser.add_argument("--steps", type=int, default=100, help="steps after the transfer")
     return parser.parse_args()
 
@@ -208,7 +214,9 @@ def study_seed(wishes: argparse.Namespace, texts: Path, new: Path, seed: int) ->
 
 def options(method: str, texts: Path, seed: int) -> dict[str, Any]:
     """What `clp_jax.transfer_model` needs for a method."""
+    method, *dials = method.split(":")
     named: dict[str, Any] = {"method": "clp" if method == "scratch" else method, "seed": seed}
+    named |= dict(zip(("copy_share", "match_norms"), dials, strict=False))
     if method in ("auto", "focus"):
         named["data"] = [str(texts / "target.jsonl")]
     if method == "wechsel":
