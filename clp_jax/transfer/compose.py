@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 
 from clp_jax.transfer.bases import Basis
 from clp_jax.transfer.layout import Layout
-from clp_jax.transfer.problem import Contributors, Method, Prediction
+from clp_jax.transfer.problem import Contributors, Method, Prediction, Problem
 from clp_jax.transfer.table import NewTable, TableRead
 
 FOLDS = 5
@@ -32,7 +32,7 @@ def new_table(
             Special tokens, and shared tokens that the method cannot serve, are copied whole.
         match_norms: make the method's rows as different from each other as the source's are.
     """
-    missing = method(basis.problem)
+    missing = _ask(method, basis.problem)
     shared = None if copy_share == 1 else predict_shared(method, basis, layout)
     if match_norms:
         missing, shared = match_spread(missing, shared, source.rows[: layout.anchors])
@@ -83,7 +83,7 @@ def predict_shared(method: Method, basis: Basis, layout: Layout) -> Prediction:
     Where the anchors are not the shared tokens, nothing needs to be hidden.
     """
     if not basis.hide:
-        return method(basis.problem._replace(queries=basis.shared))
+        return _ask(method, basis.problem._replace(queries=basis.shared))
     fold = np.arange(layout.anchors) % FOLDS
     rows = np.empty((layout.anchors, basis.problem.rows.shape[1]), np.float32)
     failed: dict[str, np.ndarray] = {}
@@ -102,11 +102,20 @@ def predict_hidden(
     """What the method makes of some shared tokens, with none of their rows among the anchors."""
     kept = ~np.isin(basis.anchor_ids, layout.copied_source[: layout.anchors][hidden])
     problem = basis.problem
-    return method(
+    return _ask(
+        method,
         problem._replace(
             queries=basis.shared[hidden], anchors=problem.anchors[kept], rows=problem.rows[kept]
-        )
+        ),
     )
+
+
+def _ask(method: Method, problem: Problem) -> Prediction:
+    """The method's answer; where it looks at features but no anchor has any, the mean row."""
+    count, features = problem.queries.shape
+    if features and not len(problem.anchors):
+        return Prediction(np.tile(problem.mean, (count, 1)), {"mean": np.ones(count, bool)})
+    return method(problem)
 
 
 def unserved(prediction: Prediction) -> Bool[np.ndarray, "query"]:

@@ -33,21 +33,21 @@ class Entry(NamedTuple):
 # The habits of published methods are those of their papers; the others' are measured, in
 # docs/methods.md.
 METHODS = {
-    "random": Entry(random_rows, "nothing", 1, False, "normal draws with the source's deviation"),
-    "mean": Entry(mean_row, "nothing", 1, False, "the source's mean row"),
-    "subword": Entry(subword, "pieces", 1, False, "mean of the source tokens that spell it"),
+    "random": Entry(random_rows, "nothing", 1.0, False, "normal draws with the source's deviation"),
+    "mean": Entry(mean_row, "nothing", 1.0, False, "the source's mean row"),
+    "subword": Entry(subword, "pieces", 1.0, False, "mean of the source tokens that spell it"),
     "clp": Entry(
-        clp, "helper_rows", 1, False, "the paper: all shared tokens by the helper's cosine"
+        clp, "helper_rows", 1.0, False, "the paper: all shared tokens by the helper's cosine"
     ),
-    "clp-sparse": Entry(clp_sparse, "helper_rows", 1, False, "CLP+: with sparsemax weights"),
+    "clp-sparse": Entry(clp_sparse, "helper_rows", 1.0, False, "CLP+: with sparsemax weights"),
     "clp-topk": Entry(
-        clp_topk, "helper_rows", 1, False, "softmax over the 10 nearest shared tokens"
+        clp_topk, "helper_rows", 1.0, False, "softmax over the 10 nearest shared tokens"
     ),
     "ridge": Entry(ridge, "helper_rows", 0.25, True, "least squares from helper to source rows"),
     "procrustes": Entry(procrustes, "helper_rows", 0.25, True, "the helper's rows, rotated"),
-    "omp": Entry(omp, "helper_rows", 1, False, "matching pursuit over 8 shared tokens"),
-    "wechsel": Entry(clp_topk, "word_vectors", 0, False, "nearest source tokens by word vectors"),
-    "focus": Entry(clp_sparse, "token_vectors", 1, False, "sparsemax by vectors of tokens"),
+    "omp": Entry(omp, "helper_rows", 1.0, False, "matching pursuit over 8 shared tokens"),
+    "wechsel": Entry(clp_topk, "word_vectors", 0.0, False, "nearest source tokens by word vectors"),
+    "focus": Entry(clp_sparse, "token_vectors", 1.0, False, "sparsemax by vectors of tokens"),
 }
 
 

@@ -149,7 +149,7 @@ class Setting:
     def held_out_error(self, method: str) -> float | None:
         """The squared error of the rows of hidden shared tokens, as a share of the mean row's.
 
-        A tenth of the shared tokens is hidden; 0 is perfect, and 1 no better than their mean row.
+        A tenth of the shared tokens is hidden; 0 is perfect, and 1 as good as the source's mean.
         None for methods that know a shared token by nothing but its own row.
         """
         name = self.source.tables[0]
@@ -159,7 +159,7 @@ class Setting:
             return None
         found = predict_hidden(METHODS[method].method, basis, self.layout, hidden).rows
         wanted = inputs.source.rows[: self.layout.anchors][hidden]
-        spread = np.square(wanted - wanted.mean(axis=0)).sum(dtype=np.float64)
+        spread = np.square(wanted - inputs.source.mean).sum(dtype=np.float64)
         return float(np.square(found - wanted).sum(dtype=np.float64) / spread)
 
     def _basis(self, table: str, method: str) -> Basis:

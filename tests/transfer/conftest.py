@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from clp_jax.checkpoint.hub import copy_tokenizer
+from clp_jax.checkpoint.hub import copy_tokenizer, load_tokenizer
 from clp_jax.checkpoint.tensors import LazyTensor, write_tensors
 from clp_jax.config import TransferConfig
 from clp_jax.mesh import make_mesh, single_device_mesh
@@ -21,8 +22,15 @@ from clp_jax.transfer.problem import Problem
 from clp_jax.transfer.setting import Setting
 
 SHARED = ["<|endoftext|>", "a", "b", "in", "die", "war", "hand", "1", "2", "3", "4", "."]
-ENGLISH = [*SHARED, "the", "house", "cat", "sun"]
-GERMAN = ["<s>", "</s>", "<pad>", *reversed(SHARED), "der", "haus", "katze", "sonne", "mond"]
+NAMES = [f"{letter}{number}" for letter in "xyz" for number in range(20)]
+
+
+def english(shared=SHARED):
+    return [*shared, "the", "house", "cat", "sun"]
+
+
+def german(shared=SHARED):
+    return ["<s>", "</s>", "<pad>", *reversed(shared), "der", "haus", "katze", "sonne", "mond"]
 
 
 @pytest.fixture(scope="session")
@@ -132,22 +140,22 @@ def gpt2_tensors(rows: int, dim: int, seed: int, mean: float) -> dict[str, np.nd
     return {"transformer.wte.weight": table.astype(np.float32), **body}
 
 
-def write_source(folder: Path) -> Path:
+def write_source(folder: Path, shared=SHARED) -> Path:
     """An English GPT-2 with 16 dimensions."""
-    ids = {token: id for id, token in enumerate(ENGLISH)}
+    ids = {token: id for id, token in enumerate(english(shared))}
     config = gpt2_config(len(ids), 16, bos_token_id=0, eos_token_id=0)
     save_model(folder, config, gpt2_tensors(len(ids), 16, seed=0, mean=0.5))
     save_tokenizer(folder, ids, {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"})
     return folder
 
 
-def write_helper(folder: Path) -> Path:
+def write_helper(folder: Path, shared=SHARED) -> Path:
     """A German GPT-2 with 6 dimensions and rows beyond its tokenizer.
 
     Id 5 has no token, and the row of ``mond`` points away from all others: its weights are
     negative.
     """
-    ids = {token: id + (id >= 5) for id, token in enumerate(GERMAN)}
+    ids = {token: id + (id >= 5) for id, token in enumerate(german(shared))}
     rows = len(ids) + 4
     tensors = gpt2_tensors(rows, 6, seed=1, mean=2.0)
     tensors["transformer.wte.weight"][ids["mond"]] *= -1
@@ -177,10 +185,26 @@ def pair(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def planted(tmp_path_factory):
+    """A pair with 60 names more in common, where shared rows are the helper's, turned and moved."""
+    folder = tmp_path_factory.mktemp("planted")
+    source = write_source(folder / "source", [*SHARED, *NAMES])
+    helper = write_helper(folder / "helper", [*SHARED, *NAMES])
+    tensors, rows = (load_file(f / "model.safetensors") for f in (source, helper))
+    old, new = (load_tokenizer(folder).get_vocab() for folder in (source, helper))
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 6)))
+    table = "transformer.wte.weight"
+    for token in old.keys() & new.keys():
+        tensors[table][old[token]] = 2 * turn @ rows[table][new[token]] + 0.5
+    save_file(tensors, source / "model.safetensors")
+    return source, helper
+
+
+@pytest.fixture(scope="session")
 def text():
     """Documents of the words that the helper knows, some of them much more often than others."""
     rng = np.random.default_rng(0)
-    words = [token for token in GERMAN if not token.startswith("<")]
+    words = [token for token in german() if not token.startswith("<")]
     shares = rng.dirichlet(np.full(len(words), 0.5))
     return [" ".join(rng.choice(words, 100, p=shares)) for _ in range(8)]
 
@@ -192,7 +216,7 @@ def vectors(tmp_path_factory):
     tokens = rng.normal(size=(21, 6)).astype(np.float32) + 0.5
     tokens[20] = 0
     np.save(folder / "tokens.npy", tokens)
-    for name, words in (("source", ENGLISH[1:]), ("target", GERMAN[3:-1])):
+    for name, words in (("source", english()[1:]), ("target", german()[3:-1])):
         np.save(folder / f"{name}.npy", rng.normal(size=(len(words), 6)).astype(np.float32) + 0.5)
         (folder / f"{name}.txt").write_text("\n".join(words))
     return {

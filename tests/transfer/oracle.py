@@ -126,6 +126,8 @@ def pursuit_weights(query, anchors, atoms=8):
         chosen.append(int(fit.argmax()))
         shares = np.linalg.lstsq(anchors[chosen].T, query, rcond=None)[0]
         rest = query - shares @ anchors[chosen]
+        if np.linalg.norm(rest) < 1e-6 * np.linalg.norm(query):
+            break
     weights = np.zeros(len(anchors))
     weights[chosen] = shares
     return weights

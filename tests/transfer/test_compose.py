@@ -114,6 +114,14 @@ def test_hidden_tokens_take_their_source_row_with_them(table_inputs, layout):
     predict_hidden(count, table_inputs.helper_rows(), layout, hidden)
 
 
+def test_the_only_shared_token_has_nothing_to_be_predicted_from(table_inputs, layout):
+    basis = table_inputs.helper_rows()
+    hidden = np.ones(layout.anchors, bool)
+    found = predict_hidden(nearest_row, basis, layout, hidden)
+    assert found.fallback["mean"].all()
+    np.testing.assert_array_equal(found.rows, [basis.problem.mean] * layout.anchors)
+
+
 def test_nothing_is_hidden_where_the_anchors_are_other_tokens(table_inputs, layout):
     basis = table_inputs.helper_rows()._replace(hide=False)
     found = predict_shared(nearest_row, basis, layout)
