@@ -61,13 +61,15 @@ def dense_block(queries, anchors, rows):
 
 def products(problem: Problem) -> Callable[[], Any]:
     """The cheapest order of the sum over all anchors, on tables that lie on the device."""
-    tables = jax.device_put((problem.queries, problem.anchors, problem.rows))
+    tables = jax.block_until_ready(
+        jax.device_put((problem.queries, problem.anchors, problem.rows))
+    )
     return lambda: two_products(*tables)
 
 
 def dense(problem: Problem) -> Callable[[], Any]:
     """All similarities and the combination by them, a block of queries at a time."""
-    tables = jax.device_put((problem.anchors, problem.rows))
+    tables = jax.block_until_ready(jax.device_put((problem.anchors, problem.rows)))
     blocks = [
         jax.device_put(problem.queries[start : start + DENSE_ROWS])
         for start in range(0, len(problem.queries), DENSE_ROWS)

@@ -81,7 +81,7 @@ def table_of(results: Results) -> str:
 
 def draw(results: Results, path: Path) -> None:
     """Seconds against vocabulary and against width, the two products dashed."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, points, axis, label in (
         (left, VOCABULARIES, 0, f"vocabulary, at width {WIDTH:,}"),

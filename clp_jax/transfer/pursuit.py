@@ -33,7 +33,9 @@ def pursue(
         rest, basis, triangle, parts, ids = state
         fit = jnp.abs(matmul(rest, unit.T))
         taken = jnp.where(jnp.arange(atoms) < step, ids, len(anchors))
-        best = jnp.argmax(fit.at[each[:, None], taken].set(-1, mode="drop"), axis=1)
+        # The same as argmax, which takes three times as long on a CPU.
+        _, best = jax.lax.top_k(fit.at[each[:, None], taken].set(-1, mode="drop"), 1)
+        best = best[:, 0]
         atom = unit[best]
         # Gram-Schmidt, twice against rounding; rows of the basis not yet set are zero.
         shares = jnp.einsum("qkd,qd->qk", basis, atom, precision="highest")
