@@ -14,8 +14,8 @@ def write_trace(file: Path, setting: Setting, tables: Mapping[str, NewTable]) ->
     """Write a JSON line for every row of every table: id, token, origin, main contributors.
 
     A copied row has the source token that it is copied from; a computed one the source tokens with
-    the largest weights, as the method sees them before norms are matched or rows calibrated. The mean
-    row, a fallback, and padding name none.
+    the largest weights, as the method sees them before norms are matched or rows calibrated. Rows
+    that are only the mean, as a fallback or as padding, name none.
     """
     layout = setting.layout
     source_names = setting.vocabularies[0].names

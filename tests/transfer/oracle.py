@@ -104,9 +104,7 @@ def ridge_errors(problem, strengths):
     """The error of every tenth anchor's row by the others, as a share of the mean row's error."""
     _, anchors, known = in_float64(problem)
     hidden = np.arange(len(anchors)) % 10 == 9
-    seen = problem._replace(
-        queries=anchors[hidden], anchors=anchors[~hidden], rows=known[~hidden]
-    )
+    seen = problem._replace(queries=anchors[hidden], anchors=anchors[~hidden], rows=known[~hidden])
     spread = np.sum((known[hidden] - seen.rows.mean(axis=0)) ** 2)
     return [np.sum((ridge(seen, strength) - known[hidden]) ** 2) / spread for strength in strengths]
 
