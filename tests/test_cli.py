@@ -8,6 +8,7 @@ import pytest
 
 import clp_jax
 from clp_jax.cli import main
+from clp_jax.config import TransferConfig
 from clp_jax.data.store import Corpus
 
 STAGES = (
@@ -116,6 +117,71 @@ def test_vocab_prints_and_writes_the_report(tiny_model, text, tmp_path, capsys):
     assert "120 words" in printed
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["share_of_source"] == report["text"]["matched_tokens_share"] == 1.0
+
+
+@pytest.fixture
+def transferred(monkeypatch):
+    """What the stage was called with, while it does nothing."""
+    calls = []
+    monkeypatch.setattr(
+        "clp_jax.transfer.stage.transfer_model", lambda *a, **k: calls.append((a, k))
+    )
+    monkeypatch.setattr("clp_jax.transfer.summary.summarize", lambda *_: "done")
+    return calls
+
+
+def transfer(*flags):
+    main(["transfer", "--source", "s", "--helper", "h", "g", "--out", "o", *flags])
+
+
+def test_transfer_passes_on_what_is_given_and_nothing_else(transferred):
+    transfer()
+    ((arguments, options),) = transferred
+    assert arguments == ("s", ["h", "g"], "o")
+    assert options.keys() == {"mesh"}
+
+
+def test_every_key_of_a_transfer_is_a_flag(transferred):
+    transfer("--method", "clp", "--data", "a.txt", "b.txt", "--text-field", "body",
+             "--copy-share", "0.5", "--no-match-norms", "--calibrate", "--strict", "--fuzzy",
+             "--extend", "--pad-to-multiple-of", "64", "--token-vectors", "t.npy",
+             "--source-vectors", "s.vec", "--target-vectors", "t.vec", "--dictionary", "d.txt",
+             "--trace", "--seed", "3", "--dtype", "bfloat16")  # fmt: skip
+    ((_, options),) = transferred
+    del options["mesh"]
+    assert options.keys() == TransferConfig.model_fields.keys()
+    assert options["data"] == ["a.txt", "b.txt"]
+    assert (options["match_norms"], options["trace"]) == (False, True)
+    # Numbers are strings until the configuration reads them.
+    read = TransferConfig.from_dict(options | {"extend": False})
+    assert (read.copy_share, read.pad_to_multiple_of, read.seed) == (0.5, 64, 3)
+
+
+def test_help_of_transfer_explains_every_key(capsys):
+    with pytest.raises(SystemExit):
+        main(["transfer", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    for key, field in TransferConfig.model_fields.items():
+        assert f"--{key.replace('_', '-')}" in printed
+        assert " ".join(field.description.split()) in printed
+
+
+def test_transfer_writes_a_model_and_prints_one_screen(tiny_model, tmp_path, capsys):
+    out = tmp_path / "out"
+    main(["transfer", "--source", str(tiny_model), "--helper", str(tiny_model), "--out", str(out),
+          "--method", "clp"])  # fmt: skip
+    printed = capsys.readouterr().out
+    assert f"-> {out}" in printed
+    assert "copied from the source" in printed
+    assert len(printed.splitlines()) <= 24
+    assert json.loads((out / "transfer.json").read_text())["recipe"]["method"] == "clp"
+
+
+def test_a_mistake_in_a_transfer_is_a_sentence(tiny_model, tmp_path):
+    with pytest.raises(SystemExit, match=r"^clp-jax: transfer: .*chosen by the method auto"):
+        main(["transfer", "--source", str(tiny_model), "--helper", str(tiny_model),
+              "--out", str(tmp_path / "out"), "--copy-share", "1"])  # fmt: skip
+    assert not (tmp_path / "out").exists()
 
 
 def test_prepare_writes_a_corpus(corpus):

@@ -1,6 +1,6 @@
 import pytest
 
-from clp_jax.config import RunConfig
+from clp_jax.config import RunConfig, TransferConfig
 from clp_jax.errors import UserError
 
 MINIMAL = """
@@ -82,3 +82,52 @@ def test_every_key_is_described():
         for key, knob in field.annotation.model_fields.items():
             assert f"--{section}.{key} " in text
             assert knob.description
+
+
+def test_a_transfer_as_it_is_by_default():
+    config = TransferConfig()
+    assert config.method == "auto"
+    assert (config.copy_share, config.match_norms, config.seed) == (None, None, 0)
+    assert config.given == {}
+    assert TransferConfig(method="clp", copy_share=0, match_norms=False).given == {
+        "method": "clp", "copy_share": 0, "match_norms": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"method": "clp", "strict": True},
+        {"method": "ridge", "copy_share": 0.5, "calibrate": True, "data": ["x"]},
+        {"method": "clp", "extend": True, "copy_share": 1},
+        {"extend": True, "data": ["x"]},
+        {"source_vectors": "a", "target_vectors": "b", "dictionary": "c"},
+    ],
+)
+def test_options_of_a_transfer_that_fit_together(keys):
+    config = TransferConfig.from_dict(keys)
+    assert TransferConfig.from_dict(config.given) == config
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"copy_share": 1}, "copy_share is chosen by the method auto: name another method"),
+        ({"match_norms": False}, "match_norms is chosen by the method auto"),
+        ({"calibrate": True, "data": ["x"]}, "calibrate is chosen by the method auto"),
+        ({"method": "ridge", "strict": True}, "strict belongs to the method clp, not to ridge"),
+        ({"method": "ridge", "calibrate": True}, "calibrate needs data"),
+        ({"method": "ridge", "copy_share": 1.5}, "copy_share: .*less than or equal to 1"),
+        ({"method": "ridge", "extend": True, "copy_share": 0.5}, "extend keeps the source's rows"),
+        (
+            {"method": "ridge", "extend": True, "calibrate": True, "data": ["x"]},
+            "extend keeps the source's rows",
+        ),
+        ({"source_vectors": "a"}, "source_vectors and target_vectors belong together"),
+        ({"pad_to_multiple_of": 0}, "pad_to_multiple_of: .*greater than 0"),
+        ({"metod": "clp"}, "unknown key metod"),
+    ],
+)
+def test_options_of_a_transfer_that_do_not(keys, sentence):
+    with pytest.raises(UserError, match=f"transfer: .*{sentence}"):
+        TransferConfig.from_dict(keys, origin="transfer")

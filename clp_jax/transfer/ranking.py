@@ -10,6 +10,8 @@ from clp_jax.transfer.methods import Recipe
 from clp_jax.transfer.setting import Setting
 from clp_jax.transfer.table import NewTable
 
+BY_TEXT = "bits per byte of text"
+BY_OVERLAP = "error on hidden shared tokens"
 SHARES = (1.0, 0.25)
 """How much of the shared rows is copied, tried with every method."""
 
@@ -55,7 +57,7 @@ class Choice:
         by_text = bool(self.setting.text)
         return {
             "recipe": self.recipe.to_dict(),
-            "ranked_by": "bits per byte of text" if by_text else "error on hidden shared tokens",
+            "ranked_by": BY_TEXT if by_text else BY_OVERLAP,
             "ranking": [
                 {
                     "helper": score.setting.helper.name,

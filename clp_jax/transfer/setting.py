@@ -150,12 +150,12 @@ class Setting:
         """The squared error of the rows of hidden shared tokens, as a share of the mean row's.
 
         A tenth of the shared tokens is hidden; 0 is perfect, and 1 as good as the source's mean.
-        None for methods that know a shared token by nothing but its own row.
+        None for methods that know nothing of a token, or nothing but its own row.
         """
         name = self.source.tables[0]
         basis, inputs = self._basis(name, method), self.inputs[name]
         hidden = np.arange(self.layout.anchors) % HELD_OUT == 0
-        if METHODS[method].basis == "pieces" or not hidden.any():
+        if METHODS[method].basis in ("nothing", "pieces") or not hidden.any():
             return None
         found = predict_hidden(METHODS[method].method, basis, self.layout, hidden).rows
         wanted = inputs.source.rows[: self.layout.anchors][hidden]

@@ -98,7 +98,8 @@ def choose(settings: Sequence[Setting], config: TransferConfig) -> Choice:
     """The recipe that the configuration names, or the best of all for these models.
 
     Raises:
-        UserError: the named method lacks what it starts from, or the models share no token.
+        UserError: the named method lacks what it starts from, the models share no token, or a
+            score is not finite.
     """
     if config.method != AUTO:
         (setting,) = settings
@@ -120,8 +121,14 @@ def choose(settings: Sequence[Setting], config: TransferConfig) -> Choice:
         scores += rank(setting)
         if len(settings) > 1:
             setting.release()
-    best = min(scores, key=lambda score: score.value)
-    return Choice(best.setting, best.recipe, sorted(scores, key=lambda score: score.value))
+    for score in scores:
+        if not np.isfinite(score.value):
+            raise UserError(
+                f"{score.recipe.method} with {score.setting.helper.name} has a score that is not "
+                "finite: look for broken rows in it and the source."
+            )
+    ranking = sorted(scores, key=lambda score: score.value)
+    return Choice(ranking[0].setting, ranking[0].recipe, ranking)
 
 
 def check_finite(table: NewTable, name: str, dtype: np.dtype, setting: Setting) -> None:

@@ -1,12 +1,17 @@
 """A transfer on one screen."""
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
 from clp_jax.transfer.manifest import MEANINGS, describe_recipe
+from clp_jax.transfer.ranking import BY_OVERLAP
 
-RANKED = 8
+RANKED = 5
 """Recipes of a ranking that are shown."""
+
+WIDTH = 100
+INDENT = " " * 12
 
 
 def summarize(manifest: Mapping[str, Any], out: str) -> str:
@@ -22,10 +27,12 @@ def summarize(manifest: Mapping[str, Any], out: str) -> str:
         f"vocabulary  {vocabulary['shared']:,} of {vocabulary['target_tokens']:,} target tokens "
         f"are known to the source ({vocabulary['share_of_target']:.1%})",
         *_ranking(manifest),
-        f"method      {describe_recipe(manifest['recipe'])}",
+        *wrap(
+            f"method      {describe_recipe(manifest['recipe'])}", WIDTH, subsequent_indent=INDENT
+        ),
     ]
     for name, table in manifest["tables"].items():
-        lines += ["", *_rows(name, table)]
+        lines += _rows(name, table)
     return "\n".join(lines)
 
 
@@ -39,12 +46,17 @@ def _ranking(manifest: Mapping[str, Any]) -> list[str]:
         helper = f"  {score['helper']}" if several else ""
         norms = "  norms matched" if score["match_norms"] else ""
         lines.append(
-            f"            {score['score']:8.4f}  {score['method']:<11} "
+            f"{INDENT}{score['score']:8.4f}  {score['method']:<11} "
             f"copy {score['copy_share']:g}{norms}{helper}"
+        )
+    if manifest["ranked_by"] == BY_OVERLAP and ranking[0]["score"] >= 1:
+        lines.append(
+            "            No method predicts them better than the mean row (1) would: was the helper "
+            "trained?"
         )
     clp = next((i for i, score in enumerate(ranking) if score["method"] == "clp"), 0)
     if clp >= RANKED:
-        lines.append(f"            {ranking[clp]['score']:8.4f}  clp, number {clp + 1}")
+        lines.append(f"{INDENT}{ranking[clp]['score']:8.4f}  clp, number {clp + 1}")
     return lines
 
 
@@ -52,12 +64,11 @@ def _rows(name: str, table: Mapping[str, Any]) -> list[str]:
     quantiles = table["norm_quantiles"]
     norms = {origin: values.get("0.5") for origin, values in quantiles.items()}
     lines = [
-        f"{name}: {table['rows']['total']:,} rows "
-        f"(median norm in the source {norms['source']:.3g})",
-        f"  {'rows':>9}  {'norm':>7}",
+        f"{name}: {table['rows']['total']:,} rows, "
+        f"the source's median norm is {norms['source']:.3g}"
     ]
     for origin, count in table["rows"].items():
         if count and origin != "total":
             meaning = MEANINGS.get(origin, origin)
-            lines.append(f"  {count:>9,}  {norms[origin]:>7.3g}  {meaning}")
+            lines.append(f"  {count:>9,}  norm {norms[origin]:>7.3g}  {meaning}")
     return lines

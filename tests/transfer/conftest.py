@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from clp_jax.checkpoint.hub import copy_tokenizer, load_tokenizer
 from clp_jax.checkpoint.tensors import LazyTensor, write_tensors
@@ -235,6 +235,25 @@ def make_setting(tmp_path_factory):
         return Setting(*models, config, text, scratch, single_device_mesh())
 
     return make
+
+
+@pytest.fixture(scope="session")
+def byte_pair(tiny_tokenizer, tmp_path_factory):
+    """A source and a helper with byte-level BPE, as an extension needs them."""
+    folder = tmp_path_factory.mktemp("bytes")
+    german = ByteLevelBPETokenizer()
+    sentences = ["Die Häuser stehen am Fluss.", "Die Katze schläft auf dem Dach."] * 20
+    german.train_from_iterator(sentences, vocab_size=330, special_tokens=["</s>"])
+    tokenizers = (
+        AutoTokenizer.from_pretrained(tiny_tokenizer),
+        PreTrainedTokenizerFast(tokenizer_object=german._tokenizer, eos_token="</s>"),
+    )
+    folders = folder / "source", folder / "helper"
+    for seed, (place, tokenizer, dim) in enumerate(zip(folders, tokenizers, (16, 6), strict=True)):
+        rows = len(tokenizer) + 2
+        save_model(place, gpt2_config(rows, dim), gpt2_tensors(rows, dim, seed=seed, mean=2.0))
+        tokenizer.save_pretrained(place)
+    return folders
 
 
 @pytest.fixture(params=[0.0, 1.0], ids=["random", "anisotropic"])

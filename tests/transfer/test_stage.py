@@ -1,13 +1,15 @@
-import hashlib
 import json
 
 import ml_dtypes
 import numpy as np
 import pytest
+import transformers
 from safetensors.numpy import load_file, save_file
 
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.errors import UserError
+from clp_jax.mesh import single_device_mesh
+from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.stage import transfer_model
 from clp_jax.vocabulary import compare_vocabularies
 
@@ -33,61 +35,68 @@ def write_config(values, file):
 
 
 def split(source, helper, table=TABLE, helper_table=TABLE):
-    """The overlap and the oracle's three inputs."""
+    """How the vocabularies match, and the oracle's three inputs."""
     overlap = compare_vocabularies(source, helper)
-    rows = weights(helper)[helper_table]
+    rows, known = weights(helper)[helper_table], overlap.anchors
     return overlap, (
         rows[overlap.missing_ids],
-        rows[overlap.target_ids],
-        weights(source)[table][overlap.source_ids],
+        rows[overlap.target_ids[known]],
+        weights(source)[table][overlap.source_ids[known]],
     )
 
 
-def test_every_row_is_what_it_should_be(source, helper, tmp_path, mesh, oracle, row_error):
-    manifest = transfer_model(source, helper, tmp_path / "out", mesh=mesh)
+def copies(source, overlap, table=TABLE):
+    return weights(source)[table][overlap.source_ids]
+
+
+def test_every_row_is_what_it_should_be(pair, tmp_path, mesh, oracle, row_error):
+    manifest = transfer_model(*pair, tmp_path / "out", method="clp", mesh=mesh)
     new = weights(tmp_path / "out")[TABLE]
-    overlap, inputs = split(source, helper)
-    np.testing.assert_array_equal(new[overlap.target_ids], inputs[2])
-    ill = overlap.missing_ids == load_tokenizer(helper).get_vocab()["mond"]
-    formula, nearest = oracle.clp(*inputs), oracle.topk(*inputs)
-    assert row_error(new[overlap.missing_ids][~ill], formula[~ill]).max() < 1e-5
-    assert row_error(new[overlap.missing_ids][ill], nearest[ill]).max() < 1e-5
+    overlap, inputs = split(*pair)
+    np.testing.assert_array_equal(new[overlap.target_ids], copies(pair[0], overlap))
+    assert row_error(new[overlap.missing_ids], oracle.guarded_clp(inputs)).max() < 1e-5
     others = np.delete(new, overlap.gap_ids, axis=0)
     np.testing.assert_allclose(new[overlap.gap_ids[0]], others.mean(axis=0), atol=1e-6)
 
-    counts = manifest["tables"][TABLE]["rows"]
-    assert counts == {"total": 21, "copied": 14, "combined": 5, "fallback": 1, "padding": 1}
-    assert manifest["tables"][TABLE]["condition"]["negative"] == 1
+    entry = manifest["tables"][TABLE]
+    assert entry["rows"] == {
+        "total": 21, "copied": 11, "role": len(overlap.target_ids) - 11,
+        "combined": len(overlap.missing_ids) - 1, "fallback: top-k softmax": 1,
+        "fallback: mean": 0, "padding": 1,
+    }  # fmt: skip
+    assert entry["facts"]["condition"]["0.0"] < 0 < entry["facts"]["condition"]["0.25"]
 
 
-def test_strict_keeps_the_formula(source, helper, tmp_path, oracle, row_error):
-    manifest = transfer_model(source, helper, tmp_path / "out", strict=True)
+def test_strict_keeps_the_formula(pair, tmp_path, oracle, row_error):
+    manifest = transfer_model(*pair, tmp_path / "out", method="clp", strict=True)
     new = weights(tmp_path / "out")[TABLE]
-    overlap, inputs = split(source, helper)
-    assert row_error(new[overlap.missing_ids], oracle.clp(*inputs)).max() < 1e-5
+    overlap, inputs = split(*pair)
+    assert row_error(new[overlap.missing_ids], oracle.clp(inputs)).max() < 1e-5
     counts = manifest["tables"][TABLE]["rows"]
-    assert (counts["combined"], counts["fallback"]) == (6, 0)
-    assert manifest["tables"][TABLE]["condition"]["below_minimum"] == 1
+    assert counts["combined"] == len(overlap.missing_ids)
+    assert not any(name.startswith("fallback") for name in counts)
 
 
-def test_equals_the_paper_on_real_tokenizers(real_pair, tmp_path, mesh, oracle, row_error):
+@pytest.mark.slow
+def test_equals_the_paper_on_real_tokenizers(real_pair, tmp_path, oracle, row_error):
     source, helper = real_pair
-    manifest = transfer_model(source, helper, tmp_path / "out", strict=True, mesh=mesh)
+    manifest = transfer_model(source, helper, tmp_path / "out", method="clp", strict=True)
     new = weights(tmp_path / "out")[TABLE]
     overlap, (missing, shared, rows) = split(source, helper)
-    np.testing.assert_array_equal(new[overlap.target_ids], rows)
+    np.testing.assert_array_equal(new[overlap.target_ids], copies(source, overlap))
     some = np.random.default_rng(0).choice(len(missing), 400, replace=False)
-    error = row_error(new[overlap.missing_ids[some]], oracle.clp(missing[some], shared, rows))
+    asked = missing[some], shared, rows
+    error = row_error(new[overlap.missing_ids[some]], oracle.clp(asked))
     # A divisor that cancels magnifies rounding, so the promise is for all but the hopeless rows.
-    conditioned = np.abs(oracle.condition(missing[some], shared)) > 0.01
+    conditioned = np.abs(oracle.condition(asked)) > 0.01
     assert conditioned.sum() > 100
     assert error[conditioned].max() < 1e-5
     assert manifest["vocabulary"]["kinds"]["exact"]["tokens"] == 11_089
 
 
-def test_everything_else_is_the_source(source, helper, tmp_path):
-    transfer_model(source, helper, tmp_path / "out")
-    before, after = weights(source), weights(tmp_path / "out")
+def test_everything_else_is_the_source(pair, tmp_path):
+    transfer_model(*pair, tmp_path / "out", method="ridge")
+    before, after = weights(pair[0]), weights(tmp_path / "out")
     assert before.keys() == after.keys()
     for name in before.keys() - {TABLE}:
         np.testing.assert_array_equal(before[name], after[name])
@@ -98,14 +107,14 @@ def test_ids_of_the_target_tokenizer(source, helper, tmp_path):
     generation = {"eos_token_id": [0, 1], "temperature": 0.7, "suppress_tokens": [5]}
     write_config(generation, source / "generation_config.json")
     out = tmp_path / "out"
-    transfer_model(source, helper, out)
+    transfer_model(source, helper, out, method="clp")
     ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "unk_token_id": None}
     config = json.loads((out / "config.json").read_text())
     assert config["vocab_size"] == 21
     assert config["n_ctx"] == 8
     assert {key: config[key] for key in config if key.endswith("_token_id")} == ids
     generation = json.loads((out / "generation_config.json").read_text())
-    assert generation == {"temperature": 0.7, **ids}
+    assert generation == {"temperature": 0.7, **ids, "suppress_tokens": [5]}
     for file in ("tokenizer.json", "tokenizer_config.json"):
         assert (out / file).read_bytes() == (helper / file).read_bytes()
 
@@ -126,36 +135,37 @@ def test_untied_heads_are_mapped_by_the_helpers_head(source, helper, tmp_path, o
                 config={"tie_word_embeddings": False},
                 tensors={HEAD: helper_head.astype(np.float32)},
             )
-        transfer_model(source, helper, tmp_path / folder, strict=True)
+        transfer_model(source, helper, tmp_path / folder, method="clp", strict=True)
         new = weights(tmp_path / folder)
         for table, helper_table in ((TABLE, TABLE), (HEAD, name)):
             overlap, inputs = split(source, helper, table, helper_table)
-            assert row_error(new[table][overlap.missing_ids], oracle.clp(*inputs)).max() < 1e-5
-            np.testing.assert_array_equal(new[table][overlap.target_ids], inputs[2])
+            assert row_error(new[table][overlap.missing_ids], oracle.clp(inputs)).max() < 1e-5
+            expected = copies(source, overlap, table)
+            np.testing.assert_array_equal(new[table][overlap.target_ids], expected)
 
 
 def test_copy_of_a_tied_head_is_not_kept(source, helper, tmp_path):
     change(source, tensors={HEAD: weights(source)[TABLE]})
-    transfer_model(source, helper, tmp_path / "out")
+    transfer_model(source, helper, tmp_path / "out", method="clp")
     assert HEAD not in weights(tmp_path / "out")
 
 
 def test_names_without_prefix_and_another_architecture(source, helper, tmp_path):
-    transfer_model(source, helper, tmp_path / "out")
+    transfer_model(source, helper, tmp_path / "out", method="clp")
     plain = {name.removeprefix("transformer."): t for name, t in weights(source).items()}
     save_file(plain, source / "model.safetensors")
     rows = weights(helper)[TABLE]
     save_file({"model.embed_tokens.weight": rows}, helper / "model.safetensors")
     change(helper, config={"model_type": "llama"})
-    transfer_model(source, helper, tmp_path / "plain")
+    transfer_model(source, helper, tmp_path / "plain", method="clp")
     assert (tmp_path / "plain" / "model.safetensors").read_bytes() == (
         tmp_path / "out" / "model.safetensors"
     ).read_bytes()
 
 
 def test_dtype_is_the_sources_or_the_chosen_one(source, helper, tmp_path):
-    full = transfer_model(source, helper, tmp_path / "float32")
-    transfer_model(source, helper, tmp_path / "chosen", dtype="bfloat16")
+    full = transfer_model(source, helper, tmp_path / "float32", method="clp")
+    transfer_model(source, helper, tmp_path / "chosen", method="clp", dtype="bfloat16")
     chosen, config = weights(tmp_path / "chosen"), (tmp_path / "chosen" / "config.json")
     assert {t.dtype for t in chosen.values()} == {np.dtype(ml_dtypes.bfloat16)}
     assert json.loads(config.read_text())["dtype"] == "bfloat16"
@@ -164,64 +174,128 @@ def test_dtype_is_the_sources_or_the_chosen_one(source, helper, tmp_path):
 
     halves = {name: t.astype(np.float16) for name, t in weights(source).items()}
     save_file(halves, source / "model.safetensors")
-    half = transfer_model(source, helper, tmp_path / "kept")
+    half = transfer_model(source, helper, tmp_path / "kept", method="clp")
     assert {t.dtype for t in weights(tmp_path / "kept").values()} == {np.dtype(np.float16)}
     assert half["sha256"]["source_tables"] != full["sha256"]["source_tables"]
 
 
-def test_manifest_accounts_for_everything(source, helper, tmp_path):
-    manifest = transfer_model(source, helper, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "transfer.json").read_text("utf-8")) == manifest
-    entry = manifest["tables"][TABLE]
-    rows = dict(entry["rows"])
-    assert rows.pop("total") == sum(rows.values()) == len(weights(tmp_path / "out")[TABLE])
-    assert manifest["arguments"] == {
-        "source": str(source),
-        "helper": str(helper),
-        "method": "clp",
-        "strict": False,
-        "dtype": None,
-    }
-    table = weights(source)[TABLE]
-    assert manifest["sha256"]["source_tables"][TABLE] == hashlib.sha256(table).hexdigest()
-    assert entry["norm_quantiles"]["source"]["1.0"] == pytest.approx(
-        np.linalg.norm(table, axis=1).max()
-    )
-    assert manifest["versions"]["jax"]
-    card = (tmp_path / "out" / "README.md").read_text("utf-8")
-    assert "| 14 |" in card
-    assert "has not been trained" in card
-    assert str(tmp_path) not in card
-
-
-def test_twice_is_the_same_to_the_byte(source, helper, tmp_path):
+@pytest.mark.parametrize("method", [*METHODS, "auto"])
+def test_twice_is_the_same_to_the_byte(pair, vectors, tmp_path, method):
     for name in ("one", "two"):
-        transfer_model(source, helper, tmp_path / name)
-    for file in sorted((tmp_path / "one").iterdir()):
+        transfer_model(*pair, tmp_path / name, method=method, seed=5, trace=True, **vectors)
+    files = sorted((tmp_path / "one").iterdir())
+    assert len(files) > 5
+    for file in files:
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def german(text, tmp_path_factory):
+    file = tmp_path_factory.mktemp("text") / "german.jsonl"
+    file.write_text("".join(json.dumps({"text": document}) + "\n" for document in text))
+    return str(file)
+
+
+def test_vectors_trained_on_the_text_and_calibration_are_the_same_twice(pair, german, tmp_path):
+    pytest.importorskip("gensim")
+    for name in ("one", "two"):
+        options = {"method": "focus", "data": (german,), "calibrate": True, "seed": 5}
+        manifest = transfer_model(*pair, tmp_path / name, **options)
+    one, two = (weights(tmp_path / name)[TABLE] for name in ("one", "two"))
+    np.testing.assert_array_equal(one, two)
+    assert manifest["tables"][TABLE]["rows"]["combined"] > 0
+
+
+def test_only_what_is_random_depends_on_the_seed(pair, tmp_path):
+    for method in ("random", "clp"):
+        for seed in (0, 1):
+            transfer_model(*pair, tmp_path / f"{method}{seed}", method=method, seed=seed)
+    tables = {folder.name: weights(folder)[TABLE] for folder in tmp_path.iterdir()}
+    missing = split(*pair)[0].missing_ids
+    assert (tables["random0"][missing] != tables["random1"][missing]).all()
+    np.testing.assert_array_equal(tables["clp0"], tables["clp1"])
+
+
+def test_the_default_takes_the_best_by_the_shared_tokens(planted, tmp_path):
+    manifest = transfer_model(*planted, tmp_path / "out")
+    assert manifest["recipe"]["method"] == manifest["ranking"][0]["method"] == "procrustes"
+    assert manifest["ranked_by"] == "error on hidden shared tokens"
+
+
+def test_text_decides_where_there_is_some(pair, german, tmp_path):
+    out = tmp_path / "out"
+    manifest = transfer_model(*pair, out, data=[german], mesh=single_device_mesh())
+    assert manifest["ranked_by"] == "bits per byte of text"
+    assert manifest["recipe"]["calibrate"]
+    assert manifest["ranking"][0]["score"] < manifest["ranking"][-1]["score"]
+    assert {"clp", "ridge", "random"} <= {row["method"] for row in manifest["ranking"]}
+
+
+def test_padding_to_a_multiple_is_told_and_never_generated(pair, tmp_path):
+    out = tmp_path / "out"
+    manifest = transfer_model(*pair, out, method="clp", pad_to_multiple_of=8)
+    assert weights(out)[TABLE].shape == (24, 16)
+    config = json.loads((out / "config.json").read_text())
+    assert (config["vocab_size"], config["unpadded_vocab_size"]) == (24, 21)
+    generation = json.loads((out / "generation_config.json").read_text())
+    assert generation["suppress_tokens"] == [5, 21, 22, 23]
+    assert manifest["tables"][TABLE]["rows"]["padding"] == 4
+
+
+def test_an_extension_keeps_the_source_and_adds_tokens(byte_pair, tmp_path, oracle, row_error):
+    source, helper = byte_pair
+    out = tmp_path / "out"
+    transfer_model(source, helper, out, method="clp", extend=True, strict=True)
+    old, german, new = map(load_tokenizer, (source, helper, out))
+    vocabulary = new.get_vocab()
+    assert vocabulary.items() >= old.get_vocab().items()
+    sentence = "The cat sleeps on the roof."
+    assert new(sentence)["input_ids"] == old(sentence)["input_ids"]
+    assert (new.eos_token_id, len(new(" Häuser")["input_ids"])) == (old.eos_token_id, 1)
+
+    before, after = weights(source)[TABLE], weights(out)[TABLE]
+    np.testing.assert_array_equal(after[: len(old)], before[: len(old)])
+    added = sorted(vocabulary.keys() - old.get_vocab().keys(), key=vocabulary.get)
+    there, here = german.get_vocab(), old.get_vocab()
+    both = sorted(there.keys() & here.keys() - {old.eos_token, german.eos_token})
+    rows = weights(helper)[TABLE]
+    inputs = (
+        rows[[there[token] for token in added]],
+        rows[[there[token] for token in both]],
+        before[[here[token] for token in both]],
+    )
+    found = after[[vocabulary[token] for token in added]]
+    assert row_error(found, oracle.clp(inputs)).max() < 1e-5
+    assert_pytorch_runs(out, sentence + " Häuser", len(after))
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "bloom"])
 def test_pytorch_loads_and_runs_it(source, helper, tmp_path, model_type):
-    torch = pytest.importorskip("torch")
-    import transformers
-
     if model_type == "bloom":
         tokenizer = load_tokenizer(source)
         config = transformers.BloomConfig(
             vocab_size=len(tokenizer), hidden_size=16, n_layer=1, n_head=2
         )
+        pytest.importorskip("torch")
         transformers.BloomForCausalLM(config).save_pretrained(source)
-    transfer_model(source, helper, tmp_path / "out")
+    transfer_model(source, helper, tmp_path / "out", method="clp")
+    model = assert_pytorch_runs(tmp_path / "out", "die katze", 21)
+    assert model.generation_config.eos_token_id == 1
+
+
+def assert_pytorch_runs(folder, text, rows):
+    torch = pytest.importorskip("torch")
     model, notes = transformers.AutoModelForCausalLM.from_pretrained(
-        tmp_path / "out", output_loading_info=True
+        folder, output_loading_info=True
     )
     assert not any(notes.values())
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    logits = model(**tokenizer("die katze", return_tensors="pt")).logits
-    assert logits.shape == (1, 2, 21)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer(text, return_tensors="pt")
+    logits = model(input_ids=inputs["input_ids"][:, :8]).logits
+    assert logits.shape[2] == rows
     assert torch.isfinite(logits).all()
-    assert model.generation_config.eos_token_id == tokenizer.eos_token_id == 1
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    return model
 
 
 def break_source_rows(source, helper):
@@ -291,7 +365,7 @@ def use_another_architecture(source, helper):
 def test_mistakes_are_told_and_leave_nothing(source, helper, tmp_path, mistake, message):
     mistake(source, helper)
     with pytest.raises(UserError, match=message):
-        transfer_model(source, helper, tmp_path / "out")
+        transfer_model(source, helper, tmp_path / "out", method="clp")
     assert {entry.name for entry in tmp_path.iterdir()} == {"source", "helper"}
 
 
@@ -300,26 +374,54 @@ def test_strict_row_without_a_direction_is_an_error(source, helper, tmp_path):
     table[load_tokenizer(helper).get_vocab()["sonne"]] = 0
     change(helper, tensors={TABLE: table})
     with pytest.raises(UserError, match="'sonne'"):
-        transfer_model(source, helper, tmp_path / "strict", strict=True)
-    manifest = transfer_model(source, helper, tmp_path / "guarded")
-    assert manifest["tables"][TABLE]["rows"]["fallback"] == 2
+        transfer_model(source, helper, tmp_path / "strict", method="clp", strict=True)
+    manifest = transfer_model(source, helper, tmp_path / "guarded", method="clp")
+    counts = manifest["tables"][TABLE]["rows"]
+    assert (counts["fallback: mean"], counts["fallback: top-k softmax"]) == (1, 1)
 
 
 def test_numbers_too_large_for_the_dtype_are_an_error(source, helper, tmp_path):
     change(source, tensors={TABLE: weights(source)[TABLE] * np.float32(1e6)})
     with pytest.raises(UserError, match="not finite in float16"):
-        transfer_model(source, helper, tmp_path / "out", dtype="float16")
+        transfer_model(source, helper, tmp_path / "out", method="clp", dtype="float16")
 
 
-@pytest.mark.parametrize("wish", [{"method": "magic"}, {"dtype": "int3"}])
-def test_unknown_wishes(source, helper, tmp_path, wish):
-    with pytest.raises(UserError, match="is not one of"):
-        transfer_model(source, helper, tmp_path / "out", **wish)
+def test_a_score_that_is_no_number_is_an_error(source, helper, tmp_path):
+    table = weights(helper)[TABLE]
+    table[load_tokenizer(helper).get_vocab()["hand"]] = np.nan
+    change(helper, tensors={TABLE: table})
+    with pytest.raises(UserError, match="helper has a score that is not finite"):
+        transfer_model(source, helper, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"method": "magic"}, "'magic' is not one of auto, random"),
+        ({"dtype": "int3"}, "'int3' is not one of"),
+        ({"speed": 3}, "unknown key speed"),
+        ({"strict": True}, "strict belongs to the method clp, not to auto"),
+        ({"method": "focus"}, "focus needs vectors of tokens: give token_vectors or data"),
+        ({"method": "wechsel"}, "wechsel needs source_vectors and target_vectors"),
+        ({"method": "clp", "extend": True}, "source has no byte-level BPE tokenizer"),
+    ],
+)
+def test_wishes_that_cannot_be_met(pair, tmp_path, wish, message):
+    with pytest.raises(UserError, match=message):
+        transfer_model(*pair, tmp_path / "out", **wish)
+    assert not any(tmp_path.iterdir())
+
+
+def test_several_helpers_and_one_method(pair, tmp_path):
+    source, helper = pair
+    with pytest.raises(UserError, match="Several helpers are ranked by the method auto"):
+        transfer_model(source, [helper, helper], tmp_path / "out", method="clp")
 
 
 def test_existing_output_is_not_touched(source, helper, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="exists already"):
-        transfer_model(source, helper, tmp_path / "out")
+        transfer_model(source, helper, tmp_path / "out", method="clp")
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"

@@ -1,0 +1,78 @@
+import re
+
+import pytest
+
+from clp_jax.transfer.methods import Recipe
+from clp_jax.transfer.stage import transfer_model
+from clp_jax.transfer.summary import RANKED, summarize
+
+TABLE = "transformer.wte.weight"
+
+
+@pytest.fixture(scope="module")
+def manifest(planted, tmp_path_factory):
+    """Of a transfer that was chosen by the shared tokens."""
+    return transfer_model(*planted, tmp_path_factory.mktemp("summary") / "out")
+
+
+def ranked(manifest, methods, fallbacks=("fallback: mean",)):
+    """The manifest with another ranking, and two tables with these fallbacks."""
+    table = manifest["tables"][TABLE]
+    table = table | {
+        "rows": table["rows"] | dict.fromkeys(fallbacks, 12_345),
+        "norm_quantiles": table["norm_quantiles"] | {name: {"0.5": 1234.5} for name in fallbacks},
+    }
+    recipes = [Recipe(name, 0.25, match_norms=True, calibrate=True).to_dict() for name in methods]
+    return manifest | {
+        "arguments": {"source": "gpt2-xl", "helper": "de-small"},
+        "recipe": recipes[0],
+        "ranking": [recipe | {"helper": "x", "score": 2.0 + i} for i, recipe in enumerate(recipes)],
+        "tables": {TABLE: table, "lm_head.weight": table},
+    }
+
+
+def test_the_vocabulary_the_choice_and_the_rows_are_there(manifest, planted):
+    text = summarize(manifest, "out")
+    assert text.startswith(f"{planted[0]} + {planted[1]} -> out\n")
+    vocabulary, rows = manifest["vocabulary"], manifest["tables"][TABLE]["rows"]
+    assert f"{vocabulary['shared']} of {vocabulary['target_tokens']} target tokens" in text
+    assert re.search(r"method +procrustes \(", text)
+    assert f"{TABLE}: {rows['total']} rows" in text
+    for origin in ("copied", "role", "combined", "padding"):
+        assert re.search(rf"^ +{rows[origin]}  norm ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("methods", "fallbacks"),
+    [
+        (["clp", *["ridge"] * 20], ["fallback: top-k softmax", "fallback: mean"]),
+        ([*["ridge"] * 20, "clp"], ["fallback: mean"]),
+    ],
+)
+def test_the_longest_fits_a_screen(manifest, methods, fallbacks):
+    lines = summarize(ranked(manifest, methods, fallbacks), "out/gpt2-xl-de").splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("place", [0, RANKED - 1, RANKED, 15])
+def test_the_papers_method_is_always_named_with_its_place(manifest, place):
+    methods = ["ridge"] * 16
+    methods[place] = "clp"
+    text = summarize(ranked(manifest, methods) | {"recipe": Recipe("omp", 1.0).to_dict()}, "out")
+    lines = [line for line in text.splitlines() if "clp" in line]
+    assert len(lines) == 1
+    assert f"{2.0 + place:.4f}" in lines[0]
+    assert ("number" in lines[0]) == (place >= RANKED)
+    assert place < RANKED or lines[0].endswith(f"number {place + 1}")
+
+
+def test_helpers_are_named_if_there_are_several(manifest):
+    one = ranked(manifest, ["ridge", "omp"])
+    assert "  x" not in summarize(one, "out")
+    one["ranking"][1]["helper"] = "other"
+    assert re.search(r"omp .* other$", summarize(one, "out"), re.MULTILINE)
+
+
+def test_a_chosen_method_has_no_ranking(manifest):
+    assert "ranking" not in summarize(manifest | {"ranking": []}, "out")

@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.transfer.methods import METHODS
+from clp_jax.transfer.stage import transfer_model
+from clp_jax.transfer.trace import CONTRIBUTORS
+
+TABLE = "transformer.wte.weight"
+
+
+@pytest.fixture
+def trace(pair, vectors, tmp_path):
+    """The lines of a method's trace, its manifest and its table."""
+
+    def make(method, **options):
+        out = tmp_path / method
+        options = vectors | {"trace": True, "method": method} | options
+        manifest = transfer_model(*pair, out, **options)
+        lines = (out / "transfer_trace.jsonl").read_text("utf-8").splitlines()
+        return [json.loads(line) for line in lines], manifest, load_file(out / "model.safetensors")
+
+    return make
+
+
+def test_no_trace_unless_asked_for(trace, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        trace("mean", trace=False)
+    assert (tmp_path / "mean" / "transfer.json").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_row_has_a_line_and_the_manifests_origin(trace, pair, method):
+    lines, manifest, _ = trace(method)
+    assert [line["id"] for line in lines] == list(range(21))
+    assert {line["table"] for line in lines} == {TABLE}
+    names = load_tokenizer(pair[1]).convert_ids_to_tokens([*range(21)])
+    assert [line["token"] for line in lines] == names
+    counts = dict(manifest["tables"][TABLE]["rows"])
+    del counts["total"]
+    for origin, count in counts.items():
+        assert sum(line["origin"] == origin for line in lines) == count
+    for line in lines:
+        expected = {"copied": 1, "role": 1, "padding": 0, "fallback: mean": 0}
+        if line["origin"] in expected:
+            assert len(line["from"]) == expected[line["origin"]]
+        sizes = [abs(weight) for _, weight in line["from"]]
+        assert sizes == sorted(sizes, reverse=True)
+        assert len(sizes) <= CONTRIBUTORS
+
+
+def test_copied_rows_name_the_token_they_are_copied_from(trace, pair):
+    lines, _, tables = trace("mean")
+    source = load_file(pair[0] / "model.safetensors")[TABLE]
+    ids = load_tokenizer(pair[0]).get_vocab()
+    copied = [line for line in lines if line["origin"] in ("copied", "role")]
+    assert len(copied) > 11
+    for line in copied:
+        ((name, weight),) = line["from"]
+        assert weight == 1
+        np.testing.assert_array_equal(tables[TABLE][line["id"]], source[ids[name]])
+
+
+def test_computed_rows_are_their_contributors(trace, pair, monkeypatch):
+    """With room for all contributors, the weights and the source's rows give the row back."""
+    monkeypatch.setattr("clp_jax.transfer.trace.CONTRIBUTORS", 11)
+    lines, _, tables = trace("clp-sparse")
+    source = load_file(pair[0] / "model.safetensors")[TABLE]
+    ids = load_tokenizer(pair[0]).get_vocab()
+    computed = [line for line in lines if line["origin"] == "combined"]
+    assert computed
+    for line in computed:
+        row = sum(weight * source[ids[name]] for name, weight in line["from"])
+        # Weights are written with six decimals.
+        np.testing.assert_allclose(tables[TABLE][line["id"]], row, atol=1e-4)
