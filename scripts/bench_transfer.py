@@ -61,9 +61,7 @@ def dense_block(queries, anchors, rows):
 
 def products(problem: Problem) -> Callable[[], Any]:
     """The cheapest order of the sum over all anchors, on tables that lie on the device."""
-    tables = jax.block_until_ready(
-        jax.device_put((problem.queries, problem.anchors, problem.rows))
-    )
+    tables = jax.block_until_ready(jax.device_put((problem.queries, problem.anchors, problem.rows)))
     return lambda: two_products(*tables)
 
 
