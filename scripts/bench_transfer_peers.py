@@ -24,10 +24,10 @@ os.environ["TQDM_DISABLE"] = "1"
 # Neither package loads beside what pip installs today: langsfer does not declare platformdirs,
 # with which it finds a cache folder, and deepfocus wants datasets, to train word vectors. What is
 # measured uses neither.
-sys.modules["langsfer.constants"] = SimpleNamespace(MODEL_CACHE_DIR=None)  # type: ignore[assignment]
-sys.modules["deepfocus.fasttext_embs"] = SimpleNamespace(  # type: ignore[assignment]
-    load_target_token_embedding=None
-)
+sys.modules |= {
+    "langsfer.constants": SimpleNamespace(MODEL_CACHE_DIR=None),
+    "deepfocus.fasttext_embs": SimpleNamespace(load_target_token_embedding=None),
+}
 
 
 class Words:
@@ -110,13 +110,9 @@ def main() -> None:
     count = min(options.rows or len(queries), len(queries))
     start = peak()
     one, some = seconds(1), seconds(count)
-    result = {
-        "seconds": one + (some - one) * (len(queries) - 1) / (count - 1),
-        "peak": peak() - start,
-        "rows": count,
-        "version": version(options.peer),
-    }
-    print(json.dumps(result))
+    total = one + (some - one) * (len(queries) - 1) / (count - 1)
+    found = {"seconds": total, "peak": peak() - start, "rows": count}
+    print(json.dumps(found | {"version": version(options.peer)}))
 
 
 if __name__ == "__main__":

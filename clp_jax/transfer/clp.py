@@ -36,7 +36,7 @@ from jaxtyping import Array, Float, Int
 
 from clp_jax.transfer.engine import contributors_by
 from clp_jax.transfer.problem import Prediction, Problem
-from clp_jax.transfer.rows import matmul, shard_rows, unit_rows
+from clp_jax.transfer.rows import matmul, row_slices, shard_rows, unit_rows
 from clp_jax.transfer.similar import clp_topk, cosines, nearest
 
 MINIMUM_CONDITION = 0.5
@@ -49,11 +49,48 @@ softmax for every row 6.9 and 9.7. Large published models lie near 1, where the 
 """
 
 
+class Moments(NamedTuple):
+    """The sums over shared tokens: U^T E, U^T 1 and U^T U."""
+
+    products: Float[Array, "helper_dim source_dim"]
+    total: Float[Array, "helper_dim"]
+    gram: Float[Array, "helper_dim helper_dim"]
+
+
 class Combination(NamedTuple):
     """Rows combined from the shared tokens' source rows, and the condition c of each."""
 
     rows: Float[Array, "missing source_dim"]
     condition: Float[Array, "missing"]
+
+
+@jax.jit
+def moments(
+    overlap_helper: Float[Array, "shared helper_dim"],
+    overlap_source: Float[Array, "shared source_dim"],
+) -> Moments:
+    """The sums over some shared tokens, float32; rows of zeros in both tables add nothing."""
+    unit = unit_rows(overlap_helper)
+    return Moments(matmul(unit.T, overlap_source), unit.sum(axis=0), matmul(unit.T, unit))
+
+
+@jax.jit
+def combine(
+    missing_helper: Float[Array, "missing helper_dim"],
+    of: Moments,
+    overlap_count: int | Int[Array, ""],
+) -> Combination:
+    """The rows of missing tokens, float32, from the sums over all |O| shared tokens.
+
+    A row whose weights are all zero has condition 0 and no finite value.
+    """
+    weight_sum = matmul(missing_helper, of.total)
+    squares = jnp.sum(matmul(missing_helper, of.gram) * missing_helper, axis=1)
+    norm_bound = jnp.sqrt(overlap_count * jnp.maximum(squares, 0))
+    return Combination(
+        rows=matmul(missing_helper, of.products) / weight_sum[:, None],
+        condition=jnp.where(norm_bound == 0, 0, weight_sum / norm_bound),
+    )
 
 
 @jax.jit
@@ -63,9 +100,7 @@ def closed_form(
     overlap_source: Float[Array, "shared source_dim"],
     overlap_count: int | Int[Array, ""],
 ) -> Combination:
-    """The formulas above, float32; rows of zeros in either table are neutral.
-
-    A row whose weights are all zero has condition 0 and no finite value.
+    """The formulas above for tables that lie on the devices; rows of zeros in them are neutral.
 
     Args:
         missing_helper: helper rows of the missing tokens.
@@ -73,15 +108,7 @@ def closed_form(
         overlap_source: source rows of the same tokens.
         overlap_count: |O|, without the rows that only pad the tables.
     """
-    unit = unit_rows(overlap_helper)
-    weighted_sum = matmul(missing_helper, matmul(unit.T, overlap_source))
-    weight_sum = matmul(missing_helper, unit.sum(axis=0))
-    squares = jnp.sum(matmul(missing_helper, matmul(unit.T, unit)) * missing_helper, axis=1)
-    norm_bound = jnp.sqrt(overlap_count * jnp.maximum(squares, 0))
-    return Combination(
-        rows=weighted_sum / weight_sum[:, None],
-        condition=jnp.where(norm_bound == 0, 0, weight_sum / norm_bound),
-    )
+    return combine(missing_helper, moments(overlap_helper, overlap_source), overlap_count)
 
 
 def clp(problem: Problem) -> Prediction:
@@ -111,14 +138,23 @@ def clp(problem: Problem) -> Prediction:
 def clp_unguarded(problem: Problem) -> Prediction:
     """CLP-Transfer's formula for every query, whatever its condition.
 
-    The fact ``condition`` is the condition c of each query.
+    No table is on the devices as a whole: beside inputs and output there are the moments and one
+    block of rows. The fact ``condition`` is the condition c of each query.
     """
-    tables = (shard_rows(t, problem.mesh) for t in (problem.queries, problem.anchors, problem.rows))
-    rows, condition = closed_form(*tables, len(problem.anchors))
-    count = len(problem.queries)
+    queries, known = problem.queries, (problem.anchors, problem.rows)
+    of = None
+    for part in row_slices(len(problem.anchors)):
+        block = moments(*(shard_rows(table[part], problem.mesh) for table in known))
+        of = jax.block_until_ready(block if of is None else jax.tree.map(jnp.add, of, block))
+    rows = np.empty((len(queries), problem.rows.shape[1]), np.float32)
+    condition = np.empty(len(queries), np.float32)
+    for part in row_slices(len(queries)):
+        found = combine(shard_rows(queries[part], problem.mesh), of, len(problem.anchors))
+        real = len(queries[part])
+        rows[part], condition[part] = (np.asarray(table)[:real] for table in found)
     return Prediction(
-        rows=np.array(rows)[:count],
-        facts={"condition": np.asarray(condition)[:count]},
+        rows=rows,
+        facts={"condition": condition},
         contributors=contributors_by(cosine_weights, problem),
     )
 

@@ -1,5 +1,6 @@
 """Tables on a mesh: what the methods of this room share."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -10,6 +11,10 @@ from jaxtyping import Array, Bool, Float
 
 # Full float32: accelerators otherwise round the operands of a product to bfloat16 or tf32.
 matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+
+PLACED_ROWS = 4096
+"""Rows that are placed on the devices at a time where not the whole table is needed there."""
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:
@@ -23,6 +28,11 @@ def shard_rows(table: Float[np.ndarray, "rows dim"], mesh: Mesh) -> Float[Array,
     if padding:
         table = np.pad(table, ((0, padding), (0, 0)))
     return jax.device_put(table, row_sharding(mesh))
+
+
+def row_slices(count: int) -> Iterator[slice]:
+    """Slices of ``PLACED_ROWS`` rows that make up a table of ``count``."""
+    return (slice(start, start + PLACED_ROWS) for start in range(0, count, PLACED_ROWS))
 
 
 def unit_rows(table: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
