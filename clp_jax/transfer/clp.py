@@ -93,24 +93,6 @@ def combine(
     )
 
 
-@jax.jit
-def closed_form(
-    missing_helper: Float[Array, "missing helper_dim"],
-    overlap_helper: Float[Array, "shared helper_dim"],
-    overlap_source: Float[Array, "shared source_dim"],
-    overlap_count: int | Int[Array, ""],
-) -> Combination:
-    """The formulas above for tables that lie on the devices; rows of zeros in them are neutral.
-
-    Args:
-        missing_helper: helper rows of the missing tokens.
-        overlap_helper: helper rows of the shared tokens.
-        overlap_source: source rows of the same tokens.
-        overlap_count: |O|, without the rows that only pad the tables.
-    """
-    return combine(missing_helper, moments(overlap_helper, overlap_source), overlap_count)
-
-
 def clp(problem: Problem) -> Prediction:
     """CLP-Transfer's formula where it is well-conditioned, the mean of the nearest elsewhere."""
     formula, of_formula = clp_unguarded(problem), contributors_by(cosine_weights, problem)

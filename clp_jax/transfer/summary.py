@@ -51,8 +51,7 @@ def _ranking(manifest: Mapping[str, Any]) -> list[str]:
         )
     if manifest["ranked_by"] == BY_OVERLAP and ranking[0]["score"] >= 1:
         lines.append(
-            "            No method predicts them better than the mean row (1) would: was the helper "
-            "trained?"
+            f"{INDENT}None predicts them better than the mean row: was the helper trained?"
         )
     clp = next((i for i, score in enumerate(ranking) if score["method"] == "clp"), 0)
     if clp >= RANKED:

@@ -14,9 +14,8 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 from clp_jax.mesh import make_mesh
-from clp_jax.transfer.clp import closed_form
 from clp_jax.transfer.engine import _in_blocks
-from clp_jax.transfer.linear import moments
+from clp_jax.transfer import clp, linear
 from clp_jax.transfer.pursuit import pursue
 from clp_jax.transfer.similar import nearest, sparsemax
 
@@ -28,8 +27,10 @@ def rows(dim, spec=PartitionSpec(mesh.axis_names)):
 
 whole = rows(256, PartitionSpec()), rows(512, PartitionSpec())
 programs = {
-    "closed_form": closed_form.lower(rows(256), rows(256), rows(512), 8192),
-    "moments": moments.lower(rows(256), rows(512), 8192),
+    "clp": jax.jit(lambda missing, *shared: clp.combine(missing, clp.moments(*shared), 8192)).lower(
+        rows(256), rows(256), rows(512)
+    ),
+    "linear": linear.moments.lower(rows(256), rows(512), 8192),
 } | {
     weigh.__name__: _in_blocks.lower(rows(256), *whole, weigh=weigh, largest=None, mesh=mesh)
     for weigh in (nearest, sparsemax, pursue)
@@ -58,8 +59,8 @@ def test_transfer_compiles_for_eight_tpu_chips():
     assert result.returncode == 0, result.stderr
     sizes = json.loads(result.stdout)
     tables = 8192 * (256 + 256 + 512 + 512) * 4
-    assert sizes["closed_form"] < 1.1 * tables / 8, "every table is spread over the chips"
-    assert sizes["moments"] < 1.5 * 8192 * (256 + 512) * 4 / 8
+    assert sizes["clp"] < 1.1 * tables / 8, "every table is spread over the chips"
+    assert sizes["linear"] < 1.5 * 8192 * (256 + 512) * 4 / 8
     similarities = 8192 * 8192 * 4
     for weigh in ("nearest", "sparsemax", "pursue"):
         assert sizes[weigh] < similarities / 8, "the similarities never exist together, on no chip"
