@@ -44,11 +44,11 @@ def mesh(request):
     return single_device_mesh() if request.param == 1 else make_mesh(2, 2, 2)
 
 
-@pytest.fixture
-def problem(mesh):
+@pytest.fixture(scope="session")
+def problem():
     """Random problems of one shape, so that each program is compiled once."""
 
-    def make(*, queries=300, anchors=120, features=12, center=1.0):
+    def make(*, queries=300, anchors=120, features=12, center=1.0, mesh=None):
         """Features with a center have mostly positive cosines, as large published models do."""
         rng = np.random.default_rng(0)
         table = rng.normal(size=(queries + anchors, features)) + center
@@ -56,7 +56,7 @@ def problem(mesh):
         table, rows = table.astype(np.float32), rows.astype(np.float32)
         return Problem(
             queries=table[:queries], anchors=table[queries:], rows=rows,
-            mean=rows.mean(axis=0), std=rows.std(axis=0), mesh=mesh, seed=3,
+            mean=rows.mean(axis=0), std=rows.std(axis=0), mesh=mesh or single_device_mesh(), seed=3,
         )  # fmt: skip
 
     return make

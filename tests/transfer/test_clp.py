@@ -9,8 +9,8 @@ from clp_jax.mesh import make_mesh
 from clp_jax.transfer.clp import clp, clp_unguarded, combine, moments
 
 
-def test_equals_the_paper_for_anisotropic_rows(problem, oracle, row_error):
-    asked = problem(center=2.0)
+def test_equals_the_paper_for_anisotropic_rows(mesh, problem, oracle, row_error):
+    asked = problem(mesh=mesh, center=2.0)
     found = clp(asked)
     assert found.rows.dtype == np.float32
     assert row_error(found.rows, oracle.clp(asked)).max() < 1e-5
@@ -18,9 +18,9 @@ def test_equals_the_paper_for_anisotropic_rows(problem, oracle, row_error):
 
 
 def test_equals_the_paper_for_random_rows_as_far_as_they_are_conditioned(
-    problem, oracle, row_error
+    mesh, problem, oracle, row_error
 ):
-    asked = problem(center=0.0)
+    asked = problem(mesh=mesh, center=0.0)
     found = clp_unguarded(asked)
     condition = np.abs(found.facts["condition"])
     # A divisor that cancels magnifies rounding by 1/c: 1e-5 where c is 0.01.
@@ -59,8 +59,8 @@ def test_condition_bounds_the_length_of_a_row(problem, center):
     assert (lengths <= 1.0001 * typical / condition[positive]).all()
 
 
-def test_ill_conditioned_rows_are_the_mean_of_the_nearest(problem, oracle, row_error):
-    asked = problem(center=0.2)
+def test_ill_conditioned_rows_are_the_mean_of_the_nearest(mesh, problem, oracle, row_error):
+    asked = problem(mesh=mesh, center=0.2)
     found, ill = clp(asked), oracle.condition(asked) < 0.5
     assert 0 < ill.sum() < len(ill)
     np.testing.assert_array_equal(found.fallback["top-k softmax"], ill)
@@ -86,8 +86,8 @@ def test_all_contributors_give_the_rows_back(problem):
     np.testing.assert_allclose(rows, found.rows, atol=1e-5)
 
 
-def test_no_query(problem):
-    found = clp(problem(queries=0))
+def test_no_query(mesh, problem):
+    found = clp(problem(mesh=mesh, queries=0))
     assert found.rows.shape == (0, 20)
     assert found.facts["condition"].shape == (0,)
 

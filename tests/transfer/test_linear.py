@@ -13,9 +13,9 @@ from clp_jax.transfer.linear import (
 BOTH = pytest.mark.parametrize("method", [ridge, procrustes])
 
 
-def learnable(problem, noise):
+def learnable(problem, noise, mesh=None):
     """Rows that are a linear map of the features, but for noise."""
-    asked = problem(center=1.0)
+    asked = problem(mesh=mesh)
     rng = np.random.default_rng(1)
     rows = asked.anchors @ rng.normal(size=(12, 20)) + noise * rng.normal(size=(120, 20)) + 0.3
     return asked._replace(rows=rows.astype(np.float32))
@@ -30,8 +30,8 @@ def test_ridge_of_a_given_strength(problem, oracle, row_error, strength):
 
 
 @pytest.mark.parametrize("noise", [0.0, 3.0, 100.0])
-def test_ridge_chooses_its_strength_by_held_out_anchors(problem, oracle, row_error, noise):
-    asked = learnable(problem, noise)
+def test_ridge_chooses_its_strength_by_held_out_anchors(mesh, problem, oracle, row_error, noise):
+    asked = learnable(problem, noise, mesh)
     found = ridge(asked)
     errors = oracle.ridge_errors(asked, STRENGTHS)
     assert found.facts["strength"] == STRENGTHS[np.argmin(errors)]
@@ -45,8 +45,8 @@ def test_the_choice_depends_on_the_noise(problem):
     assert strengths == sorted(set(strengths))
 
 
-def test_procrustes_equals_the_oracle(problem, oracle, row_error):
-    asked = learnable(problem, 3.0)
+def test_procrustes_equals_the_oracle(mesh, problem, oracle, row_error):
+    asked = learnable(problem, 3.0, mesh)
     assert row_error(procrustes(asked).rows, oracle.procrustes(asked)).max() < 1e-5
 
 

@@ -10,8 +10,8 @@ PIECES = np.array([7, 9, 40, 41, 50])
 
 
 @pytest.fixture
-def spelled(problem):
-    return problem(anchors=5, features=4)._replace(queries=as_queries(SPELLINGS, PIECES))
+def spelled(mesh, problem):
+    return problem(anchors=5, features=4, mesh=mesh)._replace(queries=as_queries(SPELLINGS, PIECES))
 
 
 def test_positions_of_the_pieces():

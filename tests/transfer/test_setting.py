@@ -59,7 +59,6 @@ def plain(method):
     return Recipe(method, copy_share=1.0)
 
 
-@pytest.mark.parametrize("mesh", [1], indirect=True, ids=["1 device"])
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ("random", "subword")])
 def test_missing_rows_are_what_the_method_makes_of_the_files(
     setting, tables, oracle, row_error, method, problem

@@ -13,8 +13,8 @@ def rows_of(oracle, method):
 
 @METHODS
 @pytest.mark.parametrize("center", [0.0, 1.0])
-def test_equals_the_oracle(problem, oracle, row_error, method, center):
-    asked = problem(center=center)
+def test_equals_the_oracle(mesh, problem, oracle, row_error, method, center):
+    asked = problem(mesh=mesh, center=center)
     found = method(asked)
     assert found.rows.dtype == np.float32
     assert row_error(found.rows, rows_of(oracle, method)(asked)).max() < 1e-5
