@@ -293,7 +293,7 @@ def _fault(error: Any) -> str:
         case "missing":
             return f"{key} is missing"
         case _:
-            return f"{key}: {error['msg'].removeprefix('Value error, ')}"
+            return f"{key}: {error['msg']}".removeprefix(": ").replace("Value error, ", "", 1)
 
 
 def _parse_flags(flags: Sequence[str]) -> list[tuple[str, str, Any]]:

@@ -14,7 +14,7 @@ from clp_jax.transfer.table import NewTable
 
 PACKAGES = ("clp-jax", "jax", "numpy", "tokenizers", "transformers")
 MEANINGS = {
-    "copied": "copied from the source: both vocabularies have the token",
+    "copied": "copied from the source: the same token",
     "role": "copied from the source's special token of the same role",
     "combined": "computed by the method",
     "padding": "for no token",

@@ -85,7 +85,7 @@ def test_the_card_tells_the_rows_and_no_path_of_this_machine(made, tmp_path_fact
     card = (out / "README.md").read_text("utf-8")
     assert card == model_card(manifest)
     assert "# source with the vocabulary of helper" in card
-    assert "| copied from the source: both vocabularies have the token | 11 |" in card
+    assert "| copied from the source: the same token | 11 |" in card
     assert "| all | 21 |" in card
     assert "has not been trained" in card
     assert str(tmp_path_factory.getbasetemp()) not in card
