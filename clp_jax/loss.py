@@ -1,10 +1,16 @@
 """Cross-entropy of the next token, without the logits of a whole batch ever existing."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from clp_jax.models.decoder import to_logits
+from clp_jax.models.decoder import Decoder, to_logits
+
+WINDOW_CHUNK = 128
+"""Positions of a window whose logits exist at the same time."""
 
 
 def next_token_loss(
@@ -50,3 +56,28 @@ def next_token_loss(
         chunk_loss, jnp.float32(0), (in_chunks(hidden), in_chunks(targets), in_chunks(mask))
     )
     return total, jnp.sum(mask, dtype=jnp.float32)
+
+
+@partial(jax.jit, static_argnums=0)
+def window_loss(
+    graphdef: nnx.GraphDef[Decoder],
+    parameters: nnx.State,
+    tokens: Int[Array, "batch window"],
+    mask: Bool[Array, "batch length"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """`next_token_loss` of a model without dropout, each token predicted from those before it.
+
+    Args:
+        graphdef: the model's structure.
+        parameters: its parameters.
+        tokens: windows, a token longer than the predictions.
+        mask: the predictions that count.
+    """
+    model = nnx.merge(graphdef, parameters)
+    return next_token_loss(
+        model.hidden_states(tokens[:, :-1]),
+        model.output_embedding(),
+        tokens[:, 1:],
+        mask,
+        chunk=WINDOW_CHUNK,
+    )

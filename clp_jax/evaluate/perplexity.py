@@ -3,15 +3,13 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Int
 from tqdm import tqdm
 
 from clp_jax.checkpoint.hf import load_model, model_files
@@ -20,12 +18,9 @@ from clp_jax.data.readers import read_documents
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
 from clp_jax.evaluate.batches import round_up, share
-from clp_jax.loss import next_token_loss
+from clp_jax.loss import window_loss
 from clp_jax.mesh import make_mesh, single_device_mesh
 from clp_jax.models.decoder import Decoder
-
-LOSS_CHUNK = 128
-"""Positions of a window whose logits exist at the same time."""
 
 
 @dataclass(frozen=True)
@@ -161,29 +156,12 @@ def measure_perplexity(
             disable=not progress or jax.process_index() > 0,
             leave=False,
         ):
-            total, _ = _window_loss(
+            total, _ = window_loss(
                 graphdef, parameters, share(window_tokens, mesh), share(mask, mesh)
             )
             nll += float(total)
             tokens += int(mask.sum())
     return Perplexity(nll=nll, tokens=tokens, words=corpus.words, bytes=corpus.bytes)
-
-
-@partial(jax.jit, static_argnums=0)
-def _window_loss(
-    graphdef: nnx.GraphDef[Decoder],
-    parameters: Any,
-    tokens: Int[Array, "batch window"],
-    mask: Bool[Array, "batch length"],
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    model = nnx.merge(graphdef, parameters)
-    return next_token_loss(
-        model.hidden_states(tokens[:, :-1]),
-        model.output_embedding(),
-        tokens[:, 1:],
-        mask,
-        chunk=LOSS_CHUNK,
-    )
 
 
 def _batches(

@@ -14,14 +14,13 @@ from jaxtyping import Array, Float, Int
 
 from clp_jax.checkpoint.hf import build_model
 from clp_jax.checkpoint.tensors import LazyTensor
-from clp_jax.loss import next_token_loss
+from clp_jax.loss import window_loss
 from clp_jax.mesh import batch_divisor, batch_sharding, to_host
 from clp_jax.models import Decoder, parameter_path, read_decoder_config, weight_table
 from clp_jax.models.decoder import to_logits
 from clp_jax.transfer.sample import Sample
 
 BATCH = 8
-LOSS_CHUNK = 64
 ROUNDS = 3
 """Rounds of calibration: each changes the input rows too, and with them what there is to mend."""
 
@@ -62,7 +61,7 @@ class Trial:
         params, total, count = self._with(tables), 0.0, 0.0
         with jax.set_mesh(self.mesh):
             for batch, mask in self._batches(self.sample.judge):
-                loss, tokens = _loss(self.graphdef, params, batch, mask)
+                loss, tokens = window_loss(self.graphdef, params, batch, mask)
                 total, count = total + float(loss), count + float(tokens)
         return total / count / math.log(2) / self.sample.bytes_per_token
 
@@ -121,18 +120,6 @@ class Trial:
             batch = np.pad(batch, ((0, size - len(batch)), (0, 0)))
             mask = np.tile(mask[:, None], (1, batch.shape[1] - 1))
             yield jax.device_put(batch, place), jax.device_put(mask, place)
-
-
-@partial(jax.jit, static_argnums=0)
-def _loss(graphdef: nnx.GraphDef[Decoder], params: nnx.State, tokens: Array, mask: Array) -> Any:
-    model = nnx.merge(graphdef, params)
-    return next_token_loss(
-        model.hidden_states(tokens[:, :-1]),
-        model.output_embedding(),
-        tokens[:, 1:],
-        mask,
-        chunk=LOSS_CHUNK,
-    )
 
 
 @partial(jax.jit, static_argnums=0)

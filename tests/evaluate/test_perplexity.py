@@ -8,8 +8,8 @@ import pytest
 from clp_jax.checkpoint.hf import load_model
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
-from clp_jax.evaluate import perplexity
 from clp_jax.evaluate.perplexity import Perplexity, evaluate_perplexity, measure_perplexity
+from clp_jax.loss import window_loss
 from clp_jax.mesh import make_mesh
 
 
@@ -84,9 +84,9 @@ def test_equal_on_every_mesh_and_for_every_batch_size(
 
 def test_measuring_again_compiles_nothing(model, corpus):
     measure_perplexity(model, corpus, sequence_length=16, batch_size=4)
-    programs = perplexity._window_loss._cache_size()
+    programs = window_loss._cache_size()
     measure_perplexity(model, corpus, sequence_length=16, batch_size=4)
-    assert perplexity._window_loss._cache_size() == programs
+    assert window_loss._cache_size() == programs
 
 
 def test_a_stored_model_on_files(model_folder, corpus, texts, tmp_path):
