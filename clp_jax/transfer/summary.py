@@ -8,7 +8,7 @@ from clp_jax.transfer.manifest import MEANINGS, describe_recipe
 from clp_jax.transfer.ranking import BY_OVERLAP
 
 RANKED = 5
-"""Recipes of a ranking that are shown."""
+"""Methods of a ranking that are shown, each with its best dials."""
 
 WIDTH = 100
 INDENT = " " * 12
@@ -37,7 +37,10 @@ def summarize(manifest: Mapping[str, Any], out: str) -> str:
 
 
 def _ranking(manifest: Mapping[str, Any]) -> list[str]:
-    ranking = manifest["ranking"]
+    best: dict[tuple[str, str], Any] = {}
+    for score in manifest["ranking"]:
+        best.setdefault((score["helper"], score["method"]), score)
+    ranking = [*best.values()]
     if not ranking:
         return []
     several = len({score["helper"] for score in ranking}) > 1

@@ -2,11 +2,12 @@ import re
 
 import pytest
 
-from clp_jax.transfer.methods import Recipe
+from clp_jax.transfer.methods import METHODS, Recipe
 from clp_jax.transfer.stage import transfer_model
 from clp_jax.transfer.summary import RANKED, summarize
 
 TABLE = "transformer.wte.weight"
+OTHERS = [name for name in METHODS if name != "clp"]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,8 @@ def test_the_vocabulary_the_choice_and_the_rows_are_there(manifest, planted):
 @pytest.mark.parametrize(
     ("methods", "fallbacks"),
     [
-        (["clp", *["ridge"] * 20], ["fallback: top-k softmax", "fallback: mean"]),
-        ([*["ridge"] * 20, "clp"], ["fallback: mean"]),
+        (["clp", *OTHERS], ["fallback: top-k softmax", "fallback: mean"]),
+        ([*OTHERS, "clp"], ["fallback: mean"]),
     ],
 )
 def test_the_longest_fits_a_screen(manifest, methods, fallbacks):
@@ -55,12 +56,11 @@ def test_the_longest_fits_a_screen(manifest, methods, fallbacks):
     assert max(map(len, lines)) <= 100
 
 
-@pytest.mark.parametrize("place", [0, RANKED - 1, RANKED, 15])
+@pytest.mark.parametrize("place", [0, RANKED - 1, RANKED, len(OTHERS)])
 def test_the_papers_method_is_always_named_with_its_place(manifest, place):
-    methods = ["ridge"] * 16
-    methods[place] = "clp"
+    methods = [*OTHERS[:place], "clp", *OTHERS[place:]]
     text = summarize(ranked(manifest, methods) | {"recipe": Recipe("omp", 1.0).to_dict()}, "out")
-    lines = [line for line in text.splitlines() if "clp" in line]
+    lines = [line for line in text.splitlines() if re.search(r"clp( |,|$)", line)]
     assert len(lines) == 1
     assert f"{2.0 + place:.4f}" in lines[0]
     assert ("number" in lines[0]) == (place >= RANKED)
@@ -76,3 +76,9 @@ def test_helpers_are_named_if_there_are_several(manifest):
 
 def test_a_chosen_method_has_no_ranking(manifest):
     assert "ranking" not in summarize(manifest | {"ranking": []}, "out")
+
+
+def test_a_method_is_shown_with_its_best_dials_alone(manifest):
+    text = summarize(ranked(manifest, ["ridge", "omp", "ridge"]), "out")
+    assert "2.0000  ridge" in text
+    assert "4.0000" not in text
