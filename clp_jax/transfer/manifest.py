@@ -83,7 +83,7 @@ def describe_recipe(recipe: Mapping[str, Any]) -> str:
     """A method and its dials in words."""
     words = [f"{recipe['method']} ({METHODS[recipe['method']].text})"]
     if recipe["copy_share"] < 1:
-        words.append(f"{recipe['copy_share']:.0%} of shared rows copied, the rest computed")
+        words.append(f"{recipe['copy_share']:.0%} of shared rows copied")
     if recipe["match_norms"]:
         words.append("norms matched")
     if recipe["calibrate"]:

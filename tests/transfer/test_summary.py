@@ -3,6 +3,7 @@ import re
 import pytest
 
 from clp_jax.transfer.methods import METHODS, Recipe
+from clp_jax.transfer.ranking import BY_OVERLAP, BY_TEXT
 from clp_jax.transfer.stage import transfer_model
 from clp_jax.transfer.summary import RANKED, summarize
 
@@ -27,6 +28,7 @@ def ranked(manifest, methods, fallbacks=("fallback: mean",)):
     return manifest | {
         "arguments": {"source": "gpt2-xl", "helper": "de-small"},
         "recipe": recipes[0],
+        "ranked_by": BY_TEXT,
         "ranking": [recipe | {"helper": "x", "score": 2.0 + i} for i, recipe in enumerate(recipes)],
         "tables": {TABLE: table, "lm_head.weight": table},
     }
@@ -82,3 +84,10 @@ def test_a_method_is_shown_with_its_best_dials_alone(manifest):
     text = summarize(ranked(manifest, ["ridge", "omp", "ridge"]), "out")
     assert "2.0000  ridge" in text
     assert "4.0000" not in text
+
+
+def test_a_helper_that_knows_nothing_is_told(manifest):
+    found = ranked(manifest, ["ridge", "omp"])
+    warning = "was the helper trained?"
+    assert warning not in summarize(found, "out")
+    assert warning in summarize(found | {"ranked_by": BY_OVERLAP}, "out")
