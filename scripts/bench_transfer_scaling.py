@@ -28,7 +28,7 @@ CORNER = 256 * 1024, 8192
 MEASURED = {
     "two products": products,
     "clp": method("clp"),
-    "clp-topk": method("clp-topk"),
+    "ridge": method("ridge"),
 }
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "transfer-scaling.png"
 

@@ -1,5 +1,6 @@
 """What a transfer leaves in writing: the manifest, its summary on one screen, the model card."""
 
+import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -57,9 +58,18 @@ def describe_transfer(
                 setting.helper_tables[name]: table.helper.sha256
                 for name, table in setting.inputs.items()
             },
+            **({"text": text_hash(setting.text)} if setting.text else {}),
         },
         "versions": {package: version(package) for package in PACKAGES},
     }
+
+
+def text_hash(documents: Sequence[str]) -> str:
+    """SHA-256 of the documents that were used, a zero byte behind each."""
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(document.encode() + b"\0")
+    return digest.hexdigest()
 
 
 def command_line(source: str, helpers: Sequence[str], config: TransferConfig) -> str:

@@ -42,9 +42,10 @@ def sparsemax(
 
     Without sorting: from theta = max(z) - 1, which is too small, theta is made the solution for
     the anchors above it until none of them drops out. Theta only grows, so this ends, and with
-    the exact solution (Michelot 1986).
+    the exact solution (Michelot 1986). Rounding could let anchors come back: that ends it too.
     """
     z = cosines(queries, anchors)
+    z -= z.max(axis=1, keepdims=True)  # sums of small numbers round less
 
     def solve(theta: Array) -> tuple[Array, Array]:
         above = z > theta
@@ -53,11 +54,13 @@ def sparsemax(
 
     def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         theta, count, _ = state
-        return *solve(theta), count
+        new_theta, new_count = solve(theta)
+        fewer = new_count < count
+        return jnp.where(fewer, new_theta, theta), jnp.minimum(new_count, count), fewer
 
-    start = solve(z.max(axis=1, keepdims=True) - 1)
+    theta, count = solve(jnp.full((len(z), 1), -1.0))
     theta, _, _ = jax.lax.while_loop(
-        lambda state: jnp.any(state[1] != state[2]), step, (*start, jnp.zeros_like(start[1]))
+        lambda state: jnp.any(state[2]), step, (theta, count, jnp.ones_like(count, bool))
     )
     weights = jnp.maximum(z - theta, 0)
     return weights / weights.sum(axis=1, keepdims=True)

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -63,3 +64,15 @@ def test_sparsemax_of_close_and_of_far_cosines(oracle, spread):
     np.testing.assert_allclose(found, expected, atol=1e-6)
     used = (found > 0).sum(axis=1)
     assert (used == 90).all() if spread < 1 else (used < 45).all()
+
+
+def test_sparsemax_ends_where_all_anchors_are_nearly_alike(oracle):
+    rng = np.random.default_rng(0)
+    anchors = (rng.normal(size=(6000, 96)) + 4 * rng.normal(size=96)).astype(np.float32)
+    queries = anchors[:8] + rng.normal(size=(8, 96)).astype(np.float32)
+    weights = np.asarray(jax.jit(sparsemax)(queries, anchors))
+    unit = [table / np.linalg.norm(table, axis=1, keepdims=True) for table in (queries, anchors)]
+    cosines = unit[0].astype(np.float64) @ unit[1].T.astype(np.float64)
+    expected = np.stack([oracle.sparsemax_weights(row) for row in cosines])
+    assert (expected > 0).sum(axis=1).min() > 300
+    np.testing.assert_allclose(weights, expected, atol=1e-6)
