@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shlex
 import shutil
 from importlib.metadata import version
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from clp_jax.transfer.manifest import describe_recipe, model_card
+from clp_jax.cli import _parser
+from clp_jax.config import TransferConfig
+from clp_jax.transfer.manifest import command_line, describe_recipe, model_card, text_hash
 from clp_jax.transfer.methods import METHODS, Recipe
 from clp_jax.transfer.stage import transfer_model
 
@@ -103,3 +106,22 @@ def test_a_recipe_in_words():
     assert describe_recipe(every).endswith(
         ", 25% of shared rows copied, norms matched, calibrated on text"
     )
+
+
+def test_the_command_is_one_that_the_command_line_reads_back():
+    given = {
+        "method": "clp", "data": ["a b.txt", "c.txt"], "copy_share": 0.5, "match_norms": False,
+        "strict": True, "seed": 3,
+    }  # fmt: skip
+    config = TransferConfig.from_dict(given)
+    words = shlex.split(command_line("big model", ["small"], config))
+    assert words[:2] == ["clp-jax", "transfer"]
+    read = vars(_parser().parse_args(words[1:]))
+    assert (read["source"], read["helper"], read["out"]) == ("big model", ["small"], "OUT")
+    options = {key: read[key] for key in TransferConfig.model_fields if key in read}
+    assert TransferConfig.from_dict(options) == config
+
+
+def test_the_hash_of_the_text_knows_where_documents_end():
+    assert text_hash(["ab", "c"]) != text_hash(["a", "bc"])
+    assert text_hash(["ab"]) == hashlib.sha256(b"ab\0").hexdigest()
