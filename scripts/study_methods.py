@@ -39,7 +39,7 @@ PLOTTED = ("scratch", "random", "clp", "clp-sparse", "focus", "ridge", "auto")
 # Source, helper, learning rate: half of it after the transfer.
 SIZES = {
     "small": (ModelSize(4, 128, 4, 1500), ModelSize(2, 64, 2, 1500), 2e-3),
-    "larger": (ModelSize(6, 256, 4, 1000), ModelSize(3, 128, 4, 1000), 1.5e-3),
+    "larger": (ModelSize(6, 256, 4, 500), ModelSize(3, 128, 4, 500), 1.5e-3),
 }
 SIDES = ("source", "source"), ("helper", "target")
 """The models that are trained beforehand, and the language of each."""
