@@ -15,9 +15,6 @@ BY_OVERLAP = "error on hidden shared tokens"
 SHARES = (1.0, 0.25)
 """How much of the shared rows is copied, tried with every method."""
 
-MATCHED = 3
-"""How many of the best are tried with matched norms too."""
-
 
 @dataclass(frozen=True)
 class Score:
@@ -81,8 +78,9 @@ def make_tables(setting: Setting, recipe: Recipe) -> dict[str, NewTable]:
 def rank_by_text(setting: Setting) -> list[Score]:
     """Score all methods by the loss of the transferred model on text.
 
-    Each is calibrated and tried with all `SHARES`, the best few once more with matched norms. Where
-    the source's vocabulary is kept, its rows are neither mixed nor calibrated.
+    Each is calibrated and tried with all `SHARES`. Norms are matched where that is the method's
+    habit: it helps the training that follows and not always the start, so the start cannot tell.
+    Where the source's vocabulary is kept, its rows are neither mixed nor calibrated.
     """
     keeps = setting.layout.keeps
 
@@ -92,13 +90,11 @@ def rank_by_text(setting: Setting) -> list[Score]:
         return Score(setting, recipe, setting.trial.loss(rows))
 
     recipes = [
-        Recipe(method, share, calibrate=not keeps)
+        replace(setting.habit(method), copy_share=share, calibrate=not keeps)
         for method in setting.methods()
         for share in (SHARES if not keeps else (1.0,))
     ]
-    scores = [score(recipe) for recipe in tqdm(recipes, desc="methods", leave=False, disable=None)]
-    best = sorted(scores, key=lambda score: score.value)[:MATCHED]
-    return [*scores, *(score(replace(one.recipe, match_norms=True)) for one in best)]
+    return [score(recipe) for recipe in tqdm(recipes, desc="methods", leave=False, disable=None)]
 
 
 def rank_by_overlap(setting: Setting) -> list[Score]:

@@ -3,9 +3,8 @@ from dataclasses import replace
 import pytest
 
 from clp_jax.config import TransferConfig
-from clp_jax.transfer.methods import Recipe
+from clp_jax.transfer.methods import METHODS, Recipe
 from clp_jax.transfer.ranking import (
-    MATCHED,
     Choice,
     Score,
     make_tables,
@@ -27,13 +26,12 @@ def scores(setting):
     return rank_by_text(setting)
 
 
-def test_every_method_is_tried_with_all_shares_and_the_best_with_matched_norms(setting, scores):
-    tried = [(score.recipe.method, score.recipe.copy_share) for score in scores[:-MATCHED]]
-    assert sorted(tried) == sorted((m, share) for m in setting.methods() for share in (1.0, 0.25))
-    best = sorted(scores[:-MATCHED], key=lambda score: score.value)[:MATCHED]
-    matched = [score.recipe for score in scores[-MATCHED:]]
-    assert matched == [replace(score.recipe, match_norms=True) for score in best]
-    assert all(score.recipe.calibrate for score in scores)
+def test_every_method_is_tried_with_all_shares_and_its_habit_of_norms(setting, scores):
+    assert [score.recipe for score in scores] == [
+        Recipe(method, share, METHODS[method].match_norms, calibrate=True)
+        for method in setting.methods()
+        for share in (1.0, 0.25)
+    ]
 
 
 def test_a_score_is_the_loss_of_the_recipe(setting, scores):
