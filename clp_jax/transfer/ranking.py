@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from clp_jax.transfer.methods import Recipe
+from clp_jax.transfer.methods import METHODS, Recipe
 from clp_jax.transfer.setting import Setting
 from clp_jax.transfer.table import NewTable
 
@@ -76,7 +76,7 @@ def make_tables(setting: Setting, recipe: Recipe) -> dict[str, NewTable]:
 
 
 def rank_by_text(setting: Setting) -> list[Score]:
-    """Score all methods by the loss of the transferred model on text.
+    """Score the methods that know something of a token by the transferred model's loss on text.
 
     Each is calibrated and tried with all `SHARES`. Norms are matched where that is the method's
     habit: it helps the training that follows and not always the start, so the start cannot tell.
@@ -92,6 +92,7 @@ def rank_by_text(setting: Setting) -> list[Score]:
     recipes = [
         replace(setting.habit(method), copy_share=share, calibrate=not keeps)
         for method in setting.methods()
+        if METHODS[method].basis != "nothing"
         for share in (SHARES if not keeps else (1.0,))
     ]
     return [score(recipe) for recipe in tqdm(recipes, desc="methods", leave=False, disable=None)]

@@ -30,6 +30,7 @@ def test_every_method_is_tried_with_all_shares_and_its_habit_of_norms(setting, s
     assert [score.recipe for score in scores] == [
         Recipe(method, share, METHODS[method].match_norms, calibrate=True)
         for method in setting.methods()
+        if method not in ("random", "mean")
         for share in (1.0, 0.25)
     ]
 
