@@ -229,7 +229,7 @@ def test_text_decides_where_there_is_some(pair, german, tmp_path):
     assert manifest["ranked_by"] == "bits per byte of text"
     assert manifest["recipe"]["calibrate"]
     assert manifest["ranking"][0]["score"] < manifest["ranking"][-1]["score"]
-    assert {"clp", "ridge", "random"} <= {row["method"] for row in manifest["ranking"]}
+    assert {"clp", "ridge", "subword"} <= {row["method"] for row in manifest["ranking"]}
 
 
 def test_padding_to_a_multiple_is_told_and_never_generated(pair, tmp_path):
