@@ -1,4 +1,4 @@
-"""The configuration of a run or a chain: typed sections <-> YAML <-> ``--section.key value``."""
+"""The configuration of a run, a chain or a corpus: sections <-> YAML <-> ``--section.key value``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,6 +139,90 @@ class ChainModelSection(_Section):
     train: TrainingSection
 
 
+class SourceSection(_Section):
+    """One source of text."""
+
+    input: str
+    """File, glob or hub data set, written `hf://NAME[:CONFIG][@SPLIT]`."""
+    kind: str = "files"
+    """How its records are laid out: `files`, or a corpus by name, such as `oscar` or `gc4`."""
+    text_field: str | None = None
+    """Field of a record that holds the text; empty: as the kind has it."""
+
+
+class CleanSection(_Section):
+    """Which documents are dropped or changed, one by one."""
+
+    language: str | None = None
+    """ISO 639-1 code: documents in other languages are dropped; empty keeps all."""
+    language_score: float = Field(0.65, ge=0, le=1)
+    """How sure the language identification must be."""
+    exclude_tags: tuple[str, ...] = ()
+    """Documents to which their source gave one of these tags are dropped."""
+    repair_encoding: bool = False
+    """Repair text that was decoded wrongly, such as `fÃ¼r`."""
+    boilerplate: bool = False
+    """Drop lines on cookies, scripts and placeholders (rules of C4)."""
+    min_words: int = Field(0, ge=0)
+    """Shorter documents are dropped."""
+    max_characters: PositiveInt = 10_000_000
+    """Longer documents are dropped."""
+    quality: bool = False
+    """Drop documents of symbols, bullets and odd words (rules of Gopher)."""
+    repetition: bool = False
+    """Drop documents that repeat themselves (rules of Gopher)."""
+    mask_personal_data: bool = False
+    """Replace e-mail addresses, phone numbers and IBANs."""
+
+
+class DeduplicateSection(_Section):
+    """What is taken out because it was there before."""
+
+    exact: bool = False
+    """Drop documents that are equal to an earlier one."""
+    lines: int = Field(0, ge=0)
+    """Drop lines found in more documents than this; 0 keeps all."""
+    near: bool = False
+    """Drop documents that are nearly equal to another one (MinHash)."""
+    substrings: int = Field(0, ge=0)
+    """Cut passages of at least so many bytes that were there before; 0 keeps all."""
+
+
+class DecontaminateSection(_Section):
+    """Which documents are dropped because a test would be answered from memory."""
+
+    against: tuple[str, ...] = ()
+    """Files, globs and hub data sets with the texts of the tests."""
+    text_fields: tuple[str, ...] = ("text",)
+    """Fields of their records that hold text."""
+    ngram: PositiveInt = 13
+    """Words in a row that must not be shared."""
+
+
+class CorpusSection(_Section):
+    """What is written."""
+
+    heldout: float = Field(0.0, ge=0, lt=1)
+    """Share of the documents that is held out, chosen by their hash."""
+    limit: PositiveInt | None = None
+    """Read only so many documents: a hub data set can be larger than the disk."""
+    max_broken: int = Field(0, ge=0)
+    """Broken records of an input file that are skipped; with more the run ends."""
+
+
+class ExecutionSection(_Section):
+    """Where the work is done; the corpus is the same everywhere."""
+
+    executor: Literal["local", "slurm", "ray"] = "local"
+    """`local`: processes of this machine; the others need a folder that all machines see."""
+    workers: int = Field(-1, ge=-1)
+    """Tasks that run at the same time; -1: one for each core (slurm and ray: no limit)."""
+    partition: str | None = None
+    """Slurm partition."""
+    time: str = "24:00:00"
+    """Slurm time limit of a task."""
+
+
 class _Configuration(_Section):
     """Sections that are a file."""
 
@@ -263,6 +347,17 @@ class TransferConfig(_Configuration):
     def given(self) -> dict[str, Any]:
         """The keys that differ from their defaults."""
         return self.model_dump(exclude_defaults=True)
+
+
+class PrepareConfig(_Configuration):
+    """Everything that `clp-jax prepare` needs to know: a recipe that turns text into a corpus."""
+
+    sources: tuple[SourceSection, ...] = ()
+    clean: CleanSection = CleanSection()
+    deduplicate: DeduplicateSection = DeduplicateSection()
+    decontaminate: DecontaminateSection = DecontaminateSection()
+    corpus: CorpusSection = CorpusSection()
+    execution: ExecutionSection = ExecutionSection()
 
 
 class ChainConfig(_Configuration):
