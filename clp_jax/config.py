@@ -1,4 +1,4 @@
-"""The configuration of a run, a chain or a corpus: sections <-> YAML <-> ``--section.key value``."""
+"""Configurations of runs, chains and corpora: sections <-> YAML <-> ``--section.key value``."""
 
 from collections.abc import Sequence
 from pathlib import Path
