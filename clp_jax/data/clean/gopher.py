@@ -6,7 +6,6 @@ on 2,000 German documents (law, parliament, novels, plays, diaries) and said whe
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 
 from datatrove.data import Document
 from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter
@@ -40,7 +39,6 @@ _REPETITION_REASONS = {
     "dup_para_char_frac": "repeated paragraphs",
     "dup_line_frac": "repeated lines",
     "dup_line_char_frac": "repeated lines",
-    **{f"top_{n}_gram": f"one sequence of {n} words" for n, _ in _TOP},
     **{f"duplicated_{n}_n_grams": f"repeated sequences of {n} words" for n, _ in _REPEATED},
 }
 
@@ -68,54 +66,63 @@ class Quality(GopherQualityFilter):
 
 
 class Repetition(GopherRepetitionFilter):
-    """Drop documents that repeat lines, paragraphs or sequences of words."""
+    """Drop documents that repeat lines, paragraphs or sequences of words.
+
+    datatrove's rule on the most common sequence also drops short texts in which four long words, as
+    German has them, come once or twice: it is replaced by `most_common_sequence`.
+    """
 
     name = "repetition"
 
     def __init__(self, samples: Samples):
-        super().__init__(
-            dup_line_frac=_SAME_LINES,
-            top_n_grams=_TOP,
-            dup_n_grams=_REPEATED,
-            exclusion_writer=samples,
-            language=Words(),
-        )
-        self._lines = GopherRepetitionFilter(
-            dup_line_frac=_SAME_LINES, top_n_grams=(), dup_n_grams=(), language=Words()
-        )
+        rules = {"dup_line_frac": _SAME_LINES, "top_n_grams": (), "language": Words()}
+        super().__init__(**rules, dup_n_grams=_REPEATED, exclusion_writer=samples)
+        self._quick = GopherRepetitionFilter(**rules, dup_n_grams=())
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep a document that does not repeat itself.
 
-        The rules on sequences are slow: they are left out where a bound tells that they all hold.
+        The rules on repeated sequences are slow: they are left out where none can be broken.
         """
         words = split_into_words(doc.text, self.language)
-        if few_sequences(words, len(doc.text)):
-            result = self._lines.filter(doc)
+        if repeated_share(words, len(doc.text)) <= min(share for _, share in _REPEATED):
+            result = self._quick.filter(doc)
         else:
             result = super().filter(doc)
-        return result if result is True else (False, _REPETITION_REASONS[result[1]])
+        if result is not True:
+            return False, _REPETITION_REASONS[result[1]]
+        length = most_common_sequence(words, len(doc.text))
+        return length is None or (False, f"one sequence of {length} words")
 
 
-def few_sequences(words: Sequence[str], characters: int) -> bool:
-    """Whether no rule on sequences of words can be broken; false does not say that one is.
+def repeated_share(words: Sequence[str], characters: int) -> float:
+    """How much of a text are sequences of five words that were there before, 0 to 1.
 
-    A sequence of three or four words is made of two pairs, so that it covers, blanks counted, at
-    most twice what the greatest pair covers. And a repeated sequence of more than five words is
-    made of repeated sequences of five, so that these cover at least as much.
+    A longer sequence that was there before is made of such ones: its share cannot be larger.
 
     Args:
-        words: Words of a text, as the rules see them.
+        words: Words of the text.
         characters: Length of the text.
     """
-    pairs = Counter(pairwise(words))
-    most = max((count * (len(a) + len(b) + 2) for (a, b), count in pairs.items()), default=0)
-    if 2 * most > min(share for _, share in _TOP) * characters:
-        return False
     seen, covered, end = set(), 0, 0
     for start, sequence in enumerate(zip(*(words[i:] for i in range(5)), strict=False)):
         if sequence in seen:
             covered += sum(map(len, words[max(start, end) : start + 5]))
             end = start + 5
         seen.add(sequence)
-    return covered <= min(share for _, share in _REPEATED) * characters
+    return covered / max(characters, 1)
+
+
+def most_common_sequence(words: Sequence[str], characters: int) -> int | None:
+    """The length in words of a sequence that comes three times or more and too often.
+
+    Args:
+        words: Words of a text.
+        characters: Length of the text, of which the sequence may cover the share that is allowed.
+    """
+    for length, share in _TOP:
+        counts = Counter(zip(*(words[i:] for i in range(length)), strict=False))
+        for sequence, count in counts.most_common(1):
+            if count > 2 and count * len(" ".join(sequence)) > share * characters:
+                return length
+    return None

@@ -6,15 +6,19 @@ from datatrove.pipeline.formatters.base import BaseFormatter
 
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?)\b")
 _EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}\b")
-# With the code of a country, or with the 0 of a national number, a separator after the area code
-# and at least five more digits: no date, decimal number, reference, time or ISBN is written so.
+# An international number, a national one with a mark or a space after its area code and five more
+# digits, or a German mobile number: no date, decimal, reference, time or ISBN is written so.
 _PHONE = re.compile(
-    r"""(?<![\w.,:/+-]) (?:
-        (?: \+ [1-9]\d{0,2} | 00 [1-9]\d{0,2} [ /-] )
-        [ ./-]? (?: \(0?\d{0,5}\) [ /-]? )? \d (?: [ ./-]{0,2} \d ){5,11}
-      | (?: \(0[1-9]\d{1,4}\) [ ]? | 0[1-9]\d{1,4} (?: [ ]? [/–-] [ ]? | [ ] ) )
-        [1-9]\d (?: [ -]? \d ){3,8}
-    ) (?! \d | [-.,/:]\d | [ ]?% )""",
+    r"""(?<! [\w.,:/+-] ) (?<! \d[ ] )
+    (?: (?: \+ [1-9]\d{0,2} | 00 [1-9]\d{0,2} [ /-] )
+        [ ./-]? (?: \(\d{1,6}\) [ /-]? )? \d (?: [ ./-]{0,2} \d ){5,11}
+      | (?: \( 0[1-9](?:[ ]?\d){1,4} \) [ ]?
+          | 0[1-9](?:[ ]?\d){1,4} [ ]? [/–-] [ ]?
+          | 0[1-9]\d{1,4} [ ] )
+        [1-9] (?: [ -]? \d ){4,9}
+      | 01[5-7]\d{8,9}
+    )
+    (?! \d | [-.,/:]\d | [ ]?% )""",
     re.VERBOSE,
 )
 
