@@ -69,4 +69,4 @@ def test_the_same_in_another_process_and_again(tmp_path):
 def test_no_rule_fails_or_hangs(tmp_path, text):
     for step in clean_steps(EVERYTHING, tmp_path):
         list(step.run(iter([Document(text, "0")])))
-        assert step.stats.time_stats.total < 10
+        assert step.stats.time_stats.total < 60

@@ -1,0 +1,84 @@
+"""Planted faults are found, and good text is left alone: the recipe as a whole, in numbers."""
+
+import json
+import sys
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from clp_jax.quickstart.sentences import documents
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TESTS = (
+    "Die Ausnahme war zwischen Ende 2005 und 2009, als er in Schweden und Serbien spielte.",
+    "Der Fluss ist ein linker Nebenfluss der Donau und mündet nach achtzig Kilometern in sie.",
+)
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """The script that makes the corpus, as a module."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    import planted_corpus
+
+    yield planted_corpus
+    del sys.modules["planted_corpus"]
+
+
+def write(file: Path, texts: Iterable[str]) -> str:
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(file)
+
+
+def made_up(language: str, count: int) -> list[str]:
+    texts = documents(language, 0)
+    return ["\n".join(islice(texts, 4)) for _ in range(count)]
+
+
+def test_made_up_text(planted, tmp_path):
+    rows = planted.run(
+        write(tmp_path / "de.jsonl", made_up("de", 120)),
+        write(tmp_path / "en.jsonl", made_up("en", 10)),
+        [write(tmp_path / "tests.jsonl", TESTS)],
+        documents=120,
+        of_each=10,
+    )
+    assert len(rows) == len(planted.KINDS)
+    for row in rows:
+        assert (row.recall, row.precision) == (1, 1), row
+
+
+MEASURED = {
+    "English": (1.0, 0.968),
+    "boilerplate lines": (0.933, 1.0),
+    "wrong encoding": (1.0, 1.0),
+    "repetition": (1.0, 0.833),
+    "symbols": (1.0, 0.882),
+    "personal data": (0.967, 1.0),
+    "test texts": (1.0, 1.0),
+}
+"""Recall and precision: all that is lost are tables, and pages of law that read like tables."""
+
+
+def test_real_text(planted, shared_data):
+    rows = planted.run(
+        str(shared_data / "corpora/de/train.jsonl.zst"),
+        str(shared_data / "corpora/en/train.jsonl.zst"),
+        [str(file) for file in sorted(shared_data.glob("tasks/*/test.jsonl"))],
+        documents=600,
+        of_each=30,
+    )
+    found = {row.kind: (round(row.recall, 3), round(row.precision, 3)) for row in rows}
+    assert found == MEASURED
+
+
+def test_a_fault_that_is_not_mended_is_seen(planted, tmp_path, monkeypatch):
+    monkeypatch.setitem(planted.KINDS, "none", ("quality", lambda rng, good, *_: (good, None)))
+    text = write(tmp_path / "de.jsonl", made_up("de", 20))
+    rows = planted.run(text, text, [write(tmp_path / "tests.jsonl", TESTS)], 20, 2)
+    assert {row.kind: row.recall for row in rows} == dict.fromkeys(planted.KINDS, 1.0) | {
+        "none": 0.0,
+        "English": 0.0,
+    }
