@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from clp_jax.checkpoint.convert import convert_checkpoint
     from clp_jax.checkpoint.hf import load_model, save_model
     from clp_jax.config import ChainConfig, RunConfig
-    from clp_jax.data.store import prepare_corpus
+    from clp_jax.data.prepare import prepare_corpus
     from clp_jax.errors import UserError
     from clp_jax.evaluate.perplexity import evaluate_perplexity
     from clp_jax.evaluate.tasks import evaluate_tasks
@@ -35,7 +35,7 @@ _PLACES = {
     "generate_text": "clp_jax.generate",
     "load_model": "clp_jax.checkpoint.hf",
     "make_mesh": "clp_jax.mesh",
-    "prepare_corpus": "clp_jax.data.store",
+    "prepare_corpus": "clp_jax.data.prepare",
     "run_chain": "clp_jax.chain",
     "run_quickstart": "clp_jax.quickstart.run",
     "save_model": "clp_jax.checkpoint.hf",

@@ -348,7 +348,7 @@ def _transfer(arguments: argparse.Namespace) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    from clp_jax.data.store import prepare_corpus
+    from clp_jax.data.prepare import prepare_corpus
 
     manifest = prepare_corpus(
         arguments.input,

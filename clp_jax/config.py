@@ -204,8 +204,6 @@ class CorpusSection(_Section):
 
     heldout: float = Field(0.0, ge=0, lt=1)
     """Share of the documents that is held out, chosen by their hash."""
-    limit: PositiveInt | None = None
-    """Read only so many documents: a hub data set can be larger than the disk."""
     max_broken: int = Field(0, ge=0)
     """Broken records of an input file that are skipped; with more the run ends."""
 

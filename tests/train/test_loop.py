@@ -99,7 +99,7 @@ def break_model(settings, folder):
 def break_tokenizer(settings, folder):
     (folder / "other").mkdir()
     tokenizer = write_model_files(folder / "other", CONFIG, texts=["ganz andere Wörter"])
-    write_corpus(sentences(5, 0), tokenizer, folder / "corpus", {})
+    write_corpus(sentences(5, 0), tokenizer, folder / "corpus")
     settings["data"]["validation"] = str(folder / "corpus")
 
 
