@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from clp_jax.chain import run_chain
     from clp_jax.checkpoint.convert import convert_checkpoint
     from clp_jax.checkpoint.hf import load_model, save_model
-    from clp_jax.config import ChainConfig, RunConfig
+    from clp_jax.config import ChainConfig, PrepareConfig, RunConfig
     from clp_jax.data.prepare import prepare_corpus
     from clp_jax.errors import UserError
     from clp_jax.evaluate.perplexity import evaluate_perplexity
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "ChainConfig": "clp_jax.config",
+    "PrepareConfig": "clp_jax.config",
     "RunConfig": "clp_jax.config",
     "UserError": "clp_jax.errors",
     "compare_vocabularies": "clp_jax.vocabulary",
@@ -45,6 +46,7 @@ _PLACES = {
 
 __all__ = [
     "ChainConfig",
+    "PrepareConfig",
     "RunConfig",
     "UserError",
     "compare_vocabularies",

@@ -238,14 +238,14 @@ class _Configuration(_Section):
             raise UserError(f"{origin}: {faults}.") from None
 
     @classmethod
-    def from_yaml(cls: type[C], file: str | Path, overrides: Sequence[str] = ()) -> C:
-        """Read a YAML file, then apply ``--section.key value`` pairs.
+    def from_yaml(cls: type[C], file: str | Path | None, overrides: Sequence[str] = ()) -> C:
+        """Read a YAML file, if one is given, then apply ``--section.key value`` pairs.
 
         Raises:
             UserError: the file is missing or not YAML, or a key or value is not accepted.
         """
         try:
-            values = yaml.safe_load(Path(file).read_text("utf-8")) or {}
+            values = yaml.safe_load(Path(file).read_text("utf-8")) or {} if file else {}
         except FileNotFoundError:
             raise UserError(f"{file} is missing: name an existing configuration.") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -256,7 +256,21 @@ class _Configuration(_Section):
             if not isinstance(values.setdefault(section, {}), dict):
                 raise UserError(f"{file}: {section} must be a section with keys.")
             values[section][key] = value
-        return cls.from_dict(values, origin=str(file))
+        return cls.from_dict(values, origin=str(file or "command line"))
+
+    @classmethod
+    def describe(cls) -> str:
+        """One line a key, with its default and its meaning: the help text of the flags."""
+        lines = []
+        for section, field in cls.model_fields.items():
+            kind = field.annotation
+            if not (isinstance(kind, type) and issubclass(kind, _Section)):
+                continue
+            lines.append(f"{section}: {kind.__doc__}")
+            for key, knob in kind.model_fields.items():
+                default = "required" if knob.is_required() else f"default {knob.default}"
+                lines.append(f"  --{section}.{key} ({default})\n      {knob.description}")
+        return "\n".join(lines)
 
     def to_yaml(self) -> str:
         """The whole configuration, defaults included, as YAML."""
@@ -271,20 +285,6 @@ class RunConfig(_Configuration):
     mesh: MeshSection = MeshSection()
     optimizer: OptimizerSection = OptimizerSection()
     train: TrainSection
-
-    @classmethod
-    def describe(cls) -> str:
-        """One line a key, with its default and its meaning: the help text of the flags."""
-        lines = []
-        for section, field in cls.model_fields.items():
-            kind = field.annotation
-            assert isinstance(kind, type)
-            assert issubclass(kind, _Section)
-            lines.append(f"{section}: {kind.__doc__}")
-            for key, knob in kind.model_fields.items():
-                default = "required" if knob.is_required() else f"default {knob.default}"
-                lines.append(f"  --{section}.{key} ({default})\n      {knob.description}")
-        return "\n".join(lines)
 
 
 class TransferConfig(_Configuration):

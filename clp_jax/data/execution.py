@@ -191,7 +191,7 @@ def _submit_to_slurm(stages: Sequence[Stage], work: Path, section: ExecutionSect
             mem_per_cpu_gb=_MEMORY_PER_TASK_GB,
             workers=section.workers,
             job_name=f"clp-jax-{stage.name}",
-            venv_path=sys.prefix if sys.prefix != sys.base_prefix else None,
+            venv_path=_activation(),
             depends=last,
             logging_dir=str(logs_of(work, stage.name)),
             mail_type="NONE",
@@ -204,6 +204,11 @@ def _submit_to_slurm(stages: Sequence[Stage], work: Path, section: ExecutionSect
             "sbatch is not installed here: run the command on a login node of the cluster, or with "
             "--execution.executor local."
         ) from None
+
+
+def _activation() -> str | None:
+    """The script that activates this virtual environment, if it is one."""
+    return None if sys.prefix == sys.base_prefix else f"{sys.prefix}/bin/activate"
 
 
 def _run_on_ray(stages: Sequence[Stage], work: Path, workers: int) -> None:
