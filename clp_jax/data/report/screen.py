@@ -1,0 +1,61 @@
+"""A corpus on one screen."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clp_jax.data.report.content import rate, share
+from clp_jax.data.report.visible import visible
+
+STEPS = 14
+"""Steps that are shown, of those that dropped or changed anything."""
+
+WIDTH = 100
+
+
+def summary(manifest: Mapping[str, Any]) -> str:
+    """What a person wants to know of a corpus that has just been written.
+
+    Args:
+        manifest: The corpus's manifest.
+
+    Returns:
+        At most 24 lines of at most 100 characters.
+    """
+    lines = [
+        f"corpus      {_sizes(manifest)}, {manifest['words']:,} words",
+        f"held out    {_sizes(manifest['heldout']) if manifest['heldout'] else 'nothing'}",
+        f"read        {sum(source['documents'] for source in manifest['sources']):,} documents "
+        f"(sources: {len(manifest['sources'])}, broken records left out: {manifest['broken']:,}, "
+        f"without text: {manifest['empty']:,})",
+        f"tokenizer   {_fertility(manifest['tokenizer'], manifest['fertility']['new'])}",
+    ]
+    if old := manifest["fertility"].get("old"):
+        lines.append(f"before      {_fertility(old['name'], old)}")
+    return "\n".join(visible(line)[:WIDTH] for line in [*lines, *_steps(manifest)])
+
+
+def _sizes(part: Mapping[str, Any]) -> str:
+    return f"{part['documents']:,} documents, {part['bytes']:,} bytes, {part['tokens']:,} tokens"
+
+
+def _fertility(name: str, figures: Mapping[str, Any]) -> str:
+    return (
+        f"{figures['tokens_per_word']:.3f} tokens a word, "
+        f"{figures['bytes_per_token']:.3f} bytes a token: {name}"
+    )
+
+
+def _steps(manifest: Mapping[str, Any]) -> list[str]:
+    busy = [step for step in manifest["steps"] if step["dropped"] or step["changed"]]
+    if not busy:
+        return ["steps       none that dropped or changed anything"]
+    lines = [f"{'step':<20}{'documents':>16}{'dropped':>16}{'':>10}{'changes':>16}{'MB/s':>10}"]
+    for step in busy[:STEPS]:
+        dropped, changed = sum(step["dropped"].values()), sum(step["changed"].values())
+        lines.append(
+            f"{step['name']:<20}{step['documents']:>16,}{dropped:>16,}"
+            f"{share(dropped, step['documents']):>10}{changed:>16,}{rate(step):>10}"
+        )
+    if more := busy[STEPS:]:
+        lines.append(f"and {len(more)} more")
+    return lines
