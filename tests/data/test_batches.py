@@ -18,7 +18,7 @@ def corpus(tokenizer: PreTrainedTokenizerFast) -> Corpus:
 
 def make(corpus: Corpus, **changes: int) -> TrainingBatches:
     return TrainingBatches(
-        corpus, **{"sequence_length": LENGTH, "batch_size": 8, "seed": 3} | changes
+        [corpus], **{"sequence_length": LENGTH, "batch_size": 8, "seed": 3} | changes
     )
 
 

@@ -15,7 +15,7 @@ from .conftest import CONFIG, sentences, write_model_files
 
 TIMES = {"step", "tokens", "seconds"}
 VALIDATION = {"loss", "token_perplexity", "word_perplexity", "byte_perplexity"}
-TRAINING = {"loss", "learning_rate", "gradient_norm", "tokens_per_second"}
+TRAINING = {"loss", "learning_rate", "gradient_norm", "tokens_per_second", "data_wait"}
 
 
 def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
