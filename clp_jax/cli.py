@@ -10,7 +10,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel
 
 from clp_jax import __version__
-from clp_jax.config import ChainConfig, RunConfig, TransferConfig
+from clp_jax.config import ChainConfig, PrepareConfig, RunConfig, TransferConfig
 from clp_jax.errors import UserError
 
 DESCRIPTION = """\
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends it with one sentence and exit status 1."""
     parser = _parser()
     known, unknown = parser.parse_known_args(arguments)
-    if unknown and known.run is not _train:
+    if unknown and known.run not in (_train, _prepare):
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     known.overrides = unknown
     _quiet_libraries()
@@ -170,23 +170,37 @@ def _parser() -> argparse.ArgumentParser:
     _add_keys(transfer, TransferConfig)
     _add_mesh(transfer)
 
-    prepare = stage(stages, "prepare", _prepare, "Turn text into a corpus of tokens.")
+    prepare = stage(
+        stages,
+        "prepare",
+        _prepare,
+        "Turn text into a corpus of tokens. It can be cleaned and deduplicated on the way; every "
+        "key of the recipe is also a flag: --section.key value. Goes on where it was interrupted.",
+    )
+    prepare.add_argument("--config", metavar="FILE", help="recipe, as configs/corpus-*")
     prepare.add_argument(
         "--input",
-        required=True,
         nargs="+",
+        default=[],
         metavar="GLOB",
-        help=".txt, .jsonl or .parquet files, also .gz or .zst, or hf://NAME[:CONFIG][@SPLIT]",
+        help=".txt, .jsonl or .parquet files, also .gz or .zst, or hf://NAME[:CONFIG][@SPLIT]; "
+        "empty: the sources of the recipe",
     )
-    prepare.add_argument("--tokenizer", required=True, metavar="MODEL", help="model to train on")
-    prepare.add_argument("--out", required=True, metavar="DIR", help="new folder")
+    prepare.add_argument(
+        "--tokenizer", metavar="MODEL", help="model to train on; empty: write the clean text"
+    )
+    prepare.add_argument("--out", required=True, metavar="DIR", help="folder of the corpus")
     prepare.add_argument(
         "--text-field",
-        default="text",
         metavar="NAME",
-        help="field with the text (default: %(default)s)",
+        help="field with the text of --input (default: text)",
     )
     prepare.add_argument("--limit", type=int, metavar="N", help="stop after N documents")
+    prepare.add_argument(
+        "--source-tokenizer", metavar="MODEL", help="also compare the tokenizer with that of MODEL"
+    )
+    prepare.formatter_class = argparse.RawDescriptionHelpFormatter
+    prepare.epilog = PrepareConfig.describe()
 
     train = stage(
         stages,
@@ -392,19 +406,22 @@ def _transfer(arguments: argparse.Namespace) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    from clp_jax.data.store import prepare_corpus
+    from clp_jax.data.prepare import prepare_corpus
+    from clp_jax.data.report import summary
 
     manifest = prepare_corpus(
         arguments.input,
         arguments.tokenizer,
         arguments.out,
+        config=PrepareConfig.from_yaml(arguments.config, arguments.overrides),
         text_field=arguments.text_field,
         limit=arguments.limit,
+        source_tokenizer=arguments.source_tokenizer,
     )
-    print(
-        f"{arguments.out}: {manifest['documents']:,} documents, {manifest['bytes']:,} bytes, "
-        f"{manifest['tokens']:,} tokens ({manifest['bytes'] / manifest['tokens']:.2f} bytes each)"
-    )
+    if manifest is None:
+        print(f"{arguments.out}: its stages are in the queue; the report comes with the last.")
+    else:
+        print(summary(manifest))
 
 
 def _train(arguments: argparse.Namespace) -> None:

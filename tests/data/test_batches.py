@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from clp_jax.data import Batch, Corpus, TrainingBatches
+from clp_jax.data.batches import Batch, TrainingBatches
+from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
 
 LENGTH = 5
@@ -17,7 +18,7 @@ def corpus(tokenizer: PreTrainedTokenizerFast) -> Corpus:
 
 def make(corpus: Corpus, **changes: int) -> TrainingBatches:
     return TrainingBatches(
-        corpus, **{"sequence_length": LENGTH, "batch_size": 8, "seed": 3} | changes
+        [corpus], **{"sequence_length": LENGTH, "batch_size": 8, "seed": 3} | changes
     )
 
 
@@ -67,8 +68,8 @@ def test_the_last_window_is_kept_and_masked(corpus: Corpus):
     batches = take(make(corpus), -(-corpus.windows(LENGTH) // 8))
     targets = sum(batch["mask"].sum() for batch in batches)
     beyond = len(rows(batches)) - corpus.windows(LENGTH)
-    assert (len(corpus.tokens) - 1) % LENGTH
-    assert len(corpus.tokens) - 1 <= targets <= len(corpus.tokens) - 1 + beyond * LENGTH
+    assert (len(corpus) - 1) % LENGTH
+    assert len(corpus) - 1 <= targets <= len(corpus) - 1 + beyond * LENGTH
 
 
 def test_the_order_depends_on_the_seed_alone(corpus: Corpus):

@@ -15,7 +15,7 @@ from .conftest import CONFIG, sentences, write_model_files
 
 TIMES = {"step", "tokens", "seconds"}
 VALIDATION = {"loss", "token_perplexity", "word_perplexity", "byte_perplexity"}
-TRAINING = {"loss", "learning_rate", "gradient_norm", "tokens_per_second"}
+TRAINING = {"loss", "learning_rate", "gradient_norm", "tokens_per_second", "data_wait"}
 
 
 def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
@@ -99,7 +99,7 @@ def break_model(settings, folder):
 def break_tokenizer(settings, folder):
     (folder / "other").mkdir()
     tokenizer = write_model_files(folder / "other", CONFIG, texts=["ganz andere Wörter"])
-    write_corpus(sentences(5, 0), tokenizer, folder / "corpus", {})
+    write_corpus(sentences(5, 0), tokenizer, folder / "corpus")
     settings["data"]["validation"] = str(folder / "corpus")
 
 

@@ -68,7 +68,7 @@ def start(script, settings, **environment):
 
 
 def without_times(folder):
-    times = ("seconds", "train/tokens_per_second")
+    times = ("seconds", "train/tokens_per_second", "train/data_wait")
     return [
         {key: value for key, value in line.items() if key not in times}
         for line in read_metrics(folder)

@@ -68,7 +68,7 @@ def train(name, mesh_sizes=(1, 1, 1), **settings):
     model = initialize(read_decoder_config(hf), seed=0, mesh=mesh, dtype=dtype)
     graphdef, state = nnx.split(model)
     params = nnx.to_pure_dict(state)
-    step = make_train_step(graphdef, params, optimizer, mesh=mesh, config=config)
+    step = make_train_step(graphdef, params, optimizer, mesh=mesh, config=config, eos_id=0)
     optimizer_state = initialize_optimizer(optimizer, params, mesh)
     history = []
     for index, batch in enumerate(batches(hf["vocab_size"])):
@@ -128,7 +128,7 @@ def compiled(name, mesh_sizes=(1, 1, 1), **settings):
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     model = abstract_model(read_decoder_config(MODELS[name]))
     params = abstract_parameters(model, mesh)
-    return make_train_step(nnx.graphdef(model), params, optimizer, mesh=mesh, config=config)
+    return make_train_step(nnx.graphdef(model), params, optimizer, mesh=mesh, config=config, eos_id=0)
 
 
 @pytest.mark.parametrize("mesh_sizes", [(1, 1, 1), (1, 2, 4)], ids=str)
