@@ -37,8 +37,8 @@ def a_manifest():
         "tokenizer_hash": "a2" * 32,
         "heldout": {"documents": 103, "tokens": 20011, "bytes": 60013},
         "sources": [
-            {"kind": "oscar", "input": "oscar/de_*.jsonl.zst", "documents": 9001, "bytes": 7000003},
-            {"kind": "files", "input": "law.txt", "documents": 2003, "bytes": 1000033},
+            {"kind": "oscar", "documents": 9001, "words": 900007, "bytes": 5000011},
+            {"kind": "law_*.txt", "documents": 2003, "words": 200003, "bytes": 1060013},
         ],
         "recipe": PrepareConfig().model_dump(mode="json"),
         "steps": [
@@ -49,7 +49,7 @@ def a_manifest():
                 "dropped": {"below_score": 701, "other_language": 97},
                 "changed": {},
                 "seconds": 12.34,
-                "bytes": 8000036,
+                "characters": 7500013,
             },
             {
                 "stage": "clean",
@@ -58,7 +58,7 @@ def a_manifest():
                 "dropped": {},
                 "changed": {"emails": 317, "phones": 41},
                 "seconds": 5.67,
-                "bytes": 7500013,
+                "characters": 7400017,
             },
             {
                 "stage": "filter",
@@ -67,7 +67,7 @@ def a_manifest():
                 "dropped": {"duplicate": 96},
                 "changed": {},
                 "seconds": 8.91,
-                "bytes": 7400017,
+                "characters": 6000007,
             },
         ],
         "broken": 19,
@@ -150,15 +150,14 @@ def test_shares_and_rates(tmp_path):
     markdown, _ = write(tmp_path, a_manifest(), {})
     row = next(line for line in markdown.splitlines() if line.startswith("| language | clean"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[2:] == ["11,004", "798", "7.25%", "8,000,036", "6.25%", "12.34", "0.65"]
-    # The last step is compared with what is written: training and held-out text.
-    assert "| near | filter | 10,206 | 96 | 0.94% | 7,400,017 | 18.11% | 8.91 | 0.83 |" in markdown
-    assert "| personal\\_data | changed | emails | 317 | 3.11% |" in markdown
+    assert cells[2:] == ["11,004", "798", "7.25%", "7,500,013", "–", "12.34", "0.61"]
+    assert "| near | filter | 10,206 | 96 | 0.94% | 6,000,007 | 18.92% | 8.91 | 0.83 |" in markdown
+    assert "| personal\\_data | emails | 317 |" in markdown
 
 
 def hostile_report(folder):
     manifest = a_manifest()
-    manifest["tokenizer"] = manifest["sources"][0]["input"] = HOSTILE
+    manifest["tokenizer"] = manifest["sources"][0]["kind"] = HOSTILE
     manifest["fertility"]["old"]["name"] = HOSTILE
     manifest["steps"][0]["dropped"] = {HOSTILE: 3}
     manifest["recipe"]["clean"]["language"] = HOSTILE
@@ -222,31 +221,42 @@ def test_three_samples_of_each_reason_are_shown(tmp_path):
     assert "none" not in markdown
 
 
-def test_an_empty_corpus_of_no_steps_has_a_report_too(tmp_path):
-    manifest = a_manifest() | {"steps": [], "heldout": None, "sources": []}
-    manifest |= {"documents": 0, "lengths": {"edges": [1, 2], "documents": [0]}}
-    del manifest["fertility"]["old"]
+def test_a_corpus_that_was_only_tokenised_has_a_report_too(tmp_path):
+    manifest = a_manifest() | {"steps": [], "heldout": None}
+    del manifest["fertility"]["old"], manifest["broken"]
     markdown, page = write(tmp_path, manifest, {})
     for text in (markdown, page.text):
         assert "Nothing is held out." in text
         assert "No step was asked for" in text
-        assert "There are no samples." in text
         assert "old:" not in text
+        assert "What was dropped, for example" not in text
     assert "steps       none" in summary(manifest)
 
 
-def test_a_step_without_time_or_documents_has_no_rate_and_no_share(tmp_path):
+def test_clean_text_without_a_tokenizer_has_a_report_too(tmp_path):
+    kept = ("documents", "bytes", "words", "sources", "recipe", "steps")
+    manifest = {key: a_manifest()[key] for key in kept} | {"tokenizer": None}
+    markdown, page = write(tmp_path, manifest, {})
+    for text in (markdown.lower(), page.text.lower()):
+        assert "10,007" in text
+        assert "token" not in text
+    assert "token" not in summary(manifest)
+
+
+def test_what_is_not_known_is_a_dash(tmp_path):
     manifest = a_manifest()
-    manifest["steps"][2] |= {"documents": 0, "bytes": 0, "seconds": 0.0, "dropped": {}}
+    manifest["steps"][1] |= {"characters": None}
+    manifest["steps"][2] |= {"documents": 0, "characters": 0, "seconds": 0.0, "dropped": {"": 2}}
     markdown, _ = write(tmp_path, manifest, {"near": [a_sample("x", None)]})
-    assert "| near | filter | 0 | 0 | – | 0 | – | 0.00 | – |" in markdown
+    assert "| near | filter | 0 | 2 | – | 0 | – | 0.00 | – |" in markdown
+    assert "| near | – | 2 |" in markdown
     assert "\nnear\n" in markdown
 
 
 def test_a_report_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     before = write(tmp_path, a_manifest(), {})[0]
     broken = a_manifest()
-    del broken["versions"]
+    del broken["recipe"]
     with pytest.raises(KeyError):
         write_report(tmp_path, broken, {})
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError(28)))
@@ -303,13 +313,11 @@ def test_the_summary_fits_on_a_screen():
 def test_the_summary_tells_the_numbers():
     lines = summary(a_manifest()).splitlines()
     assert lines[0] == (
-        "corpus      10,007 documents, 6,000,011 bytes, 2,000,003 tokens, 1,000,003 words"
+        "corpus      10,007 documents, 6,000,011 bytes, 1,000,003 words, 2,000,003 tokens"
     )
     assert lines[1] == "held out    103 documents, 60,013 bytes, 20,011 tokens"
-    assert lines[2].startswith(
-        "read        11,004 documents (sources: 2, broken records left out: 19"
-    )
+    assert lines[2] == "Left out when it was read: 19 broken records and 23 without text."
     assert "1.567 tokens a word, 3.789 bytes a token: malteos" in lines[3]
     assert lines[4] == "before      2.678 tokens a word, 2.234 bytes a token: gpt2"
-    assert lines[6].split() == ["language", "11,004", "798", "7.25%", "0", "0.65"]
+    assert lines[6].split() == ["language", "11,004", "798", "7.25%", "0", "0.61"]
     assert lines[7].split() == ["personal_data", "10,206", "0", "0.00%", "358", "1.32"]

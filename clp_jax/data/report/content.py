@@ -58,14 +58,15 @@ class Section(NamedTuple):
 
 def describe(manifest: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) -> list[Section]:
     """Everything that the manifest says, in the order in which a person asks for it."""
-    return [
-        Section("The corpus", [_sizes(manifest), _left_out(manifest)]),
-        Section("What each step did", [*_steps(manifest)]),
-        Section("Tokens", [_fertility(manifest), *_lengths(manifest)]),
-        Section("Sources", [_sources(manifest)]),
+    sections = [
+        Section("The corpus", [*_sizes(manifest)]),
+        Section("What each step did", [*_steps(manifest["steps"]), *_reasons(manifest["steps"])]),
+        Section("Tokens", [*_tokens(manifest)]),
+        Section("Sources", [_sources(manifest["sources"])]),
         Section("What was dropped, for example", [*_samples(samples)]),
         Section("How it was made", [*_origin(manifest)]),
     ]
+    return [section for section in sections if section.blocks]
 
 
 def share(part: int, whole: int) -> str:
@@ -73,107 +74,132 @@ def share(part: int, whole: int) -> str:
     return f"{part / whole:.2%}" if whole else UNKNOWN
 
 
-def rate(step: Mapping[str, Any]) -> str:
-    """Megabytes a second of a step."""
-    return f"{step['bytes'] / step['seconds'] / 1e6:,.2f}" if step["seconds"] else UNKNOWN
+def rates(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Million characters a second that each step reads, as far as they are counted."""
+    characters = [step["characters"] for step in steps]
+    return [
+        f"{read / step['seconds'] / 1e6:,.2f}" if read and step["seconds"] else UNKNOWN
+        for read, step in zip(characters[:1] + characters[:-1], steps, strict=True)
+    ]
 
 
-def _sizes(manifest: Mapping[str, Any]) -> Table:
-    units = ("documents", "bytes", "words", "tokens")
-    parts = {"training": manifest, "held out": manifest["heldout"] or {}}
-    return Table(
+def left_out(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence on the records that were skipped, where those are counted."""
+    if "broken" in manifest:
+        yield (
+            f"Left out when it was read: {manifest['broken']:,} broken records and "
+            f"{manifest['empty']:,} without text."
+        )
+
+
+def _sizes(manifest: Mapping[str, Any]) -> Iterator[str | Table]:
+    units = [unit for unit in ("documents", "bytes", "words", "tokens") if unit in manifest]
+    parts = {"training": manifest, "held out": manifest.get("heldout")}
+    yield Table(
         ("", *units),
         [
-            (name, *(f"{part[unit]:,}" if unit in part else UNKNOWN for unit in units))
+            (name, *(_count(part.get(unit)) for unit in units))
             for name, part in parts.items()
             if part
         ],
     )
+    if not parts["held out"]:
+        yield "Nothing is held out."
+    yield from left_out(manifest)
 
 
-def _left_out(manifest: Mapping[str, Any]) -> str:
-    nothing = "" if manifest["heldout"] else " Nothing is held out."
-    return (
-        f"Left out when it was read: {manifest['broken']:,} broken records and "
-        f"{manifest['empty']:,} without text.{nothing}"
-    )
+def _count(number: int | None) -> str:
+    return UNKNOWN if number is None else f"{number:,}"
 
 
-def _steps(manifest: Mapping[str, Any]) -> Iterator[str | Table | Plot]:
-    steps = manifest["steps"]
+def _steps(steps: Sequence[Mapping[str, Any]]) -> Iterator[str | Table | Plot]:
     if not steps:
         yield "No step was asked for: every document is in the corpus."
         return
-    kept = [manifest, manifest["heldout"] or {"documents": 0, "bytes": 0}]
-    sizes = [*steps, {unit: sum(part[unit] for part in kept) for unit in ("documents", "bytes")}]
+    dropped = [sum(step["dropped"].values()) for step in steps]
+    left = [step["documents"] - number for step, number in zip(steps, dropped, strict=True)]
     yield Plot(
-        plot_steps([step["name"] for step in steps], [size["documents"] for size in sizes]),
+        plot_steps([step["name"] for step in steps], [steps[0]["documents"], *left]),
         "documents left after each step",
     )
+    characters = [step["characters"] for step in steps]
+    headers = ("step", "stage", "documents", "dropped", "share", "characters left", "less by")
     yield Table(
-        ("step", "stage", "documents", "dropped", "share", "bytes", "less by", "seconds", "MB/s"),
+        (*headers, "seconds", "M/s"),
         [
             (
                 step["name"],
                 step["stage"],
                 f"{step['documents']:,}",
-                f"{sum(step['dropped'].values()):,}",
-                share(sum(step["dropped"].values()), step["documents"]),
-                f"{step['bytes']:,}",
-                share(step["bytes"] - after["bytes"], step["bytes"]),
+                f"{number:,}",
+                share(number, step["documents"]),
+                _count(step["characters"]),
+                _loss(before, step["characters"]),
                 f"{step['seconds']:,.2f}",
-                rate(step),
+                rate,
             )
-            for step, after in pairwise(sizes)
+            for step, number, before, rate in zip(
+                steps, dropped, [None, *characters[:-1]], rates(steps), strict=True
+            )
         ],
     )
     yield (
-        "Documents and bytes are those that reach a step; besides whole documents it may take out "
-        "parts of them. Seconds are summed over all tasks, so that MB/s are those of one core."
+        "Documents are those that reach a step; characters those that leave it, after documents "
+        "were dropped and parts of others taken out. Seconds are summed over all tasks; M/s, "
+        "million characters a second, are those of one core."
     )
-    yield Table(
-        ("step", "what", "reason", "count", "of documents"),
-        [
-            (step["name"], what, reason, f"{count:,}", share(count, step["documents"]))
+
+
+def _reasons(steps: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    for what in ("dropped", "changed"):
+        rows = [
+            (step["name"], reason or UNKNOWN, f"{number:,}")
             for step in steps
-            for what in ("dropped", "changed")
-            for reason, count in step[what].items()
-        ],
-    )
+            for reason, number in step[what].items()
+        ]
+        if rows:
+            yield Table(("step", what, "count"), rows)
 
 
-def _fertility(manifest: Mapping[str, Any]) -> Table:
+def _loss(before: int | None, after: int | None) -> str:
+    return UNKNOWN if before is None or after is None else share(before - after, before)
+
+
+def _tokens(manifest: Mapping[str, Any]) -> Iterator[Plot | Table]:
+    if "fertility" not in manifest:
+        return
     fertility = manifest["fertility"]
     tokenizers = [(f"new: {manifest['tokenizer']}", fertility["new"])]
     if old := fertility.get("old"):
         tokenizers.append((f"old: {old['name']}", old))
-    return Table(
+    yield Table(
         ("tokenizer", "tokens per word", "bytes per token"),
         [
             (name, f"{figures['tokens_per_word']:.3f}", f"{figures['bytes_per_token']:.3f}")
             for name, figures in tokenizers
         ],
     )
-
-
-def _lengths(manifest: Mapping[str, Any]) -> Iterator[Plot | Table]:
     edges, documents = manifest["lengths"]["edges"], manifest["lengths"]["documents"]
     yield Plot(plot_lengths(edges, documents), "documents by their number of tokens")
     yield Table(
         ("tokens", "documents", "share"),
         [
-            (f"{first:,} to {end - 1:,}", f"{count:,}", share(count, sum(documents)))
-            for (first, end), count in zip(pairwise(edges), documents, strict=True)
+            (f"{first:,} to {end - 1:,}", f"{number:,}", share(number, sum(documents)))
+            for (first, end), number in zip(pairwise(edges), documents, strict=True)
         ],
     )
 
 
-def _sources(manifest: Mapping[str, Any]) -> Table:
+def _sources(sources: Sequence[Mapping[str, Any]]) -> Table:
+    columns = list(dict.fromkeys(key for source in sources for key in source))
     return Table(
-        ("input", "kind", "documents", "bytes"),
+        columns,
         [
-            (source["input"], source["kind"], f"{source['documents']:,}", f"{source['bytes']:,}")
-            for source in manifest["sources"]
+            [
+                _count(source[key]) if isinstance(source[key], int) else source[key]
+                for key in columns
+            ]
+            for source in sources
         ],
     )
 
@@ -185,18 +211,18 @@ def _samples(samples: Mapping[str, Sequence[Sample]]) -> Iterator[str | Verbatim
             yield f"{step}: {reason}" if reason else step
             for sample in chosen[:SAMPLES]:
                 yield Verbatim(f"[{sample['id']}]\n{sample['text']}")
-    if not any(samples.values()):
-        yield "There are no samples."
 
 
 def _origin(manifest: Mapping[str, Any]) -> Iterator[Table | Verbatim]:
-    facts = {
-        "tokenizer": manifest["tokenizer"],
-        "SHA-256 of the tokenizer": manifest["tokenizer_hash"],
-        "SHA-256 of the tokens": manifest["fingerprint"],
-        "type of the tokens": manifest["dtype"],
-        "end of text": str(manifest["eos_id"]),
-        **manifest["versions"],
+    names = {
+        "tokenizer": "tokenizer",
+        "tokenizer_hash": "SHA-256 of the tokenizer",
+        "fingerprint": "fingerprint of the tokens",
+        "dtype": "type of the tokens",
+        "eos_id": "end of text",
     }
-    yield Table(("what", "value"), [*facts.items()])
+    facts = {
+        name: str(manifest[key]) for key, name in names.items() if manifest.get(key) is not None
+    }
+    yield Table(("what", "value"), [*(facts | manifest.get("versions", {})).items()])
     yield Verbatim(yaml.safe_dump(manifest["recipe"], sort_keys=False, allow_unicode=True))

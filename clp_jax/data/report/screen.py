@@ -1,9 +1,9 @@
 """A corpus on one screen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clp_jax.data.report.content import rate, share
+from clp_jax.data.report.content import left_out, rates, share
 from clp_jax.data.report.visible import visible
 
 STEPS = 14
@@ -21,21 +21,22 @@ def summary(manifest: Mapping[str, Any]) -> str:
     Returns:
         At most 24 lines of at most 100 characters.
     """
+    heldout = manifest.get("heldout")
     lines = [
-        f"corpus      {_sizes(manifest)}, {manifest['words']:,} words",
-        f"held out    {_sizes(manifest['heldout']) if manifest['heldout'] else 'nothing'}",
-        f"read        {sum(source['documents'] for source in manifest['sources']):,} documents "
-        f"(sources: {len(manifest['sources'])}, broken records left out: {manifest['broken']:,}, "
-        f"without text: {manifest['empty']:,})",
-        f"tokenizer   {_fertility(manifest['tokenizer'], manifest['fertility']['new'])}",
+        f"corpus      {_sizes(manifest)}",
+        f"held out    {_sizes(heldout) if heldout else 'nothing'}",
     ]
-    if old := manifest["fertility"].get("old"):
-        lines.append(f"before      {_fertility(old['name'], old)}")
-    return "\n".join(visible(line)[:WIDTH] for line in [*lines, *_steps(manifest)])
+    lines += left_out(manifest)
+    if fertility := manifest.get("fertility"):
+        lines.append(f"tokenizer   {_fertility(manifest['tokenizer'], fertility['new'])}")
+        if old := fertility.get("old"):
+            lines.append(f"before      {_fertility(old['name'], old)}")
+    return "\n".join(visible(line)[:WIDTH] for line in [*lines, *_steps(manifest["steps"])])
 
 
 def _sizes(part: Mapping[str, Any]) -> str:
-    return f"{part['documents']:,} documents, {part['bytes']:,} bytes, {part['tokens']:,} tokens"
+    units = ("documents", "bytes", "words", "tokens")
+    return ", ".join(f"{part[unit]:,} {unit}" for unit in units if unit in part)
 
 
 def _fertility(name: str, figures: Mapping[str, Any]) -> str:
@@ -45,16 +46,20 @@ def _fertility(name: str, figures: Mapping[str, Any]) -> str:
     )
 
 
-def _steps(manifest: Mapping[str, Any]) -> list[str]:
-    busy = [step for step in manifest["steps"] if step["dropped"] or step["changed"]]
+def _steps(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    busy = [
+        (step, rate)
+        for step, rate in zip(steps, rates(steps), strict=True)
+        if step["dropped"] or step["changed"]
+    ]
     if not busy:
         return ["steps       none that dropped or changed anything"]
-    lines = [f"{'step':<20}{'documents':>16}{'dropped':>16}{'':>10}{'changes':>16}{'MB/s':>10}"]
-    for step in busy[:STEPS]:
+    lines = [f"{'step':<20}{'documents':>16}{'dropped':>16}{'share':>10}{'changes':>16}{'M/s':>10}"]
+    for step, rate in busy[:STEPS]:
         dropped, changed = sum(step["dropped"].values()), sum(step["changed"].values())
         lines.append(
             f"{step['name']:<20}{step['documents']:>16,}{dropped:>16,}"
-            f"{share(dropped, step['documents']):>10}{changed:>16,}{rate(step):>10}"
+            f"{share(dropped, step['documents']):>10}{changed:>16,}{rate:>10}"
         )
     if more := busy[STEPS:]:
         lines.append(f"and {len(more)} more")
