@@ -121,8 +121,8 @@ def needed_columns(layout: Layout, columns: Sequence[str]) -> list[str]:
     text = [field for field in layout.text if field in columns][:1]
     if not text:
         raise MissingText(layout.text, columns)
-    others = {path.split(".")[0] for path in (*layout.url, *layout.tags)} - {*layout.text}
-    return [column for column in columns if column in {*text, *others}]
+    needed = {*text, *(path.split(".")[0] for path in (*layout.url, *layout.tags))}
+    return [column for column in columns if column in needed]
 
 
 def read_record(layout: Layout, record: Any) -> tuple[str, dict[str, Any]]:
