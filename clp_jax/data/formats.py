@@ -23,9 +23,10 @@ CODECS = {".gz": "gzip", ".zst": "zstd"}
 DAMAGE = (OSError, pa.ArrowException, tarfile.TarError)
 _CHUNK = 1 << 16
 _ROWS = 256
-# Between two dictionaries that start with the key url.  JSON and Python escape a quote inside a
-# string (Python unless it chose the other kind of quote), so that text seldom looks like this.
-_SEAM = re.compile(rb"\}\s{0,2}(?=\{['\"]url['\"])")
+# Where one dictionary ends and another begins, with url as its first key. Inside a JSON string the
+# quote would be escaped, and inside one of Python too, unless that has a ' and no ".
+_JSON_SEAM = re.compile(rb'\}\s{0,2}(?=\{"url")')
+_PYTHON_SEAM = re.compile(rb"\}\s{0,2}(?=\{'url')")
 _SEAM_BYTES = len(b"}\r\n{'url'")
 
 Numbered = Iterator[tuple[int, Any]]
@@ -45,6 +46,12 @@ class Fault(Exception):
         self.line = line
 
 
+class Text(NamedTuple):
+    """A record that is nothing but text."""
+
+    text: str
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of a parquet file, not yet converted."""
@@ -61,7 +68,7 @@ class Format(NamedTuple):
         split: Gives the number of each raw record of a stream and the record; the second argument
             chooses among the columns of a file that has columns. Raises one of `DAMAGE` where the
             file is broken.
-        parse: Gives the text of a raw record, or its fields. Raises `Fault`.
+        parse: Gives the fields of a raw record, or a `Text`. Raises `Fault`.
     """
 
     unit: str
@@ -123,11 +130,12 @@ def _dictionaries_of_members(stream: io.BufferedReader) -> Iterator[bytearray]:
 
 def _dictionaries(stream: Any) -> Iterator[bytearray]:
     """Cut at the seams; every byte is searched once, however long a record is."""
+    seam = _JSON_SEAM if stream.peek(2).startswith(b'{"') else _PYTHON_SEAM
     buffer, searched = bytearray(), 0
     while chunk := stream.read(_CHUNK):
         buffer += chunk
         start = 0
-        for end, following in [seam.span() for seam in _SEAM.finditer(buffer, searched)]:
+        for end, following in [match.span() for match in seam.finditer(buffer, searched)]:
             yield buffer[start : end + 1]
             start = following
         del buffer[:start]
@@ -157,6 +165,10 @@ def _decode(raw: bytes | bytearray) -> str:
         raise Fault(f"not UTF-8 ({error.reason})", line) from None
 
 
+def _parse_text(raw: bytes) -> Text:
+    return Text(_decode(raw))
+
+
 def _parse_json(raw: bytes | bytearray) -> Any:
     try:
         return json.loads(_decode(raw))
@@ -184,11 +196,11 @@ def _parse_row(row: Row) -> Mapping[str, Any]:
         raise Fault(f"not UTF-8 ({error.reason})") from None
 
 
-WHOLE = Format("line", _split_whole, _decode)
+WHOLE = Format("line", _split_whole, _parse_text)
 """The file is one text."""
 LINES = Format("line", _split_lines, _parse_json)
 """A JSON object a line; blank lines are passed over."""
-BLANK_LINES = Format("line", _split_blank_lines, _decode)
+BLANK_LINES = Format("line", _split_blank_lines, _parse_text)
 """Texts with blank lines between them."""
 ROWS = Format("row", _split_rows, _parse_row)
 """Rows of parquet."""

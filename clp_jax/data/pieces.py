@@ -4,7 +4,7 @@ import glob
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, takewhile
+from itertools import takewhile
 from pathlib import Path
 
 from clp_jax.config import SourceSection
@@ -90,16 +90,22 @@ def plan_tasks(sources: Sequence[SourceSection], limit: int | None) -> list[list
     shards = {piece: hub_shards(piece.input) for piece in pieces if piece.is_hub}
     if limit is not None:
         return [pieces]
-    sizes = [shards.get(piece, 0) * _TASK_BYTES or _text_bytes(piece.input) for piece in pieces]
+    sizes = [
+        shards[piece] * _TASK_BYTES if piece.is_hub else _text_bytes(piece.input)
+        for piece in pieces
+    ]
     task_bytes = max(_TASK_BYTES, math.ceil(sum(sizes) / _MOST_TASKS))
-    cut, starts, start = [], [], 0
+    tasks: list[list[Piece]] = []
+    filled = task_bytes
     for piece, size in zip(pieces, sizes, strict=True):
-        parts = shards.get(piece) or _parts(piece, size, task_bytes)
-        cut += [replace(piece, part=part, parts=parts) for part in range(parts)]
-        starts += [start + size * part // parts for part in range(parts)]
-        start += size
-    tasks = groupby(zip(starts, cut, strict=True), key=lambda pair: pair[0] // task_bytes)
-    return [[piece for _, piece in task] for _, task in tasks]
+        parts = shards.get(piece) or _parts(piece, size // task_bytes)
+        for part in range(parts):
+            if filled >= task_bytes:
+                tasks.append([])
+                filled = 0
+            tasks[-1].append(replace(piece, part=part, parts=parts))
+            filled += size // parts
+    return tasks
 
 
 def _text_bytes(file: str) -> int:
@@ -108,10 +114,9 @@ def _text_bytes(file: str) -> int:
     return path.stat().st_size * (_EXPANSION if packed else 1)
 
 
-def _parts(piece: Piece, size: int, task_bytes: int) -> int:
-    if layout_of(piece.kind).formats[suffix(piece.input)] is WHOLE:
-        return 1
-    return max(1, min(_MOST_PARTS, math.ceil(size / task_bytes)))
+def _parts(piece: Piece, wanted: int) -> int:
+    whole = layout_of(piece.kind).formats[suffix(piece.input)] is WHOLE
+    return 1 if whole else max(1, min(_MOST_PARTS, wanted))
 
 
 def _pieces_of(source: SourceSection, number: int) -> Iterator[Piece]:

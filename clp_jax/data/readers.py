@@ -14,18 +14,25 @@ from clp_jax.config import SourceSection
 from clp_jax.data.formats import DAMAGE, Fault, open_file, suffix
 from clp_jax.data.hub import hub_rows
 from clp_jax.data.pieces import Piece, whole_pieces
-from clp_jax.data.sources import (
-    Layout,
-    MissingText,
-    layout_of,
-    needed_columns,
-    read_record,
-)
+from clp_jax.data.sources import Layout, MissingText, layout_of, needed_columns, read_record
 from clp_jax.errors import UserError
 from clp_jax.files import write_json
 
 _SAMPLES = 5
 _SAMPLE_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A record that cannot be used, or a file that cannot be read any further.
+
+    Attributes:
+        reason: Where it is and what is wrong with it.
+        start: Its first characters, as far as they are known.
+    """
+
+    reason: str
+    start: str = ""
 
 
 def read_documents(inputs: Sequence[str], text_field: str = "text") -> Iterator[str]:
@@ -110,7 +117,7 @@ class Read(PipelineStep):
             samples = [{"reason": one.reason, "text": one.start} for one in broken[:_SAMPLES]]
             write_json(self.samples_folder / "broken" / f"{rank:05d}.json", samples)
 
-    def _documents(self, rank: int, broken: list["Broken"]) -> Iterator[Document]:
+    def _documents(self, rank: int, broken: list[Broken]) -> Iterator[Document]:
         for piece in self.tasks[rank]:
             before = len(broken)
             for found in read_piece(piece):
@@ -126,19 +133,6 @@ class Read(PipelineStep):
                     yield found
                 else:
                     self.stat_update("empty")
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A record that cannot be used, or a file that cannot be read any further.
-
-    Attributes:
-        reason: Where it is and what is wrong with it.
-        start: Its first characters, as far as they are known.
-    """
-
-    reason: str
-    start: str = ""
 
 
 def read_piece(piece: Piece) -> Iterator[Document | Broken]:

@@ -12,11 +12,12 @@ from clp_jax.data.formats import (
     WHOLE,
     Fault,
     Format,
+    Text,
 )
 from clp_jax.data.html import html_to_text
 from clp_jax.errors import UserError
 
-_FORMATS = {".txt": WHOLE, ".jsonl": LINES, ".json": LINES, ".parquet": ROWS}
+_RECORDS = {".jsonl": LINES, ".json": LINES, ".parquet": ROWS}
 
 
 class Layout(NamedTuple):
@@ -35,16 +36,16 @@ class Layout(NamedTuple):
     text: tuple[str, ...] = ("text",)
     url: tuple[str, ...] = ("url",)
     tags: tuple[str, ...] = ()
-    formats: Mapping[str, Format] = _FORMATS
+    formats: Mapping[str, Format] = _RECORDS
     to_text: Callable[[str], str] = str
 
 
 SOURCES = {
     # A whole .txt file, a line of JSON, a row of parquet.
-    "files": Layout(),
+    "files": Layout(formats={".txt": WHOLE, **_RECORDS}),
     # Texts with a blank line between them: oscar-corpus.com/post/oscar-schema-v1-1. On the hub each
     # is a record of id and text: datasets/oscar/oscar.py in github.com/huggingface/datasets.
-    "oscar-2019": Layout(formats={**_FORMATS, ".txt": BLANK_LINES}),
+    "oscar-2019": Layout(formats={".txt": BLANK_LINES, **_RECORDS}),
     # 22.01 (annotation, may be null) and 23.01 (quality_warnings, categories): docs/versions/ and
     # docs/schema/schema-v2.md in github.com/oscar-project/documentation. On the hub the text is in
     # `text` and the rest in `meta`.
@@ -120,8 +121,8 @@ def needed_columns(layout: Layout, columns: Sequence[str]) -> list[str]:
     text = [field for field in layout.text if field in columns][:1]
     if not text:
         raise MissingText(layout.text, columns)
-    others = {path.split(".")[0] for path in (*layout.url, *layout.tags)} - {*layout.text}
-    return [column for column in columns if column in {*text, *others}]
+    needed = {*text, *(path.split(".")[0] for path in (*layout.url, *layout.tags))}
+    return [column for column in columns if column in needed]
 
 
 def read_record(layout: Layout, record: Any) -> tuple[str, dict[str, Any]]:
@@ -129,13 +130,13 @@ def read_record(layout: Layout, record: Any) -> tuple[str, dict[str, Any]]:
 
     Args:
         layout: What it should look like.
-        record: Its fields, or the text itself.
+        record: Its fields, or a `Text`.
 
     Raises:
         Fault: it does not look like that.
     """
-    if isinstance(record, str):
-        return record, {"tags": []}
+    if isinstance(record, Text):
+        return record.text, {"tags": []}
     if not isinstance(record, Mapping):
         raise Fault(f"not a JSON object with the key {' or '.join(layout.text)}")
     field = next((field for field in layout.text if field in record), None)
