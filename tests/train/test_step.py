@@ -128,7 +128,9 @@ def compiled(name, mesh_sizes=(1, 1, 1), **settings):
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     model = abstract_model(read_decoder_config(MODELS[name]))
     params = abstract_parameters(model, mesh)
-    return make_train_step(nnx.graphdef(model), params, optimizer, mesh=mesh, config=config, eos_id=0)
+    return make_train_step(
+        nnx.graphdef(model), params, optimizer, mesh=mesh, config=config, eos_id=0
+    )
 
 
 @pytest.mark.parametrize("mesh_sizes", [(1, 1, 1), (1, 2, 4)], ids=str)

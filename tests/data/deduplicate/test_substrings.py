@@ -1,15 +1,5 @@
 """Passages are compared with a search through all of them, kept in a dictionary."""
 
-import random
-from functools import partial
-
-import numpy as np
-import pytest
-
-from clp_jax.data.deduplicate import records
-from clp_jax.data.deduplicate import substrings as module
-from clp_jax.data.deduplicate.substrings import substrings
-
 LENGTH = 30
 
 
@@ -32,4 +22,3 @@ def search(tasks: list[list[str]], length: int) -> list[list[set[int]]]:
 
 def found_cuts(corpus, length: int, tasks: list[list[str]], order: int) -> list[list[set[int]]]:
     """The same, by the stages."""
-    from tests.data.deduplicate.conftest import run_stage
