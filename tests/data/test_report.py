@@ -30,15 +30,30 @@ def a_manifest():
         "documents": 10007,
         "words": 1000003,
         "bytes": 6000011,
+        "characters": 6050023,
         "dtype": "uint16",
         "eos_id": 50256,
         "fingerprint": "f1" * 32,
         "tokenizer": "malteos/gpt2-wechsel-german-ds-meg",
         "tokenizer_hash": "a2" * 32,
-        "heldout": {"documents": 103, "tokens": 20011, "bytes": 60013},
+        "heldout": {"documents": 103, "words": 10009, "bytes": 60013, "tokens": 20011},
         "sources": [
-            {"kind": "oscar", "documents": 9001, "words": 900007, "bytes": 5000011},
-            {"kind": "law_*.txt", "documents": 2003, "words": 200003, "bytes": 1060013},
+            {
+                "kind": "oscar",
+                "input": "de_*.jsonl.zst",
+                "documents": 9001,
+                "bytes": 7000003,
+                "documents_kept": 8009,
+                "bytes_kept": 5000011,
+            },
+            {
+                "kind": "files",
+                "input": "law.txt",
+                "documents": 2003,
+                "bytes": 1000033,
+                "documents_kept": 2099,
+                "bytes_kept": 1060013,
+            },
         ],
         "recipe": PrepareConfig().model_dump(mode="json"),
         "steps": [
@@ -49,7 +64,7 @@ def a_manifest():
                 "dropped": {"below_score": 701, "other_language": 97},
                 "changed": {},
                 "seconds": 12.34,
-                "characters": 7500013,
+                "characters": 8000036,
             },
             {
                 "stage": "clean",
@@ -58,7 +73,7 @@ def a_manifest():
                 "dropped": {},
                 "changed": {"emails": 317, "phones": 41},
                 "seconds": 5.67,
-                "characters": 7400017,
+                "characters": 7500013,
             },
             {
                 "stage": "filter",
@@ -67,7 +82,7 @@ def a_manifest():
                 "dropped": {"duplicate": 96},
                 "changed": {},
                 "seconds": 8.91,
-                "characters": 6000007,
+                "characters": 7400017,
             },
         ],
         "broken": 19,
@@ -150,8 +165,9 @@ def test_shares_and_rates(tmp_path):
     markdown, _ = write(tmp_path, a_manifest(), {})
     row = next(line for line in markdown.splitlines() if line.startswith("| language | clean"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[2:] == ["11,004", "798", "7.25%", "7,500,013", "–", "12.34", "0.61"]
-    assert "| near | filter | 10,206 | 96 | 0.94% | 6,000,007 | 18.92% | 8.91 | 0.83 |" in markdown
+    assert cells[2:] == ["11,004", "798", "7.25%", "8,000,036", "6.25%", "12.34", "0.65"]
+    assert "| near | filter | 10,206 | 96 | 0.94% | 7,400,017 | 18.24% | 8.91 | 0.83 |" in markdown
+    assert "| kept | – | 10,110 | – | – | 6,050,023 | – | – | – |" in markdown
     assert "| personal\\_data | emails | 317 |" in markdown
 
 
@@ -221,9 +237,16 @@ def test_three_samples_of_each_reason_are_shown(tmp_path):
     assert "none" not in markdown
 
 
+def test_broken_records_have_no_id_and_a_reason_each(tmp_path):
+    samples = [{"reason": f"a.jsonl, line {n}: not JSON", "text": "{"} for n in range(100)]
+    markdown, _ = write(tmp_path, a_manifest(), {"broken": samples})
+    assert "\nbroken: a.jsonl, line 0: not JSON\n\n```text\n{\n```\n" in markdown
+    assert markdown.count("not JSON") == 8
+
+
 def test_a_corpus_that_was_only_tokenised_has_a_report_too(tmp_path):
     manifest = a_manifest() | {"steps": [], "heldout": None}
-    del manifest["fertility"]["old"], manifest["broken"]
+    del manifest["fertility"]["old"]
     markdown, page = write(tmp_path, manifest, {})
     for text in (markdown, page.text):
         assert "Nothing is held out." in text
@@ -234,8 +257,9 @@ def test_a_corpus_that_was_only_tokenised_has_a_report_too(tmp_path):
 
 
 def test_clean_text_without_a_tokenizer_has_a_report_too(tmp_path):
-    kept = ("documents", "bytes", "words", "sources", "recipe", "steps")
-    manifest = {key: a_manifest()[key] for key in kept} | {"tokenizer": None}
+    tokens = ("tokens", "lengths", "fertility", "dtype", "eos_id", "fingerprint", "tokenizer_hash")
+    manifest = {key: value for key, value in a_manifest().items() if key not in tokens}
+    manifest |= {"tokenizer": None, "heldout": None}
     markdown, page = write(tmp_path, manifest, {})
     for text in (markdown.lower(), page.text.lower()):
         assert "10,007" in text
@@ -245,11 +269,11 @@ def test_clean_text_without_a_tokenizer_has_a_report_too(tmp_path):
 
 def test_what_is_not_known_is_a_dash(tmp_path):
     manifest = a_manifest()
-    manifest["steps"][1] |= {"characters": None}
-    manifest["steps"][2] |= {"documents": 0, "characters": 0, "seconds": 0.0, "dropped": {"": 2}}
+    manifest["steps"][0]["dropped"] = {"": 2}
+    manifest["steps"][2] |= {"documents": 0, "characters": 0, "seconds": 0.0, "dropped": {}}
     markdown, _ = write(tmp_path, manifest, {"near": [a_sample("x", None)]})
-    assert "| near | filter | 0 | 2 | – | 0 | – | 0.00 | – |" in markdown
-    assert "| near | – | 2 |" in markdown
+    assert "| near | filter | 0 | 0 | – | 0 | – | 0.00 | – |" in markdown
+    assert "| language | – | 2 |" in markdown
     assert "\nnear\n" in markdown
 
 
@@ -315,9 +339,9 @@ def test_the_summary_tells_the_numbers():
     assert lines[0] == (
         "corpus      10,007 documents, 6,000,011 bytes, 1,000,003 words, 2,000,003 tokens"
     )
-    assert lines[1] == "held out    103 documents, 60,013 bytes, 20,011 tokens"
+    assert lines[1] == "held out    103 documents, 60,013 bytes, 10,009 words, 20,011 tokens"
     assert lines[2] == "Left out when it was read: 19 broken records and 23 without text."
     assert "1.567 tokens a word, 3.789 bytes a token: malteos" in lines[3]
     assert lines[4] == "before      2.678 tokens a word, 2.234 bytes a token: gpt2"
-    assert lines[6].split() == ["language", "11,004", "798", "7.25%", "0", "0.61"]
+    assert lines[6].split() == ["language", "11,004", "798", "7.25%", "0", "0.65"]
     assert lines[7].split() == ["personal_data", "10,206", "0", "0.00%", "358", "1.32"]

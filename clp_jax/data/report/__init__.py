@@ -28,11 +28,9 @@ def write_report(
 
     Args:
         folder: The folder; reports that it holds are replaced.
-        manifest: The corpus's manifest, as `clp_jax.prepare_corpus` returns it. A step counts the
-            ``documents`` that reach it, those ``dropped`` and what is ``changed`` by reason, the
-            ``characters`` that leave it, if they are known, and ``seconds`` over all tasks.
+        manifest: The corpus's manifest, as `clp_jax.prepare_corpus` returns it.
         samples: Dropped documents by the name of the step that dropped them, each with its ``id``,
-            ``reason`` and ``text``. Three of each reason are shown.
+            ``reason`` and ``text``. Three of each reason are shown, and eight reasons of a step.
     """
     sections = describe(manifest, samples)
     pages = {"report.md": render_markdown(sections), "report.html": render_html(sections)}

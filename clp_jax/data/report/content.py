@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 import yaml
@@ -10,10 +10,12 @@ import yaml
 from clp_jax.data.report.plots import plot_lengths, plot_steps
 
 Sample = Mapping[str, Any]
-"""A dropped document: its ``id``, the ``reason`` and the beginning of its ``text``."""
+"""What was dropped: its ``id``, if it has one, the ``reason`` and the beginning of its ``text``."""
 
 SAMPLES = 3
 """Shown of each reason."""
+REASONS = 8
+"""Of each step of which samples are shown."""
 UNKNOWN = "–"
 
 
@@ -60,7 +62,7 @@ def describe(manifest: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]
     """Everything that the manifest says, in the order in which a person asks for it."""
     sections = [
         Section("The corpus", [*_sizes(manifest)]),
-        Section("What each step did", [*_steps(manifest["steps"]), *_reasons(manifest["steps"])]),
+        Section("What each step did", [*_steps(manifest), *_reasons(manifest["steps"])]),
         Section("Tokens", [*_tokens(manifest)]),
         Section("Sources", [_sources(manifest["sources"])]),
         Section("What was dropped, for example", [*_samples(samples)]),
@@ -74,27 +76,22 @@ def share(part: int, whole: int) -> str:
     return f"{part / whole:.2%}" if whole else UNKNOWN
 
 
-def rates(steps: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Million characters a second that each step reads, as far as they are counted."""
-    characters = [step["characters"] for step in steps]
-    return [
-        f"{read / step['seconds'] / 1e6:,.2f}" if read and step["seconds"] else UNKNOWN
-        for read, step in zip(characters[:1] + characters[:-1], steps, strict=True)
-    ]
+def rate(step: Mapping[str, Any]) -> str:
+    """Million characters a second that a step reads."""
+    return f"{step['characters'] / step['seconds'] / 1e6:,.2f}" if step["seconds"] else UNKNOWN
 
 
-def left_out(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence on the records that were skipped, where those are counted."""
-    if "broken" in manifest:
-        yield (
-            f"Left out when it was read: {manifest['broken']:,} broken records and "
-            f"{manifest['empty']:,} without text."
-        )
+def left_out(manifest: Mapping[str, Any]) -> str:
+    """The records that were skipped."""
+    return (
+        f"Left out when it was read: {manifest['broken']:,} broken records and "
+        f"{manifest['empty']:,} without text."
+    )
 
 
 def _sizes(manifest: Mapping[str, Any]) -> Iterator[str | Table]:
     units = [unit for unit in ("documents", "bytes", "words", "tokens") if unit in manifest]
-    parts = {"training": manifest, "held out": manifest.get("heldout")}
+    parts = {"training": manifest, "held out": manifest["heldout"]}
     yield Table(
         ("", *units),
         [
@@ -105,14 +102,15 @@ def _sizes(manifest: Mapping[str, Any]) -> Iterator[str | Table]:
     )
     if not parts["held out"]:
         yield "Nothing is held out."
-    yield from left_out(manifest)
+    yield left_out(manifest)
 
 
 def _count(number: int | None) -> str:
     return UNKNOWN if number is None else f"{number:,}"
 
 
-def _steps(steps: Sequence[Mapping[str, Any]]) -> Iterator[str | Table | Plot]:
+def _steps(manifest: Mapping[str, Any]) -> Iterator[str | Table | Plot]:
+    steps = manifest["steps"]
     if not steps:
         yield "No step was asked for: every document is in the corpus."
         return
@@ -122,31 +120,28 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Iterator[str | Table | Plot]:
         plot_steps([step["name"] for step in steps], [steps[0]["documents"], *left]),
         "documents left after each step",
     )
-    characters = [step["characters"] for step in steps]
-    headers = ("step", "stage", "documents", "dropped", "share", "characters left", "less by")
-    yield Table(
-        (*headers, "seconds", "M/s"),
-        [
-            (
-                step["name"],
-                step["stage"],
-                f"{step['documents']:,}",
-                f"{number:,}",
-                share(number, step["documents"]),
-                _count(step["characters"]),
-                _loss(before, step["characters"]),
-                f"{step['seconds']:,.2f}",
-                rate,
-            )
-            for step, number, before, rate in zip(
-                steps, dropped, [None, *characters[:-1]], rates(steps), strict=True
-            )
-        ],
-    )
+    characters = [step["characters"] for step in steps] + [manifest["characters"]]
+    rows = [
+        (
+            step["name"],
+            step["stage"],
+            f"{step['documents']:,}",
+            f"{number:,}",
+            share(number, step["documents"]),
+            f"{before:,}",
+            share(before - after, before),
+            f"{step['seconds']:,.2f}",
+            rate(step),
+        )
+        for step, number, (before, after) in zip(steps, dropped, pairwise(characters), strict=True)
+    ]
+    kept = ("kept", UNKNOWN, f"{left[-1]:,}", UNKNOWN, UNKNOWN, f"{characters[-1]:,}")
+    headers = ("step", "stage", "documents", "dropped", "share", "characters", "less by")
+    yield Table((*headers, "seconds", "M/s"), [*rows, (*kept, UNKNOWN, UNKNOWN, UNKNOWN)])
     yield (
-        "Documents are those that reach a step; characters those that leave it, after documents "
-        "were dropped and parts of others taken out. Seconds are summed over all tasks; M/s, "
-        "million characters a second, are those of one core."
+        "Documents and characters are those that reach a step. It leaves fewer characters by the "
+        "documents that it drops and by what it takes out of others. Seconds are summed over all "
+        "tasks; M/s, million characters a second, are those of one core."
     )
 
 
@@ -159,10 +154,6 @@ def _reasons(steps: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
         ]
         if rows:
             yield Table(("step", what, "count"), rows)
-
-
-def _loss(before: int | None, after: int | None) -> str:
-    return UNKNOWN if before is None or after is None else share(before - after, before)
 
 
 def _tokens(manifest: Mapping[str, Any]) -> Iterator[Plot | Table]:
@@ -193,7 +184,7 @@ def _tokens(manifest: Mapping[str, Any]) -> Iterator[Plot | Table]:
 def _sources(sources: Sequence[Mapping[str, Any]]) -> Table:
     columns = list(dict.fromkeys(key for source in sources for key in source))
     return Table(
-        columns,
+        [key.replace("_", " ") for key in columns],
         [
             [
                 _count(source[key]) if isinstance(source[key], int) else source[key]
@@ -206,11 +197,14 @@ def _sources(sources: Sequence[Mapping[str, Any]]) -> Table:
 
 def _samples(samples: Mapping[str, Sequence[Sample]]) -> Iterator[str | Verbatim]:
     for step, dropped in samples.items():
-        for reason in dict.fromkeys(sample["reason"] for sample in dropped):
-            chosen = [sample for sample in dropped if sample["reason"] == reason]
+        by_reason: dict[str | None, list[Sample]] = {}
+        for sample in dropped:
+            by_reason.setdefault(sample["reason"], []).append(sample)
+        for reason, chosen in islice(by_reason.items(), REASONS):
             yield f"{step}: {reason}" if reason else step
             for sample in chosen[:SAMPLES]:
-                yield Verbatim(f"[{sample['id']}]\n{sample['text']}")
+                name = f"[{sample['id']}]\n" if "id" in sample else ""
+                yield Verbatim(f"{name}{sample['text']}")
 
 
 def _origin(manifest: Mapping[str, Any]) -> Iterator[Table | Verbatim]:

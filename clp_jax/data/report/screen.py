@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clp_jax.data.report.content import left_out, rates, share
+from clp_jax.data.report.content import left_out, rate, share
 from clp_jax.data.report.visible import visible
 
 STEPS = 14
@@ -21,12 +21,12 @@ def summary(manifest: Mapping[str, Any]) -> str:
     Returns:
         At most 24 lines of at most 100 characters.
     """
-    heldout = manifest.get("heldout")
+    heldout = manifest["heldout"]
     lines = [
         f"corpus      {_sizes(manifest)}",
         f"held out    {_sizes(heldout) if heldout else 'nothing'}",
+        left_out(manifest),
     ]
-    lines += left_out(manifest)
     if fertility := manifest.get("fertility"):
         lines.append(f"tokenizer   {_fertility(manifest['tokenizer'], fertility['new'])}")
         if old := fertility.get("old"):
@@ -47,19 +47,15 @@ def _fertility(name: str, figures: Mapping[str, Any]) -> str:
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> list[str]:
-    busy = [
-        (step, rate)
-        for step, rate in zip(steps, rates(steps), strict=True)
-        if step["dropped"] or step["changed"]
-    ]
+    busy = [step for step in steps if step["dropped"] or step["changed"]]
     if not busy:
         return ["steps       none that dropped or changed anything"]
     lines = [f"{'step':<20}{'documents':>16}{'dropped':>16}{'share':>10}{'changes':>16}{'M/s':>10}"]
-    for step, rate in busy[:STEPS]:
+    for step in busy[:STEPS]:
         dropped, changed = sum(step["dropped"].values()), sum(step["changed"].values())
         lines.append(
             f"{step['name']:<20}{step['documents']:>16,}{dropped:>16,}"
-            f"{share(dropped, step['documents']):>10}{changed:>16,}{rate:>10}"
+            f"{share(dropped, step['documents']):>10}{changed:>16,}{rate(step):>10}"
         )
     if more := busy[STEPS:]:
         lines.append(f"and {len(more)} more")
