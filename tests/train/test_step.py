@@ -4,6 +4,7 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -113,23 +114,24 @@ def test_parts_without_recomputation_keep_documents_apart():
     assert_close(parts, train("gpt2", masked=True))
 
 
-@pytest.mark.parametrize("name", ["gpt2", "bloom"])
-def test_loss_is_that_of_each_document_alone(name):
-    hf = MODELS[name]
+def test_loss_is_that_of_each_document_alone():
+    hf = MODELS["gpt2"]
     model = initialize(read_decoder_config(hf), seed=0, mesh=mesh_of((1, 1, 1)))
     batch = next(batches(hf["vocab_size"]))
-    losses = []
+    # A document a row; what follows it in its row changes nothing before.
+    rows, places = [], []
     for row, mask in zip(batch["tokens"], batch["mask"], strict=True):
-        starts = [0, *np.flatnonzero(row[:-1] == EOS).tolist(), LENGTH]
+        starts = [0, *np.flatnonzero(row[:-1] == EOS), LENGTH]
         for start, end in pairwise(starts):
-            if start == end:
-                continue
-            logits = model(jnp.asarray(row[None, start:end]))[0]
-            targets = row[start + 1 : end + 1]
-            likelihoods = jax.nn.log_softmax(logits)[np.arange(end - start), targets]
-            losses.extend(-np.asarray(likelihoods)[mask[start:end]])
-    np.testing.assert_allclose(train(name, masked=True)[1][0]["loss"], np.mean(losses), rtol=1e-5)
-    assert abs(train(name)[1][0]["loss"] - np.mean(losses)) > 1e-4
+            rows.append(np.pad(row[start : end + 1], (0, LENGTH - (end - start))))
+            places.append(np.pad(mask[start:end], (0, LENGTH - (end - start))))
+    tokens = np.stack(rows)
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        nnx.jit(model)(jnp.asarray(tokens[:, :-1])), tokens[:, 1:]
+    )
+    alone = np.asarray(losses)[np.stack(places)].mean()
+    np.testing.assert_allclose(train("gpt2", masked=True)[1][0]["loss"], alone, rtol=1e-6)
+    assert abs(train("gpt2")[1][0]["loss"] / alone - 1) > 1e-4
 
 
 @pytest.mark.parametrize("remat", ["none", "dots"])
