@@ -12,7 +12,7 @@ from clp_jax.data.mixture import Mixture
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
 
-_READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 
 
 class Batch(TypedDict):
@@ -48,7 +48,7 @@ class TrainingBatches:
     def __init__(
         self,
         corpora: Sequence[Corpus],
-        weights: Sequence[float] | None = None,
+        weights: Sequence[int | float] | None = None,
         *,
         sequence_length: int,
         batch_size: int,
@@ -88,7 +88,7 @@ class TrainingBatches:
         """
         first = position + self._first_row
         firsts = grain.MapDataset.range(first, sys.maxsize, self._batch_size)
-        return iter(firsts.map(self._batch).to_iter_dataset(_READ_AHEAD))
+        return iter(firsts.map(self._batch).to_iter_dataset(READ_AHEAD))
 
     def _batch(self, first: int) -> Batch:
         windows = [self._window(index) for index in range(first, first + self._rows)]

@@ -18,7 +18,7 @@ class Mixture:
             is written as.
     """
 
-    def __init__(self, weights: Sequence[float]):
+    def __init__(self, weights: Sequence[int | float]):
         exact = [Fraction(str(weight)) for weight in weights]
         scale = lcm(*(weight.denominator for weight in exact))
         parts = [int(weight * scale) for weight in exact]

@@ -27,12 +27,19 @@ class Broken:
     """A record that cannot be used, or a file that cannot be read any further.
 
     Attributes:
-        reason: Where it is and what is wrong with it.
+        input: The file or data set.
+        place: Where in it: a line, a row, ...; empty where that is not known.
+        fault: What is wrong; it names the input where there is no place.
         start: Its first characters, as far as they are known.
     """
 
-    reason: str
+    input: str
+    place: str
+    fault: str
     start: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.input}, {self.place}: {self.fault}" if self.place else self.fault
 
 
 def read_documents(inputs: Sequence[str], text_field: str = "text") -> Iterator[str]:
@@ -64,7 +71,7 @@ def _texts(pieces: Sequence[Piece], inputs: str) -> Iterator[str]:
     for piece in pieces:
         for document in read_piece(piece):
             if isinstance(document, Broken):
-                raise UserError(f"{document.reason}.")
+                raise UserError(f"{document}.")
             if document.text.strip():
                 empty = False
                 yield document.text
@@ -114,7 +121,14 @@ class Read(PipelineStep):
             self.update_doc_stats(document)
             yield document
         if broken:
-            samples = [{"reason": one.reason, "text": one.start} for one in broken[:_SAMPLES]]
+            samples = [
+                {
+                    "id": f"{Path(one.input).name} {one.place}",
+                    "reason": one.fault,
+                    "text": one.start,
+                }
+                for one in broken[:_SAMPLES]
+            ]
             write_json(self.samples_folder / "broken" / f"{rank:05d}.json", samples)
 
     def _documents(self, rank: int, broken: list[Broken]) -> Iterator[Document]:
@@ -126,7 +140,7 @@ class Read(PipelineStep):
                     broken.append(found)
                     if len(broken) - before > self.max_broken:
                         raise UserError(
-                            f"{found.reason}, and only {self.max_broken} broken records of a file "
+                            f"{found}, and only {self.max_broken} broken records of a file "
                             "are skipped: mend it, or raise corpus.max_broken."
                         )
                 elif found.text.strip():
@@ -155,9 +169,9 @@ def _read_hub(piece: Piece, layout: Layout) -> Iterator[Document | Broken]:
         try:
             yield _document(piece, layout, f"{piece.part}/{number}", row)
         except Fault as fault:
-            broken = Broken(f"{piece.input}, row {number}: {fault}")
+            broken = Broken(piece.input, f"row {number}", str(fault))
             if number == 1 and isinstance(fault, MissingText):
-                raise UserError(f"{broken.reason}.") from None
+                raise UserError(f"{broken}.") from None
             yield broken
 
 
@@ -172,18 +186,20 @@ def _read_file(piece: Piece, layout: Layout) -> Iterator[Document | Broken]:
                 try:
                     yield _document(piece, layout, str(number), form.parse(raw))
                 except Fault as fault:
-                    reason = f"{piece.input}, {form.unit} {number + fault.line}: {fault}"
+                    place = f"{form.unit} {number + fault.line}"
+                    broken = Broken(piece.input, place, str(fault), _start(raw))
                     if first and isinstance(fault, MissingText):
-                        raise UserError(f"{reason}.") from None
-                    yield Broken(reason, _start(raw))
+                        raise UserError(f"{broken}.") from None
+                    yield broken
                 first = False
     except MissingText as fault:
         raise UserError(f"{piece.input}: {fault}.") from None
     except DAMAGE as error:
-        reason = f"{piece.input} cannot be read ({' '.join(str(error).split())})"
+        fault = f"{piece.input} cannot be read ({' '.join(str(error).split())})"
+        broken = Broken(piece.input, "", fault)
         if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(f"{reason}.") from error
-        yield Broken(reason)
+            raise UserError(f"{broken}.") from error
+        yield broken
 
 
 def _document(piece: Piece, layout: Layout, number: str, record: Any) -> Document:

@@ -142,7 +142,7 @@ def test_a_broken_dictionary_does_not_spoil_its_neighbours(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes(whole.replace(b"'zwei'", b"'zwei"))
     eins, zwei, drei = read("gc4", tmp_path / "a.txt")
     assert (eins.text, drei.text) == ("eins", "drei")
-    assert "record 2: neither JSON nor a Python dictionary" in zwei.reason
+    assert "record 2: neither JSON nor a Python dictionary" in str(zwei)
 
 
 def test_only_the_columns_in_question_are_read():
@@ -163,7 +163,7 @@ def test_what_comes_before_a_broken_stream_is_kept(tmp_path: Path, name: str, su
     file = tmp_path / (name + suffix)
     file.write_bytes(b"".join(map(compress, frames))[:-9])
     *kept, broken = read(kind, file)
-    assert broken.reason.startswith(f"{file} cannot be read")
+    assert str(broken).startswith(f"{file} cannot be read")
     assert [document.text for document in kept] == texts[: len(kept)]
     lost_bytes = (1 - len(kept) / len(texts)) * len(data)
     assert lost_bytes < 80_000 < len(data) / 2
