@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from clp_jax.chain import run_chain
     from clp_jax.checkpoint.convert import convert_checkpoint
     from clp_jax.checkpoint.hf import load_model, save_model
-    from clp_jax.config import ChainConfig, RunConfig
-    from clp_jax.data.store import prepare_corpus
+    from clp_jax.config import ChainConfig, PrepareConfig, RunConfig
+    from clp_jax.data.prepare import prepare_corpus
     from clp_jax.errors import UserError
     from clp_jax.evaluate.perplexity import evaluate_perplexity
     from clp_jax.evaluate.tasks import evaluate_tasks
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from clp_jax.train.loop import train_model
     from clp_jax.transfer.stage import transfer_model
     from clp_jax.vocabulary import compare_vocabularies
+    from clp_jax.vocabulary.train import train_tokenizer
 
 _PLACES = {
     "ChainConfig": "clp_jax.config",
+    "PrepareConfig": "clp_jax.config",
     "RunConfig": "clp_jax.config",
     "UserError": "clp_jax.errors",
     "compare_vocabularies": "clp_jax.vocabulary",
@@ -35,16 +37,18 @@ _PLACES = {
     "generate_text": "clp_jax.generate",
     "load_model": "clp_jax.checkpoint.hf",
     "make_mesh": "clp_jax.mesh",
-    "prepare_corpus": "clp_jax.data.store",
+    "prepare_corpus": "clp_jax.data.prepare",
     "run_chain": "clp_jax.chain",
     "run_quickstart": "clp_jax.quickstart.run",
     "save_model": "clp_jax.checkpoint.hf",
     "train_model": "clp_jax.train.loop",
+    "train_tokenizer": "clp_jax.vocabulary.train",
     "transfer_model": "clp_jax.transfer.stage",
 }
 
 __all__ = [
     "ChainConfig",
+    "PrepareConfig",
     "RunConfig",
     "UserError",
     "compare_vocabularies",
@@ -59,6 +63,7 @@ __all__ = [
     "run_quickstart",
     "save_model",
     "train_model",
+    "train_tokenizer",
     "transfer_model",
 ]
 __version__ = version("clp-jax")

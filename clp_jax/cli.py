@@ -10,7 +10,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel
 
 from clp_jax import __version__
-from clp_jax.config import ChainConfig, RunConfig, TransferConfig
+from clp_jax.config import ChainConfig, PrepareConfig, RunConfig, TransferConfig
 from clp_jax.errors import UserError
 
 DESCRIPTION = """\
@@ -19,6 +19,7 @@ Turn a language model of one language into a model of another (CLP-Transfer).
 The stages, in the order in which they are used:
   quickstart   see the whole method work on a small example, in a few minutes
   vocab        compare the vocabularies of two models
+  tokenizer    train a tokenizer, for a language that has no helper yet
   transfer     give the source model the target language's vocabulary
   prepare      turn text into a corpus of tokens
   train        train the model on, in the target language
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends it with one sentence and exit status 1."""
     parser = _parser()
     known, unknown = parser.parse_known_args(arguments)
-    if unknown and known.run is not _train:
+    if unknown and known.run not in (_train, _prepare):
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     known.overrides = unknown
     _quiet_libraries()
@@ -114,6 +115,40 @@ def _parser() -> argparse.ArgumentParser:
     )
     vocab.add_argument("--json", metavar="FILE", help="also write the report to FILE")
 
+    tokenizer = stages.add_parser(
+        "tokenizer",
+        help="Train a tokenizer, for a language that has no helper yet",
+        description="Train a tokenizer, for a language that has no helper yet.",
+    )
+    actions = tokenizer.add_subparsers(title="what", metavar="WHAT", required=True)
+    train_tokenizer = stage(
+        actions,
+        "train",
+        _train_tokenizer,
+        "Train a byte-level BPE on a sample of text. What it writes loads wherever GPT-2's loads.",
+    )
+    train_tokenizer.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="GLOB",
+        help="text, as `clp-jax prepare` reads; 200 MB of it, drawn by hash, are trained on",
+    )
+    train_tokenizer.add_argument(
+        "--vocab-size",
+        type=int,
+        default=50257,
+        metavar="N",
+        help="number of tokens (default: %(default)s)",
+    )
+    train_tokenizer.add_argument("--out", required=True, metavar="DIR", help="new folder")
+    train_tokenizer.add_argument(
+        "--text-field",
+        default="text",
+        metavar="NAME",
+        help="field with the text (default: %(default)s)",
+    )
+
     transfer = stage(
         stages,
         "transfer",
@@ -135,23 +170,37 @@ def _parser() -> argparse.ArgumentParser:
     _add_keys(transfer, TransferConfig)
     _add_mesh(transfer)
 
-    prepare = stage(stages, "prepare", _prepare, "Turn text into a corpus of tokens.")
+    prepare = stage(
+        stages,
+        "prepare",
+        _prepare,
+        "Turn text into a corpus of tokens. It can be cleaned and deduplicated on the way; every "
+        "key of the recipe is also a flag: --section.key value. Goes on where it was interrupted.",
+    )
+    prepare.add_argument("--config", metavar="FILE", help="recipe, as configs/corpus-*")
     prepare.add_argument(
         "--input",
-        required=True,
         nargs="+",
+        default=[],
         metavar="GLOB",
-        help=".txt, .jsonl or .parquet files, also .gz or .zst, or hf://NAME[:CONFIG][@SPLIT]",
+        help=".txt, .jsonl or .parquet files, also .gz or .zst, or hf://NAME[:CONFIG][@SPLIT]; "
+        "empty: the sources of the recipe",
     )
-    prepare.add_argument("--tokenizer", required=True, metavar="MODEL", help="model to train on")
-    prepare.add_argument("--out", required=True, metavar="DIR", help="new folder")
+    prepare.add_argument(
+        "--tokenizer", metavar="MODEL", help="model to train on; empty: write the clean text"
+    )
+    prepare.add_argument("--out", required=True, metavar="DIR", help="folder of the corpus")
     prepare.add_argument(
         "--text-field",
-        default="text",
         metavar="NAME",
-        help="field with the text (default: %(default)s)",
+        help="field with the text of --input (default: text)",
     )
     prepare.add_argument("--limit", type=int, metavar="N", help="stop after N documents")
+    prepare.add_argument(
+        "--source-tokenizer", metavar="MODEL", help="also compare the tokenizer with that of MODEL"
+    )
+    prepare.formatter_class = argparse.RawDescriptionHelpFormatter
+    prepare.epilog = PrepareConfig.describe()
 
     train = stage(
         stages,
@@ -332,6 +381,15 @@ def _vocab(arguments: argparse.Namespace) -> None:
     _print_and_write(str(report), arguments.json, report.to_dict())
 
 
+def _train_tokenizer(arguments: argparse.Namespace) -> None:
+    from clp_jax.vocabulary.train import train_tokenizer
+
+    trained = train_tokenizer(
+        arguments.input, arguments.vocab_size, arguments.out, arguments.text_field
+    )
+    print(f"{arguments.out}: {trained}")
+
+
 def _transfer(arguments: argparse.Namespace) -> None:
     from clp_jax.transfer.stage import transfer_model
     from clp_jax.transfer.summary import summarize
@@ -348,19 +406,22 @@ def _transfer(arguments: argparse.Namespace) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    from clp_jax.data.store import prepare_corpus
+    from clp_jax.data.prepare import prepare_corpus
+    from clp_jax.data.report import summary
 
     manifest = prepare_corpus(
         arguments.input,
         arguments.tokenizer,
         arguments.out,
+        config=PrepareConfig.from_yaml(arguments.config, arguments.overrides),
         text_field=arguments.text_field,
         limit=arguments.limit,
+        source_tokenizer=arguments.source_tokenizer,
     )
-    print(
-        f"{arguments.out}: {manifest['documents']:,} documents, {manifest['bytes']:,} bytes, "
-        f"{manifest['tokens']:,} tokens ({manifest['bytes'] / manifest['tokens']:.2f} bytes each)"
-    )
+    if manifest is None:
+        print(f"{arguments.out}: its stages are in the queue; the report comes with the last.")
+    else:
+        print(summary(manifest))
 
 
 def _train(arguments: argparse.Namespace) -> None:

@@ -37,15 +37,47 @@ class ModelSection(_Section):
     """Replaces every dropout rate of the model's configuration; empty keeps them."""
 
 
-class DataSection(_Section):
-    """Which tokens it is trained on; both are folders written by `clp-jax prepare`."""
+class MixedCorpusSection(_Section):
+    """One of the corpora that are trained on."""
 
-    train: str
-    """Corpus folder to train on."""
+    path: str
+    """Folder written by `clp-jax prepare`."""
+    weight: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Its share of the sequences, on any scale."""
+
+
+class DataSection(_Section):
+    """Which tokens it is trained on; corpora are folders written by `clp-jax prepare`."""
+
+    train: list[MixedCorpusSection] = Field(min_length=1)
+    """Corpus folder, or a list of `{path, weight}`; without weights, each token counts the same."""
     validation: str | None = None
     """Corpus folder to measure perplexity on."""
     sequence_length: PositiveInt = 1024
     """Tokens of one training sequence."""
+    document_mask: bool = False
+    """Keep attention within documents, of which a sequence can hold several."""
+    restart_positions: bool = False
+    """Count learned positions from the start of each document; needs `document_mask`."""
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _one_folder(cls, train: Any) -> Any:
+        return [{"path": train}] if isinstance(train, str) else train
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "DataSection":
+        if len({corpus.weight is None for corpus in self.train}) > 1:
+            raise ValueError("give every corpus of train a weight, or none")
+        if self.restart_positions and not self.document_mask:
+            raise ValueError("restart_positions needs document_mask: true")
+        return self
+
+    @property
+    def weights(self) -> list[float] | None:
+        """The weights of the corpora, or None where they have none."""
+        weights = [corpus.weight for corpus in self.train if corpus.weight is not None]
+        return weights or None
 
 
 class MeshSection(_Section):
@@ -204,8 +236,6 @@ class CorpusSection(_Section):
 
     heldout: float = Field(0.0, ge=0, lt=1)
     """Share of the documents that is held out, chosen by their hash."""
-    limit: PositiveInt | None = None
-    """Read only so many documents: a hub data set can be larger than the disk."""
     max_broken: int = Field(0, ge=0)
     """Broken records of an input file that are skipped; with more the run ends."""
 
@@ -240,14 +270,14 @@ class _Configuration(_Section):
             raise UserError(f"{origin}: {faults}.") from None
 
     @classmethod
-    def from_yaml(cls: type[C], file: str | Path, overrides: Sequence[str] = ()) -> C:
-        """Read a YAML file, then apply ``--section.key value`` pairs.
+    def from_yaml(cls: type[C], file: str | Path | None, overrides: Sequence[str] = ()) -> C:
+        """Read a YAML file, if one is given, then apply ``--section.key value`` pairs.
 
         Raises:
             UserError: the file is missing or not YAML, or a key or value is not accepted.
         """
         try:
-            values = yaml.safe_load(Path(file).read_text("utf-8")) or {}
+            values = yaml.safe_load(Path(file).read_text("utf-8")) or {} if file else {}
         except FileNotFoundError:
             raise UserError(f"{file} is missing: name an existing configuration.") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -258,7 +288,21 @@ class _Configuration(_Section):
             if not isinstance(values.setdefault(section, {}), dict):
                 raise UserError(f"{file}: {section} must be a section with keys.")
             values[section][key] = value
-        return cls.from_dict(values, origin=str(file))
+        return cls.from_dict(values, origin=str(file or "command line"))
+
+    @classmethod
+    def describe(cls) -> str:
+        """One line a key, with its default and its meaning: the help text of the flags."""
+        lines = []
+        for section, field in cls.model_fields.items():
+            kind = field.annotation
+            if not (isinstance(kind, type) and issubclass(kind, _Section)):
+                continue
+            lines.append(f"{section}: {kind.__doc__}")
+            for key, knob in kind.model_fields.items():
+                default = "required" if knob.is_required() else f"default {knob.default}"
+                lines.append(f"  --{section}.{key} ({default})\n      {knob.description}")
+        return "\n".join(lines)
 
     def to_yaml(self) -> str:
         """The whole configuration, defaults included, as YAML."""
@@ -273,20 +317,6 @@ class RunConfig(_Configuration):
     mesh: MeshSection = MeshSection()
     optimizer: OptimizerSection = OptimizerSection()
     train: TrainSection
-
-    @classmethod
-    def describe(cls) -> str:
-        """One line a key, with its default and its meaning: the help text of the flags."""
-        lines = []
-        for section, field in cls.model_fields.items():
-            kind = field.annotation
-            assert isinstance(kind, type)
-            assert issubclass(kind, _Section)
-            lines.append(f"{section}: {kind.__doc__}")
-            for key, knob in kind.model_fields.items():
-                default = "required" if knob.is_required() else f"default {knob.default}"
-                lines.append(f"  --{section}.{key} ({default})\n      {knob.description}")
-        return "\n".join(lines)
 
 
 class TransferConfig(_Configuration):

@@ -18,7 +18,7 @@ from clp_jax.checkpoint.hf import save_model
 from clp_jax.checkpoint.hub import read_config
 from clp_jax.cli import main
 from clp_jax.config import ChainConfig
-from clp_jax.data.store import prepare_corpus
+from clp_jax.data.prepare import prepare_corpus
 from clp_jax.errors import UserError
 from clp_jax.files import read_json
 from clp_jax.mesh import single_device_mesh

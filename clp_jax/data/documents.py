@@ -60,6 +60,9 @@ class ReadDocuments(PipelineStep):
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield each document, in the order in which they were written."""
-        with zstandard.open(documents_file(self.folder, rank), "rb") as file:
-            for line in file:
-                yield Document(**json.loads(line))
+        file = documents_file(self.folder, rank)
+        with zstandard.open(file, "rt", encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                document = Document(**json.loads(line))
+                self.update_doc_stats(document)
+                yield document

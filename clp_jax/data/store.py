@@ -1,27 +1,27 @@
-"""The corpus: a flat file of tokens, mapped into memory, and a manifest that describes it."""
+"""The corpus: shards of tokens, mapped into memory, and a manifest that describes them."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int32, UInt
-from tqdm import tqdm
+from jaxtyping import Bool, Int32, Int64, UInt, UInt32
 from transformers import PreTrainedTokenizerBase
 
-from clp_jax.checkpoint.hub import load_tokenizer, tokenizer_hash
-from clp_jax.data.readers import read_documents
-from clp_jax.data.tokens import encode_documents, eos_token, token_dtype
+from clp_jax.checkpoint.hub import tokenizer_hash
+from clp_jax.data.shards import ShardWriter, lengths_name, new_shard, tokens_name
+from clp_jax.data.tokens import Encoder
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, read_json, write_json
 
 MANIFEST = "manifest.json"
-TOKENS = "tokens.bin"
-_NUMBERS = ("documents", "words", "bytes", "eos_id")
+CHECKSUMS = "SHA256SUMS"
+_COUNTS = ("documents", "words", "bytes")
 _HASHES = ("fingerprint", "tokenizer_hash")
 
 
@@ -30,16 +30,16 @@ class Corpus:
     """Tokenised text: ``eos, document 1, eos, document 2, eos, ...``.
 
     Attributes:
-        tokens: All ids, uint16 or uint32; mapped from the file where there is one.
+        shards: The ids, uint16 or uint32, in one or more arrays; mapped from files where there are.
         documents: Number of documents.
         words: Number of words, that is, of parts between white space.
         bytes: Number of UTF-8 bytes of the text.
         eos_id: The id between documents.
-        fingerprint: SHA-256 of the tokens.
+        fingerprint: SHA-256 of the SHA-256 of the shards.
         tokenizer_hash: SHA-256 of the tokenizer (see `clp_jax.checkpoint.hub`).
     """
 
-    tokens: UInt[np.ndarray, "tokens"]
+    shards: tuple[UInt[np.ndarray, "_"], ...]
     documents: int
     words: int
     bytes: int
@@ -59,21 +59,17 @@ class Corpus:
             raise UserError(f"{folder} is not a corpus: write one with `clp-jax prepare`.")
         manifest = read_json(folder / MANIFEST)
         try:
-            dtype, count = np.dtype(manifest["dtype"]), int(manifest["tokens"])
-            facts: dict[str, Any] = {key: int(manifest[key]) for key in _NUMBERS}
+            dtype = np.dtype(manifest["dtype"])
+            sizes = [int(shard["tokens"]) for shard in manifest["shards"]]
+            facts: dict[str, Any] = {key: int(manifest[key]) for key in (*_COUNTS, "eos_id")}
             facts |= {key: str(manifest[key]) for key in _HASHES}
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{folder / MANIFEST} is damaged: write the corpus again with `clp-jax prepare`."
             ) from None
-        file = folder / TOKENS
-        size = file.stat().st_size if file.exists() else 0
-        if size != count * dtype.itemsize:
-            raise UserError(
-                f"{file} has {size} bytes where {MANIFEST} promises {count * dtype.itemsize}: "
-                "copy it again, or write the corpus again with `clp-jax prepare`."
-            )
-        return cls(np.memmap(file, dtype, "r"), **facts)
+        files = [folder / tokens_name(shard, len(sizes)) for shard in range(len(sizes))]
+        shards = [_map(file, dtype, size) for file, size in zip(files, sizes, strict=True) if size]
+        return cls(tuple(shards), **facts)
 
     @classmethod
     def from_documents(
@@ -84,13 +80,40 @@ class Corpus:
         Raises:
             UserError: there is no document, or the tokenizer has no end-of-text token.
         """
-        tally = _Tally()
-        tokens = np.concatenate(list(tally.encode(documents, tokenizer)))
-        return cls(tokens, **tally.facts(tokenizer))
+        encoder, memory = Encoder(tokenizer), io.BytesIO()
+        writer = ShardWriter(encoder, memory.write, first=True)
+        for document in documents:
+            writer.add(document)
+        writer.flush()
+        manifest = describe([writer.facts()], tokenizer)
+        facts = {key: manifest[key] for key in (*_COUNTS, "eos_id", *_HASHES)}
+        return cls((np.frombuffer(memory.getbuffer(), encoder.dtype),), **facts)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def tokens(self, start: int = 0, stop: int | None = None) -> UInt[np.ndarray, "_"]:
+        """The ids from ``start`` up to ``stop`` or the end, read from as many shards as it takes.
+
+        Where one shard has them all, nothing is copied.
+        """
+        stop = len(self) if stop is None else min(stop, len(self))
+        first = int(np.searchsorted(self._ends, start, "right"))
+        last = int(np.searchsorted(self._ends, stop, "left"))
+        parts = []
+        for shard in range(first, last + 1):
+            ids = self.shards[shard]
+            before = int(self._ends[shard]) - len(ids)
+            parts.append(ids[max(start - before, 0) : stop - before])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @cached_property
+    def _ends(self) -> Int64[np.ndarray, "_"]:
+        return np.cumsum([len(ids) for ids in self.shards])
 
     def windows(self, length: int) -> int:
         """Number of windows of ``length`` predicted tokens; the last may be partly filled."""
-        return -(-(len(self.tokens) - 1) // length)
+        return -(-(len(self) - 1) // length)
 
     def window(
         self, index: int, length: int
@@ -103,57 +126,82 @@ class Corpus:
         Returns:
             The ids, filled up with zeros, and whether the id after each position is a real one.
         """
-        found = self.tokens[index * length : (index + 1) * length + 1]
+        found = self.tokens(index * length, (index + 1) * length + 1)
         tokens = np.zeros(length + 1, np.int32)
         tokens[: len(found)] = found
         return tokens, np.arange(1, length + 1) < len(found)
 
 
-def prepare_corpus(
-    inputs: Sequence[str],
-    tokenizer: str | Path,
-    out: str | Path,
-    *,
-    text_field: str = "text",
-    limit: int | None = None,
-) -> dict[str, Any]:
-    """Tokenise files or hub data sets once, for training and evaluation.
+def _map(file: Path, dtype: np.dtype, count: int) -> UInt[np.ndarray, "_"]:
+    size = file.stat().st_size if file.exists() else 0
+    if size != count * dtype.itemsize:
+        raise UserError(
+            f"{file} has {size} bytes where {MANIFEST} promises {count * dtype.itemsize}: "
+            "copy it again, or write the corpus again with `clp-jax prepare`."
+        )
+    return np.memmap(file, dtype, "r")
 
-    The memory needed does not depend on the size of the corpus.
+
+def document_lengths(folder: Path, shards: int) -> UInt32[np.ndarray, "documents 2"]:
+    """Tokens, the eos included, and UTF-8 bytes of every document of a corpus, in order."""
+    return np.concatenate(
+        [np.load(folder / lengths_name(shard, shards)) for shard in range(shards)]
+    )
+
+
+def describe(
+    shards: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
+    """The manifest of a corpus with these shards.
 
     Args:
-        inputs: Files, globs and hub data sets (see `read_documents`).
-        tokenizer: Folder or hub id of the tokenizer.
-        out: Folder to write: ``tokens.bin`` and ``manifest.json``. It must not exist yet.
-        text_field: Key or column that holds the text.
-        limit: Read only so many documents: a hub data set can be larger than the disk.
-
-    Returns:
-        The manifest.
+        shards: The facts of each (see `clp_jax.data.shards.ShardWriter`).
+        tokenizer: The tokenizer that made them.
 
     Raises:
-        UserError: the input, the tokenizer or ``out`` is not as it should be; nothing is written.
+        UserError: they hold no document.
     """
-    if limit is not None and limit < 1:
-        raise UserError(f"The limit of {limit} documents leaves none: it must be 1 or more.")
-    documents = islice(read_documents(inputs, text_field), limit)
-    about = {"inputs": list(inputs), "text_field": text_field, "tokenizer": str(tokenizer)}
-    return write_corpus(documents, load_tokenizer(tokenizer), out, about)
+    counts = {key: sum(shard[key] for shard in shards) for key in ("tokens", *_COUNTS)}
+    if not counts["documents"]:
+        raise UserError("The corpus is empty: it needs at least one document.")
+    encoder = Encoder(tokenizer)
+    prints = "".join(shard["sha256"] for shard in shards if shard["tokens"])
+    return {
+        **counts,
+        "dtype": str(encoder.dtype),
+        "eos_id": encoder.eos,
+        "fingerprint": hashlib.sha256(prints.encode()).hexdigest(),
+        "tokenizer_hash": tokenizer_hash(tokenizer),
+        "shards": [{key: shard[key] for key in ("tokens", "documents")} for shard in shards],
+        "versions": {name: version(name) for name in ("clp-jax", "tokenizers", "transformers")},
+    }
+
+
+def seal(folder: Path, shards: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> None:
+    """Write the checksums, as `sha256sum --check` reads them, and the manifest, which is the last.
+
+    Args:
+        folder: Holds the files of the shards.
+        shards: The facts of each.
+        manifest: As `describe` makes it, and more.
+    """
+    sums = [
+        f"{shard['sha256']}  {tokens_name(number, len(shards))}\n"
+        for number, shard in enumerate(shards)
+    ]
+    (folder / CHECKSUMS).write_text("".join(sums))
+    write_json(folder / MANIFEST, dict(manifest))
 
 
 def write_corpus(
-    documents: Iterable[str],
-    tokenizer: PreTrainedTokenizerBase,
-    out: str | Path,
-    about: Mapping[str, Any],
+    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, out: str | Path
 ) -> dict[str, Any]:
-    """Tokenise ``documents`` into the folder ``out``, as `prepare_corpus` does.
+    """Tokenise a stream of documents into the folder ``out``, as it is, in this process.
 
     Args:
         documents: The texts; they are read once, as a stream.
         tokenizer: A fast tokenizer with an end-of-text token.
         out: Folder to write; it must not exist yet.
-        about: Where the documents come from: further entries of the manifest.
 
     Returns:
         The manifest.
@@ -161,56 +209,10 @@ def write_corpus(
     Raises:
         UserError: there is no document, ``out`` exists, or the tokenizer has no end-of-text token.
     """
-    tally = _Tally()
-    with (
-        new_folder(out) as folder,
-        (folder / TOKENS).open("wb") as file,
-        tqdm(desc="tokenise", unit=" tokens", unit_scale=True, disable=None) as bar,
-    ):
-        for tokens in tally.encode(documents, tokenizer):
-            file.write(tokens.data)
-            bar.update(len(tokens))
-        manifest = {
-            "tokens": tally.tokens,
-            "dtype": str(token_dtype(tokenizer)),
-            **tally.facts(tokenizer),
-            **about,
-            "versions": {name: version(name) for name in ("clp-jax", "tokenizers", "transformers")},
-        }
-        write_json(folder / MANIFEST, manifest)
+    with new_folder(out) as folder:
+        with new_shard(folder, 0, 1, Encoder(tokenizer)) as writer:
+            for document in documents:
+                writer.add(document)
+        manifest = describe([writer.facts()], tokenizer)
+        seal(folder, [writer.facts()], manifest)
     return manifest
-
-
-class _Tally:
-    """What is counted while the documents of a corpus stream past."""
-
-    def __init__(self) -> None:
-        self.tokens = self.documents = self.words = self.bytes = 0
-        self.sha256 = hashlib.sha256()
-
-    def encode(
-        self, documents: Iterable[str], tokenizer: PreTrainedTokenizerBase
-    ) -> Iterator[UInt[np.ndarray, "tokens"]]:
-        for tokens in encode_documents(self._read(documents), tokenizer):
-            self.tokens += len(tokens)
-            self.sha256.update(tokens.data)
-            yield tokens
-        if not self.documents:
-            raise UserError("The corpus is empty: it needs at least one document.")
-
-    def _read(self, documents: Iterable[str]) -> Iterator[str]:
-        for document in documents:
-            self.documents += 1
-            self.words += len(document.split())
-            self.bytes += len(document.encode())
-            yield document
-
-    def facts(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-        return {
-            "documents": self.documents,
-            "words": self.words,
-            "bytes": self.bytes,
-            "eos_id": eos_token(tokenizer),
-            "fingerprint": self.sha256.hexdigest(),
-            "tokenizer_hash": tokenizer_hash(tokenizer),
-        }

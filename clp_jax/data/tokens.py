@@ -1,7 +1,8 @@
-"""Text to token ids: one document after the other, an end-of-text token between them."""
+"""Text to token ids, in batches of some megabytes."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt
@@ -10,78 +11,70 @@ from transformers import PreTrainedTokenizerBase
 
 from clp_jax.errors import UserError
 
-_BATCH_CHARACTERS = 1 << 20
 _PIECE_CHARACTERS = 1 << 16
 _PIECE = re.compile(
     rf".{{1,{_PIECE_CHARACTERS}}}(?:(?<=\w)(?= \w)|\Z)|.{{1,{_PIECE_CHARACTERS}}}", re.DOTALL
 )
 
 
-def eos_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that separates documents.
+class Piece(NamedTuple):
+    """A part of a document, and whether the document ends with it."""
 
-    Raises:
-        UserError: the tokenizer has none.
+    text: str
+    ends: bool
+
+
+def pieces(document: str) -> Iterator[Piece]:
+    """Cut a document into pieces of at most 65,536 characters: most are one piece.
+
+    They are cut before a space between two words, where byte-level and word-level tokenizers cut
+    as well. This bounds the memory and lets all cores work on one document.
     """
-    if tokenizer.eos_token_id is None:
-        raise UserError(
-            f"The tokenizer {tokenizer.name_or_path} has no end-of-text token to put between "
-            "documents: set eos_token in its tokenizer_config.json."
-        )
-    return tokenizer.eos_token_id
+    end = 0
+    for match in _PIECE.finditer(document):
+        end = match.end()
+        yield Piece(match[0], end == len(document))
+    if not end:
+        yield Piece("", True)
 
 
-def token_dtype(tokenizer: PreTrainedTokenizerBase) -> np.dtype:
-    """The smaller of uint16 and uint32 that holds every id."""
-    return np.dtype(np.uint16 if max(tokenizer.get_vocab().values()) < 1 << 16 else np.uint32)
-
-
-def encode_documents(
-    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase
-) -> Iterator[UInt[np.ndarray, "tokens"]]:
-    """Encode documents as ``eos, document 1, eos, document 2, eos, ...``, in parts of some MB.
+class Encoder:
+    """Encodes documents, each followed by the end-of-text token.
 
     Nothing else is added to a document, and a text that spells a special token gets the ids of its
     letters (unless the vocabulary of a Unigram tokenizer holds the string as an ordinary piece).
-    All CPU cores are used.
 
-    A document of more than 65,536 characters is encoded in pieces, to bound the memory and to use
-    all cores. They are cut before a space between two words, where byte-level and word-level
-    tokenizers cut as well.
+    Attributes:
+        eos: The id that separates documents.
+        dtype: The smaller of uint16 and uint32 that holds every id.
 
     Args:
-        documents: The texts.
         tokenizer: A fast tokenizer with an end-of-text token.
 
-    Yields:
-        The ids as uint16 or uint32 (see `token_dtype`).
+    Raises:
+        UserError: the tokenizer has no end-of-text token.
     """
-    eos, dtype = eos_token(tokenizer), token_dtype(tokenizer)
-    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    plain.no_truncation()
-    plain.no_padding()
-    plain.encode_special_tokens = True
-    yield np.array([eos], dtype)
-    for batch in _batches(documents):
-        encodings = plain.encode_batch_fast([text for text, _ in batch], add_special_tokens=False)
-        parts = [
-            np.array([*encoding.ids, eos] if ends else encoding.ids, dtype)
-            for encoding, (_, ends) in zip(encodings, batch, strict=True)
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"The tokenizer {tokenizer.name_or_path} has no end-of-text token to put between "
+                "documents: set eos_token in its tokenizer_config.json."
+            )
+        self.eos: int = tokenizer.eos_token_id
+        largest = max(tokenizer.get_vocab().values())
+        self.dtype = np.dtype(np.uint16 if largest < 1 << 16 else np.uint32)
+        self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._plain.no_truncation()
+        self._plain.no_padding()
+        self._plain.encode_special_tokens = True
+
+    def encode(self, batch: Sequence[Piece]) -> list[UInt[np.ndarray, "_"]]:
+        """The ids of each piece, on all CPU cores; after the last piece of a document ``eos``."""
+        encodings = self._plain.encode_batch_fast(
+            [piece.text for piece in batch], add_special_tokens=False
+        )
+        return [
+            np.array([*encoding.ids, self.eos] if piece.ends else encoding.ids, self.dtype)
+            for encoding, piece in zip(encodings, batch, strict=True)
         ]
-        yield np.concatenate(parts)
-
-
-def _batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
-    """Pieces of documents, each with "the document ends here", in lists of some million letters."""
-    batch: list[tuple[str, bool]] = []
-    characters = 0
-    for document in documents:
-        pieces = _PIECE.findall(document) or [""]
-        for count, piece in enumerate(pieces, 1):
-            batch.append((piece, count == len(pieces)))
-            characters += len(piece)
-            if characters >= _BATCH_CHARACTERS:
-                yield batch
-                batch, characters = [], 0
-    if batch:
-        yield batch

@@ -10,8 +10,8 @@ from typing import Any
 
 from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.config import RunConfig
+from clp_jax.data.prepare import prepare_corpus
 from clp_jax.data.readers import read_documents
-from clp_jax.data.store import prepare_corpus
 from clp_jax.errors import UserError
 from clp_jax.evaluate.perplexity import evaluate_perplexity
 from clp_jax.evaluate.plots import plot_perplexity, tokens_to_reach

@@ -78,20 +78,20 @@ def make_sample(
     fit, judge = (Corpus.from_documents(documents[half::2], tokenizer) for half in (0, 1))
     known = np.zeros(rows)
     known[[*tokenizer.get_vocab().values()]] = UNSEEN
-    counts = np.bincount(fit.tokens, minlength=rows) + np.maximum(known, 1e-9)
+    counts = np.bincount(fit.tokens(), minlength=rows) + np.maximum(known, 1e-9)
     length = min(LONGEST_WINDOW, positions or LONGEST_WINDOW)
     return Sample(
         frequencies=counts / counts.sum(),
         fit=_windows(fit, length),
         judge=_windows(judge, length),
-        bytes_per_token=judge.bytes / len(judge.tokens),
+        bytes_per_token=judge.bytes / len(judge),
     )
 
 
 def _windows(corpus: Corpus, length: int) -> Int32[np.ndarray, "window tokens"]:
     """Full windows, evenly spread over the corpus; one short one if there is no more."""
-    count = (len(corpus.tokens) - 1) // length
+    count = (len(corpus) - 1) // length
     if not count:
-        return corpus.tokens.astype(np.int32)[None]
+        return corpus.tokens().astype(np.int32)[None]
     chosen = np.unique(np.linspace(0, count - 1, min(WINDOWS, count)).astype(int))
     return np.stack([corpus.window(index, length)[0] for index in chosen.tolist()])

@@ -43,7 +43,7 @@ def test_equal_to_the_loss_of_transformers_on_the_same_windows(model, model_fold
     from transformers import AutoModelForCausalLM
 
     theirs = AutoModelForCausalLM.from_pretrained(model_folder)
-    ids = torch.tensor(corpus.tokens.astype(np.int64))
+    ids = torch.tensor(corpus.tokens().astype(np.int64))
     nll = 0.0
     for start in range(0, len(ids) - 1, length):
         window = ids[None, start : start + length + 1]

@@ -50,8 +50,8 @@ def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "model").mkdir()
     tokenizer = write_model_files(folder / "model", CONFIG)
-    write_corpus(sentences(100, 0), tokenizer, folder / "train", {})
-    write_corpus(sentences(10, 1000), tokenizer, folder / "validation", {})
+    write_corpus(sentences(100, 0), tokenizer, folder / "train")
+    write_corpus(sentences(10, 1000), tokenizer, folder / "validation")
     return folder
 
 

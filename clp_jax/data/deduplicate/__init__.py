@@ -1,0 +1,34 @@
+"""What was there before is found in stages over the whole corpus, then taken out.
+
+Each function divides the work over the tasks of a folder of documents, keeps what it knows of them
+in sorted files, and needs memory for a few tasks, not for the corpus. What it finds depends on the
+documents and their order alone, not on the order in which tasks run.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from clp_jax.config import DeduplicateSection
+from clp_jax.data.deduplicate.exact import exact
+from clp_jax.data.deduplicate.lines import lines
+from clp_jax.data.deduplicate.near import near
+from clp_jax.data.deduplicate.substrings import substrings
+from clp_jax.data.stages import Deduplication, Place
+
+
+def deduplications(section: DeduplicateSection) -> dict[str, Callable[[Place], Deduplication]]:
+    """The deduplications that are turned on, by name, in the order in which they are done.
+
+    Each is called with a `Place`: the folder that the one before has written, and a scratch folder
+    of its own.
+    """
+    enabled: dict[str, Callable[[Place], Deduplication]] = {}
+    if section.exact:
+        enabled["exact"] = exact
+    if section.lines:
+        enabled["lines"] = partial(lines, section.lines)
+    if section.near:
+        enabled["near"] = near
+    if section.substrings:
+        enabled["substrings"] = partial(substrings, section.substrings)
+    return enabled

@@ -1,0 +1,232 @@
+"""Runs the stages of `clp-jax prepare`: here, on a Slurm cluster or on Ray."""
+
+import contextlib
+import copy
+import errno
+import fcntl
+import io
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from datatrove.executor.base import DistributedEnvVars, PipelineExecutor
+from datatrove.executor.slurm import SlurmPipelineExecutor
+from tqdm import tqdm
+
+from clp_jax.config import ExecutionSection
+from clp_jax.data.stages import Stage
+from clp_jax.errors import UserError
+
+GO_ON = "run the same command again to go on from there"
+_MEMORY_PER_TASK_GB = 4
+_PATIENCE = 3.0
+_HEARTBEAT = 0.5
+
+
+def logs_of(work: Path, stage: str) -> Path:
+    """Where datatrove notes the tasks of a stage that are done, what they counted and their log."""
+    return work / "logs" / stage
+
+
+def run_stages(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> bool:
+    """Run the stages one after the other, except for tasks that are done already.
+
+    Args:
+        stages: What there is to do.
+        work: Folder for logs and marks, seen by all machines that take part.
+        section: Where to run them.
+
+    Returns:
+        Whether they are done; stages given to Slurm are not yet.
+
+    Raises:
+        UserError: a task ended with one, the disk is full, a worker process was killed, or another
+            run is at work in the folder.
+    """
+    match section.executor:
+        case "local":
+            _run_here(stages, work, section.workers)
+            return True
+        case "slurm":
+            _submit_to_slurm(stages, work, section)
+            return False
+        case "ray":
+            _run_on_ray(stages, work, section.workers)
+            return True
+
+
+class _Tasks(PipelineExecutor):
+    """The tasks of a stage, to be run by the processes of this machine."""
+
+    def __init__(self, stage: Stage, work: Path):
+        super().__init__(list(stage.steps), str(logs_of(work, stage.name)))
+        self.tasks = stage.tasks
+
+    @property
+    def world_size(self) -> int:
+        return self.tasks
+
+    def get_distributed_env(self, node_rank: int = -1) -> DistributedEnvVars:
+        return DistributedEnvVars(
+            datatrove_node_ips="localhost",
+            datatrove_cpus_per_task="-1",
+            datatrove_mem_per_cpu="-1",
+            datatrove_gpus_on_node="-1",
+            datatrove_executor="LOCAL",
+        )
+
+    def run_task(self, rank: int) -> None:
+        """Run one task; what datatrove would print goes into its log alone."""
+        with contextlib.redirect_stderr(io.StringIO()):
+            self._run_for_rank(rank)
+
+    def run(self) -> None:
+        raise NotImplementedError("run_stages runs the tasks")
+
+
+def _run_here(stages: Sequence[Stage], work: Path, workers: int) -> None:
+    with _only_run(work / "lock"):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        workers = min(workers if workers > 0 else cores or 1, max(stage.tasks for stage in stages))
+        with _pool(workers, max(1, (cores or 1) // workers), work / "lock") as pool:
+            for stage in stages:
+                try:
+                    _run_stage(_Tasks(stage, work), stage.name, pool)
+                except BrokenProcessPool:
+                    raise UserError(
+                        f"A process of the stage {stage.name} was killed, probably for want of "
+                        f"memory: give fewer --execution.workers and {GO_ON}."
+                    ) from None
+                except OSError as error:
+                    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                        raise
+                    raise UserError(
+                        f"The disk that holds {work.parent} is full: make room and {GO_ON}."
+                    ) from None
+
+
+def _run_stage(tasks: _Tasks, name: str, pool: ProcessPoolExecutor | None) -> None:
+    ranks = tasks.get_incomplete_ranks()
+    done = tasks.world_size - len(ranks)
+    bar = tqdm(desc=name, total=tasks.world_size, initial=done, unit=" tasks", disable=None)
+    with bar:
+        if pool is None:
+            for rank in ranks:
+                copy.deepcopy(tasks).run_task(rank)
+                bar.update()
+            return
+        running = [pool.submit(tasks.run_task, rank) for rank in ranks]
+        try:
+            for task in as_completed(running):
+                task.result()
+                bar.update()
+        finally:
+            for task in running:
+                task.cancel()
+
+
+@contextlib.contextmanager
+def _pool(workers: int, threads: int, lock: Path) -> Iterator[ProcessPoolExecutor | None]:
+    """Worker processes; none where one task at a time is enough."""
+    if workers == 1:
+        yield None
+        return
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), _start_worker, (os.getpid(), threads, lock)
+    ) as pool:
+        yield pool
+
+
+def _start_worker(parent: int, threads: int, lock: Path) -> None:
+    """Share the lock as long as this process lives, and do not outlive the one that started it."""
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+    fcntl.flock(os.open(lock, os.O_RDWR), fcntl.LOCK_SH)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_HEARTBEAT)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _only_run(lock: Path) -> Iterator[None]:
+    """Hold the lock, which processes of a run that was killed may keep for a moment."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + _PATIENCE
+    with lock.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"Another run is at work in {lock.parent.parent}: wait for its end or "
+                        "choose another output folder."
+                    ) from None
+                time.sleep(_HEARTBEAT / 5)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def _submit_to_slurm(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> None:
+    if section.partition is None:
+        raise UserError("The executor slurm needs a partition: give --execution.partition NAME.")
+    last = None
+    for stage in stages:
+        last = SlurmPipelineExecutor(
+            list(stage.steps),
+            tasks=stage.tasks,
+            time=section.time,
+            partition=section.partition,
+            mem_per_cpu_gb=_MEMORY_PER_TASK_GB,
+            workers=section.workers,
+            job_name=f"clp-jax-{stage.name}",
+            venv_path=_activation(),
+            depends=last,
+            logging_dir=str(logs_of(work, stage.name)),
+            mail_type="NONE",
+        )
+    assert last is not None
+    try:
+        last.run()
+    except FileNotFoundError:
+        raise UserError(
+            "sbatch is not installed here: run the command on a login node of the cluster, or with "
+            "--execution.executor local."
+        ) from None
+
+
+def _activation() -> str | None:
+    """The script that activates this virtual environment, if it is one."""
+    return None if sys.prefix == sys.base_prefix else f"{sys.prefix}/bin/activate"
+
+
+def _run_on_ray(stages: Sequence[Stage], work: Path, workers: int) -> None:
+    executor = _ray_executor()
+    for stage in stages:
+        executor(
+            list(stage.steps),
+            tasks=stage.tasks,
+            workers=workers,
+            mem_per_cpu_gb=_MEMORY_PER_TASK_GB,
+            logging_dir=str(logs_of(work, stage.name)),
+        ).run()
+
+
+def _ray_executor() -> Any:
+    try:
+        import ray  # noqa: F401
+        from datatrove.executor.ray import RayPipelineExecutor
+    except ImportError:
+        raise UserError("The executor ray needs the package ray: pip install ray.") from None
+    return RayPipelineExecutor

@@ -1,0 +1,214 @@
+"""The last stage of `clp-jax prepare`: what all tasks have counted becomes manifest and report."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+from jaxtyping import UInt32
+from transformers import PreTrainedTokenizerBase
+
+from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.data.execution import logs_of
+from clp_jax.data.report import write_report
+from clp_jax.data.store import MANIFEST, describe, document_lengths, seal
+from clp_jax.data.tokenize import HELDOUT, KEPT, READ, SHARDS, read_facts
+from clp_jax.errors import UserError
+from clp_jax.files import public_name, read_json, write_json
+
+
+class Finish(PipelineStep):
+    """Write the manifest, the checksums and the report of a corpus whose tasks are all done.
+
+    Args:
+        folder: Folder of the corpus.
+        work: Folder of the stages: logs, counts, samples.
+        stages: Their names, in order.
+        about: Further entries of the manifest.
+        tokenizer: The tokenizer, or None where the text itself is the result.
+        source_tokenizer: Another tokenizer to compare it with.
+    """
+
+    type = "FINISH"
+    name = "corpus"
+
+    def __init__(
+        self,
+        folder: Path,
+        work: Path,
+        stages: Sequence[str],
+        about: Mapping[str, Any],
+        tokenizer: str | None,
+        source_tokenizer: str | None,
+    ):
+        super().__init__()
+        self.folder = folder
+        self.work = work
+        self.stages = stages
+        self.about = about
+        self.tokenizer = tokenizer
+        self.source_tokenizer = source_tokenizer
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Nothing comes before or after this step; the manifest is the last thing written."""
+        read, kept = (_counted(self.work / name) for name in (READ, KEPT))
+        steps = [step for stage in self.stages for step in _read_counts(self.work, stage)]
+        manifest: dict[str, Any] = {
+            **_total(kept),
+            **self.about,
+            "sources": _sources(self.about["recipe"]["sources"], read, kept),
+            "broken": sum(step.counts["broken"] for step in steps),
+            "empty": sum(step.counts["empty"] for step in steps),
+            "steps": _describe_steps(steps),
+            "heldout": None,
+        }
+        if not manifest["documents"]:
+            dropped = {step["name"]: sum(step["dropped"].values()) for step in manifest["steps"]}
+            raise UserError(
+                "No document is left: "
+                + ", ".join(f"{name} dropped {n}" for name, n in dropped.items() if n)
+                + f"; look at some of them in {self.work / 'samples'}."
+            )
+        if self.tokenizer is None:
+            self._report(manifest)
+            write_json(self.folder / MANIFEST, manifest)
+            return
+        tokenizer = load_tokenizer(self.tokenizer)
+        facts = read_facts(self.work / SHARDS)
+        splits = {split: [fact[split] for fact in facts] for split in facts[0]}
+        manifest |= describe(splits["train"], tokenizer)
+        manifest["lengths"] = _histogram(document_lengths(self.folder, len(facts)))
+        manifest["fertility"] = self._fertility(tokenizer, kept)
+        if HELDOUT in splits:
+            heldout = describe(splits[HELDOUT], tokenizer)
+            manifest["heldout"] = {
+                key: heldout[key] for key in ("documents", "words", "bytes", "tokens")
+            }
+            seal(self.folder / HELDOUT, splits[HELDOUT], {**heldout, **self.about})
+        self._report(manifest)
+        seal(self.folder, splits["train"], manifest)
+        yield from ()
+
+    def _report(self, manifest: dict[str, Any]) -> None:
+        write_report(self.folder, manifest, _read_samples(self.work / "samples"))
+
+    def _fertility(
+        self, tokenizer: PreTrainedTokenizerBase, kept: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        fertility: dict[str, Any] = {"new": _measure(tokenizer, kept["sample"])}
+        if self.source_tokenizer:
+            source = load_tokenizer(self.source_tokenizer)
+            name = public_name(self.source_tokenizer)
+            fertility["old"] = {**_measure(source, kept["sample"]), "name": name}
+        return fertility
+
+
+class _Step(NamedTuple):
+    stage: str
+    name: str
+    seconds: float
+    counts: Counter[str]
+
+
+def _read_counts(work: Path, stage: str) -> list[_Step]:
+    """What datatrove has counted for each step of a stage, over all its tasks."""
+    steps: list[_Step] = []
+    for file in sorted((logs_of(work, stage) / "stats").glob("*.json")):
+        for number, found in enumerate(read_json(file)):
+            if number == len(steps):
+                steps.append(_Step(stage, found["name"].partition(": ")[2], 0.0, Counter()))
+            step = steps[number]
+            step.counts.update({key: _value(stat) for key, stat in found["stats"].items()})
+            seconds = step.seconds + _value(found["time_stats"])
+            steps[number] = step._replace(seconds=seconds)
+    return steps
+
+
+def _describe_steps(steps: Sequence[_Step]) -> list[dict[str, Any]]:
+    """What each filter has done, in terms of what reached it.
+
+    datatrove counts what enters a filter ("total"), what goes on ("forwarded", and its characters,
+    "doc_len") and what is dropped for each reason; everything else is a count of what was changed.
+    """
+    described, characters = [], 0
+    for stage, name, seconds, counts in steps:
+        if "total" in counts:
+            reasons = {key: n for key, n in counts.items() if key.startswith("dropped_")}
+            known = {"total", "forwarded", "doc_len", "dropped", *reasons}
+            dropped = {key.removeprefix("dropped_"): n for key, n in reasons.items()}
+            described.append(
+                {
+                    "stage": stage,
+                    "name": name,
+                    "documents": counts["total"],
+                    "characters": characters,
+                    "dropped": dropped or ({"": counts["dropped"]} if counts["dropped"] else {}),
+                    "changed": {key: n for key, n in counts.items() if key not in known},
+                    "seconds": seconds,
+                }
+            )
+        characters = counts.get("doc_len", characters)
+    return described
+
+
+def _value(stat: Any) -> Any:
+    return stat["total"] if isinstance(stat, dict) else stat
+
+
+def _counted(folder: Path) -> dict[str, Any]:
+    """The counts of each source over all tasks, and the samples of all tasks."""
+    sources: dict[str, Counter[str]] = defaultdict(Counter)
+    sample: list[str] = []
+    for facts in read_facts(folder):
+        for source, numbers in facts["sources"].items():
+            sources[source].update(numbers)
+        sample += facts["sample"]
+    return {"sources": sources, "sample": sample}
+
+
+def _total(counted: Mapping[str, Any]) -> dict[str, int]:
+    sources = counted["sources"].values()
+    return {
+        key: sum(source[key] for source in sources)
+        for key in ("documents", "words", "characters", "bytes")
+    }
+
+
+def _sources(
+    sources: Sequence[Mapping[str, Any]], read: Mapping[str, Any], kept: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """What was read of each source, and what is left of it."""
+    return [
+        {
+            "kind": source["kind"],
+            "input": source["input"],
+            **{key: read["sources"][str(number)][key] for key in ("documents", "bytes")},
+            **{f"{key}_kept": kept["sources"][str(number)][key] for key in ("documents", "bytes")},
+        }
+        for number, source in enumerate(sources)
+    ]
+
+
+def _read_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for file in sorted(folder.glob("*/*.json")):
+        samples.setdefault(file.parent.name, []).extend(read_json(file))
+    return samples
+
+
+def _histogram(lengths: UInt32[np.ndarray, "documents 2"]) -> dict[str, list[int]]:
+    """Documents by their number of tokens, in bins that double: 1, 2 to 3, 4 to 7, ..."""
+    bins = np.bincount(np.frexp(lengths[:, 0])[1] - 1)
+    return {"edges": [1 << n for n in range(len(bins) + 1)], "documents": bins.tolist()}
+
+
+def _measure(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    tokens = sum(map(len, encoded))
+    return {
+        "tokens_per_word": tokens / sum(len(text.split()) for text in texts),
+        "bytes_per_token": sum(len(text.encode()) for text in texts) / tokens,
+    }

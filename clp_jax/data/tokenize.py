@@ -1,0 +1,115 @@
+"""The last step of every document: it is counted and becomes tokens."""
+
+import hashlib
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+
+from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.data.shards import new_shard
+from clp_jax.data.tokens import Encoder
+from clp_jax.files import read_json, write_json
+
+HELDOUT = "heldout"
+READ, KEPT, SHARDS = "read", "kept", "shards"
+"""Folders for what tasks have counted: documents read, documents kept, tokens."""
+
+_SAMPLED = 20
+_SAMPLED_CHARACTERS = 5_000
+
+
+def read_facts(folder: Path) -> list[Any]:
+    """What the tasks have written there, in the order of the tasks."""
+    return [read_json(file) for file in sorted(folder.glob("*.json"))]
+
+
+class Count(PipelineStep):
+    """Count the documents of each source (their ids begin with its number); keep a few beginnings.
+
+    Those are of the documents with the smallest hash: the same when a task is run again.
+
+    Args:
+        folder: For the counts of each task: sources and samples.
+    """
+
+    type = "COUNT"
+    name = "documents"
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def run(
+        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
+        """Count and yield each document."""
+        sources: dict[str, Counter[str]] = defaultdict(Counter)
+        kept: list[tuple[int, str]] = []
+        for document in data:
+            text = document.text
+            sources[document.id.partition("/")[0]].update(
+                documents=1,
+                words=len(text.split()),
+                characters=len(text),
+                bytes=len(text.encode()),
+            )
+            kept = heapq.nsmallest(_SAMPLED, [*kept, (_hash(text), text[:_SAMPLED_CHARACTERS])])
+            yield document
+        facts = {"sources": sources, "sample": [text for _, text in kept]}
+        write_json(_facts_file(self.folder, rank), facts)
+
+
+class Tokenize(PipelineStep):
+    """Write the tokens of a task's documents as one shard, and as one of the held-out corpus.
+
+    Args:
+        tokenizer: Folder or hub id.
+        folder: Folder of the corpus.
+        facts: Folder for the facts of each task's shards.
+        heldout: Share of the documents that go to the held-out corpus.
+    """
+
+    type = "WRITE"
+    name = "tokens"
+
+    def __init__(self, tokenizer: str, folder: Path, facts: Path, heldout: float):
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.folder = folder
+        self.facts = facts
+        self.heldout = heldout
+
+    def run(
+        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
+        """Consume the documents: nothing comes after this step."""
+        encoder = Encoder(load_tokenizer(self.tokenizer))
+        folders = {"train": self.folder}
+        if self.heldout:
+            folders[HELDOUT] = self.folder / HELDOUT
+        with ExitStack() as stack:
+            shards = {
+                split: stack.enter_context(new_shard(folder, rank, world_size, encoder))
+                for split, folder in folders.items()
+            }
+            for document in data:
+                with self.track_time():
+                    held_out = _hash(document.text) < self.heldout * 2**64
+                    shards[HELDOUT if held_out else "train"].add(document.text)
+        facts = {split: shard.facts() for split, shard in shards.items()}
+        write_json(_facts_file(self.facts, rank), facts)
+        yield from ()
+
+
+def _facts_file(folder: Path, rank: int) -> Path:
+    return folder / f"{rank:05d}.json"
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -1,0 +1,202 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+
+from clp_jax.config import ExecutionSection
+from clp_jax.data.documents import ReadDocuments, WriteDocuments, documents_file
+from clp_jax.data.execution import logs_of, run_stages
+from clp_jax.data.stages import Stage
+from clp_jax.errors import UserError
+
+TASKS = 5
+
+
+class Make(PipelineStep):
+    """Some documents; what went wrong with a task goes wrong once."""
+
+    type, name = "READ", "made"
+
+    def __init__(self, marks: Path, fault: str = "", slow: float = 0.0):
+        super().__init__()
+        self.marks, self.fault, self.slow = marks, fault, slow
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        with (self.marks / f"{rank}").open("a") as file:
+            file.write("began\n")
+        for number in range(3):
+            time.sleep(self.slow)
+            if self.fault and rank == 3 and number == 1:
+                self.fail()
+            yield Document(text=f"Text {rank} {number}", id=f"{rank}/{number}")
+
+    def fail(self) -> None:
+        match self.fault:
+            case "user":
+                raise UserError("Line 7 is broken.")
+            case "disk":
+                raise OSError(28, "No space left on device")
+            case "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stages(folder: Path, **faults: Any) -> list[Stage]:
+    return [
+        Stage("make", [Make(folder / "marks", **faults), WriteDocuments(folder / "one")], TASKS),
+        Stage("copy", [ReadDocuments(folder / "one"), WriteDocuments(folder / "two")], TASKS),
+    ]
+
+
+def run(folder: Path, workers: int = 2, **faults: Any) -> None:
+    (folder / "marks").mkdir(exist_ok=True, parents=True)
+    run_stages(stages(folder, **faults), folder / "work", ExecutionSection(workers=workers))
+
+
+def results(folder: Path) -> list[bytes]:
+    return [documents_file(folder / "two", rank).read_bytes() for rank in range(TASKS)]
+
+
+def starts(folder: Path) -> list[int]:
+    marks = (folder / "marks" / f"{rank}" for rank in range(TASKS))
+    return [len(mark.read_text().splitlines()) if mark.exists() else 0 for mark in marks]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_task_of_every_stage_runs_once(tmp_path: Path, workers: int):
+    run(tmp_path, workers)
+    assert starts(tmp_path) == [1] * TASKS
+    found = [
+        document.id
+        for rank in range(TASKS)
+        for document in ReadDocuments(tmp_path / "two").run(rank=rank)
+    ]
+    assert found == [f"{rank}/{number}" for rank in range(TASKS) for number in range(3)]
+    run(tmp_path, workers)
+    assert starts(tmp_path) == [1] * TASKS
+
+
+@pytest.mark.parametrize(
+    ("fault", "workers", "message"),
+    [
+        ("user", 1, r"Line 7 is broken\."),
+        ("user", 2, r"Line 7 is broken\."),
+        ("disk", 1, "is full: make room and run the same command again"),
+        ("disk", 2, "is full: make room and run the same command again"),
+        ("killed", 2, r"process of the stage make was killed.* fewer --execution\.workers"),
+    ],
+)
+def test_a_failed_task_is_told_and_only_what_is_missing_runs_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], fault: str, workers: int, message: str
+):
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, workers, fault=fault)
+    assert "Traceback" not in capfd.readouterr().err
+    done = {
+        int(mark.name) for mark in (logs_of(tmp_path / "work", "make") / "completions").iterdir()
+    }
+    assert 3 not in done
+    assert not documents_file(tmp_path / "one", 3).exists()
+    before = starts(tmp_path)
+    run(tmp_path, workers)
+    after = starts(tmp_path)
+    assert all(after[rank] == before[rank] for rank in done)
+    assert all(after[rank] == before[rank] + 1 for rank in range(TASKS) if rank not in done)
+    run(tmp_path / "unbroken")
+    assert results(tmp_path) == results(tmp_path / "unbroken")
+
+
+ALONE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_execution
+if __name__ == "__main__":
+    test_execution.run(Path(sys.argv[2]), 2, slow=0.3)
+"""
+
+
+def begin(folder: Path) -> subprocess.Popen[bytes]:
+    script = folder / "alone.py"
+    script.write_text(ALONE)
+    child = subprocess.Popen([sys.executable, script, Path(__file__).parent, folder])
+    while not any(starts(folder)):
+        time.sleep(0.05)
+        assert child.poll() is None
+    return child
+
+
+@pytest.mark.slow
+def test_two_runs_do_not_share_a_folder_and_a_killed_one_leaves_no_process(tmp_path: Path):
+    child = begin(tmp_path)
+    with pytest.raises(UserError, match="Another run is at work"):
+        run(tmp_path)
+    child.kill()
+    child.wait()
+    run(tmp_path)
+    run(tmp_path / "unbroken")
+    assert results(tmp_path) == results(tmp_path / "unbroken")
+
+
+def test_slurm_needs_a_partition_and_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UserError, match=r"give --execution\.partition"):
+        run_stages(stages(tmp_path), tmp_path / "work", ExecutionSection(executor="slurm"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    section = ExecutionSection(executor="slurm", partition="cpu")
+    with pytest.raises(UserError, match="sbatch is not installed here"):
+        run_stages(stages(tmp_path), tmp_path / "work", section)
+
+
+SBATCH = """#!{python}
+import os, re, subprocess, sys
+NODE = {{"SLURM_NODELIST": "localhost", "SLURM_CPUS_PER_TASK": "1", "SLURM_MEM_PER_CPU": "1000"}}
+script = open(sys.argv[-1]).read()
+array = re.search(r"--array=0-(\\d+)", script)
+for task in range(int(array[1]) + 1 if array else 1):
+    inside = {{"SLURM_ARRAY_TASK_ID": str(task), **NODE}} if array else {{}}
+    done = subprocess.run(["bash", sys.argv[-1]], env=os.environ | inside, capture_output=True)
+    print(done.stderr.decode(), file=sys.stderr)
+print("Submitted batch job 17")
+"""
+SRUN = """#!/bin/bash
+while [[ $1 != launch_pickled_pipeline && $1 != merge_stats ]]; do shift; done
+exec "$@"
+"""
+SCONTROL = """#!/bin/bash
+echo localhost
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_of_slurm_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (
+        ("sbatch", SBATCH.format(python=sys.executable)),
+        ("srun", SRUN),
+        ("scontrol", SCONTROL),
+    ):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    search = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
+    monkeypatch.setenv("PATH", os.pathsep.join(search))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    section = ExecutionSection(executor="slurm", partition="cpu")
+    done = [
+        Stage("read", [ReadDocuments(tmp_path / "one"), WriteDocuments(tmp_path / "two")], TASKS),
+        Stage("copy", [ReadDocuments(tmp_path / "two"), WriteDocuments(tmp_path / "three")], TASKS),
+    ]
+    for rank in range(TASKS):
+        for _ in WriteDocuments(tmp_path / "one").run(Make(tmp_path).run(rank=rank), rank=rank):
+            pass
+    assert not run_stages(done, tmp_path / "work", section)
+    for rank in range(TASKS):
+        one, three = (documents_file(tmp_path / name, rank) for name in ("one", "three"))
+        assert one.read_bytes() == three.read_bytes()
