@@ -8,11 +8,14 @@ import pytest
 import yaml
 
 from clp_jax.cli import _parser
-from clp_jax.config import ChainConfig, RunConfig
+from clp_jax.config import ChainConfig, PrepareConfig, RunConfig
+from clp_jax.data.clean import clean_steps
+from clp_jax.data.sources import layout_of
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 CHAINS = sorted(CONFIGS.glob("chain-*.yaml"))
-RECIPES = sorted(set(CONFIGS.glob("*.yaml")) - set(CHAINS))
+CORPORA = sorted(CONFIGS.glob("corpus-*.yaml"))
+RECIPES = sorted(set(CONFIGS.glob("*.yaml")) - set(CHAINS) - set(CORPORA))
 PUBLISHED = {
     "gpt2-wechsel-german-ds-meg",
     "gpt2-xl-wechsel-german",
@@ -23,6 +26,7 @@ PUBLISHED = {
 
 recipes = pytest.mark.parametrize("file", RECIPES, ids=[file.stem for file in RECIPES])
 chains = pytest.mark.parametrize("file", CHAINS, ids=[file.stem for file in CHAINS])
+corpora = pytest.mark.parametrize("file", CORPORA, ids=[file.stem for file in CORPORA])
 
 
 def header(file: Path) -> str:
@@ -116,3 +120,13 @@ def test_the_chain_trains_as_the_recipes_of_its_models_do():
         assert model.optimizer == recipe.optimizer
         assert model.train.model_dump() == recipe.train.model_dump(exclude={"out"})
         assert (model.data or config.data) == recipe.data
+
+
+@corpora
+def test_recipe_of_a_corpus(file, tmp_path):
+    config = PrepareConfig.from_yaml(file, ["--clean.language", "sv"])
+    assert config.clean.language == "sv"
+    assert [layout_of(source.kind).text for source in config.sources]
+    assert len(clean_steps(config.clean, tmp_path)) == 9
+    ((_, *words),) = commands(file)
+    assert _parser().parse_args(words).config == f"configs/{file.name}"

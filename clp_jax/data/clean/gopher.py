@@ -14,7 +14,7 @@ from datatrove.utils.text import split_into_words
 from clp_jax.data.samples import Samples
 from clp_jax.data.words import Words
 
-# 0.8 in the paper, whose words are cut at white space; punctuation marks are words here.
+# 0.8 in the paper, which drops more than half of all: punctuation marks are words here.
 _LETTERS = 0.4
 # 0.3 in the paper, which drops 2% of the plays: lines of dialogue break off.
 _UNFINISHED = 0.5
