@@ -9,26 +9,25 @@ from collections.abc import Callable
 from functools import partial
 
 from clp_jax.config import DeduplicateSection
-from clp_jax.data.deduplicate.exact import exact
-from clp_jax.data.deduplicate.lines import lines
-from clp_jax.data.deduplicate.near import near
-from clp_jax.data.deduplicate.substrings import substrings
+from clp_jax.data.deduplicate.exact import drop_copies
+from clp_jax.data.deduplicate.lines import drop_lines
+from clp_jax.data.deduplicate.near import drop_near
+from clp_jax.data.deduplicate.substrings import cut_passages
 from clp_jax.data.stages import Deduplication, Place
 
 
-def deduplications(section: DeduplicateSection) -> dict[str, Callable[[Place], Deduplication]]:
-    """The deduplications that are turned on, by name, in the order in which they are done.
+def deduplications(section: DeduplicateSection) -> list[Callable[[Place], Deduplication]]:
+    """The deduplications that are turned on, in the order in which they are done.
 
-    Each is called with a `Place`: the folder that the one before has written, and a scratch folder
-    of its own.
+    Each is called with the folder that the one before has written.
     """
-    enabled: dict[str, Callable[[Place], Deduplication]] = {}
+    methods: list[Callable[[Place], Deduplication]] = []
     if section.exact:
-        enabled["exact"] = exact
+        methods.append(drop_copies)
     if section.lines:
-        enabled["lines"] = partial(lines, section.lines)
+        methods.append(partial(drop_lines, section.lines))
     if section.near:
-        enabled["near"] = near
+        methods.append(drop_near)
     if section.substrings:
-        enabled["substrings"] = partial(substrings, section.substrings)
-    return enabled
+        methods.append(partial(cut_passages, section.substrings))
+    return methods
