@@ -11,7 +11,7 @@ each two megabytes that are compared.
 
 What is cut depends on the text alone. Each byte that is cut lies in a passage that stands whole in
 an earlier place. If bytes of that place are cut too, they in turn lie in one that is earlier still,
-and so on: no byte is lost with all its copies. But a passage that runs over the seam of two others,
+and so on: no byte is cut with all its copies. But a passage that runs over the seam of two others,
 both of which were there before, stays only in parts.
 """
 

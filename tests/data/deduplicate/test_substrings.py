@@ -1,11 +1,13 @@
 """What is cut is compared with a search through all passages, kept in a set."""
 
+import json
 import random
 from functools import partial
 
 import pytest
+import zstandard
 
-from clp_jax.data.deduplicate import substrings as module
+from clp_jax.data.deduplicate import records, substrings
 from clp_jax.data.deduplicate.cuts import first_place
 from clp_jax.data.deduplicate.records import read_between
 from clp_jax.data.deduplicate.substrings import cut_passages
@@ -54,26 +56,51 @@ def search(tasks: list[list[str]], length: int) -> list[set[int]]:
     return found
 
 
-@pytest.fixture(params=[50, 1 << 22], ids=["in parts", "at once"])
-def budget(request, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_BUDGET", request.param)
+def cut_bytes(made, rank: int) -> set[int]:
+    """The bytes that the stages have found, to be compared with those of `search`."""
+    places = first_place(rank), first_place(rank + 1)
+    cuts = read_between(made.filter.found, made.filter.files, "start", *places)
+    pairs = ((int(start) - places[0], int(end) - places[0]) for start, end in cuts)
+    return {byte for pair in pairs for byte in range(*pair)}
 
 
-@pytest.mark.usefixtures("buckets", "budget")
+@pytest.fixture(params=[(1, 50), (100, 1 << 22)], ids=["in many parts", "at once"])
+def parts(request, monkeypatch) -> None:
+    """How many fingerprints, and how much text, are compared at once."""
+    tasks, budget = request.param
+    monkeypatch.setattr(records, "_TASKS_A_BUCKET", tasks)
+    monkeypatch.setattr(substrings, "_BUDGET", budget)
+
+
+@pytest.mark.usefixtures("parts")
 @pytest.mark.parametrize("length", [2, 7, 30, 101])
 def test_the_passages_of_a_full_search_are_found(corpus, order, length):
     cut = 0
-    for seed in range(6):
+    for seed in range(4):
         tasks = planted(seed)
         made = corpus(tasks)
         made.deduplicate(partial(cut_passages, length), order)
         for rank, covered in enumerate(search(tasks, length)):
-            places = first_place(rank), first_place(rank + 1)
-            cuts = read_between(made.filter.found, made.filter.files, "start", *places)
-            pairs = ((int(start) - places[0], int(end) - places[0]) for start, end in cuts)
-            assert {byte for pair in pairs for byte in range(*pair)} == covered
+            assert cut_bytes(made, rank) == covered
             cut += len(covered)
     assert cut > 500
+
+
+def test_quotations_in_real_text_are_found_and_nothing_else(corpus, shared_data):
+    rng = random.Random(0)
+    source = shared_data / "corpora/de/heldout.jsonl.zst"
+    with zstandard.open(source, "rt", encoding="utf-8") as file:
+        texts = [json.loads(line)["text"] for line in file][:60]
+    quotations = [rng.choice(texts[:30])[200:500] for _ in range(30)]
+    quoting = [
+        f"{text[: len(text) // 2]} {quotation} {text[len(text) // 2 :]}"
+        for text, quotation in zip(texts[30:], quotations, strict=True)
+    ]
+    tasks = [quoting[:10], texts[:30], quoting[10:]]
+    made = corpus(tasks)
+    kept = "\n".join(made.deduplicate(partial(cut_passages, 150)).values())
+    assert all(kept.count(quotation[60:-60]) == 1 for quotation in quotations)
+    assert [cut_bytes(made, rank) for rank in range(3)] == search(tasks, 150)
 
 
 def words(rng: random.Random, size: int) -> str:
