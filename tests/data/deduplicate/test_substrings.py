@@ -162,6 +162,12 @@ def test_documents_of_which_too_little_stays_are_dropped(corpus):
     assert made.counted()["passages_bytes"] == len(f"Titel\n{passage}\nEnde".encode())
 
 
+def test_copies_that_follow_one_another_are_all_dropped(corpus):
+    texts = [words(random.Random(seed), 100) for seed in range(3)]
+    kept = corpus([texts, texts]).deduplicate(partial(cut_passages, 100))
+    assert list(kept.values()) == texts
+
+
 def test_cut_passages_are_kept_to_look_at(corpus):
     passage, rest = words(random.Random(0), 100), words(random.Random(1), 100)
     made = corpus([[passage, f"{rest}\n{passage}"]])
