@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from clp_jax.train.loop import train_model
     from clp_jax.transfer.stage import transfer_model
     from clp_jax.vocabulary import compare_vocabularies
+    from clp_jax.vocabulary.train import train_tokenizer
 
 _PLACES = {
     "ChainConfig": "clp_jax.config",
@@ -41,6 +42,7 @@ _PLACES = {
     "run_quickstart": "clp_jax.quickstart.run",
     "save_model": "clp_jax.checkpoint.hf",
     "train_model": "clp_jax.train.loop",
+    "train_tokenizer": "clp_jax.vocabulary.train",
     "transfer_model": "clp_jax.transfer.stage",
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "run_quickstart",
     "save_model",
     "train_model",
+    "train_tokenizer",
     "transfer_model",
 ]
 __version__ = version("clp-jax")

@@ -43,6 +43,7 @@ def attend(
     scale: float | Float[Array, ""],
     slopes: Float[Array | np.ndarray, "heads"] | None = None,
     start: int | Int[Array, ""] = 0,
+    segments: Int[Array, "batch keys"] | None = None,
     dropout_rate: float = 0.0,
     dropout_key: PRNGKeyArray | None = None,
 ) -> Float[Array, "batch queries heads dim"]:
@@ -59,6 +60,8 @@ def attend(
         scale: factor of the scores before ALiBi is added.
         slopes: ALiBi slope of each head, or None.
         start: position of the first query.
+        segments: the document of each position; queries see keys of their own alone. None: all are
+            of one document.
         dropout_rate: share of the attention weights that is dropped.
         dropout_key: random key of the dropout; None turns it off.
     """
@@ -71,6 +74,9 @@ def attend(
     if slopes is not None:
         scores = scores + slopes[:, None, None] * key_positions.astype(jnp.float32)
     seen = key_positions <= start + jnp.arange(query.shape[1])[:, None]
+    if segments is not None:
+        own = jax.lax.dynamic_slice_in_dim(segments, start, query.shape[1], axis=1)
+        seen = seen & (own[:, None, :, None] == segments[:, None, None, :])
     scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
     weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, dropout_key)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value, precision=precision)

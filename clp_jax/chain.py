@@ -207,7 +207,7 @@ def _check_training(run: RunConfig, model: Decoder, hash_: str, helper: str) -> 
     mesh = make_mesh(**run.mesh.model_dump())
     check_sizes(run, model.config, mesh)
     abstract_parameters(model, mesh)
-    for corpus in filter(None, (run.data.train, run.data.validation)):
+    for corpus in filter(None, (*(part.path for part in run.data.train), run.data.validation)):
         open_corpus(corpus, hash_, helper)
 
 

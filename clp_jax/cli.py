@@ -19,6 +19,7 @@ Turn a language model of one language into a model of another (CLP-Transfer).
 The stages, in the order in which they are used:
   quickstart   see the whole method work on a small example, in a few minutes
   vocab        compare the vocabularies of two models
+  tokenizer    train a tokenizer, for a language that has no helper yet
   transfer     give the source model the target language's vocabulary
   prepare      turn text into a corpus of tokens
   train        train the model on, in the target language
@@ -113,6 +114,40 @@ def _parser() -> argparse.ArgumentParser:
         help="also match tokens that differ only in case or in starting a word",
     )
     vocab.add_argument("--json", metavar="FILE", help="also write the report to FILE")
+
+    tokenizer = stages.add_parser(
+        "tokenizer",
+        help="Train a tokenizer, for a language that has no helper yet",
+        description="Train a tokenizer, for a language that has no helper yet.",
+    )
+    actions = tokenizer.add_subparsers(title="what", metavar="WHAT", required=True)
+    train_tokenizer = stage(
+        actions,
+        "train",
+        _train_tokenizer,
+        "Train a byte-level BPE on a sample of text. What it writes loads wherever GPT-2's loads.",
+    )
+    train_tokenizer.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="GLOB",
+        help="text, as `clp-jax prepare` reads; 200 MB of it, drawn by hash, are trained on",
+    )
+    train_tokenizer.add_argument(
+        "--vocab-size",
+        type=int,
+        default=50257,
+        metavar="N",
+        help="number of tokens (default: %(default)s)",
+    )
+    train_tokenizer.add_argument("--out", required=True, metavar="DIR", help="new folder")
+    train_tokenizer.add_argument(
+        "--text-field",
+        default="text",
+        metavar="NAME",
+        help="field with the text (default: %(default)s)",
+    )
 
     transfer = stage(
         stages,
@@ -344,6 +379,15 @@ def _vocab(arguments: argparse.Namespace) -> None:
         text_field=arguments.text_field,
     )
     _print_and_write(str(report), arguments.json, report.to_dict())
+
+
+def _train_tokenizer(arguments: argparse.Namespace) -> None:
+    from clp_jax.vocabulary.train import train_tokenizer
+
+    trained = train_tokenizer(
+        arguments.input, arguments.vocab_size, arguments.out, arguments.text_field
+    )
+    print(f"{arguments.out}: {trained}")
 
 
 def _transfer(arguments: argparse.Namespace) -> None:

@@ -37,15 +37,47 @@ class ModelSection(_Section):
     """Replaces every dropout rate of the model's configuration; empty keeps them."""
 
 
-class DataSection(_Section):
-    """Which tokens it is trained on; both are folders written by `clp-jax prepare`."""
+class MixedCorpusSection(_Section):
+    """One of the corpora that are trained on."""
 
-    train: str
-    """Corpus folder to train on."""
+    path: str
+    """Folder written by `clp-jax prepare`."""
+    weight: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Its share of the sequences, on any scale."""
+
+
+class DataSection(_Section):
+    """Which tokens it is trained on; corpora are folders written by `clp-jax prepare`."""
+
+    train: list[MixedCorpusSection] = Field(min_length=1)
+    """Corpus folder, or a list of `{path, weight}`; without weights, each token counts the same."""
     validation: str | None = None
     """Corpus folder to measure perplexity on."""
     sequence_length: PositiveInt = 1024
     """Tokens of one training sequence."""
+    document_mask: bool = False
+    """Keep attention within documents, of which a sequence can hold several."""
+    restart_positions: bool = False
+    """Count learned positions from the start of each document; needs `document_mask`."""
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _one_folder(cls, train: Any) -> Any:
+        return [{"path": train}] if isinstance(train, str) else train
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "DataSection":
+        if len({corpus.weight is None for corpus in self.train}) > 1:
+            raise ValueError("give every corpus of train a weight, or none")
+        if self.restart_positions and not self.document_mask:
+            raise ValueError("restart_positions needs document_mask: true")
+        return self
+
+    @property
+    def weights(self) -> list[float] | None:
+        """The weights of the corpora, or None where they have none."""
+        weights = [corpus.weight for corpus in self.train if corpus.weight is not None]
+        return weights or None
 
 
 class MeshSection(_Section):

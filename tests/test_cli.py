@@ -14,6 +14,7 @@ from clp_jax.data.store import Corpus
 STAGES = (
     "quickstart",
     "vocab",
+    "tokenizer",
     "transfer",
     "prepare",
     "train",
@@ -117,6 +118,15 @@ def test_vocab_prints_and_writes_the_report(tiny_model, text, tmp_path, capsys):
     assert "120 words" in printed
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["share_of_source"] == report["text"]["matched_tokens_share"] == 1.0
+
+
+def test_tokenizer_train_writes_a_tokenizer_and_prints_a_line(text, tmp_path, capsys):
+    # One long document is several pieces, of which one is kept out.
+    text.write_text("Die Katze schläft auf dem Dach. " * 1000)
+    out = tmp_path / "tokenizer"
+    main(["tokenizer", "train", "--input", str(text), "--vocab-size", "270", "--out", str(out)])
+    assert capsys.readouterr().out.startswith(f"{out}: 270 tokens from 2")
+    assert len(json.loads((out / "vocab.json").read_text())) == 270
 
 
 @pytest.fixture

@@ -39,6 +39,22 @@ def test_yaml_there_and_back(file, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("train", "paths", "weights"),
+    [
+        ("corpora/german", ["corpora/german"], None),
+        ("[{path: a}, {path: b}]", ["a", "b"], None),
+        ("[{path: a, weight: 0.7}, {path: b, weight: 3}]", ["a", "b"], [0.7, 3]),
+    ],
+)
+def test_one_corpus_or_several(file, tmp_path, train, paths, weights):
+    config = RunConfig.from_yaml(file, ["--data.train", train])
+    assert [corpus.path for corpus in config.data.train] == paths
+    assert config.data.weights == weights
+    (tmp_path / "again.yaml").write_text(config.to_yaml())
+    assert RunConfig.from_yaml(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize(
     ("flags", "sentence"),
     [
         (["--train.stepz", "7"], "unknown key train.stepz"),
@@ -47,6 +63,15 @@ def test_yaml_there_and_back(file, tmp_path):
         (["--train.steps", "0"], "train.steps: Input should be greater than 0"),
         (["--train.accumulation", "5"], "batch_size 32 is not a multiple of accumulation 5"),
         (["--optimizer.schedule", "steps"], "optimizer.schedule: .*'cosine'"),
+        (["--data.train", "[]"], "data.train: List should have at least 1 item"),
+        (["--data.train", "[{path: a, wieght: 1}]"], "unknown key data.train.0.wieght"),
+        (["--data.train", "[{path: a, weight: 0}]"], "data.train.0.weight: .*greater than 0"),
+        (["--data.train", "[{path: a, weight: .inf}]"], "data.train.0.weight: .*finite number"),
+        (
+            ["--data.train", "[{path: a, weight: 1}, {path: b}]"],
+            "data: give every corpus of train a weight, or none",
+        ),
+        (["--data.restart_positions", "true"], "data: restart_positions needs document_mask"),
         (["--steps", "7"], "--steps is not understood: write --section.key value"),
         (["train.steps", "7"], "train.steps is not understood"),
         (["--train.steps"], "--train.steps needs a value"),

@@ -75,7 +75,8 @@ def test_commands_of_the_header_are_understood_and_lead_to_the_recipe(file):
         arguments, _ = _parser().parse_known_args(words)
         made[getattr(arguments, "out", None)] = arguments
     assert str(made[None].config) == f"configs/{file.name}"
-    for needed in (config.model.path, config.data.train, config.data.validation):
+    corpora = [corpus.path for corpus in config.data.train]
+    for needed in (config.model.path, *corpora, config.data.validation):
         assert any(needed.startswith(str(out)) for out in made if out)
 
 
@@ -102,7 +103,8 @@ def test_commands_of_a_chain_prepare_all_its_corpora(file):
     assert (planned.dry_run, started.dry_run) == (True, False)
     assert {arguments.tokenizer for arguments in prepared} == {config.helper}
     sections = [model.data or config.data for model in config.models]
-    needed = {corpus for data in sections for corpus in (data.train, data.validation)}
+    needed = {corpus.path for data in sections for corpus in data.train}
+    needed |= {data.validation for data in sections}
     assert {arguments.out for arguments in prepared} == needed
 
 

@@ -1,17 +1,18 @@
-"""Training batches: windows of a corpus in an order that any number of processes can resume."""
+"""Training batches: windows of corpora in an order that any number of processes can resume."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict
 
 import grain
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from clp_jax.data.mixture import Mixture
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
 
-_READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 
 
 class Batch(TypedDict):
@@ -24,13 +25,16 @@ class Batch(TypedDict):
 
 
 class TrainingBatches:
-    """The windows of a corpus, shuffled anew in every epoch and repeated for ever.
+    """The windows of corpora, mixed; each is shuffled anew in its every epoch, and never ends.
 
-    The order depends on the seed alone. Any place in it is reached at once: the n-th sequence is
-    the window number that Grain's index shuffle computes from n, and nothing is kept but n.
+    The order depends on the seed alone. Any place in it is reached at once: the mixture computes
+    from n which corpus the n-th sequence comes from and which of its sequences that is, and Grain's
+    index shuffle which window that is. Nothing is kept but n.
 
     Args:
-        corpus: The tokens.
+        corpora: The tokens.
+        weights: The share of each corpus in the sequences, on any scale; None makes it the number
+            of its windows, so that all text is seen equally often.
         sequence_length: Predicted tokens of a sequence.
         batch_size: Sequences of a batch, over all processes.
         seed: Decides the order.
@@ -43,7 +47,8 @@ class TrainingBatches:
 
     def __init__(
         self,
-        corpus: Corpus,
+        corpora: Sequence[Corpus],
+        weights: Sequence[int | float] | None = None,
         *,
         sequence_length: int,
         batch_size: int,
@@ -56,20 +61,24 @@ class TrainingBatches:
                 f"A batch of {batch_size} sequences cannot be divided among {process_count} "
                 "processes: make train.batch_size a multiple of it."
             )
-        self._corpus = corpus
+        self._corpora = corpora
         self._length = sequence_length
         self._batch_size = batch_size
         self._rows = batch_size // process_count
         self._first_row = process_index * self._rows
+        windows = [corpus.windows(sequence_length) for corpus in corpora]
+        self._mixture = Mixture(weights or windows)
         self._identity = {
-            "corpus": corpus.fingerprint,
+            "corpus": _identity(corpora, self._mixture),
             "sequence_length": sequence_length,
             "seed": seed,
         }
         # Grain adds the epoch to the seed: spread the seeds, or neighbours would share epochs.
-        spread = int(np.random.SeedSequence(seed % 2**32).generate_state(1)[0])
-        windows = grain.MapDataset.range(corpus.windows(sequence_length))
-        self._order = windows.shuffle(spread).repeat()
+        seeds = np.random.SeedSequence(seed % 2**32).generate_state(len(corpora))
+        self._orders = [
+            grain.MapDataset.range(count).shuffle(int(spread)).repeat()
+            for count, spread in zip(windows, seeds, strict=True)
+        ]
 
     def starting_at(self, position: int = 0) -> Iterator[Batch]:
         """Iterate over the batches from a position on; threads read a few of them ahead.
@@ -79,13 +88,27 @@ class TrainingBatches:
         """
         first = position + self._first_row
         firsts = grain.MapDataset.range(first, sys.maxsize, self._batch_size)
-        return iter(firsts.map(self._batch).to_iter_dataset(_READ_AHEAD))
+        return iter(firsts.map(self._batch).to_iter_dataset(READ_AHEAD))
 
     def _batch(self, first: int) -> Batch:
-        sequences = range(first, first + self._rows)
-        windows = [self._corpus.window(self._order[i], self._length) for i in sequences]
+        windows = [self._window(index) for index in range(first, first + self._rows)]
         tokens, mask = zip(*windows, strict=True)
         return Batch(tokens=np.stack(tokens), mask=np.stack(mask))
+
+    def _window(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        corpus, place = self._mixture.place(index)
+        return self._corpora[corpus].window(self._orders[corpus][place], self._length)
+
+    def shares(self) -> list[float]:
+        """The share of each corpus in the sequences; they add up to 1."""
+        parts = self._mixture.parts
+        return [part / sum(parts) for part in parts]
+
+    def epochs(self, sequences: int) -> list[float]:
+        """How often the first ``sequences`` go through each corpus."""
+        counts = self._mixture.counts(sequences)
+        pairs = zip(counts, self._corpora, strict=True)
+        return [count / corpus.windows(self._length) for count, corpus in pairs]
 
     def state(self, position: int) -> dict[str, Any]:
         """What a checkpoint keeps, as JSON: the position and what it is a position in."""
@@ -95,7 +118,7 @@ class TrainingBatches:
         """The position in a checkpoint.
 
         Raises:
-            UserError: the checkpoint belongs to another corpus, sequence length or seed.
+            UserError: the checkpoint belongs to other corpora, weights, sequence length or seed.
         """
         for key, value in self._identity.items():
             if state.get(key) != value:
@@ -104,3 +127,11 @@ class TrainingBatches:
                     "resume with the same data, sequence length and seed, or start a new run."
                 )
         return state["position"]
+
+
+def _identity(corpora: Sequence[Corpus], mixture: Mixture) -> str:
+    """The fingerprint of a corpus, or those of several, each with its part of the mixture."""
+    if len(corpora) == 1:
+        return corpora[0].fingerprint
+    pairs = zip(mixture.parts, corpora, strict=True)
+    return " + ".join(f"{part} x {corpus.fingerprint}" for part, corpus in pairs)

@@ -63,4 +63,6 @@ class ReadDocuments(PipelineStep):
         file = documents_file(self.folder, rank)
         with zstandard.open(file, "rt", encoding="utf-8", newline="\n") as lines:
             for line in lines:
-                yield Document(**json.loads(line))
+                document = Document(**json.loads(line))
+                self.update_doc_stats(document)
+                yield document

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from datatrove.data import Document
@@ -15,7 +15,7 @@ from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.data.execution import logs_of
 from clp_jax.data.report import write_report
 from clp_jax.data.store import MANIFEST, describe, document_lengths, seal
-from clp_jax.data.tokenize import HELDOUT
+from clp_jax.data.tokenize import HELDOUT, KEPT, READ, SHARDS, read_facts
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, write_json
 
@@ -54,13 +54,16 @@ class Finish(PipelineStep):
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Nothing comes before or after this step; the manifest is the last thing written."""
-        counts = [read_json(file) for file in sorted((self.work / "counts").glob("*.json"))]
-        sources = _sum_sources(counts)
+        read, kept = (_counted(self.work / name) for name in (READ, KEPT))
+        steps = [step for stage in self.stages for step in _read_counts(self.work, stage)]
         manifest: dict[str, Any] = {
-            **_total(sources),
+            **_total(kept),
             **self.about,
-            "sources": sources,
-            "steps": [step for stage in self.stages for step in _read_steps(self.work, stage)],
+            "sources": _sources(self.about["recipe"]["sources"], read, kept),
+            "broken": sum(step.counts["broken"] for step in steps),
+            "empty": sum(step.counts["empty"] for step in steps),
+            "steps": _describe_steps(steps),
+            "heldout": None,
         }
         if not manifest["documents"]:
             dropped = {step["name"]: sum(step["dropped"].values()) for step in manifest["steps"]}
@@ -74,14 +77,16 @@ class Finish(PipelineStep):
             write_json(self.folder / MANIFEST, manifest)
             return
         tokenizer = load_tokenizer(self.tokenizer)
-        facts = [read_json(file) for file in sorted((self.work / "shards").glob("*.json"))]
+        facts = read_facts(self.work / SHARDS)
         splits = {split: [fact[split] for fact in facts] for split in facts[0]}
         manifest |= describe(splits["train"], tokenizer)
         manifest["lengths"] = _histogram(document_lengths(self.folder, len(facts)))
-        manifest["fertility"] = self._fertility(tokenizer, counts)
+        manifest["fertility"] = self._fertility(tokenizer, kept)
         if HELDOUT in splits:
             heldout = describe(splits[HELDOUT], tokenizer)
-            manifest["heldout"] = {key: heldout[key] for key in ("documents", "tokens", "bytes")}
+            manifest["heldout"] = {
+                key: heldout[key] for key in ("documents", "words", "bytes", "tokens")
+            }
             seal(self.folder / HELDOUT, splits[HELDOUT], {**heldout, **self.about})
         self._report(manifest)
         seal(self.folder, splits["train"], manifest)
@@ -91,68 +96,100 @@ class Finish(PipelineStep):
         write_report(self.folder, manifest, _read_samples(self.work / "samples"))
 
     def _fertility(
-        self, tokenizer: PreTrainedTokenizerBase, counts: Sequence[Mapping[str, Any]]
+        self, tokenizer: PreTrainedTokenizerBase, kept: Mapping[str, Any]
     ) -> dict[str, Any]:
-        sample = [text for count in counts for text in count["sample"]]
-        fertility = {"new": _measure(tokenizer, sample)}
+        fertility: dict[str, Any] = {"new": _measure(tokenizer, kept["sample"])}
         if self.source_tokenizer:
             source = load_tokenizer(self.source_tokenizer)
             name = public_name(self.source_tokenizer)
-            fertility["old"] = {**_measure(source, sample), "name": name}
+            fertility["old"] = {**_measure(source, kept["sample"]), "name": name}
         return fertility
 
 
-def _total(sources: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    return {key: sum(source[key] for source in sources) for key in ("documents", "words", "bytes")}
+class _Step(NamedTuple):
+    stage: str
+    name: str
+    seconds: float
+    counts: Counter[str]
 
 
-def _sum_sources(counts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    total: dict[str, Counter[str]] = defaultdict(Counter)
-    for count in counts:
-        for source, numbers in count["sources"].items():
-            total[source].update(numbers)
-    return [{"kind": source, **numbers} for source, numbers in total.items()]
-
-
-def _read_steps(work: Path, stage: str) -> list[dict[str, Any]]:
-    """What the filters of a stage have done, over all its tasks.
-
-    datatrove counts what enters ("total"), what goes on ("forwarded", "doc_len") and what is
-    dropped for each reason; everything else is a count of what was changed.
-    """
-    totals: list[tuple[str, float, Counter[str]]] = []
+def _read_counts(work: Path, stage: str) -> list[_Step]:
+    """What datatrove has counted for each step of a stage, over all its tasks."""
+    steps: list[_Step] = []
     for file in sorted((logs_of(work, stage) / "stats").glob("*.json")):
-        for number, step in enumerate(read_json(file)):
-            if number == len(totals):
-                totals.append((step["name"].partition(": ")[2], 0.0, Counter()))
-            name, seconds, sums = totals[number]
-            sums.update({key: _value(stat) for key, stat in step["stats"].items()})
-            totals[number] = (name, seconds + step["time_stats"]["total"], sums)
-    return [
-        {
-            "stage": stage,
-            "name": name,
-            "documents": sums.pop("total"),
-            "characters": sums.pop("doc_len", None),
-            "dropped": _reasons(sums),
-            "changed": {key: n for key, n in sums.items() if key != "forwarded"},
-            "seconds": seconds,
-        }
-        for name, seconds, sums in totals
-        if "total" in sums
-    ]
+        for number, found in enumerate(read_json(file)):
+            if number == len(steps):
+                steps.append(_Step(stage, found["name"].partition(": ")[2], 0.0, Counter()))
+            step = steps[number]
+            step.counts.update({key: _value(stat) for key, stat in found["stats"].items()})
+            seconds = step.seconds + _value(found["time_stats"])
+            steps[number] = step._replace(seconds=seconds)
+    return steps
 
 
-def _value(stat: Any) -> int:
+def _describe_steps(steps: Sequence[_Step]) -> list[dict[str, Any]]:
+    """What each filter has done, in terms of what reached it.
+
+    datatrove counts what enters a filter ("total"), what goes on ("forwarded", and its characters,
+    "doc_len") and what is dropped for each reason; everything else is a count of what was changed.
+    """
+    described, characters = [], 0
+    for stage, name, seconds, counts in steps:
+        if "total" in counts:
+            reasons = {key: n for key, n in counts.items() if key.startswith("dropped_")}
+            known = {"total", "forwarded", "doc_len", "dropped", *reasons}
+            dropped = {key.removeprefix("dropped_"): n for key, n in reasons.items()}
+            described.append(
+                {
+                    "stage": stage,
+                    "name": name,
+                    "documents": counts["total"],
+                    "characters": characters,
+                    "dropped": dropped or ({"": counts["dropped"]} if counts["dropped"] else {}),
+                    "changed": {key: n for key, n in counts.items() if key not in known},
+                    "seconds": seconds,
+                }
+            )
+        characters = counts.get("doc_len", characters)
+    return described
+
+
+def _value(stat: Any) -> Any:
     return stat["total"] if isinstance(stat, dict) else stat
 
 
-def _reasons(sums: Counter[str]) -> dict[str, int]:
-    """Take what was dropped out of ``sums``: by reason, where the filter gives one."""
-    dropped = sums.pop("dropped", 0)
-    reasons = {key: sums.pop(key) for key in [*sums] if key.startswith("dropped_")}
-    reasons = {key.removeprefix("dropped_"): n for key, n in reasons.items()}
-    return reasons or ({"": dropped} if dropped else {})
+def _counted(folder: Path) -> dict[str, Any]:
+    """The counts of each source over all tasks, and the samples of all tasks."""
+    sources: dict[str, Counter[str]] = defaultdict(Counter)
+    sample: list[str] = []
+    for facts in read_facts(folder):
+        for source, numbers in facts["sources"].items():
+            sources[source].update(numbers)
+        sample += facts["sample"]
+    return {"sources": sources, "sample": sample}
+
+
+def _total(counted: Mapping[str, Any]) -> dict[str, int]:
+    sources = counted["sources"].values()
+    return {
+        key: sum(source[key] for source in sources)
+        for key in ("documents", "words", "characters", "bytes")
+    }
+
+
+def _sources(
+    sources: Sequence[Mapping[str, Any]], read: Mapping[str, Any], kept: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """What was read of each source, and what is left of it."""
+    return [
+        {
+            "kind": source["kind"],
+            "input": source["input"],
+            **{key: read["sources"][str(number)][key] for key in ("documents", "bytes")},
+            **{f"{key}_kept": kept["sources"][str(number)][key] for key in ("documents", "bytes")},
+        }
+        for number, source in enumerate(sources)
+    ]
 
 
 def _read_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -169,7 +206,8 @@ def _histogram(lengths: UInt32[np.ndarray, "documents 2"]) -> dict[str, list[int
 
 
 def _measure(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:
-    tokens = sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    tokens = sum(map(len, encoded))
     return {
         "tokens_per_word": tokens / sum(len(text.split()) for text in texts),
         "bytes_per_token": sum(len(text.encode()) for text in texts) / tokens,

@@ -15,10 +15,12 @@ from clp_jax.data.deduplicate import deduplications
 from clp_jax.data.documents import ReadDocuments, WriteDocuments
 from clp_jax.data.execution import run_stages
 from clp_jax.data.finish import Finish
-from clp_jax.data.sources import Piece, Read, plan_tasks
+from clp_jax.data.pieces import Piece, plan_tasks
+from clp_jax.data.readers import Read
+from clp_jax.data.samples import Samples
 from clp_jax.data.stages import Place, Stage
 from clp_jax.data.store import MANIFEST
-from clp_jax.data.tokenize import Count, Tokenize
+from clp_jax.data.tokenize import KEPT, READ, SHARDS, Count, Tokenize
 from clp_jax.data.tokens import Encoder
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, write_json
@@ -101,7 +103,7 @@ def _identity(config: PrepareConfig) -> dict[str, Any]:
 
 def _described(piece: Piece) -> dict[str, Any]:
     """A piece of the input and, if it is a file, its size and age."""
-    file = Path(piece.file)
+    file = Path(piece.input)
     state = file.stat() if file.exists() else None
     return {**asdict(piece), "state": state and [state.st_size, state.st_mtime_ns]}
 
@@ -136,25 +138,25 @@ def _stages(
     samples, documents = work / "samples", work / "documents"
     steps = [
         Read(tasks, config.corpus.max_broken, limit, samples),
+        Count(work / READ),
         *clean_steps(config.clean, samples),
     ]
     stages, name = [], "clean"
-    for method in deduplications(config.deduplicate):
+    for method, find in deduplications(config.deduplicate).items():
         stages.append(Stage(name, [*steps, WriteDocuments(documents / name)], len(tasks)))
-        place = Place(documents / name, len(tasks), work / "signatures", samples)
-        found = method(place)
+        found = find(Place(documents / name, len(tasks), work / method, samples))
         stages += found.stages
         steps, name = [ReadDocuments(documents / name), found.filter], found.name
     if config.decontaminate.against:
         index = work / "tests.npy"
         build_index(config.decontaminate, index)
-        steps.append(Decontaminate(config.decontaminate, index, samples))
-    steps.append(Count(work / "counts"))
+        kept = Samples(samples, Decontaminate.name)
+        steps.append(Decontaminate(config.decontaminate, index, kept))
+    steps.append(Count(work / KEPT))
     if tokenizer is None:
         steps.append(WriteDocuments(out / TEXT))
     else:
-        shards = work / "shards"
-        steps.append(Tokenize(str(tokenizer), out, shards, config.corpus.heldout))
+        steps.append(Tokenize(str(tokenizer), out, work / SHARDS, config.corpus.heldout))
     stages.append(Stage(name, steps, len(tasks)))
     about = {
         "tokenizer": None if tokenizer is None else public_name(tokenizer),

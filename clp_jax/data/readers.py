@@ -1,33 +1,53 @@
-"""Documents from text, JSON-lines and parquet files and from data sets of the Hugging Face hub."""
+"""Documents from files and from data sets of the Hugging Face hub."""
 
-import glob
-import io
-import json
-import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
 
+from clp_jax.config import SourceSection
+from clp_jax.data.formats import DAMAGE, Fault, open_file, suffix
+from clp_jax.data.hub import hub_rows
+from clp_jax.data.pieces import Piece, whole_pieces
+from clp_jax.data.sources import Layout, MissingText, layout_of, needed_columns, read_record
 from clp_jax.errors import UserError
+from clp_jax.files import write_json
 
-_CODECS = {".gz": "gzip", ".zst": "zstd"}
-_FORMATS = (".txt", ".jsonl", ".parquet")
-_HUB = re.compile(r"hf://(?P<name>[^:@]+)(?::(?P<config>[^@]+))?(?:@(?P<split>.+))?")
-_PARQUET_ROWS = 1024
+_SAMPLES = 5
+_SAMPLE_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A record that cannot be used, or a file that cannot be read any further.
+
+    Attributes:
+        input: The file or data set.
+        place: Where in it: a line, a row, ...; empty where that is not known.
+        fault: What is wrong; it names the input where there is no place.
+        start: Its first characters, as far as they are known.
+    """
+
+    input: str
+    place: str
+    fault: str
+    start: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.input}, {self.place}: {self.fault}" if self.place else self.fault
 
 
 def read_documents(inputs: Sequence[str], text_field: str = "text") -> Iterator[str]:
     """Read the documents of files and data sets one by one, always in the same order.
 
-    A document is a whole ``.txt`` file, a line of a ``.jsonl`` file, a row of a ``.parquet`` file;
-    each of them may also be compressed (``.gz``, ``.zst``). No more than a document, or a thousand
-    rows, is held in memory. Blank documents are left out.
+    A document is a whole ``.txt`` file, a line of a ``.jsonl`` or ``.json`` file, a row of a
+    ``.parquet`` file; each of them may also be compressed (``.gz``, ``.zst``). No more than a
+    document, or a few hundred rows, is held in memory. Blank documents are left out.
 
     Args:
         inputs: Files, globs (``**`` for any depth of folders) and hub data sets, written
@@ -42,151 +62,153 @@ def read_documents(inputs: Sequence[str], text_field: str = "text") -> Iterator[
         UserError: an input matches no file, is a folder or has an unknown suffix; a file is broken,
             is not UTF-8 or lacks ``text_field``; there is no text at all.
     """
-    sources = dict.fromkeys(source for item in inputs for source in _sources(item))
-    return _with_text(list(sources), text_field, ", ".join(map(str, inputs)))
+    sources = [SourceSection(input=item, text_field=text_field) for item in inputs]
+    return _texts(whole_pieces(sources), ", ".join(map(str, inputs)))
 
 
-def _sources(item: str) -> list[str]:
-    """The hub data set or the files that ``item`` stands for."""
-    if item.startswith("hf://"):
-        if not _HUB.fullmatch(item):
-            raise UserError(f"{item} is not understood: write hf://NAME[:CONFIG][@SPLIT].")
-        return [item]
-    path = Path(item).expanduser()
-    if path.is_dir():
-        raise UserError(f"{item} is a folder: name its files, for example {path}/*.jsonl.")
-    pattern = glob.escape(str(path)) if path.exists() else str(path)
-    found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-    files = [file for file in found if not Path(file).is_dir()]
-    if not files:
-        raise UserError(f"{item} matches no file.")
-    for file in files:
-        if _format(Path(file)) not in _FORMATS:
-            raise UserError(
-                f"{file} has an unknown suffix: text is read from {', '.join(_FORMATS)}, "
-                f"each also with {' or '.join(_CODECS)} at the end."
-            )
-    return files
-
-
-def _format(file: Path) -> str:
-    return Path(file.stem).suffix if file.suffix in _CODECS else file.suffix
-
-
-def _with_text(sources: list[str], text_field: str, inputs: str) -> Iterator[str]:
+def _texts(pieces: Sequence[Piece], inputs: str) -> Iterator[str]:
     empty = True
-    for source in sources:
-        for text in _read(source, text_field):
-            if text.strip():
+    for piece in pieces:
+        for document in read_piece(piece):
+            if isinstance(document, Broken):
+                raise UserError(f"{document}.")
+            if document.text.strip():
                 empty = False
-                yield text
+                yield document.text
     if empty:
         raise UserError(f"{inputs}: no document holds any text.")
 
 
-def _read(source: str, text_field: str) -> Iterator[str]:
-    if source.startswith("hf://"):
-        return _read_hub(source, text_field)
-    file = Path(source)
-    match _format(file):
-        case ".txt":
-            return _read_text(file)
-        case ".jsonl":
-            return _read_json_lines(file, text_field)
-        case _:
-            return _read_parquet(file, text_field)
+class Read(PipelineStep):
+    """Read the documents of a task, blank ones left out.
 
-
-def _read_text(file: Path) -> Iterator[str]:
-    with _open(file) as stream:
-        data = stream.read()
-    try:
-        yield data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{file}, line {line}: not UTF-8 ({error.reason}).") from None
-
-
-def _read_json_lines(file: Path, text_field: str) -> Iterator[str]:
-    with _open(file) as stream:
-        for number, line in enumerate(stream, 1):
-            where = f"{file}, line {number}"
-            if line.isspace():
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except UnicodeDecodeError as error:
-                raise UserError(f"{where}: not UTF-8 ({error.reason}).") from None
-            except ValueError as error:
-                raise UserError(f"{where}: not JSON ({error}).") from None
-            if not isinstance(record, dict):
-                raise UserError(f"{where}: not a JSON object with the key {text_field}.")
-            yield _text(record, text_field, where)
-
-
-def _read_parquet(file: Path, text_field: str) -> Iterator[str]:
-    row = 0
-    with _open(file) as stream, tempfile.TemporaryFile() as copy:
-        if file.suffix in _CODECS:  # parquet is read from its end: a stream will not do
-            shutil.copyfileobj(stream, copy)
-        table = pq.ParquetFile(copy if file.suffix in _CODECS else file)
-        columns = table.schema_arrow.names
-        if text_field not in columns:
-            raise UserError(_missing(str(file), text_field, columns))
-        for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[text_field]):
-            for value in batch[text_field]:
-                row += 1
-                where = f"{file}, row {row}"
-                try:
-                    record = {text_field: value.as_py()}
-                except UnicodeDecodeError as error:
-                    raise UserError(f"{where}: not UTF-8 ({error.reason}).") from None
-                yield _text(record, text_field, where)
-
-
-def _read_hub(address: str, text_field: str) -> Iterator[str]:
-    from datasets import load_dataset
-
-    match = _HUB.fullmatch(address)
-    assert match
-    name, config, split = match.groups()
-    try:
-        rows = load_dataset(name, config, split=split or "train", streaming=True)
-        for number, row in enumerate(rows, 1):
-            yield _text(row, text_field, f"{address}, row {number}")
-    except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
-        raise UserError(f"{address} cannot be read ({' '.join(str(error).split())}).") from error
-
-
-@contextmanager
-def _open(file: Path) -> Iterator[BinaryIO]:
-    """The decompressed bytes of ``file``; whatever is wrong with them is told as a UserError.
-
-    Arrow, unlike the Python modules, also notices that a zstd file ends too early.
+    Args:
+        tasks: The pieces of each task (see `clp_jax.data.pieces.plan_tasks`).
+        max_broken: Broken records of a piece that are skipped; with one more the run ends.
+        limit: The most documents of a task; None: all.
+        samples_folder: ``broken/RANK.json`` is written in it: some of the broken records.
     """
+
+    type = "READ"
+    name = "sources"
+
+    def __init__(
+        self,
+        tasks: Sequence[Sequence[Piece]],
+        max_broken: int,
+        limit: int | None,
+        samples_folder: Path,
+    ):
+        super().__init__()
+        self.tasks = tasks
+        self.max_broken = max_broken
+        self.limit = limit
+        self.samples_folder = samples_folder
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Yield the documents of task ``rank``, with ``source`` and ``tags`` in their metadata.
+
+        Raises:
+            UserError: there are too many broken records, or the first of a file has no text field.
+        """
+        broken: list[Broken] = []
+        documents = islice(self._documents(rank, broken), self.limit)
+        while True:
+            with self.track_time():
+                document = next(documents, None)
+            if document is None:
+                break
+            self.update_doc_stats(document)
+            yield document
+        if broken:
+            samples = [
+                {
+                    "id": f"{Path(one.input).name} {one.place}",
+                    "reason": one.fault,
+                    "text": one.start,
+                }
+                for one in broken[:_SAMPLES]
+            ]
+            write_json(self.samples_folder / "broken" / f"{rank:05d}.json", samples)
+
+    def _documents(self, rank: int, broken: list[Broken]) -> Iterator[Document]:
+        for piece in self.tasks[rank]:
+            before = len(broken)
+            for found in read_piece(piece):
+                if isinstance(found, Broken):
+                    self.stat_update("broken")
+                    broken.append(found)
+                    if len(broken) - before > self.max_broken:
+                        raise UserError(
+                            f"{found}, and only {self.max_broken} broken records of a file "
+                            "are skipped: mend it, or raise corpus.max_broken."
+                        )
+                elif found.text.strip():
+                    yield found
+                else:
+                    self.stat_update("empty")
+
+
+def read_piece(piece: Piece) -> Iterator[Document | Broken]:
+    """Read a piece of the sources, record by record.
+
+    The id of a document is the name of the piece and the number of the record.
+
+    Raises:
+        UserError: the first record of a file has no text field, the file cannot be opened, or a hub
+            data set cannot be read.
+    """
+    layout = layout_of(piece.kind)
+    if piece.text_field is not None:
+        layout = layout._replace(text=(piece.text_field,))
+    return _read_hub(piece, layout) if piece.is_hub else _read_file(piece, layout)
+
+
+def _read_hub(piece: Piece, layout: Layout) -> Iterator[Document | Broken]:
+    for number, row in enumerate(hub_rows(piece.input, piece.part, piece.parts), 1):
+        try:
+            yield _document(piece, layout, f"{piece.part}/{number}", row)
+        except Fault as fault:
+            broken = Broken(piece.input, f"row {number}", str(fault))
+            if number == 1 and isinstance(fault, MissingText):
+                raise UserError(f"{broken}.") from None
+            yield broken
+
+
+def _read_file(piece: Piece, layout: Layout) -> Iterator[Document | Broken]:
+    form = layout.formats[suffix(piece.input)]
+    first = piece.part == 0
     try:
-        source = pa.input_stream(str(file), compression=_CODECS.get(file.suffix))
-        with io.BufferedReader(source) as stream:
-            yield stream
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file} cannot be read ({' '.join(str(error).split())}).") from error
+        with open_file(piece.input) as stream:
+            for number, raw in form.split(stream, partial(needed_columns, layout)):
+                if not piece.owns(number):
+                    continue
+                try:
+                    yield _document(piece, layout, str(number), form.parse(raw))
+                except Fault as fault:
+                    place = f"{form.unit} {number + fault.line}"
+                    broken = Broken(piece.input, place, str(fault), _start(raw))
+                    if first and isinstance(fault, MissingText):
+                        raise UserError(f"{broken}.") from None
+                    yield broken
+                first = False
+    except MissingText as fault:
+        raise UserError(f"{piece.input}: {fault}.") from None
+    except DAMAGE as error:
+        fault = f"{piece.input} cannot be read ({' '.join(str(error).split())})"
+        broken = Broken(piece.input, "", fault)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f"{broken}.") from error
+        yield broken
 
 
-def _text(record: Mapping[str, Any], text_field: str, where: str) -> str:
-    if text_field not in record:
-        raise UserError(_missing(where, text_field, record))
-    text = record[text_field]
-    if not isinstance(text, str):
-        raise UserError(f"{where}: {text_field} is {type(text).__name__}, not a string.")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{where}: {text_field} holds half of a surrogate pair.") from None
-    return text
+def _document(piece: Piece, layout: Layout, number: str, record: Any) -> Document:
+    text, metadata = read_record(layout, record)
+    return Document(text, f"{piece.name}/{number}", metadata={"source": piece.kind, **metadata})
 
 
-def _missing(where: str, text_field: str, present: Sequence[str] | Mapping[str, Any]) -> str:
-    return (
-        f"{where}: no field {text_field}, only {', '.join(present) or 'nothing'}: "
-        "name the one that holds the text."
-    )
+def _start(raw: Any) -> str:
+    """The first characters of a raw record that is text."""
+    if not isinstance(raw, bytes | bytearray):
+        return ""
+    return raw[: 4 * _SAMPLE_CHARACTERS].decode(errors="replace")[:_SAMPLE_CHARACTERS]

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
@@ -13,22 +14,25 @@ from datatrove.pipeline.base import PipelineStep
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.data.shards import new_shard
 from clp_jax.data.tokens import Encoder
-from clp_jax.files import write_json
+from clp_jax.files import read_json, write_json
 
 HELDOUT = "heldout"
+READ, KEPT, SHARDS = "read", "kept", "shards"
+"""Folders for what tasks have counted: documents read, documents kept, tokens."""
+
 _SAMPLED = 20
 _SAMPLED_CHARACTERS = 5_000
 
 
-def facts_file(folder: Path, rank: int) -> Path:
-    """What task ``rank`` has counted."""
-    return folder / f"{rank:05d}.json"
+def read_facts(folder: Path) -> list[Any]:
+    """What the tasks have written there, in the order of the tasks."""
+    return [read_json(file) for file in sorted(folder.glob("*.json"))]
 
 
 class Count(PipelineStep):
-    """Count the documents of each source, and keep the beginnings of a few.
+    """Count the documents of each source (their ids begin with its number); keep a few beginnings.
 
-    They are the documents with the smallest hash, so that a task that is run again keeps the same.
+    Those are of the documents with the smallest hash: the same when a task is run again.
 
     Args:
         folder: For the counts of each task: sources and samples.
@@ -49,15 +53,16 @@ class Count(PipelineStep):
         kept: list[tuple[int, str]] = []
         for document in data:
             text = document.text
-            sources[document.metadata["source"]].update(
-                documents=1, words=len(text.split()), bytes=len(text.encode())
+            sources[document.id.partition("/")[0]].update(
+                documents=1,
+                words=len(text.split()),
+                characters=len(text),
+                bytes=len(text.encode()),
             )
             kept = heapq.nsmallest(_SAMPLED, [*kept, (_hash(text), text[:_SAMPLED_CHARACTERS])])
             yield document
-        write_json(
-            facts_file(self.folder, rank),
-            {"sources": sources, "sample": [text for _, text in kept]},
-        )
+        facts = {"sources": sources, "sample": [text for _, text in kept]}
+        write_json(_facts_file(self.folder, rank), facts)
 
 
 class Tokenize(PipelineStep):
@@ -98,8 +103,12 @@ class Tokenize(PipelineStep):
                     held_out = _hash(document.text) < self.heldout * 2**64
                     shards[HELDOUT if held_out else "train"].add(document.text)
         facts = {split: shard.facts() for split, shard in shards.items()}
-        write_json(facts_file(self.facts, rank), facts)
+        write_json(_facts_file(self.facts, rank), facts)
         yield from ()
+
+
+def _facts_file(folder: Path, rank: int) -> Path:
+    return folder / f"{rank:05d}.json"
 
 
 def _hash(text: str) -> int:

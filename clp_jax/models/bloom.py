@@ -125,9 +125,9 @@ class Bloom(Decoder):
         self.embedding_norm = layer_norm(config, dtype, rngs)
 
     def embed(
-        self, tokens: Int[Array, "batch length"], start: int | Int[Array, ""]
+        self, tokens: Int[Array, "batch length"], positions: Int[Array, "*#batch length"]
     ) -> Float[Array, "batch length embed"]:
-        """Normalised token vectors; ALiBi knows the positions."""
+        """Normalised token vectors; the positions are ALiBi's."""
         return self.embedding_norm(self.token_embedding(tokens))
 
     def slopes(self) -> Float[Any, "heads"]:

@@ -155,6 +155,7 @@ class Attention(nnx.Module):
         dropout_key: PRNGKeyArray | None,
         cache: tuple[Array, Array] | None,
         start: int | Int[Array, ""],
+        segments: Int[Array, "batch length"] | None,
     ) -> tuple[Float[Array, "batch length embed"], tuple[Array, Array] | None]:
         """Attend to the positions so far; the cache comes back with the new keys and values."""
         query, key, value = jnp.moveaxis(self.qkv(x), -3, 0)
@@ -169,6 +170,7 @@ class Attention(nnx.Module):
             scale=scale,
             slopes=slopes,
             start=start,
+            segments=segments,
             dropout_rate=self.dropout_rate,
             dropout_key=dropout_key,
         )
@@ -294,9 +296,9 @@ class Decoder(nnx.Module):
             self.head = embedding(config.vocab_size, config, dtype, rngs)
 
     def embed(
-        self, tokens: Int[Array, "batch length"], start: int | Int[Array, ""]
+        self, tokens: Int[Array, "batch length"], positions: Int[Array, "*#batch length"]
     ) -> Float[Array, "batch length embed"]:
-        """What the first layer reads for tokens at the positions ``start``, ``start`` + 1, ..."""
+        """What the first layer reads for tokens at these positions, alike in all rows or not."""
         raise NotImplementedError
 
     def score_scales(self) -> Float[Array, "layers"]:
@@ -315,6 +317,8 @@ class Decoder(nnx.Module):
         self,
         tokens: Int[Array, "batch length"],
         *,
+        segments: Int[Array, "batch length"] | None = None,
+        positions: Int[Array, "batch length"] | None = None,
         dropout_key: PRNGKeyArray | None = None,
         remat: Remat = "none",
     ) -> Float[Array, "batch length embed"]:
@@ -322,11 +326,15 @@ class Decoder(nnx.Module):
 
         Args:
             tokens: token ids.
+            segments: the document of each token, where attention must not leave it.
+            positions: for models that learn a vector for each position; None: 0, 1, ...
             dropout_key: random key of the dropout; None turns it off.
             remat: what a backward pass computes again: nothing, all but the matrix products, or
                 each layer from its input.
         """
-        return self._trunk(tokens, None, dropout_key, remat)[0]
+        return self._trunk(
+            tokens, segments=segments, positions=positions, dropout_key=dropout_key, remat=remat
+        )[0]
 
     def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length vocab"]:
         """Logits of the next token at each position, in float32."""
@@ -336,7 +344,7 @@ class Decoder(nnx.Module):
         self, tokens: Int[Array, "batch length"], cache: Cache
     ) -> tuple[Float[Array, "batch length vocab"], Cache]:
         """Logits of tokens that follow those in the cache, and the cache with them in it."""
-        hidden, cache_or_none = self._trunk(tokens, cache, None, "none")
+        hidden, cache_or_none = self._trunk(tokens, cache=cache)
         assert cache_or_none is not None
         return to_logits(hidden, self.output_embedding()), cache_or_none
 
@@ -353,10 +361,20 @@ class Decoder(nnx.Module):
         return 6 * products + 6 * config.num_layers * length * config.hidden_size
 
     def _trunk(
-        self, tokens: Array, cache: Cache | None, dropout_key: PRNGKeyArray | None, remat: Remat
+        self,
+        tokens: Array,
+        *,
+        cache: Cache | None = None,
+        segments: Array | None = None,
+        positions: Array | None = None,
+        dropout_key: PRNGKeyArray | None = None,
+        remat: Remat = "none",
     ) -> tuple[Array, Cache | None]:
-        config, slopes = self.config, self.slopes()
+        config = self.config
         start = 0 if cache is None else cache.used
+        if positions is None:
+            positions = start + jnp.arange(tokens.shape[1])
+        shared = {"slopes": self.slopes(), "start": start, "segments": segments}
         input_key, layer_keys = None, None
         if dropout_key is not None:
             input_key, dropout_key = jax.random.split(dropout_key)
@@ -366,7 +384,7 @@ class Decoder(nnx.Module):
         def layer(x: Array, scanned: Any) -> tuple[Array, Any]:
             params, scale, key, cache = scanned
             block = nnx.merge(graphdef, params)
-            return block(x, scale=scale, slopes=slopes, dropout_key=key, cache=cache, start=start)
+            return block(x, scale=scale, dropout_key=key, cache=cache, **shared)
 
         if remat != "none":
             policies = jax.checkpoint_policies
@@ -375,7 +393,7 @@ class Decoder(nnx.Module):
                 policy=policies.dots_with_no_batch_dims_saveable if remat == "dots" else None,
                 prevent_cse=False,
             )
-        x = dropout(self.embed(tokens, start), config.embedding_dropout, input_key)
+        x = dropout(self.embed(tokens, positions), config.embedding_dropout, input_key)
         stored: Any = None if cache is None else (cache.key, cache.value)
         x, stored = jax.lax.scan(
             layer, shard_batch(x), (params, self.score_scales(), layer_keys, stored)

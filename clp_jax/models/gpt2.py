@@ -109,10 +109,9 @@ class GPT2(Decoder):
         self.position_embedding = embedding(config.max_positions, config, dtype, rngs)
 
     def embed(
-        self, tokens: Int[Array, "batch length"], start: int | Int[Array, ""]
+        self, tokens: Int[Array, "batch length"], positions: Int[Array, "*#batch length"]
     ) -> Float[Array, "batch length embed"]:
         """Token vectors plus position vectors."""
-        positions = start + jnp.arange(tokens.shape[1])
         return self.token_embedding(tokens) + self.position_embedding(positions)
 
     def score_scales(self) -> Float[Array, "layers"]:

@@ -9,8 +9,14 @@ from clp_jax.files import public_name
 NORMALISATIONS = ("token", "word", "byte")
 
 
-def run_card(config: RunConfig, metrics: Sequence[Mapping[str, Any]] = ()) -> str:
-    """The ``README.md`` of a run's model; with the lines of its metrics also its last results."""
+def run_card(config: RunConfig, corpora: str, metrics: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The ``README.md`` of a run's model.
+
+    Args:
+        config: The run's configuration.
+        corpora: The table of its corpora.
+        metrics: The lines of its metrics, of which the last results are told.
+    """
     model, data, train = config.model, config.data, config.train
     name = public_name(model.path)
     if model.init == "pretrained":
@@ -20,7 +26,6 @@ def run_card(config: RunConfig, metrics: Sequence[Mapping[str, Any]] = ()) -> st
     tokens = train.steps * train.batch_size * data.sequence_length
     rows = [
         ("start", start),
-        ("text", f"`{public_name(data.train)}`"),
         (
             "training",
             f"{train.steps:,} steps of {train.batch_size:,} sequences of "
@@ -58,6 +63,10 @@ A causal language model, trained with clp_jax.
 | | |
 |---|---|
 {table}
+
+Its text:
+
+{corpora}
 
 Where `transfer.json` is in this folder, it tells how the embeddings were made before the training.
 

@@ -47,10 +47,15 @@ def find_run(config: RunConfig, *, resume: bool) -> bool:
     return True
 
 
-def create_run(config: RunConfig, model_files: Path) -> None:
+def create_run(config: RunConfig, model_files: Path, corpora: str) -> None:
     """Write the run folder with its configuration and the files of its model but the weights.
 
     Every process must call it; the first one writes.
+
+    Args:
+        config: The configuration.
+        model_files: Folder with the model's configuration and tokenizer.
+        corpora: What is read of each corpus, for the model card.
 
     Raises:
         UserError: the processes do not see the same folder.
@@ -62,7 +67,7 @@ def create_run(config: RunConfig, model_files: Path) -> None:
             (scratch / CONFIG).write_text(config.to_yaml(), "utf-8")
             (scratch / MODEL).mkdir()
             copy_model_files(model_files, scratch / MODEL)
-            (scratch / MODEL / "README.md").write_text(run_card(config), "utf-8")
+            (scratch / MODEL / "README.md").write_text(run_card(config, corpora), "utf-8")
             if config.model.init == "random":
                 (scratch / MODEL / "transfer.json").unlink(missing_ok=True)
     sync_global_devices("the run folder is written")

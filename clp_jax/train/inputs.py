@@ -30,7 +30,7 @@ class Inputs:
     """Folder with the model's configuration and tokenizer."""
     decoder: DecoderConfig
     mesh: Mesh
-    corpus: Corpus
+    corpora: tuple[Corpus, ...]
     validation: Corpus | None
 
 
@@ -58,7 +58,7 @@ def open_inputs(config: RunConfig, *, found: bool) -> Inputs:
         files=files,
         decoder=decoder,
         mesh=mesh,
-        corpus=open_corpus(config.data.train, hash_, section.path),
+        corpora=tuple(open_corpus(part.path, hash_, section.path) for part in config.data.train),
         validation=open_corpus(validation, hash_, section.path) if validation else None,
     )
 

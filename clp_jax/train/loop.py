@@ -20,6 +20,7 @@ from clp_jax.evaluate.plots import plot_perplexity
 from clp_jax.mesh import start_distributed, to_global
 from clp_jax.models import Decoder, abstract_model, abstract_parameters, initialize
 from clp_jax.train.card import run_card
+from clp_jax.train.corpora import corpora_table
 from clp_jax.train.folder import create_run, find_run
 from clp_jax.train.inputs import Inputs, open_inputs
 from clp_jax.train.metrics import RunLog, read_metrics
@@ -73,18 +74,23 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
     mesh = inputs.mesh
     optimizer = make_optimizer(config.optimizer, train.steps)
     batches = TrainingBatches(
-        inputs.corpus,
+        inputs.corpora,
+        config.data.weights,
         sequence_length=length,
         batch_size=train.batch_size,
         seed=train.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+    corpora = corpora_table(config, inputs.corpora, batches)
 
     # The step is compiled from shapes alone: what does not fit fails before a weight is read.
     model = abstract_model(inputs.decoder, dtype=jnp.dtype(train.dtype))
     graphdef, shapes = nnx.graphdef(model), abstract_parameters(model, mesh)
-    train_step = make_train_step(graphdef, shapes, optimizer, mesh=mesh, config=config)
+    eos_id = inputs.corpora[0].eos_id
+    train_step = make_train_step(
+        graphdef, shapes, optimizer, mesh=mesh, config=config, eos_id=eos_id
+    )
 
     # A run starts from a model, or goes on from its own newest checkpoint.
     start = latest_step(run) or 0
@@ -92,7 +98,9 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
         params = _first_parameters(config, inputs)
         optimizer_state = initialize_optimizer(optimizer, params, mesh)
     if not found:
-        create_run(config, inputs.files)
+        create_run(config, inputs.files, corpora)
+    if jax.process_index() == 0:
+        print(corpora, flush=True)
 
     with (
         RunCheckpoints(run, keep=train.keep_checkpoints) as checkpoints,
@@ -115,7 +123,7 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
         log.start_clock(start)
 
         steps = range(start + 1, train.steps + 1)
-        for step, batch in zip(steps, batches.starting_at(position), strict=False):
+        for step, batch in zip(steps, log.awaited(batches.starting_at(position)), strict=False):
             rows = {key: to_global(batch[key], mesh) for key in ("tokens", "mask")}
             params, optimizer_state, metrics = train_step(
                 params, optimizer_state, np.int32(step - 1), rows
@@ -134,7 +142,8 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
             log.advance()
 
     if jax.process_index() == 0:
-        (run / MODEL / "README.md").write_text(run_card(config, read_metrics(run)), "utf-8")
+        card = run_card(config, corpora, read_metrics(run))
+        (run / MODEL / "README.md").write_text(card, "utf-8")
     sync_global_devices("the run is complete")
     return _summary(run)
 

@@ -2,9 +2,9 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from tensorboardX import SummaryWriter
@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from clp_jax.files import new_file
 from clp_jax.mesh import peak_flops
+
+T = TypeVar("T")
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -78,19 +80,38 @@ class RunLog:
     def start_clock(self, step: int) -> None:
         """Measure the speed from here: what came since the last line was not training."""
         self._clock = (step, time.monotonic())
+        self._awaited = 0.0
+
+    def awaited(self, batches: Iterator[T]) -> Iterator[T]:
+        """The same batches; the time until each comes is measured."""
+        asked = time.monotonic()
+        for batch in batches:
+            self._awaited += time.monotonic() - asked
+            yield batch
+            asked = time.monotonic()
 
     def training(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Write the metrics of a training step, with the speed since the clock was started."""
-        since_step, since = self._clock
+        """Write the metrics of a training step.
+
+        With them go the speed and the share of the time that was spent waiting for batches, both
+        since the clock was started. The devices may have been busy while the host waited.
+        """
+        (since_step, since), awaited = self._clock, self._awaited
         self.start_clock(step)
-        speed = (step - since_step) * self._tokens_per_step / (self._clock[1] - since)
+        seconds = self._clock[1] - since
+        speed = (step - since_step) * self._tokens_per_step / seconds
         values = {
             "train/loss": float(metrics["loss"]),
             "train/learning_rate": float(metrics["learning_rate"]),
             "train/gradient_norm": float(metrics["gradient_norm"]),
             "train/tokens_per_second": speed,
+            "train/data_wait": awaited / seconds,
         }
-        shown = {"loss": f"{values['train/loss']:.3f}", "tokens/s": f"{speed:,.0f}"}
+        shown = {
+            "loss": f"{values['train/loss']:.3f}",
+            "tokens/s": f"{speed:,.0f}",
+            "data wait": f"{awaited / seconds:.1%}",
+        }
         if self._peak is not None:
             mfu = speed * self._flops_per_token / (self._peak * jax.device_count())
             values["train/mfu"] = mfu

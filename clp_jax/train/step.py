@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 from clp_jax.config import RunConfig
 from clp_jax.loss import next_token_loss
 from clp_jax.mesh import BATCH, batch_sharding, replicated
+from clp_jax.train.documents import document_numbers, document_positions
 from clp_jax.train.optimizer import learning_rate_schedule
 
 Batch = dict[str, Array]
@@ -51,6 +52,7 @@ def make_train_step(
     *,
     mesh: Mesh,
     config: RunConfig,
+    eos_id: int,
 ) -> jax.stages.Compiled:
     """Compile one optimizer step; nothing needs to exist yet but the devices' descriptions.
 
@@ -66,6 +68,7 @@ def make_train_step(
         optimizer: The optimizer.
         mesh: The mesh of all arrays.
         config: The run's configuration.
+        eos_id: The id that opens a document, for `data.document_mask`.
 
     Returns:
         ``step(params, optimizer_state, index, batch)`` -> parameters, optimizer state, metrics.
@@ -74,7 +77,7 @@ def make_train_step(
         float32 scalars: ``loss`` (nats a token), ``gradient_norm`` (before clipping),
         ``learning_rate`` and ``tokens``.
     """
-    train = config.train
+    train, data = config.train, config.data
     schedule = learning_rate_schedule(config.optimizer, train.steps)
     shardings = _shardings(params)
     optimizer_state = abstract_optimizer(optimizer, params, mesh)
@@ -85,8 +88,14 @@ def make_train_step(
         mask: Bool[Array, "part length"],
         key: PRNGKeyArray,
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        model = nnx.merge(graphdef, params)
-        hidden = model.hidden_states(tokens[:, :-1], dropout_key=key, remat=train.remat)
+        model, inputs = nnx.merge(graphdef, params), tokens[:, :-1]
+        hidden = model.hidden_states(
+            inputs,
+            segments=document_numbers(inputs, eos_id) if data.document_mask else None,
+            positions=document_positions(inputs, eos_id) if data.restart_positions else None,
+            dropout_key=key,
+            remat=train.remat,
+        )
         return next_token_loss(
             hidden, model.output_embedding(), tokens[:, 1:], mask, chunk=train.loss_chunk
         )

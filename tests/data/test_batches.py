@@ -1,10 +1,12 @@
-from itertools import islice
+import json
+from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from clp_jax.data.batches import Batch, TrainingBatches
+from clp_jax.data.batches import READ_AHEAD, Batch, TrainingBatches
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
 
@@ -16,9 +18,14 @@ def corpus(tokenizer: PreTrainedTokenizerFast) -> Corpus:
     return Corpus.from_documents([f"Satz Nummer {i}" for i in range(30)], tokenizer)
 
 
-def make(corpus: Corpus, **changes: int) -> TrainingBatches:
+@pytest.fixture(scope="module")
+def other(tokenizer: PreTrainedTokenizerFast) -> Corpus:
+    return Corpus.from_documents([f"Etwas anderes, das {i}." for i in range(12)], tokenizer)
+
+
+def make(*corpora: Corpus, **changes: Any) -> TrainingBatches:
     return TrainingBatches(
-        corpus, **{"sequence_length": LENGTH, "batch_size": 8, "seed": 3} | changes
+        corpora, **{"sequence_length": LENGTH, "batch_size": 8, "seed": 3} | changes
     )
 
 
@@ -37,6 +44,17 @@ def rows(batches: list[Batch]) -> list[tuple[tuple[int, ...], tuple[bool, ...]]]
 def windows(corpus: Corpus) -> list[tuple[tuple[int, ...], tuple[bool, ...]]]:
     pairs = [corpus.window(i, LENGTH) for i in range(corpus.windows(LENGTH))]
     return [(tuple(tokens.tolist()), tuple(mask.tolist())) for tokens, mask in pairs]
+
+
+def join(parts: list[list[Batch]]) -> list[Batch]:
+    """The batches of all processes, of which each has some of the rows."""
+    return [
+        Batch(
+            tokens=np.concatenate([part["tokens"] for part in batch]),
+            mask=np.concatenate([part["mask"] for part in batch]),
+        )
+        for batch in zip(*parts, strict=True)
+    ]
 
 
 def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
@@ -96,21 +114,79 @@ def test_any_position_continues_the_same_sequence(corpus: Corpus, position: int)
     assert rows(take(make(corpus), 5, position)) == through[skipped : skipped + 40]
 
 
+@pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_the_same_global_batches(corpus: Corpus, processes: int):
-    whole = take(make(corpus), 20, position=24)
+def test_processes_share_the_same_global_batches(
+    corpus: Corpus, other: Corpus, mixed: bool, processes: int
+):
+    corpora = (corpus, other) if mixed else (corpus,)
     parts = [
-        take(make(corpus, process_index=index, process_count=processes), 20, position=24)
+        take(make(*corpora, process_index=index, process_count=processes), 20, position=24)
         for index in range(processes)
     ]
-    joined = [
-        Batch(
-            tokens=np.concatenate([part["tokens"] for part in batch]),
-            mask=np.concatenate([part["mask"] for part in batch]),
+    assert_equal(join(parts), take(make(*corpora), 20, position=24))
+
+
+def test_a_mixture_goes_on_with_another_number_of_processes(corpus: Corpus, other: Corpus):
+    def run(processes: int, batches: int, state: dict[str, Any] | None) -> list[Batch]:
+        of_processes = [
+            make(corpus, other, weights=[1, 2.5], process_index=i, process_count=processes)
+            for i in range(processes)
+        ]
+        return join(
+            [take(one, batches, one.position(state) if state else 0) for one in of_processes]
         )
-        for batch in zip(*parts, strict=True)
-    ]
-    assert_equal(joined, whole)
+
+    state = json.loads(json.dumps(make(corpus, other, weights=[1, 2.5]).state(7 * 8)))
+    resumed = run(4, 7, None) + run(2, 9, state)
+    assert_equal(resumed, run(1, 16, None))
+
+
+@pytest.mark.parametrize("position", [0, 10**12])
+def test_only_the_windows_of_the_next_batches_are_read(
+    corpus: Corpus, other: Corpus, position: int, monkeypatch: pytest.MonkeyPatch
+):
+    read: list[int] = []
+    window = Corpus.window
+
+    def counting(self: Corpus, index: int, length: int) -> Any:
+        read.append(index)
+        return window(self, index, length)
+
+    batches = make(corpus, other)
+    monkeypatch.setattr(Corpus, "window", counting)
+    following = batches.starting_at(position)
+    next(following)
+    assert len(read) <= (1 + READ_AHEAD.prefetch_buffer_size + READ_AHEAD.num_threads) * 8
+
+
+def test_a_mixture_shuffles_each_corpus_anew_in_its_every_epoch(corpus: Corpus, other: Corpus):
+    sequences = rows(take(make(corpus, other, weights=[1, 3]), 60))
+    for one, share in ((corpus, 0.25), (other, 0.75)):
+        own = [row for row in sequences if row in windows(one)]
+        assert abs(len(own) - share * len(sequences)) <= 1
+        count = one.windows(LENGTH)
+        epochs = [own[i : i + count] for i in range(0, len(own) - count + 1, count)]
+        assert epochs
+        assert all(sorted(epoch) == sorted(windows(one)) for epoch in epochs)
+        assert all(one != other for one, other in pairwise([windows(one), *epochs]))
+
+
+def test_without_weights_every_window_comes_once_before_any_comes_again(
+    corpus: Corpus, other: Corpus
+):
+    both = windows(corpus) + windows(other)
+    sequences = rows(take(make(corpus, other, batch_size=len(both)), 2))
+    assert sorted(sequences[: len(both)]) == sorted(sequences[len(both) :]) == sorted(both)
+    assert make(corpus, other).epochs(len(both)) == [1.0, 1.0]
+
+
+def test_shares_and_epochs_are_those_of_the_sequences(corpus: Corpus, other: Corpus):
+    batches = make(corpus, other, weights=[6, 2])
+    own = [row for row in rows(take(batches, 100)) if row in windows(corpus)]
+    assert batches.shares() == [0.75, 0.25] == [len(own) / 800, 1 - len(own) / 800]
+    expected = [600 / corpus.windows(LENGTH), 200 / other.windows(LENGTH)]
+    assert batches.epochs(800) == expected
 
 
 def test_a_corpus_shorter_than_a_sequence_is_one_masked_window(tokenizer: PreTrainedTokenizerFast):
@@ -140,10 +216,23 @@ def test_the_state_of_another_run_is_refused(corpus: Corpus, change: dict[str, i
         make(corpus).position(make(corpus, **change).state(48))
 
 
-def test_the_state_of_another_corpus_is_refused(corpus: Corpus, tokenizer: PreTrainedTokenizerFast):
-    other = Corpus.from_documents(["etwas anderes"], tokenizer)
-    with pytest.raises(UserError, match="made with corpus"):
-        make(corpus).position(make(other).state(0))
+def test_the_state_of_other_corpora_or_weights_is_refused(corpus: Corpus, other: Corpus):
+    made = {
+        "alone": make(corpus),
+        "other": make(other),
+        "by size": make(corpus, other),
+        "turned": make(other, corpus),
+        "weighted": make(corpus, other, weights=[1, 2]),
+    }
+    for name, batches in made.items():
+        for another in made.keys() - {name}:
+            with pytest.raises(UserError, match=r"made with corpus .* this run has"):
+                batches.position(made[another].state(0))
+
+
+def test_the_scale_of_the_weights_does_not_matter(corpus: Corpus, other: Corpus):
+    thirds = make(corpus, other, weights=[1, 2])
+    assert make(corpus, other, weights=[0.5, 1.0]).position(thirds.state(48)) == 48
 
 
 def test_batches_that_do_not_divide_are_refused(corpus: Corpus):

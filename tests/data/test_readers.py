@@ -1,5 +1,8 @@
 import gzip
+import io
 import json
+import pickle
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 import zstandard
+from datatrove.data import Document
 
+from clp_jax.config import SourceSection
 from clp_jax.data import read_documents
+from clp_jax.data.pieces import plan_tasks
+from clp_jax.data.readers import Read
 from clp_jax.errors import UserError
 
 TEXTS = ["Grüße aus Köln", "zwei\nZeilen", "日本語 🙂"]
@@ -192,3 +199,150 @@ def test_hub_data_sets_are_streamed_and_run_no_code(monkeypatch: pytest.MonkeyPa
     assert read("hf://oscar-corpus/OSCAR-2301:de@train") == ["Hallo"]
     names = ("oscar-corpus/OSCAR-2301", "de")
     assert calls == [(names, {"split": "train", "streaming": True})]
+
+
+def reader(
+    folder: Path,
+    *inputs: object,
+    max_broken: int = 0,
+    limit: int | None = None,
+    kind: str = "files",
+) -> Read:
+    sources = [SourceSection(input=str(item), kind=kind) for item in inputs]
+    return Read(plan_tasks(sources, limit), max_broken, limit, folder / "samples")
+
+
+def total(step: Read, label: str) -> int:
+    return int(step.stats[label].total)
+
+
+def test_the_step_gives_documents_with_ids_and_their_source(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_bytes(json_lines(TEXTS))
+    (tmp_path / "b.txt").write_text("Hallo")
+    step = pickle.loads(pickle.dumps(reader(tmp_path, tmp_path / "*")))
+    metadata = {"source": "files", "tags": []}
+    assert list(step.run()) == [
+        *(Document(t, f"0/a.jsonl/{n}", metadata=metadata) for n, t in enumerate(TEXTS, 1)),
+        Document("Hallo", "0/b.txt/1", metadata=metadata),
+    ]
+    assert total(step, "doc_len") == sum(map(len, TEXTS)) + 5
+    assert not (tmp_path / "samples").exists()
+
+
+def test_blank_documents_are_counted(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_bytes(json_lines(["a", "", " \n", "b"]))
+    step = reader(tmp_path, tmp_path / "a.jsonl")
+    assert [document.text for document in step.run()] == ["a", "b"]
+    assert total(step, "empty") == 2
+
+
+def test_a_task_reads_its_own_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for number in range(7):
+        (tmp_path / f"{number}.jsonl").write_bytes(json_lines([f"{number}"] * 10))
+    monkeypatch.setattr("clp_jax.data.pieces._TASK_BYTES", 400)
+    step = reader(tmp_path, tmp_path / "*")
+    ranks = [[document.id for document in step.run(rank=rank)] for rank in range(len(step.tasks))]
+    assert len(ranks) > 2
+    assert len(set().union(*ranks)) == sum(map(len, ranks)) == 70
+
+
+def test_a_limit_counts_documents_over_all_files(tmp_path: Path):
+    for name in "abc":
+        (tmp_path / f"{name}.jsonl").write_bytes(json_lines(["", name, name]))
+    step = reader(tmp_path, tmp_path / "*", limit=3)
+    assert [document.text for document in step.run()] == ["a", "a", "b"]
+
+
+BROKEN_LINES = {
+    "not JSON": b'{"text": "a"',
+    "not JSON (maximum recursion": b"[" * 100_000,
+    "not UTF-8 (invalid start byte)": b'{"text": "\xff"}',
+    "not a JSON object": b'"text"',
+    "no field text, only body": b'{"body": "a"}',
+    "text is NoneType, not a string": b'{"text": null}',
+    "text holds half of a surrogate pair": b'{"text": "\\ud83d"}',
+}
+
+
+def test_broken_records_are_skipped_counted_and_sampled(tmp_path: Path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b"\n".join([b'{"text": "gut"}', *BROKEN_LINES.values(), b'{"text": "auch"}']))
+    step = reader(tmp_path, file, max_broken=len(BROKEN_LINES))
+    assert [document.text for document in step.run()] == ["gut", "auch"]
+    assert total(step, "broken") == len(BROKEN_LINES)
+    samples = json.loads((tmp_path / "samples" / "broken" / "00000.json").read_text())
+    for line, (sample, reason) in enumerate(zip(samples, BROKEN_LINES, strict=False), 2):
+        assert sample["reason"].startswith(f"{file}, line {line}: {reason}")
+    assert [len(sample["text"]) for sample in samples[:2]] == [13, 200]
+    assert len(samples) == 5
+
+
+@pytest.mark.parametrize("reason", BROKEN_LINES)
+def test_one_broken_record_too_many_ends_the_run(tmp_path: Path, reason: str):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(json_lines(["gut"]) + b"broken\n" + BROKEN_LINES[reason] + b"\n")
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2: not JSON .*only 0 broken records"):
+        list(reader(tmp_path, file).run())
+    with pytest.raises(UserError) as told:
+        list(reader(tmp_path, file, max_broken=1).run())
+    assert str(told.value).startswith(f"{file}, line 3: {reason}")
+    assert "only 1 broken records of a file are skipped" in str(told.value)
+
+
+def test_broken_records_are_counted_for_each_file(tmp_path: Path):
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_bytes(json_lines(["gut"]) + b"broken\n")
+    step = reader(tmp_path, tmp_path / "*", max_broken=1)
+    assert len(list(step.run())) == 2
+    assert total(step, "broken") == 2
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_a_first_record_without_the_field_is_never_skipped(tmp_path: Path, name: str):
+    data = {"a.jsonl": json_lines, "a.parquet": parquet}[name](["x", "y"], "body")
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match="no field text, only id, body: name the one that holds"):
+        list(reader(tmp_path, tmp_path / name, max_broken=9).run())
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl.gz", gzip.compress(json_lines(["x"]))[:-9]),
+        ("a.jsonl.zst", json_lines(["x"])),
+        ("a.parquet", parquet(TEXTS)[:-9]),
+        ("a.parquet.gz", gzip.compress(b"PAR1")),
+    ],
+)
+def test_a_broken_stream_counts_as_one_record(tmp_path: Path, name: str, data: bytes):
+    (tmp_path / name).write_bytes(data)
+    (tmp_path / "z.txt").write_text("gut")
+    step = reader(tmp_path, tmp_path / "*", max_broken=1)
+    assert [document.text for document in step.run()] == ["gut"]
+    assert total(step, "broken") == 1
+    with pytest.raises(UserError, match=r"cannot be read \(.*\), and only 0 broken"):
+        list(reader(tmp_path, tmp_path / name).run())
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.7])
+def test_a_broken_archive_counts_as_one_record(tmp_path: Path, keep: float):
+    data = b"".join(
+        str({"url": "http://a.de", "raw_content": "x" * 500}).encode() for _ in range(999)
+    )
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        member = tarfile.TarInfo("a.txt")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    (tmp_path / "a.tar").write_bytes(sink.getvalue()[: int(keep * len(data))])
+    step = reader(tmp_path, tmp_path / "a.tar", max_broken=1, kind="gc4")
+    assert 0 < len(list(step.run())) < 999 * keep
+    assert total(step, "broken") == 1
+
+
+def test_a_file_that_cannot_be_opened_is_never_skipped(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_bytes(json_lines(TEXTS))
+    step = reader(tmp_path, tmp_path / "a.jsonl", max_broken=9)
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.raises(UserError, match=r"a\.jsonl cannot be read .*No such file"):
+        list(step.run())

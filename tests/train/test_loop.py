@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from clp_jax.checkpoint.hf import load_model, save_model
 from clp_jax.config import RunConfig
 from clp_jax.data.store import write_corpus
 from clp_jax.errors import UserError
+from clp_jax.files import read_json
 from clp_jax.mesh import single_device_mesh
 from clp_jax.models import initialize, read_decoder_config
 from clp_jax.train.loop import train_model
@@ -15,7 +18,7 @@ from .conftest import CONFIG, sentences, write_model_files
 
 TIMES = {"step", "tokens", "seconds"}
 VALIDATION = {"loss", "token_perplexity", "word_perplexity", "byte_perplexity"}
-TRAINING = {"loss", "learning_rate", "gradient_norm", "tokens_per_second"}
+TRAINING = {"loss", "learning_rate", "gradient_norm", "tokens_per_second", "data_wait"}
 
 
 def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
@@ -45,6 +48,26 @@ def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
     again = train_model(RunConfig.from_dict(settings), resume=True)
     assert again == summary, "a finished run is only read"
     assert read_metrics(folder) == lines
+
+
+def test_a_mixture_is_told_and_its_table_kept(settings, inputs, capsys):
+    train, validation = settings["data"]["train"], settings["data"]["validation"]
+    settings["data"]["train"] = [
+        {"path": train, "weight": 3},
+        {"path": validation, "weight": 1},
+    ]
+    settings["data"] |= {"document_mask": True, "restart_positions": True}
+    run = train_model(RunConfig.from_dict(settings)).folder
+    table = capsys.readouterr().out.strip()
+    assert table in (run / "model" / "README.md").read_text()
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    tokens = [read_json(Path(path) / "manifest.json")["tokens"] for path in (train, validation)]
+    sequences = [4 * 8 * 3 / 4, 4 * 8 / 4]
+    epochs = [n / -(-(count - 1) // 16) for n, count in zip(sequences, tokens, strict=True)]
+    assert lines[2:] == [
+        ["train", f"{tokens[0]:,}", "75.0%", f"{epochs[0]:.2f}"],
+        ["validation", f"{tokens[1]:,}", "25.0%", f"{epochs[1]:.2f}"],
+    ]
 
 
 def test_pretrained_weights_are_where_a_run_starts(settings, inputs, tmp_path):
@@ -92,6 +115,14 @@ def break_corpus(settings, folder):
     settings["data"]["train"] = str(folder / "absent")
 
 
+def break_mixture(settings, folder):
+    (folder / "other").mkdir()
+    tokenizer = write_model_files(folder / "other", CONFIG, texts=["ganz andere Wörter"])
+    write_corpus(sentences(5, 0), tokenizer, folder / "second", {})
+    parts = [settings["data"]["train"], str(folder / "second")]
+    settings["data"]["train"] = [{"path": path, "weight": 1} for path in parts]
+
+
 def break_model(settings, folder):
     settings["model"]["path"] = str(folder / "absent")
 
@@ -124,6 +155,7 @@ def break_out(settings, folder):
         (break_heads, r"tensor=8 does not divide the model's heads dimension of 4"),
         (break_warmup, r"optimizer.warmup_steps is 4, which must be less than train.steps, 4"),
         (break_corpus, r"absent is not a corpus: write one with `clp-jax prepare`"),
+        (break_mixture, r"second was made with another tokenizer than that of .*model"),
         (break_model, r"absent.* is not a folder"),
         (break_tokenizer, r"corpus was made with another tokenizer than that of .*model"),
         (break_vocabulary, r"tokenizer has 300 ids, but config.json says vocab_size 200"),

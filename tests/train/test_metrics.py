@@ -63,6 +63,24 @@ def test_speed_leaves_validation_and_checkpoints_out(tmp_path, monkeypatch):
     assert speeds == [4 * 100 / 2.0, 2 * 100 / 1.0]
 
 
+def test_share_of_the_time_spent_waiting_for_batches(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+
+    def slow():
+        for seconds in (1.0, 0.0, 3.0, 0.5):
+            now[0] += seconds
+            yield seconds
+
+    with log(tmp_path) as run:
+        for step, _ in enumerate(run.awaited(slow()), start=1):
+            now[0] += 1.5
+            if step % 2 == 0:
+                run.training(step, LINE)
+    waits = [line["train/data_wait"] for line in read_metrics(tmp_path)]
+    assert waits == [1.0 / 4.0, 3.5 / 6.5]
+
+
 @pytest.mark.parametrize("peak", [None, 1e6])
 def test_mfu_is_told_where_the_peak_is_known(tmp_path, monkeypatch, peak):
     now = [0.0]

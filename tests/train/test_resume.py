@@ -68,7 +68,7 @@ def start(script, settings, **environment):
 
 
 def without_times(folder):
-    times = ("seconds", "train/tokens_per_second")
+    times = ("seconds", "train/tokens_per_second", "train/data_wait")
     return [
         {key: value for key, value in line.items() if key not in times}
         for line in read_metrics(folder)
@@ -79,9 +79,17 @@ def parameters(folder):
     return jax.device_get(jax.tree.leaves(load_model(folder)))
 
 
+def use_a_mixture_of_documents(settings):
+    data = settings["data"]
+    parts = {data["train"]: 3, data["validation"]: 1}
+    data["train"] = [{"path": path, "weight": weight} for path, weight in parts.items()]
+    data |= {"document_mask": True, "restart_positions": True}
+
+
 @pytest.fixture
 def long_run(settings):
     """40 steps with dropout and accumulation, checkpoints at 20 and 40, an uneven rhythm."""
+    use_a_mixture_of_documents(settings)
     settings["model"]["dropout"] = 0.1
     settings["optimizer"]["epsilon"] = 1e-3  # Else Adam blows up what is only rounding.
     settings["train"] |= {
@@ -125,6 +133,7 @@ def test_two_processes_train_what_one_does(settings, tmp_path):
     settings["mesh"] = {"data": 2, "fsdp": 2, "tensor": 2}
     settings["optimizer"]["epsilon"] = 1e-3
     settings["train"] |= {"dtype": "float32"}
+    use_a_mixture_of_documents(settings)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

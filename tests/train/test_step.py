@@ -1,8 +1,10 @@
 import functools
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -24,14 +26,19 @@ MODELS = {
     "wide gpt2": GPT2 | {"n_embd": 256, "vocab_size": 512},
     "bloom": {"model_type": "bloom", "vocab_size": 64, "hidden_size": 32, **SIZES},
 }
-BATCH, LENGTH = 8, 24
+BATCH, LENGTH, EOS = 8, 24, 5
 
 
-def run_config(**train):
+def run_config(*, masked=False, **train):
     return RunConfig.from_dict(
         {
             "model": {"path": "unused"},
-            "data": {"train": "unused", "sequence_length": LENGTH},
+            "data": {
+                "train": "unused",
+                "sequence_length": LENGTH,
+                "document_mask": masked,
+                "restart_positions": masked,
+            },
             # A bias of keys has no gradient but rounding, which a small epsilon would blow up.
             "optimizer": {"learning_rate": 1e-2, "weight_decay": 0.1, "epsilon": 1e-3},
             "train": {
@@ -47,11 +54,12 @@ def run_config(**train):
 
 
 def batches(vocabulary, count=3):
-    """Batches whose masks are uneven on purpose: row r counts 3 r of its positions."""
+    """Documents of 1 to 11 tokens; the masks are uneven on purpose: row r counts 3 r positions."""
     random = np.random.default_rng(1)
     mask = np.arange(LENGTH) < 3 * np.arange(1, BATCH + 1)[:, None]
     for _ in range(count):
         tokens = random.integers(vocabulary, size=(BATCH, LENGTH + 1)).astype(np.int32)
+        tokens[:, [3, 14, 16]] = EOS
         yield {"tokens": tokens, "mask": mask}
 
 
@@ -68,7 +76,7 @@ def train(name, mesh_sizes=(1, 1, 1), **settings):
     model = initialize(read_decoder_config(hf), seed=0, mesh=mesh, dtype=dtype)
     graphdef, state = nnx.split(model)
     params = nnx.to_pure_dict(state)
-    step = make_train_step(graphdef, params, optimizer, mesh=mesh, config=config)
+    step = make_train_step(graphdef, params, optimizer, mesh=mesh, config=config, eos_id=EOS)
     optimizer_state = initialize_optimizer(optimizer, params, mesh)
     history = []
     for index, batch in enumerate(batches(hf["vocab_size"])):
@@ -90,6 +98,40 @@ def test_every_mesh_computes_what_one_device_does(name, mesh_sizes):
 
 def test_parts_of_uneven_masks_add_up_to_the_whole_batch():
     assert_close(train("gpt2", (1, 2, 2), accumulation=4), train("gpt2"))
+
+
+@pytest.mark.parametrize(
+    ("name", "mesh_sizes"),
+    [("gpt2", (1, 8, 1)), ("gpt2", (1, 1, 4)), ("gpt2", (2, 2, 2)), ("bloom", (2, 2, 2))],
+    ids=str,
+)
+def test_every_mesh_keeps_documents_apart_as_one_device_does(name, mesh_sizes):
+    assert_close(train(name, mesh_sizes, masked=True), train(name, masked=True))
+
+
+def test_parts_without_recomputation_keep_documents_apart():
+    parts = train("gpt2", (1, 2, 2), masked=True, accumulation=4, remat="none")
+    assert_close(parts, train("gpt2", masked=True))
+
+
+def test_loss_is_that_of_each_document_alone():
+    hf = MODELS["gpt2"]
+    model = initialize(read_decoder_config(hf), seed=0, mesh=mesh_of((1, 1, 1)))
+    batch = next(batches(hf["vocab_size"]))
+    # A document a row; what follows it in its row changes nothing before.
+    rows, places = [], []
+    for row, mask in zip(batch["tokens"], batch["mask"], strict=True):
+        starts = [0, *np.flatnonzero(row[:-1] == EOS), LENGTH]
+        for start, end in pairwise(starts):
+            rows.append(np.pad(row[start : end + 1], (0, LENGTH - (end - start))))
+            places.append(np.pad(mask[start:end], (0, LENGTH - (end - start))))
+    tokens = np.stack(rows)
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        nnx.jit(model)(jnp.asarray(tokens[:, :-1])), tokens[:, 1:]
+    )
+    alone = np.asarray(losses)[np.stack(places)].mean()
+    np.testing.assert_allclose(train("gpt2", masked=True)[1][0]["loss"], alone, rtol=1e-6)
+    assert abs(train("gpt2")[1][0]["loss"] / alone - 1) > 1e-4
 
 
 @pytest.mark.parametrize("remat", ["none", "dots"])
@@ -128,7 +170,9 @@ def compiled(name, mesh_sizes=(1, 1, 1), **settings):
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     model = abstract_model(read_decoder_config(MODELS[name]))
     params = abstract_parameters(model, mesh)
-    return make_train_step(nnx.graphdef(model), params, optimizer, mesh=mesh, config=config)
+    return make_train_step(
+        nnx.graphdef(model), params, optimizer, mesh=mesh, config=config, eos_id=EOS
+    )
 
 
 @pytest.mark.parametrize("mesh_sizes", [(1, 1, 1), (1, 2, 4)], ids=str)

@@ -25,7 +25,7 @@ mesh = make_mesh(**config.mesh.model_dump(), devices=chips)
 model = abstract_model(read_decoder_config(json.loads(sys.argv[2])), dtype=jnp.bfloat16)
 params = abstract_parameters(model, mesh)
 optimizer = make_optimizer(config.optimizer, config.train.steps)
-step = make_train_step(nnx.graphdef(model), params, optimizer, mesh=mesh, config=config)
+step = make_train_step(nnx.graphdef(model), params, optimizer, mesh=mesh, config=config, eos_id=0)
 memory = step.memory_analysis()
 print(json.dumps({
     "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),

@@ -1,0 +1,55 @@
+"""Rules on a document as a whole: its tags, its length."""
+
+from collections.abc import Collection
+
+from datatrove.data import Document
+from datatrove.pipeline.filters.base_filter import BaseFilter
+from datatrove.utils.text import split_into_words
+
+from clp_jax.data.samples import Samples
+from clp_jax.data.words import Words, is_symbol
+
+
+class Tags(BaseFilter):
+    """Drop documents to which their source gave one of the ``excluded`` tags."""
+
+    name = "tags"
+
+    def __init__(self, excluded: Collection[str], samples: Samples):
+        super().__init__(samples)
+        self.excluded = tuple(excluded)
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Keep a document without them; the reason is the first one that it has."""
+        given = doc.metadata.get("tags") or ()
+        found = next((tag for tag in self.excluded if tag in given), None)
+        return True if found is None else (False, found)
+
+
+class MaxLength(BaseFilter):
+    """Drop documents of more than ``characters`` characters."""
+
+    name = "max-length"
+
+    def __init__(self, characters: int, samples: Samples):
+        super().__init__(samples)
+        self.characters = characters
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Keep a document that is not too long."""
+        return len(doc.text) <= self.characters or (False, "too long")
+
+
+class MinLength(BaseFilter):
+    """Drop documents of fewer than ``words`` words; symbols are no words."""
+
+    name = "min-length"
+
+    def __init__(self, words: int, samples: Samples):
+        super().__init__(samples)
+        self.words = words
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Keep a document that is long enough."""
+        words = split_into_words(doc.text, Words())
+        return sum(not is_symbol(word) for word in words) >= self.words or (False, "too short")

@@ -1,0 +1,222 @@
+"""What is on the page: sections of sentences, tables, plots and samples."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import Any, NamedTuple
+
+import yaml
+
+from clp_jax.data.report.plots import plot_lengths, plot_steps
+
+Sample = Mapping[str, Any]
+"""What was dropped: its ``id``, if it has one, the ``reason`` and the beginning of its ``text``."""
+
+SAMPLES = 3
+"""Shown of each reason."""
+REASONS = 8
+"""Of each step of which samples are shown."""
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells below headers."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Of which columns each cell is a number, or unknown."""
+        columns = [*zip(*self.rows, strict=True)] or [()] * len(self.headers)
+        return [
+            all(cell == UNKNOWN or cell.lstrip("-")[:1].isdigit() for cell in column)
+            for column in columns
+        ]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture, for pages that can hold one."""
+
+    png: bytes
+    text: str
+
+
+@dataclass(frozen=True)
+class Verbatim:
+    """Lines that are shown as they are."""
+
+    text: str
+
+
+class Section(NamedTuple):
+    """Blocks below a heading; a plain string is a sentence."""
+
+    title: str
+    blocks: Sequence[str | Table | Plot | Verbatim]
+
+
+def describe(manifest: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) -> list[Section]:
+    """Everything that the manifest says, in the order in which a person asks for it."""
+    sections = [
+        Section("The corpus", [*_sizes(manifest)]),
+        Section("What each step did", [*_steps(manifest), *_reasons(manifest["steps"])]),
+        Section("Tokens", [*_tokens(manifest)]),
+        Section("Sources", [_sources(manifest["sources"])]),
+        Section("What was dropped, for example", [*_samples(samples)]),
+        Section("How it was made", [*_origin(manifest)]),
+    ]
+    return [section for section in sections if section.blocks]
+
+
+def share(part: int, whole: int) -> str:
+    """A percentage, or a dash if there is nothing to be a part of."""
+    return f"{part / whole:.2%}" if whole else UNKNOWN
+
+
+def rate(step: Mapping[str, Any]) -> str:
+    """Million characters a second that a step reads."""
+    return f"{step['characters'] / step['seconds'] / 1e6:,.2f}" if step["seconds"] else UNKNOWN
+
+
+def left_out(manifest: Mapping[str, Any]) -> str:
+    """The records that were skipped."""
+    return (
+        f"Left out when it was read: {manifest['broken']:,} broken records and "
+        f"{manifest['empty']:,} without text."
+    )
+
+
+def _sizes(manifest: Mapping[str, Any]) -> Iterator[str | Table]:
+    units = [unit for unit in ("documents", "bytes", "words", "tokens") if unit in manifest]
+    parts = {"training": manifest, "held out": manifest["heldout"]}
+    yield Table(
+        ("", *units),
+        [
+            (name, *(_count(part.get(unit)) for unit in units))
+            for name, part in parts.items()
+            if part
+        ],
+    )
+    if not parts["held out"]:
+        yield "Nothing is held out."
+    yield left_out(manifest)
+
+
+def _count(number: int | None) -> str:
+    return UNKNOWN if number is None else f"{number:,}"
+
+
+def _steps(manifest: Mapping[str, Any]) -> Iterator[str | Table | Plot]:
+    steps = manifest["steps"]
+    if not steps:
+        yield "No step was asked for: every document is in the corpus."
+        return
+    dropped = [sum(step["dropped"].values()) for step in steps]
+    left = [step["documents"] - number for step, number in zip(steps, dropped, strict=True)]
+    yield Plot(
+        plot_steps([step["name"] for step in steps], [steps[0]["documents"], *left]),
+        "documents left after each step",
+    )
+    characters = [step["characters"] for step in steps] + [manifest["characters"]]
+    rows = [
+        (
+            step["name"],
+            step["stage"],
+            f"{step['documents']:,}",
+            f"{number:,}",
+            share(number, step["documents"]),
+            f"{before:,}",
+            share(before - after, before),
+            f"{step['seconds']:,.2f}",
+            rate(step),
+        )
+        for step, number, (before, after) in zip(steps, dropped, pairwise(characters), strict=True)
+    ]
+    kept = ("kept", UNKNOWN, f"{left[-1]:,}", UNKNOWN, UNKNOWN, f"{characters[-1]:,}")
+    headers = ("step", "stage", "documents", "dropped", "share", "characters", "less by")
+    yield Table((*headers, "seconds", "M/s"), [*rows, (*kept, UNKNOWN, UNKNOWN, UNKNOWN)])
+    yield (
+        "Documents and characters are those that reach a step. It leaves fewer characters by the "
+        "documents that it drops and by what it takes out of others. Seconds are summed over all "
+        "tasks; M/s, million characters a second, are those of one core."
+    )
+
+
+def _reasons(steps: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    for what in ("dropped", "changed"):
+        rows = [
+            (step["name"], reason or UNKNOWN, f"{number:,}")
+            for step in steps
+            for reason, number in step[what].items()
+        ]
+        if rows:
+            yield Table(("step", what, "count"), rows)
+
+
+def _tokens(manifest: Mapping[str, Any]) -> Iterator[Plot | Table]:
+    if "fertility" not in manifest:
+        return
+    fertility = manifest["fertility"]
+    tokenizers = [(f"new: {manifest['tokenizer']}", fertility["new"])]
+    if old := fertility.get("old"):
+        tokenizers.append((f"old: {old['name']}", old))
+    yield Table(
+        ("tokenizer", "tokens per word", "bytes per token"),
+        [
+            (name, f"{figures['tokens_per_word']:.3f}", f"{figures['bytes_per_token']:.3f}")
+            for name, figures in tokenizers
+        ],
+    )
+    edges, documents = manifest["lengths"]["edges"], manifest["lengths"]["documents"]
+    yield Plot(plot_lengths(edges, documents), "documents by their number of tokens")
+    yield Table(
+        ("tokens", "documents", "share"),
+        [
+            (f"{first:,} to {end - 1:,}", f"{number:,}", share(number, sum(documents)))
+            for (first, end), number in zip(pairwise(edges), documents, strict=True)
+        ],
+    )
+
+
+def _sources(sources: Sequence[Mapping[str, Any]]) -> Table:
+    columns = list(dict.fromkeys(key for source in sources for key in source))
+    return Table(
+        [key.replace("_", " ") for key in columns],
+        [
+            [
+                _count(source[key]) if isinstance(source[key], int) else source[key]
+                for key in columns
+            ]
+            for source in sources
+        ],
+    )
+
+
+def _samples(samples: Mapping[str, Sequence[Sample]]) -> Iterator[str | Verbatim]:
+    for step, dropped in samples.items():
+        by_reason: dict[str | None, list[Sample]] = {}
+        for sample in dropped:
+            by_reason.setdefault(sample["reason"], []).append(sample)
+        for reason, chosen in islice(by_reason.items(), REASONS):
+            yield f"{step}: {reason}" if reason else step
+            for sample in chosen[:SAMPLES]:
+                name = f"[{sample['id']}]\n" if "id" in sample else ""
+                yield Verbatim(f"{name}{sample['text']}")
+
+
+def _origin(manifest: Mapping[str, Any]) -> Iterator[Table | Verbatim]:
+    names = {
+        "tokenizer": "tokenizer",
+        "tokenizer_hash": "SHA-256 of the tokenizer",
+        "fingerprint": "fingerprint of the tokens",
+        "dtype": "type of the tokens",
+        "eos_id": "end of text",
+    }
+    facts = {
+        name: str(manifest[key]) for key, name in names.items() if manifest.get(key) is not None
+    }
+    yield Table(("what", "value"), [*(facts | manifest.get("versions", {})).items()])
+    yield Verbatim(yaml.safe_dump(manifest["recipe"], sort_keys=False, allow_unicode=True))

@@ -1,0 +1,216 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from clp_jax.config import PrepareConfig
+from clp_jax.data import pieces
+from clp_jax.data.prepare import prepare_corpus
+from clp_jax.data.readers import read_documents
+from clp_jax.data.store import Corpus
+from clp_jax.errors import UserError
+from clp_jax.quickstart.inputs import made_up_text
+
+RECIPE: dict[str, Any] = {
+    "clean": {"language": "de", "repair_encoding": True, "min_words": 5, "boilerplate": True},
+    "deduplicate": {"exact": True, "lines": 20, "near": True, "substrings": 100},
+    "corpus": {"heldout": 0.1},
+    "execution": {"workers": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three files of German sentences, with some documents twice and some in English."""
+    german, _ = made_up_text("de", 60_000, 0)
+    english, _ = made_up_text("en", 5_000, 0)
+    folder = tmp_path_factory.mktemp("texts")
+    documents = [*german, *english, *german[:5]]
+    random.Random(1).shuffle(documents)
+    files = [folder / f"{number}.jsonl" for number in range(3)]
+    for number, file in enumerate(files):
+        lines = [json.dumps({"text": text}) + "\n" for text in documents[number::3]]
+        file.write_text("".join(lines))
+    return files
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything that a corpus is made of; the report tells times, which differ."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert not any("partial" in file.name for file in files)
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in files
+        if file.suffix in (".bin", ".npy") or file.name == "SHA256SUMS"
+    }
+
+
+def test_without_a_recipe_every_document_becomes_tokens(
+    tmp_path: Path,
+    texts: list[Path],
+    tokenizer: PreTrainedTokenizerFast,
+    tokenizer_folder: Path,
+):
+    manifest = prepare_corpus([*map(str, texts)], tokenizer_folder, tmp_path / "corpus")
+    assert manifest is not None
+    read = [json.loads(line)["text"] for file in texts for line in file.open()]
+    held = Corpus.from_documents(read, tokenizer)
+    corpus = Corpus.open(tmp_path / "corpus")
+    np.testing.assert_array_equal(corpus.tokens(), held.tokens())
+    assert (corpus.documents, corpus.words, corpus.bytes) == (len(read), held.words, held.bytes)
+    assert manifest == json.loads((tmp_path / "corpus" / "manifest.json").read_text())
+    assert sum(manifest["lengths"]["documents"]) == len(read)
+    assert str(tmp_path) not in (tmp_path / "corpus" / "manifest.json").read_text()
+    assert sorted(file.name for file in (tmp_path / "corpus").iterdir()) == [
+        "SHA256SUMS",
+        "documents-00000-of-00001.npy",
+        "manifest.json",
+        "report.html",
+        "report.md",
+        "tokens-00000-of-00001.bin",
+    ]
+
+
+def test_a_limit_takes_the_first_documents(
+    tmp_path: Path, texts: list[Path], tokenizer_folder: Path
+):
+    manifest = prepare_corpus([str(texts[0])], tokenizer_folder, tmp_path / "corpus", limit=2)
+    assert manifest is not None
+    assert manifest["documents"] == 2
+    with pytest.raises(UserError, match="limit of 0 documents"):
+        prepare_corpus([str(texts[0])], tokenizer_folder, tmp_path / "none", limit=0)
+
+
+@pytest.fixture
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "_TASK_BYTES", 10_000)
+
+
+@pytest.mark.slow
+def test_the_whole_recipe_splits_and_drops(
+    tmp_path: Path,
+    texts: list[Path],
+    tokenizer_folder: Path,
+    small_tasks: None,
+):
+    manifest = prepare_corpus(
+        [*map(str, texts)],
+        tokenizer_folder,
+        tmp_path / "corpus",
+        config=PrepareConfig.from_dict(RECIPE),
+    )
+    assert manifest is not None
+    assert len(manifest["shards"]) > 3
+    dropped = {step["name"]: sum(step["dropped"].values()) for step in manifest["steps"]}
+    assert dropped["language"] > 0
+    assert dropped["exact"] >= 5
+    train, heldout = (Corpus.open(tmp_path / name) for name in ("corpus", "corpus/heldout"))
+    assert 0.02 < heldout.documents / (train.documents + heldout.documents) < 0.25
+    assert manifest["heldout"]["tokens"] == len(heldout)
+    assert train.tokenizer_hash == heldout.tokenizer_hash
+    tokens = np.concatenate([train.tokens(), heldout.tokens()])
+    assert (tokens == train.eos_id).sum() == train.documents + heldout.documents + 2
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_does_not_change_the_corpus(
+    tmp_path: Path, texts: list[Path], tokenizer_folder: Path, small_tasks: None
+):
+    for workers in (1, 2):
+        config = PrepareConfig.from_dict({**RECIPE, "execution": {"workers": workers}})
+        out = tmp_path / str(workers)
+        prepare_corpus([*map(str, texts)], tokenizer_folder, out, config=config)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+ALONE = """
+import json, sys
+from clp_jax.config import PrepareConfig
+from clp_jax.data import pieces
+from clp_jax.data.prepare import prepare_corpus
+if __name__ == "__main__":
+    pieces._TASK_BYTES = 10_000
+    recipe, tokenizer, out, *texts = sys.argv[1:]
+    prepare_corpus(texts, tokenizer, out, config=PrepareConfig.from_dict(json.loads(recipe)))
+"""
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_leave_no_trace(
+    tmp_path: Path, texts: list[Path], tokenizer_folder: Path
+):
+    (tmp_path / "alone.py").write_text(ALONE)
+
+    def begin(name: str) -> subprocess.Popen[bytes]:
+        recipe = json.dumps({**RECIPE, "execution": {"workers": 2}})
+        command = [sys.executable, tmp_path / "alone.py", recipe, tokenizer_folder, tmp_path / name]
+        return subprocess.Popen([*command, *texts], stderr=subprocess.DEVNULL)
+
+    began = time.monotonic()
+    assert begin("unbroken").wait() == 0
+    whole = time.monotonic() - began
+    seed = int.from_bytes(os.urandom(4), "big")
+    moments = random.Random(seed)
+    for _ in range(10):
+        child = begin("killed")
+        time.sleep(moments.uniform(0.2, 0.7) * whole)
+        child.kill()
+        assert child.wait() in (-signal.SIGKILL, 0)
+    assert begin("killed").wait() == 0
+    assert contents(tmp_path / "killed") == contents(tmp_path / "unbroken"), f"seed {seed}"
+
+
+def test_without_a_tokenizer_the_clean_text_is_written(tmp_path: Path, texts: list[Path]):
+    recipe = {"deduplicate": {"exact": True}}
+    manifest = prepare_corpus(
+        [str(texts[0])], None, tmp_path / "clean", config=PrepareConfig.from_dict(recipe)
+    )
+    assert manifest is not None
+    assert "tokens" not in manifest
+    written = [*read_documents([str(tmp_path / "clean" / "text" / "*.jsonl.zst")])]
+    read = [json.loads(line)["text"] for line in texts[0].open()]
+    assert written == [*dict.fromkeys(read)]
+    assert manifest["documents"] == len(written)
+
+
+def test_bad_input_is_told_and_leaves_nothing_behind(tmp_path: Path, tokenizer_folder: Path):
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good.write_text('{"text": "Ein Satz."}\n')
+    bad.write_text('{"text": "Ein Satz."}\n{"text": \n')
+    out = tmp_path / "corpus"
+    with pytest.raises(UserError, match=r"bad\.jsonl, line 2"):
+        prepare_corpus([str(bad)], tokenizer_folder, out)
+    assert not out.exists()
+    with pytest.raises(UserError, match="nothing to read"):
+        prepare_corpus([], tokenizer_folder, out)
+    recipe = PrepareConfig.from_dict({"corpus": {"max_broken": 1}})
+    manifest = prepare_corpus([str(bad)], tokenizer_folder, out, config=recipe)
+    assert manifest is not None
+    assert (manifest["documents"], manifest["broken"]) == (1, 1)
+    with pytest.raises(UserError, match="exists already"):
+        prepare_corpus([str(good)], tokenizer_folder, out)
+    recipe = PrepareConfig.from_dict({"clean": {"min_words": 5}})
+    with pytest.raises(UserError, match="No document is left: length dropped 1"):
+        prepare_corpus([str(good)], tokenizer_folder, tmp_path / "none", config=recipe)
+
+
+def test_what_was_begun_with_another_recipe_is_not_gone_on_with(
+    tmp_path: Path, texts: list[Path], tokenizer_folder: Path
+):
+    recipe = PrepareConfig.from_dict({"clean": {"min_words": 10_000}})
+    out = tmp_path / "corpus"
+    with pytest.raises(UserError, match="No document is left"):
+        prepare_corpus([str(texts[0])], tokenizer_folder, out, config=recipe)
+    with pytest.raises(UserError, match=r"begun with another recipe: .* or remove the folder"):
+        prepare_corpus([str(texts[0])], tokenizer_folder, out)
+    with pytest.raises(UserError, match="begun with another recipe and tasks"):
+        prepare_corpus([str(texts[1])], tokenizer_folder, out, config=recipe)
