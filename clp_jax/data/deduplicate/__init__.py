@@ -16,18 +16,19 @@ from clp_jax.data.deduplicate.substrings import cut_passages
 from clp_jax.data.stages import Deduplication, Place
 
 
-def deduplications(section: DeduplicateSection) -> list[Callable[[Place], Deduplication]]:
-    """The deduplications that are turned on, in the order in which they are done.
+def deduplications(section: DeduplicateSection) -> dict[str, Callable[[Place], Deduplication]]:
+    """The deduplications that are turned on, by name, in the order in which they are done.
 
-    Each is called with the folder that the one before has written.
+    Each is called with a `Place`: the folder that the one before has written, and a scratch folder
+    of its own.
     """
-    methods: list[Callable[[Place], Deduplication]] = []
+    enabled: dict[str, Callable[[Place], Deduplication]] = {}
     if section.exact:
-        methods.append(drop_copies)
+        enabled["exact"] = drop_copies
     if section.lines:
-        methods.append(partial(drop_lines, section.lines))
+        enabled["lines"] = partial(drop_lines, section.lines)
     if section.near:
-        methods.append(drop_near)
+        enabled["near"] = drop_near
     if section.substrings:
-        methods.append(partial(cut_passages, section.substrings))
-    return methods
+        enabled["substrings"] = partial(cut_passages, section.substrings)
+    return enabled

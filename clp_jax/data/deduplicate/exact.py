@@ -19,8 +19,7 @@ _SIGNATURE = np.dtype([("hash", "<u8"), ("more", "<u8"), ("task", "<u4"), ("inde
 
 def drop_copies(place: Place) -> Deduplication:
     """Drop documents whose text, but for blanks around it, is that of an earlier one."""
-    folder = place.scratch / "exact"
-    signatures, found = folder / "signatures", folder / "found"
+    signatures, found = place.scratch / "signatures", place.scratch / "found"
     count = buckets(place.tasks)
     return Deduplication(
         "exact",

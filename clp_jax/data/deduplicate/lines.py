@@ -26,8 +26,7 @@ def drop_lines(limit: int, place: Place) -> Deduplication:
 
     Lines of fewer than 8 characters stay. Documents of which nothing stays are dropped.
     """
-    folder = place.scratch / "lines"
-    counts, found = folder / "counts", folder / "found"
+    counts, found = place.scratch / "counts", place.scratch / "found"
     count = buckets(place.tasks)
     return Deduplication(
         "lines",

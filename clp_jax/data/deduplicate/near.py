@@ -36,9 +36,8 @@ _OTHER_FILES = 256
 
 def drop_near(place: Place) -> Deduplication:
     """Drop documents that are near to an earlier one, or near to one that is, and so on."""
-    folder = place.scratch / "near"
-    signatures, pairs = folder / "signatures", folder / "pairs"
-    clusters, found = folder / "clusters", folder / "found"
+    signatures, pairs = place.scratch / "signatures", place.scratch / "pairs"
+    clusters, found = place.scratch / "clusters", place.scratch / "found"
     return Deduplication(
         "near",
         [

@@ -42,8 +42,8 @@ def cut_passages(length: int, place: Place) -> Deduplication:
     Cuts are moved inwards to the next blank. What is left between, before and after them is put
     on lines of its own, or dropped if it has fewer than 100 bytes.
     """
-    folder = place.scratch / "substrings"
-    texts, prints, found = folder / "texts", folder / "prints", folder / "found"
+    texts, prints = place.scratch / "texts", place.scratch / "prints"
+    found = place.scratch / "found"
     count = buckets(place.tasks)
     return Deduplication(
         "substrings",

@@ -7,18 +7,18 @@ from clp_jax.data.deduplicate import deduplications
 
 def test_those_turned_on_come_in_order(corpus):
     place = corpus([[]]).place
-    everything = DeduplicateSection(exact=True, lines=3, near=True, substrings=100)
-    names = [method(place).name for method in deduplications(everything)]
-    assert names == ["exact", "lines", "near", "substrings"]
-    assert deduplications(DeduplicateSection()) == []
-    [method] = deduplications(DeduplicateSection(substrings=77))
+    everything = deduplications(DeduplicateSection(exact=True, lines=3, near=True, substrings=100))
+    assert list(everything) == ["exact", "lines", "near", "substrings"]
+    assert [method(place).name for method in everything.values()] == list(everything)
+    assert deduplications(DeduplicateSection()) == {}
+    [method] = deduplications(DeduplicateSection(substrings=77)).values()
     assert method(place).stages[0].steps[1].length == 77
 
 
 def test_steps_can_be_sent_to_other_processes(corpus):
     place = corpus([[]]).place
     section = DeduplicateSection(exact=True, lines=3, near=True, substrings=100)
-    for method in deduplications(section):
+    for method in deduplications(section).values():
         found = method(place)
         for step in [found.filter, *(step for stage in found.stages for step in stage.steps)]:
             assert type(pickle.loads(pickle.dumps(step))) is type(step)
@@ -43,10 +43,10 @@ def test_each_finds_what_is_its_own(corpus):
     ]
     section = DeduplicateSection(exact=True, lines=3, near=True, substrings=150)
     counted = {}
-    for method in deduplications(section):
+    for name, method in deduplications(section).items():
         made = corpus([texts[:5], texts[5:]])
         texts = list(made.deduplicate(method).values())
-        counted[method(made.place).name] = made.counted()
+        counted[name] = made.counted()
     assert counted["exact"]["dropped"] == 1
     assert counted["lines"]["lines"] == 4
     assert counted["near"]["dropped"] == 1
