@@ -199,7 +199,7 @@ def test_bad_input_is_told_and_leaves_nothing_behind(tmp_path: Path, tokenizer_f
     with pytest.raises(UserError, match="exists already"):
         prepare_corpus([str(good)], tokenizer_folder, out)
     recipe = PrepareConfig.from_dict({"clean": {"min_words": 5}})
-    with pytest.raises(UserError, match="No document is left: length dropped 1"):
+    with pytest.raises(UserError, match="No document is left: min-length dropped 1"):
         prepare_corpus([str(good)], tokenizer_folder, tmp_path / "none", config=recipe)
 
 

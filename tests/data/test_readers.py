@@ -14,7 +14,7 @@ import zstandard
 from datatrove.data import Document
 
 from clp_jax.config import SourceSection
-from clp_jax.data import read_documents
+from clp_jax.data.readers import read_documents
 from clp_jax.data.pieces import plan_tasks
 from clp_jax.data.readers import Read
 from clp_jax.errors import UserError
@@ -272,7 +272,8 @@ def test_broken_records_are_skipped_counted_and_sampled(tmp_path: Path):
     assert total(step, "broken") == len(BROKEN_LINES)
     samples = json.loads((tmp_path / "samples" / "broken" / "00000.json").read_text())
     for line, (sample, reason) in enumerate(zip(samples, BROKEN_LINES, strict=False), 2):
-        assert sample["reason"].startswith(f"{file}, line {line}: {reason}")
+        assert sample["id"] == f"a.jsonl line {line}"
+        assert sample["reason"].startswith(reason)
     assert [len(sample["text"]) for sample in samples[:2]] == [13, 200]
     assert len(samples) == 5
 
