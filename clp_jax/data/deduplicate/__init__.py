@@ -9,10 +9,10 @@ from collections.abc import Callable
 from functools import partial
 
 from clp_jax.config import DeduplicateSection
-from clp_jax.data.deduplicate.exact import exact
-from clp_jax.data.deduplicate.lines import lines
-from clp_jax.data.deduplicate.near import near
-from clp_jax.data.deduplicate.substrings import substrings
+from clp_jax.data.deduplicate.exact import drop_copies
+from clp_jax.data.deduplicate.lines import drop_lines
+from clp_jax.data.deduplicate.near import drop_near
+from clp_jax.data.deduplicate.substrings import cut_passages
 from clp_jax.data.stages import Deduplication, Place
 
 
@@ -24,11 +24,11 @@ def deduplications(section: DeduplicateSection) -> dict[str, Callable[[Place], D
     """
     enabled: dict[str, Callable[[Place], Deduplication]] = {}
     if section.exact:
-        enabled["exact"] = exact
+        enabled["exact"] = drop_copies
     if section.lines:
-        enabled["lines"] = partial(lines, section.lines)
+        enabled["lines"] = partial(drop_lines, section.lines)
     if section.near:
-        enabled["near"] = near
+        enabled["near"] = drop_near
     if section.substrings:
-        enabled["substrings"] = partial(substrings, section.substrings)
+        enabled["substrings"] = partial(cut_passages, section.substrings)
     return enabled

@@ -17,7 +17,7 @@ from clp_jax.data.stages import Deduplication, Place, Stage
 _SIGNATURE = np.dtype([("hash", "<u8"), ("more", "<u8"), ("task", "<u4"), ("index", "<u4")])
 
 
-def exact(place: Place) -> Deduplication:
+def drop_copies(place: Place) -> Deduplication:
     """Drop documents whose text, but for blanks around it, is that of an earlier one."""
     signatures, found = place.scratch / "signatures", place.scratch / "found"
     count = buckets(place.tasks)

@@ -38,8 +38,8 @@ class DropFound(BaseFilter):
     """
 
     def __init__(self, name: str, folder: Path, files: int, samples: Path):
-        super().__init__(exclusion_writer=Samples(samples, name))
         self.name = name
+        super().__init__(exclusion_writer=Samples(samples, name))
         self.folder = folder
         self.files = files
 

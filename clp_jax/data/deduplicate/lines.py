@@ -9,9 +9,9 @@ import xxhash
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
-from jaxtyping import Bool, UInt64
+from jaxtyping import UInt64
 
-from clp_jax.data.deduplicate.records import buckets, hash_range, read_between, write_sorted
+from clp_jax.data.deduplicate.records import among, buckets, hash_range, read_between, write_sorted
 from clp_jax.data.documents import ReadDocuments
 from clp_jax.data.samples import Samples
 from clp_jax.data.stages import Deduplication, Place, Stage
@@ -21,7 +21,7 @@ _SHORTEST = 8  # characters: shorter lines ("Ja.", "Kapitel") are said again and
 _UNCOUNTED = 0
 
 
-def lines(limit: int, place: Place) -> Deduplication:
+def drop_lines(limit: int, place: Place) -> Deduplication:
     """Drop each line, but for blanks around it, that stands in more than ``limit`` documents.
 
     Lines of fewer than 8 characters stay. Documents of which nothing stays are dropped.
@@ -107,7 +107,7 @@ class DropLines(BaseFilter):
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Take the lines out; whether anything stays."""
         every = doc.text.split("\n")
-        found = _among(_hashes(every), self._frequent)
+        found = among(_hashes(every), self._frequent)
         if not found.any():
             return True
         dropped = [line for line, drop in zip(every, found, strict=True) if drop]
@@ -132,9 +132,3 @@ def _hashes(every: list[str]) -> UInt64[np.ndarray, "lines"]:
         np.uint64,
         len(every),
     )
-
-
-def _among(
-    values: UInt64[np.ndarray, "values"], ascending: UInt64[np.ndarray, "set"]
-) -> Bool[np.ndarray, "values"]:
-    return np.searchsorted(ascending, values, "right") > np.searchsorted(ascending, values, "left")

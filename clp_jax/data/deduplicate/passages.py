@@ -15,7 +15,7 @@ _PLACE = np.uint64((1 << 24) - 1)
 
 def hash_passages(
     data: UInt8[np.ndarray, "bytes"], length: int
-) -> UInt64[np.ndarray, "bytes-length+1"]:
+) -> UInt64[np.ndarray, "bytes-{length}+1"]:
     """Hash each passage of ``length`` bytes: a polynomial of random values of its bytes mod 2^64.
 
     Args:
@@ -67,7 +67,7 @@ def _blocks(
         yield offset, data[offset : offset + _BLOCK + length - 1]
 
 
-def _hash(data: UInt8[np.ndarray, "bytes"], length: int) -> UInt64[np.ndarray, "bytes-length+1"]:
+def _hash(data: UInt8[np.ndarray, "bytes"], length: int) -> UInt64[np.ndarray, "bytes-{length}+1"]:
     powers, inverses = _powers(1 << len(data).bit_length())
     sums = np.cumsum(_LETTER[data] * powers[: len(data)])
     sums[length:] -= sums[:-length].copy()
@@ -85,7 +85,7 @@ def _powers(count: int) -> tuple[UInt64[np.ndarray, "count"], UInt64[np.ndarray,
 
 def _window_minima(
     values: UInt64[np.ndarray, "values"], width: int
-) -> UInt64[np.ndarray, "values-width+1"]:
+) -> UInt64[np.ndarray, "values-{width}+1"]:
     """Minimum of each window, from windows of 1, 2, 4... values."""
     size = 1
     while 2 * size <= width:

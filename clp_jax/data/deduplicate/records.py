@@ -9,10 +9,11 @@ from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, UInt64
 
 from clp_jax.files import new_file
 
-_TASKS_A_BUCKET = 8
+_TASKS_A_BUCKET = 4
 
 
 def buckets(tasks: int) -> int:
@@ -50,6 +51,13 @@ def read_between(folder: Path, tasks: int, key: str, low: int, high: int) -> np.
         start, end = (bisect_left(records, edge, key=itemgetter(key)) for edge in (low, high))
         parts.append(records[start:end])
     return np.concatenate(parts)
+
+
+def among(
+    values: UInt64[np.ndarray, "values"], ascending: UInt64[np.ndarray, "set"]
+) -> Bool[np.ndarray, "values"]:
+    """Which values are among others that are sorted already."""
+    return np.searchsorted(ascending, values, "right") > np.searchsorted(ascending, values, "left")
 
 
 def _file(folder: Path, rank: int) -> Path:

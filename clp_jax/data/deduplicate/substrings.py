@@ -5,47 +5,38 @@ with hashes in bounded memory, and gives the same: of all passages of a length t
 but the first is cut.
 
 Equal passages have equal fingerprints (`winnow`), so those are compared first; only where one comes
-twice the passages themselves are hashed, from a copy of the text on the disk, and compared.
-Two passages are taken as equal if both hashes, of 64 bits each, are.
+twice the passages themselves are hashed, from a copy of the text on the disk, and compared. Equal
+hashes are taken for equal passages: with 64 bits the chance that one is cut by mistake is 1e-7 for
+each two megabytes that are compared.
 
 What is cut depends on the text alone. Each byte that is cut lies in a passage that stands whole in
-an earlier place. That place may have been cut in turn, in favour of an even earlier one, and so on
-to the first, where the passage is lost only if it runs over the seam of two others, each of which
-was there before: then it stays in two halves.
+an earlier place. If bytes of that place are cut too, they in turn lie in one that is earlier still,
+and so on: no byte is cut with all its copies. But a passage that runs over the seam of two others,
+both of which were there before, stays only in parts.
 """
 
-import re
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.filters.base_filter import BaseFilter
 
+from clp_jax.data.deduplicate.cuts import CUT, CutPassages, first_place, task_and_byte, union
 from clp_jax.data.deduplicate.passages import hash_passages, winnow
-from clp_jax.data.deduplicate.records import buckets, hash_range, read_between, write_sorted
+from clp_jax.data.deduplicate.records import among, buckets, hash_range, read_between, write_sorted
 from clp_jax.data.documents import ReadDocuments
-from clp_jax.data.samples import Samples
 from clp_jax.data.stages import Deduplication, Place, Stage
 from clp_jax.files import new_file
 
 _GRAM = 50
-_BUDGET = 1 << 22  # bytes of text compared at once
-_LONGEST_WORD = 64  # bytes
-_SHORTEST_REST = 100  # bytes
-
-_BLANK = re.compile(rb"\s")
-_LAST_BLANK = re.compile(rb"\s\S*\Z")
-_TASK = 40  # a place in the corpus is the task, times 2^40, plus the byte in the text of the task
+_BUDGET = 1 << 21  # bytes of text compared at once
 
 _PRINT = np.dtype([("hash", "<u8"), ("start", "<u8"), ("count", "<u4")])
-_CUT = np.dtype([("start", "<u8"), ("end", "<u8")])
 
 
-def substrings(length: int, place: Place) -> Deduplication:
+def cut_passages(length: int, place: Place) -> Deduplication:
     """Cut each passage of at least ``length`` bytes that stands in an earlier place.
 
     Cuts are moved inwards to the next blank. What is left between, before and after them is put
@@ -89,7 +80,7 @@ class SignPassages(PipelineStep):
             with scratch.open("wb") as file:
                 for document in data:
                     text = document.text.encode()
-                    prints.extend(self._prints(text, (rank << _TASK) + file.tell()))
+                    prints.extend(self._prints(text, first_place(rank) + file.tell()))
                     file.write(text)
             write_sorted(self.prints, rank, np.concatenate(prints), "hash")
 
@@ -109,7 +100,7 @@ class FindPassages(PipelineStep):
         texts: Text of each task.
         prints: Fingerprints of each task.
         tasks: Number of tasks.
-        found: Folder for what is to be cut: task, first byte and the one after the last.
+        found: Folder for what is to be cut, as records of type `CUT`.
     """
 
     type = "DEDUPLICATE"
@@ -132,7 +123,7 @@ class FindPassages(PipelineStep):
             same = prints["hash"][1:] == prints["hash"][:-1]
             prints = prints[(np.append(False, same) | np.append(same, False))[: len(prints)]]
             ends = np.flatnonzero(np.append(prints["hash"][1:] != prints["hash"][:-1], True)) + 1
-            cuts = [np.empty(0, _CUT)]
+            cuts = [np.empty(0, CUT)]
             for group in self._divide(prints, ends[: len(prints)]):
                 cuts.extend(self._cuts(group))
             write_sorted(self.found, rank, np.concatenate(cuts), "start")
@@ -149,13 +140,14 @@ class FindPassages(PipelineStep):
         for part in self._divide(prints, np.arange(len(prints)) + 1):
             hashes, starts = self._passages(part)
             distinct, first = np.unique(hashes, return_index=True)
+            new = ~among(distinct, seen)
             later = np.ones(len(hashes), bool)
-            later[first[~np.isin(distinct, seen, assume_unique=True)]] = False
-            seen = np.union1d(seen, distinct)
-            cuts = np.empty(later.sum(), _CUT)
+            later[first[new]] = False
+            seen = np.sort(np.append(seen, distinct[new]))
+            cuts = np.empty(later.sum(), CUT)
             cuts["start"] = starts[later]
             cuts["end"] = cuts["start"] + np.uint64(self.length)
-            yield _union(cuts)
+            yield union(cuts)
 
     def _passages(self, prints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Hash and place of each passage that the fingerprints stand for."""
@@ -168,86 +160,13 @@ class FindPassages(PipelineStep):
         return hashes[chosen], np.repeat(prints["start"], counts) + within.astype(np.uint64)
 
     def _texts(self, starts: np.ndarray, sizes: np.ndarray) -> Iterator[bytes]:
-        tasks, bytes_ = np.divmod(starts, np.uint64(1 << _TASK))
+        tasks, offsets = task_and_byte(starts)
         for task in np.unique(tasks).tolist():
             mine = tasks == task
             with _text_file(self.texts, task).open("rb", buffering=0) as file:
-                for start, size in zip(bytes_[mine].tolist(), sizes[mine].tolist(), strict=True):
-                    file.seek(start)
-                    yield file.read(size)
-
-
-class CutPassages(BaseFilter):
-    """Cut what was found, and drop the documents of which too little stays."""
-
-    name = "substrings"
-
-    def __init__(self, found: Path, files: int, samples: Path):
-        super().__init__(exclusion_writer=Samples(samples, self.name))
-        self.found = found
-        self.files = files
-
-    def run(
-        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
-    ) -> Iterator[Document]:
-        """Yield the documents of which something stays."""
-        self._rank = rank
-        places = (rank << _TASK, rank + 1 << _TASK)
-        self._cuts = _union(read_between(self.found, self.files, "start", *places))
-        self._place = rank << _TASK
-        yield from super().run(data, rank, world_size)
-
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Take the passages out; whether anything stays."""
-        text = doc.text.encode()
-        place, self._place = self._place, self._place + len(text)
-        first, last = np.searchsorted(self._cuts["start"], [place, self._place])
-        found = ((int(start) - place, int(end) - place) for start, end in self._cuts[first:last])
-        cuts = [cut for cut in (_inwards(text, *cut) for cut in found) if cut[0] < cut[1]]
-        if not cuts:
-            return True
-        edges = [0, *chain.from_iterable(cuts), len(text)]
-        parts = (text[a:b].strip() for a, b in zip(edges[::2], edges[1::2], strict=True))
-        rest = b"\n".join(part for part in parts if len(part) >= _SHORTEST_REST)
-        self.stat_update("passages", value=len(cuts), unit="doc")
-        self.stat_update("passages_bytes", value=len(text) - len(rest), unit="doc")
-        if not rest:
-            return False, "only passages seen before"
-        doc.text = rest.decode()
-        for start, end in cuts:
-            sample = {"filter_reason": "passage seen before"}
-            passage = Document(text[start:end].decode(), doc.id, metadata=sample)
-            self.exclusion_writer.write(passage, self._rank)
-        return True
-
-
-def _union(cuts: np.ndarray) -> np.ndarray:
-    """The same bytes without overlaps, in order; cuts that only touch stay two."""
-    cuts = cuts[np.argsort(cuts["start"])]
-    ends = np.maximum.accumulate(cuts["end"])
-    new = cuts["start"][1:] >= ends[:-1]
-    union = cuts[np.append(True, new)[: len(cuts)]]
-    union["end"] = ends[np.append(new, True)[: len(cuts)]]
-    return union
-
-
-def _inwards(text: bytes, start: int, end: int) -> tuple[int, int]:
-    """The part of a cut that holds whole words, or at least whole characters."""
-    if start > 0 and not _BLANK.search(text, start - 1, start + 1):
-        blank = _BLANK.search(text, start, min(start + _LONGEST_WORD, end))
-        start = blank.start() if blank else start
-    if end < len(text) and not _BLANK.search(text, end - 1, end + 1):
-        blank = _LAST_BLANK.search(text, max(start, end - _LONGEST_WORD), end)
-        end = blank.start() if blank else end
-    while start < end and _within_character(text, start):
-        start += 1
-    while start < end and _within_character(text, end):
-        end -= 1
-    return start, end
-
-
-def _within_character(text: bytes, place: int) -> bool:
-    return place < len(text) and text[place] & 0b1100_0000 == 0b1000_0000
+                for offset, size in zip(offsets[mine], sizes[mine], strict=True):
+                    file.seek(int(offset))
+                    yield file.read(int(size))
 
 
 def _text_file(folder: Path, rank: int) -> Path:
