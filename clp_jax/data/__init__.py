@@ -2,8 +2,8 @@
 
 `read_documents` streams documents from files and hub data sets, `prepare_corpus` tokenises them
 once into a folder, `Corpus` maps that folder into memory as one long row of tokens, cut into
-windows, and `TrainingBatches` hands the windows out shuffled, at any position, to any number of
-processes.
+windows, and `TrainingBatches` hands the windows of several corpora out mixed and shuffled, at any
+position, to any number of processes.
 """
 
 from clp_jax.data.batches import Batch, TrainingBatches
