@@ -195,8 +195,8 @@ def _read_file(piece: Piece, layout: Layout) -> Iterator[Document | Broken]:
     except MissingText as fault:
         raise UserError(f"{piece.input}: {fault}.") from None
     except DAMAGE as error:
-        fault = f"{piece.input} cannot be read ({' '.join(str(error).split())})"
-        broken = Broken(piece.input, "", fault)
+        reason = f"{piece.input} cannot be read ({' '.join(str(error).split())})"
+        broken = Broken(piece.input, "", reason)
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{broken}.") from error
         yield broken

@@ -52,3 +52,8 @@ def test_after_the_sum_of_the_parts_each_has_given_its_part():
     places = (Mixture([78, 5, 31]).place(index) for index in range(10 * 114))
     for _ in range(10):
         assert Counter(corpus for corpus, _ in islice(places, 114)) == {0: 78, 1: 5, 2: 31}
+
+
+def test_a_checkpoint_of_today_finds_its_place_tomorrow():
+    places = [Mixture([3, 2]).place(index) for index in range(5)]
+    assert places == [(0, 0), (0, 1), (1, 0), (0, 2), (1, 1)]
