@@ -14,9 +14,8 @@ import zstandard
 from datatrove.data import Document
 
 from clp_jax.config import SourceSection
-from clp_jax.data.readers import read_documents
 from clp_jax.data.pieces import plan_tasks
-from clp_jax.data.readers import Read
+from clp_jax.data.readers import Read, read_documents
 from clp_jax.errors import UserError
 
 TEXTS = ["Grüße aus Köln", "zwei\nZeilen", "日本語 🙂"]
