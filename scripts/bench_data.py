@@ -80,7 +80,10 @@ def timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
 
 
 def own_memory(pid: int) -> int:
-    """Resident bytes of a process and all below it, but for those of files that it has mapped."""
+    """Resident bytes of a process and all below it, but for those of files that are mapped.
+
+    Pages that a fork shares with its parent are counted in both.
+    """
     total = 0
     with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
@@ -201,7 +204,7 @@ def read(options: argparse.Namespace, scratch: Path) -> str:
     config = on_cores(PrepareConfig(), CORES)
     in_a_process(prepare, files, options.tokenizer, corpus, config)
     rate = in_a_process(read_batches, corpus).result
-    rows = [("batches", f"{rate:,.0f}", "-")]
+    rows = [("batches, of pages in memory", f"{rate:,.0f}", "-")]
     for device, peak in PEAK_FLOPS.items():
         needed = UTILISATION * peak / FLOPS
         name = f"GPT-2 small on {device}, computed: {UTILISATION:.0%} of {peak / 1e12:,.0f} TFLOP/s"
@@ -309,7 +312,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True, metavar="MODEL")
     parser.add_argument("--config", default="configs/corpus-german.yaml", help="the recipe")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--tokenise-mb", nargs="+", type=int, default=[32, 128])
+    parser.add_argument("--tokenise-mb", nargs="+", type=int, default=[64, 256])
     parser.add_argument("--read-mb", type=int, default=64)
     parser.add_argument("--clean-mb", type=int, default=4)
     parser.add_argument("--scale-mb", type=int, default=64)
