@@ -212,12 +212,19 @@ class DeduplicateSection(_Section):
 
     exact: bool = False
     """Drop documents that are equal to an earlier one."""
-    lines: int = Field(0, ge=0)
-    """Drop lines found in more documents than this; 0 keeps all."""
     near: bool = False
     """Drop documents that are nearly equal to another one (MinHash)."""
+    lines: int = Field(0, ge=0)
+    """Drop lines found in more documents than this; 0 keeps all."""
     substrings: int = Field(0, ge=0)
     """Cut passages of at least so many bytes that were there before; 0 keeps all."""
+
+    @field_validator("substrings")
+    @classmethod
+    def _long_enough(cls, length: int) -> int:
+        if 0 < length < 50:
+            raise ValueError(f"{length} bytes are a common phrase: choose 50 or more, or 0")
+        return length
 
 
 class DecontaminateSection(_Section):

@@ -117,7 +117,7 @@ def _run_stage(tasks: _Tasks, name: str, pool: ProcessPoolExecutor | None) -> No
     done = tasks.world_size - len(ranks)
     bar = tqdm(desc=name, total=tasks.world_size, initial=done, unit=" tasks", disable=None)
     with bar:
-        if pool is None:
+        if pool is None or len(ranks) == 1:
             for rank in ranks:
                 copy.deepcopy(tasks).run_task(rank)
                 bar.update()

@@ -15,7 +15,7 @@ from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.data.execution import logs_of
 from clp_jax.data.report import write_report
 from clp_jax.data.store import MANIFEST, describe, document_lengths, seal
-from clp_jax.data.tokenize import HELDOUT, KEPT, READ, SHARDS, read_facts
+from clp_jax.data.tokenize import HELDOUT, KEPT, READ, SAMPLES, SHARDS, read_facts
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, write_json
 
@@ -26,7 +26,7 @@ class Finish(PipelineStep):
     Args:
         folder: Folder of the corpus.
         work: Folder of the stages: logs, counts, samples.
-        stages: Their names, in order.
+        stages: Names of those that the report tells of, in order.
         about: Further entries of the manifest.
         tokenizer: The tokenizer, or None where the text itself is the result.
         source_tokenizer: Another tokenizer to compare it with.
@@ -41,8 +41,8 @@ class Finish(PipelineStep):
         work: Path,
         stages: Sequence[str],
         about: Mapping[str, Any],
-        tokenizer: str | None,
-        source_tokenizer: str | None,
+        tokenizer: str | Path | None,
+        source_tokenizer: str | Path | None,
     ):
         super().__init__()
         self.folder = folder
@@ -93,7 +93,7 @@ class Finish(PipelineStep):
         yield from ()
 
     def _report(self, manifest: dict[str, Any]) -> None:
-        write_report(self.folder, manifest, _read_samples(self.work / "samples"))
+        write_report(self.folder, manifest, _read_samples(self.work / SAMPLES))
 
     def _fertility(
         self, tokenizer: PreTrainedTokenizerBase, kept: Mapping[str, Any]

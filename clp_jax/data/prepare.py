@@ -1,11 +1,13 @@
 """Text to a corpus: the stages of `clp-jax prepare`, begun or gone on with."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.checkpoint.hub import load_tokenizer, tokenizer_hash
 from clp_jax.config import PrepareConfig, SourceSection
@@ -20,7 +22,7 @@ from clp_jax.data.readers import Read
 from clp_jax.data.samples import Samples
 from clp_jax.data.stages import Place, Stage
 from clp_jax.data.store import MANIFEST
-from clp_jax.data.tokenize import KEPT, READ, SHARDS, Count, Tokenize
+from clp_jax.data.tokenize import KEPT, READ, SAMPLES, SHARDS, Count, Tokenize
 from clp_jax.data.tokens import Encoder
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, write_json
@@ -28,6 +30,7 @@ from clp_jax.files import public_name, read_json, write_json
 WORK = "work"
 TEXT = "text"
 _PLAN = "plan.json"
+TESTS = "tests.npy"
 
 
 def prepare_corpus(
@@ -71,28 +74,37 @@ def prepare_corpus(
         config = config.model_copy(update={"sources": tuple(given)})
     if not config.sources:
         raise UserError("There is nothing to read: name --input files or sources in the recipe.")
-    hash_ = None
-    if tokenizer is not None:
-        loaded = load_tokenizer(tokenizer)
-        Encoder(loaded)
-        hash_ = tokenizer_hash(loaded)
+    loaded = None if tokenizer is None else load_tokenizer(tokenizer)
+    encoder = None if loaded is None else Encoder.of(loaded)
     tasks = plan_tasks(config.sources, limit)
     plan = {
         "recipe": _identity(config),
         "limit": limit,
-        "tokenizer_hash": hash_,
+        "tokenizer_hash": None if loaded is None else tokenizer_hash(loaded),
         "tasks": [[_described(piece) for piece in task] for task in tasks],
         "version": version("clp-jax"),
     }
     _begin(out, plan)
+    work = out / WORK
+    heldout = config.corpus.heldout
+    last = Tokenize(encoder, out, work / SHARDS, heldout) if encoder else WriteDocuments(out / TEXT)
     try:
-        stages = _stages(config, tasks, tokenizer, source_tokenizer, limit, out)
-        if not run_stages(stages, out / WORK, config.execution):
+        about: dict[str, Any] = {
+            "tokenizer": None if tokenizer is None else public_name(tokenizer),
+            "recipe": _public(config),
+        }
+        if config.decontaminate.against:
+            about["tests"] = build_index(config.decontaminate, work / TESTS)._asdict()
+        read = Read(tasks, config.corpus.max_broken, limit, work / SAMPLES)
+        reported = ["clean", *deduplications(config.deduplicate)]
+        finish = Finish(out, work, reported, about, tokenizer, source_tokenizer)
+        stages = [*_stages(config, read, work, last), Stage("finish", [finish], 1)]
+        if not run_stages(stages, work, config.execution):
             return None
     except UserError:
         _forget_if_nothing_is_done(out)
         raise
-    shutil.rmtree(out / WORK)
+    shutil.rmtree(work)
     return read_json(out / MANIFEST)
 
 
@@ -125,52 +137,20 @@ def _begin(out: Path, plan: dict[str, Any]) -> None:
         )
 
 
-def _stages(
-    config: PrepareConfig,
-    tasks: Sequence[Sequence[Piece]],
-    tokenizer: str | Path | None,
-    source_tokenizer: str | Path | None,
-    limit: int | None,
-    out: Path,
-) -> list[Stage]:
-    """From the sources to the corpus: each deduplication reads what the stage before wrote."""
-    work = out / WORK
-    samples, documents = work / "samples", work / "documents"
-    steps = [
-        Read(tasks, config.corpus.max_broken, limit, samples),
-        Count(work / READ),
-        *clean_steps(config.clean, samples),
-    ]
-    stages, name = [], "clean"
+def _stages(config: PrepareConfig, read: Read, work: Path, last: PipelineStep) -> Iterator[Stage]:
+    """From the sources to the last step: each deduplication reads what the stage before wrote."""
+    samples, tasks = work / SAMPLES, len(read.tasks)
+    name, steps = "clean", [read, Count(work / READ), *clean_steps(config.clean, samples)]
     for method, find in deduplications(config.deduplicate).items():
-        stages.append(Stage(name, [*steps, WriteDocuments(documents / name)], len(tasks)))
-        found = find(Place(documents / name, len(tasks), work / method, samples))
-        stages += found.stages
-        steps, name = [ReadDocuments(documents / name), found.filter], found.name
+        documents = work / "documents" / name
+        yield Stage(name, [*steps, WriteDocuments(documents)], tasks)
+        found = find(Place(documents, tasks, work / method, samples))
+        yield from found.stages
+        name, steps = method, [ReadDocuments(documents), found.filter]
     if config.decontaminate.against:
-        index = work / "tests.npy"
-        build_index(config.decontaminate, index)
         kept = Samples(samples, Decontaminate.name)
-        steps.append(Decontaminate(config.decontaminate, index, kept))
-    steps.append(Count(work / KEPT))
-    if tokenizer is None:
-        steps.append(WriteDocuments(out / TEXT))
-    else:
-        steps.append(Tokenize(str(tokenizer), out, work / SHARDS, config.corpus.heldout))
-    stages.append(Stage(name, steps, len(tasks)))
-    about = {
-        "tokenizer": None if tokenizer is None else public_name(tokenizer),
-        "recipe": _public(config),
-    }
-    finish = Finish(
-        out,
-        work,
-        [stage.name for stage in stages],
-        about,
-        None if tokenizer is None else str(tokenizer),
-        None if source_tokenizer is None else str(source_tokenizer),
-    )
-    return [*stages, Stage("finish", [finish], 1)]
+        steps.append(Decontaminate(config.decontaminate, work / TESTS, kept))
+    yield Stage(name, [*steps, Count(work / KEPT), last], tasks)
 
 
 def _public(config: PrepareConfig) -> dict[str, Any]:

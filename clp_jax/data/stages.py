@@ -21,12 +21,10 @@ class Deduplication:
     """One way to find what was there before.
 
     Attributes:
-        name: What it is called in the report.
         stages: They read the documents of a folder, task by task, and find what is to go.
         filter: Takes it out of the same documents in the same order.
     """
 
-    name: str
     stages: Sequence[Stage]
     filter: PipelineStep
 

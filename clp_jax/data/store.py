@@ -80,7 +80,7 @@ class Corpus:
         Raises:
             UserError: there is no document, or the tokenizer has no end-of-text token.
         """
-        encoder, memory = Encoder(tokenizer), io.BytesIO()
+        encoder, memory = Encoder.of(tokenizer), io.BytesIO()
         writer = ShardWriter(encoder, memory.write, first=True)
         for document in documents:
             writer.add(document)
@@ -164,11 +164,11 @@ def describe(
     counts = {key: sum(shard[key] for shard in shards) for key in ("tokens", *_COUNTS)}
     if not counts["documents"]:
         raise UserError("The corpus is empty: it needs at least one document.")
-    encoder = Encoder(tokenizer)
+    encoder = Encoder.of(tokenizer)
     prints = "".join(shard["sha256"] for shard in shards if shard["tokens"])
     return {
         **counts,
-        "dtype": str(encoder.dtype),
+        "dtype": encoder.dtype,
         "eos_id": encoder.eos,
         "fingerprint": hashlib.sha256(prints.encode()).hexdigest(),
         "tokenizer_hash": tokenizer_hash(tokenizer),
@@ -210,7 +210,7 @@ def write_corpus(
         UserError: there is no document, ``out`` exists, or the tokenizer has no end-of-text token.
     """
     with new_folder(out) as folder:
-        with new_shard(folder, 0, 1, Encoder(tokenizer)) as writer:
+        with new_shard(folder, 0, 1, Encoder.of(tokenizer)) as writer:
             for document in documents:
                 writer.add(document)
         manifest = describe([writer.facts()], tokenizer)

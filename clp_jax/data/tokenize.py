@@ -11,14 +11,13 @@ from typing import Any
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.data.shards import new_shard
 from clp_jax.data.tokens import Encoder
 from clp_jax.files import read_json, write_json
 
 HELDOUT = "heldout"
-READ, KEPT, SHARDS = "read", "kept", "shards"
-"""Folders for what tasks have counted: documents read, documents kept, tokens."""
+READ, KEPT, SHARDS, SAMPLES = "read", "kept", "shards", "samples"
+"""Folders for what tasks know: documents read, documents kept, tokens, dropped documents."""
 
 _SAMPLED = 20
 _SAMPLED_CHARACTERS = 5_000
@@ -69,7 +68,7 @@ class Tokenize(PipelineStep):
     """Write the tokens of a task's documents as one shard, and as one of the held-out corpus.
 
     Args:
-        tokenizer: Folder or hub id.
+        encoder: The tokenizer.
         folder: Folder of the corpus.
         facts: Folder for the facts of each task's shards.
         heldout: Share of the documents that go to the held-out corpus.
@@ -78,9 +77,9 @@ class Tokenize(PipelineStep):
     type = "WRITE"
     name = "tokens"
 
-    def __init__(self, tokenizer: str, folder: Path, facts: Path, heldout: float):
+    def __init__(self, encoder: Encoder, folder: Path, facts: Path, heldout: float):
         super().__init__()
-        self.tokenizer = tokenizer
+        self.encoder = encoder
         self.folder = folder
         self.facts = facts
         self.heldout = heldout
@@ -89,13 +88,12 @@ class Tokenize(PipelineStep):
         self, data: Iterator[Document], rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
         """Consume the documents: nothing comes after this step."""
-        encoder = Encoder(load_tokenizer(self.tokenizer))
         folders = {"train": self.folder}
         if self.heldout:
             folders[HELDOUT] = self.folder / HELDOUT
         with ExitStack() as stack:
             shards = {
-                split: stack.enter_context(new_shard(folder, rank, world_size, encoder))
+                split: stack.enter_context(new_shard(folder, rank, world_size, self.encoder))
                 for split, folder in folders.items()
             }
             for document in data:

@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase
 
 from clp_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _PIECE_CHARACTERS = 1 << 16
 _PIECE = re.compile(
@@ -38,6 +42,7 @@ def pieces(document: str) -> Iterator[Piece]:
         yield Piece("", True)
 
 
+@dataclass(frozen=True)
 class Encoder:
     """Encodes documents, each followed by the end-of-text token.
 
@@ -45,33 +50,45 @@ class Encoder:
     letters (unless the vocabulary of a Unigram tokenizer holds the string as an ordinary piece).
 
     Attributes:
+        description: What the `tokenizers` library needs to know, as JSON: processes that only
+            encode need neither transformers nor its start-up time.
         eos: The id that separates documents.
         dtype: The smaller of uint16 and uint32 that holds every id.
-
-    Args:
-        tokenizer: A fast tokenizer with an end-of-text token.
-
-    Raises:
-        UserError: the tokenizer has no end-of-text token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+    description: str
+    eos: int
+    dtype: str
+
+    @classmethod
+    def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "Encoder":
+        """The encoder of a fast tokenizer.
+
+        Raises:
+            UserError: the tokenizer has no end-of-text token.
+        """
         if tokenizer.eos_token_id is None:
             raise UserError(
                 f"The tokenizer {tokenizer.name_or_path} has no end-of-text token to put between "
                 "documents: set eos_token in its tokenizer_config.json."
             )
-        self.eos: int = tokenizer.eos_token_id
+        plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        plain.no_truncation()
+        plain.no_padding()
         largest = max(tokenizer.get_vocab().values())
-        self.dtype = np.dtype(np.uint16 if largest < 1 << 16 else np.uint32)
-        self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._plain.no_truncation()
-        self._plain.no_padding()
-        self._plain.encode_special_tokens = True
+        return cls(
+            plain.to_str(), tokenizer.eos_token_id, "uint16" if largest < 1 << 16 else "uint32"
+        )
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        tokenizer = Tokenizer.from_str(self.description)
+        tokenizer.encode_special_tokens = True
+        return tokenizer
 
     def encode(self, batch: Sequence[Piece]) -> list[UInt[np.ndarray, "_"]]:
         """The ids of each piece, on all CPU cores; after the last piece of a document ``eos``."""
-        encodings = self._plain.encode_batch_fast(
+        encodings = self._tokenizer.encode_batch_fast(
             [piece.text for piece in batch], add_special_tokens=False
         )
         return [

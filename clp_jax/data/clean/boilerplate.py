@@ -52,6 +52,11 @@ class Boilerplate(C4QualityFilter):
             return False, "lorem ipsum"
         return bool(doc.text) or (False, "nothing else")
 
+    def stat_update(self, *labels: str, value: int = 1, unit: str | None = None) -> None:
+        """Count, but not the lines that stay."""
+        told = [label for label in labels if label not in ("line-total", "line-kept")]
+        super().stat_update(*told, value=value, unit=unit)
+
     def _has_phrase(self, text: str) -> bool:
         small = text.lower()
         return any(phrase in small for phrase in self.phrases)

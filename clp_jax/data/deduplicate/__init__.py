@@ -19,16 +19,17 @@ from clp_jax.data.stages import Deduplication, Place
 def deduplications(section: DeduplicateSection) -> dict[str, Callable[[Place], Deduplication]]:
     """The deduplications that are turned on, by name, in the order in which they are done.
 
-    Each is called with a `Place`: the folder that the one before has written, and a scratch folder
-    of its own.
+    Lines come after documents: else a page that is in the corpus more often than a line may be
+    would lose all its lines, in its first copy too. Each function is called with a `Place`: the
+    folder that the one before has written, and a scratch folder of its own.
     """
     enabled: dict[str, Callable[[Place], Deduplication]] = {}
     if section.exact:
         enabled["exact"] = drop_copies
-    if section.lines:
-        enabled["lines"] = partial(drop_lines, section.lines)
     if section.near:
         enabled["near"] = drop_near
+    if section.lines:
+        enabled["lines"] = partial(drop_lines, section.lines)
     if section.substrings:
         enabled["substrings"] = partial(cut_passages, section.substrings)
     return enabled

@@ -22,7 +22,6 @@ def drop_copies(place: Place) -> Deduplication:
     signatures, found = place.scratch / "signatures", place.scratch / "found"
     count = buckets(place.tasks)
     return Deduplication(
-        "exact",
         [
             Stage(
                 "exact-sign", [ReadDocuments(place.documents), SignTexts(signatures)], place.tasks

@@ -29,7 +29,6 @@ def drop_lines(limit: int, place: Place) -> Deduplication:
     counts, found = place.scratch / "counts", place.scratch / "found"
     count = buckets(place.tasks)
     return Deduplication(
-        "lines",
         [
             Stage("lines-sign", [ReadDocuments(place.documents), CountLines(counts)], place.tasks),
             Stage("lines-find", [FindFrequentLines(counts, place.tasks, limit, found)], count),

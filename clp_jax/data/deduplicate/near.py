@@ -39,7 +39,6 @@ def drop_near(place: Place) -> Deduplication:
     signatures, pairs = place.scratch / "signatures", place.scratch / "pairs"
     clusters, found = place.scratch / "clusters", place.scratch / "found"
     return Deduplication(
-        "near",
         [
             Stage(
                 "near-sign", [ReadDocuments(place.documents), SignWords(signatures)], place.tasks

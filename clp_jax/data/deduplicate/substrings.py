@@ -46,7 +46,6 @@ def cut_passages(length: int, place: Place) -> Deduplication:
     found = place.scratch / "found"
     count = buckets(place.tasks)
     return Deduplication(
-        "substrings",
         [
             Stage(
                 "substrings-sign",

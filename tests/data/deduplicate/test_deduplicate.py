@@ -8,8 +8,8 @@ from clp_jax.data.deduplicate import deduplications
 def test_those_turned_on_come_in_order(corpus):
     place = corpus([[]]).place
     everything = deduplications(DeduplicateSection(exact=True, lines=3, near=True, substrings=100))
-    assert list(everything) == ["exact", "lines", "near", "substrings"]
-    assert [method(place).name for method in everything.values()] == list(everything)
+    assert list(everything) == ["exact", "near", "lines", "substrings"]
+    assert [method(place).filter.name for method in everything.values()] == list(everything)
     assert deduplications(DeduplicateSection()) == {}
     [method] = deduplications(DeduplicateSection(substrings=77)).values()
     assert method(place).stages[0].steps[1].length == 77
