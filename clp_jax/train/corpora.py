@@ -18,7 +18,7 @@ def corpora_table(config: RunConfig, corpora: Sequence[Corpus], batches: Trainin
         batches: The batches of them.
     """
     names = [public_name(part.path) for part in config.data.train]
-    tokens = [corpus.windows(1) + 1 for corpus in corpora]
+    tokens = [len(corpus) for corpus in corpora]
     epochs = batches.epochs(config.train.steps * config.train.batch_size)
     return markdown_table(
         ("corpus", "tokens", "share of sequences", "epochs"),

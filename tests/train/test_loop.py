@@ -118,7 +118,7 @@ def break_corpus(settings, folder):
 def break_mixture(settings, folder):
     (folder / "other").mkdir()
     tokenizer = write_model_files(folder / "other", CONFIG, texts=["ganz andere Wörter"])
-    write_corpus(sentences(5, 0), tokenizer, folder / "second", {})
+    write_corpus(sentences(5, 0), tokenizer, folder / "second")
     parts = [settings["data"]["train"], str(folder / "second")]
     settings["data"]["train"] = [{"path": path, "weight": 1} for path in parts]
 
