@@ -10,6 +10,7 @@ import clp_jax
 from clp_jax.cli import main
 from clp_jax.config import TransferConfig
 from clp_jax.data.store import Corpus
+from clp_jax.errors import UserError
 
 STAGES = (
     "quickstart",
@@ -87,15 +88,20 @@ def test_a_mistake_is_a_sentence_and_an_exit_code(tmp_path):
     assert "Traceback" not in ended.stderr
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_nothing(text, tiny_model, tmp_path, monkeypatch):
+def test_a_full_disk_is_a_sentence_and_leaves_no_corpus(text, tiny_model, tmp_path, monkeypatch):
     def fail(*_):
-        raise OSError(28, "No space left on device", "tokens.bin")
+        raise OSError(28, "No space left on device", "manifest.json")
 
-    monkeypatch.setattr("clp_jax.data.store.write_json", fail)
-    with pytest.raises(SystemExit, match=r"clp-jax: .*No space left on device: 'tokens.bin'"):
-        main(["prepare", "--input", str(text), "--tokenizer", str(tiny_model),
-              "--out", str(tmp_path / "corpus")])  # fmt: skip
-    assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]
+    command = ["prepare", "--input", str(text), "--tokenizer", str(tiny_model),
+               "--out", str(tmp_path / "corpus")]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr("clp_jax.data.store.write_json", fail)
+        with pytest.raises(SystemExit, match=r"clp-jax: .*full: make room and run the same"):
+            main(command)
+    with pytest.raises(UserError, match="is not a corpus"):
+        Corpus.open(tmp_path / "corpus")
+    main(command)
+    assert Corpus.open(tmp_path / "corpus").documents == 1
 
 
 def test_an_unknown_flag_is_refused(capsys):
