@@ -1,12 +1,13 @@
-"""What the cleaning recipe finds of faults that were planted, and how much good text it harms.
+"""What a recipe finds of faults that were planted, and how much good text it harms.
 
     python scripts/planted_corpus.py --good de/train.jsonl.zst --foreign en/train.jsonl.zst \
         --tests tasks/test.jsonl
 
 Takes documents of good text, leaves most of them as they are, plants a fault of a known kind in
-each of the others, follows the recipe step by step and prints a table: how many of the planted
-faults of a kind were mended as they should be (recall), and how many good documents the step that
-is there for it dropped or changed; these beside the mended ones give the precision.
+each of the others, copies whole ones and parts of some, follows the recipe step by step and prints
+a table: how many of the planted faults of a kind were mended as they should be (recall), and how
+many good documents the step that is there for it dropped or changed; these beside the mended ones
+give the precision.
 """
 
 import argparse
@@ -14,26 +15,40 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from datatrove.data import Document
-from datatrove.pipeline.base import PipelineStep
 
-from clp_jax.config import CleanSection, DecontaminateSection
+from clp_jax.config import (
+    CleanSection,
+    DecontaminateSection,
+    DeduplicateSection,
+    ExecutionSection,
+    PrepareConfig,
+)
 from clp_jax.data.clean import clean_steps
 from clp_jax.data.decontaminate import Decontaminate, build_index, normal_words
+from clp_jax.data.deduplicate import deduplications
+from clp_jax.data.documents import ReadDocuments, WriteDocuments
+from clp_jax.data.execution import run_stages
 from clp_jax.data.readers import read_documents
 from clp_jax.data.samples import Samples
+from clp_jax.data.stages import Deduplication, Place
 
-CLEAN = CleanSection(
-    language="de",
-    repair_encoding=True,
-    boilerplate=True,
-    min_words=50,
-    quality=True,
-    repetition=True,
-    mask_personal_data=True,
+RECIPE = PrepareConfig(
+    clean=CleanSection(
+        language="de",
+        repair_encoding=True,
+        boilerplate=True,
+        min_words=50,
+        quality=True,
+        repetition=True,
+        mask_personal_data=True,
+    ),
+    deduplicate=DeduplicateSection(exact=True, near=True, lines=100, substrings=200),
 )
 BOILERPLATE = (
     "Diese Seite verwendet Cookies.",
@@ -96,51 +111,92 @@ class Row:
         return self.mended / max(self.mended + self.harmed, 1)
 
 
-def english(rng: random.Random, good: str, foreign: str, test: str) -> tuple[str, str | None]:
-    return foreign, None
+class Ingredients(NamedTuple):
+    """What a fault is made of.
+
+    Attributes:
+        rng: Decides where and what.
+        good: The text that it is planted in.
+        foreign: A text in another language.
+        test: The text of a test.
+        other: Another good text, which is in the corpus as it is, before this one.
+    """
+
+    rng: random.Random
+    good: str
+    foreign: str
+    test: str
+    other: str
 
 
-def boilerplate(rng: random.Random, good: str, foreign: str, test: str) -> tuple[str, str | None]:
-    lines = good.split("\n")
-    for line in rng.sample(BOILERPLATE, 3):
-        lines.insert(rng.randrange(len(lines) + 1), line)
-    return "\n".join(lines), good
+def english(given: Ingredients) -> tuple[str, str | None]:
+    return given.foreign, None
 
 
-def mojibake(rng: random.Random, good: str, foreign: str, test: str) -> tuple[str, str | None]:
-    return good.encode().decode("latin-1"), good
+def boilerplate(given: Ingredients) -> tuple[str, str | None]:
+    return insert_lines(given, given.rng.sample(BOILERPLATE, 3)), given.good
 
 
-def repetition(rng: random.Random, good: str, foreign: str, test: str) -> tuple[str, str | None]:
-    words = good.split()[:100]
-    passage = " ".join(words[: rng.randint(8, 60)])
+def mojibake(given: Ingredients) -> tuple[str, str | None]:
+    return given.good.encode().decode("latin-1"), given.good
+
+
+def repetition(given: Ingredients) -> tuple[str, str | None]:
+    words = given.good.split()[:100]
+    passage = " ".join(words[: given.rng.randint(8, 60)])
     return "\n".join([" ".join(words), *[passage] * 8]), None
 
 
-def symbols(rng: random.Random, good: str, foreign: str, test: str) -> tuple[str, str | None]:
-    return " ".join(
-        rng.choice("*#=|<>-_/") * 3 + rng.choice(good.split()) for _ in range(200)
-    ), None
+def symbols(given: Ingredients) -> tuple[str, str | None]:
+    rng, words = given.rng, given.good.split()
+    return " ".join(rng.choice("*#=|<>-_/") * 3 + rng.choice(words) for _ in range(200)), None
 
 
-def personal(rng: random.Random, good: str, foreign: str, test: str) -> tuple[str, str | None]:
-    line, masked = rng.choice(PERSONAL)
-    return f"{good}\n{line}", f"{good}\n{masked}"
+def personal(given: Ingredients) -> tuple[str, str | None]:
+    line, masked = given.rng.choice(PERSONAL)
+    return f"{given.good}\n{line}", f"{given.good}\n{masked}"
 
 
-def contamination(rng: random.Random, good: str, foreign: str, test: str) -> tuple[str, str | None]:
-    lines = good.split("\n")
-    lines.insert(rng.randrange(len(lines) + 1), rng.choice([test, test.upper()]))
-    return "\n".join(lines), None
+def contamination(given: Ingredients) -> tuple[str, str | None]:
+    return insert_lines(given, [given.rng.choice([given.test, given.test.upper()])]), None
 
 
-KINDS: dict[str, tuple[str, Callable[..., tuple[str, str | None]]]] = {
+def copy(given: Ingredients) -> tuple[str, str | None]:
+    return given.other, None
+
+
+def near_copy(given: Ingredients) -> tuple[str, str | None]:
+    """Every hundredth word is another one: nine of ten sequences of five words are the same."""
+    words = given.other.split(" ")
+    for place in range(given.rng.randrange(50), len(words), 100):
+        words[place] = given.rng.choice(given.good.split())
+    return " ".join(words), None
+
+
+def quotation(given: Ingredients) -> tuple[str, str | None]:
+    words = given.other.split()
+    start = given.rng.randrange(len(words) - 60)
+    passage = given.other[given.other.index(words[start]) :][:400].rsplit(maxsplit=1)[0]
+    return f"{given.good}\n{passage}", given.good
+
+
+def insert_lines(given: Ingredients, inserted: Sequence[str]) -> str:
+    lines = given.good.split("\n")
+    for line in inserted:
+        lines.insert(given.rng.randrange(len(lines) + 1), line)
+    return "\n".join(lines)
+
+
+KINDS: dict[str, tuple[str, Callable[[Ingredients], tuple[str, str | None]]]] = {
     "English": ("language", english),
     "boilerplate lines": ("boilerplate", boilerplate),
     "wrong encoding": ("encoding", mojibake),
     "repetition": ("repetition", repetition),
     "symbols": ("quality", symbols),
     "personal data": ("personal-data", personal),
+    "copies": ("exact", copy),
+    "copies with other words": ("near", near_copy),
+    "quotations": ("substrings", quotation),
     "test texts": ("decontaminate", contamination),
 }
 """Each kind of fault, the step that is to find it, and how it is planted."""
@@ -149,28 +205,32 @@ KINDS: dict[str, tuple[str, Callable[..., tuple[str, str | None]]]] = {
 def plant(
     good: Sequence[str], foreign: Sequence[str], tests: Sequence[str], of_each: int, seed: int = 0
 ) -> list[Planted]:
-    """Plant ``of_each`` faults of each kind in the first of the good texts; mix them all."""
+    """Plant ``of_each`` faults of each kind in the last of the good texts.
+
+    The texts that are left as they are come first, so that it is the planted copy that goes.
+    """
     rng = random.Random(seed)
-    rest = iter(good)
-    corpus = [
-        Planted(kind, *make(rng, text, rng.choice(foreign), rng.choice(tests)))
-        for kind, (_, make) in KINDS.items()
-        for text in islice(rest, of_each)
-    ]
-    corpus += [Planted("good", text, text) for text in rest]
-    rng.shuffle(corpus)
+    planted = of_each * len(KINDS)
+    intact, hosts = good[:-planted], iter(good[-planted:])
+    corpus = [Planted("good", text, text) for text in intact]
+    for kind, (_, make) in KINDS.items():
+        for text in islice(hosts, of_each):
+            given = Ingredients(
+                rng, text, rng.choice(foreign), rng.choice(tests), rng.choice(intact)
+            )
+            corpus.append(Planted(kind, *make(given)))
     return corpus
 
 
-def measure(corpus: Sequence[Planted], steps: Sequence[PipelineStep]) -> list[Row]:
-    """Follow the steps one after the other and count."""
+def measure(corpus: Sequence[Planted], config: PrepareConfig, folder: Path) -> list[Row]:
+    """Follow the recipe step by step and count."""
     left = {str(i): planted.text for i, planted in enumerate(corpus)}
     harmed: dict[str, int] = {}
-    for step in steps:
+    for name, follow in steps(config, folder):
         documents = (Document(text, id) for id, text in left.items())
-        after = {document.id: document.text for document in step.run(documents)}
+        after = {document.id: document.text for document in follow(documents)}
         touched = [corpus[int(id)] for id, text in left.items() if after.get(id) != text]
-        harmed[step.name] = sum(planted.kind == "good" for planted in touched)
+        harmed[name] = sum(planted.kind == "good" for planted in touched)
         left = after
     return [
         Row(
@@ -182,6 +242,33 @@ def measure(corpus: Sequence[Planted], steps: Sequence[PipelineStep]) -> list[Ro
         )
         for kind, (step, _) in KINDS.items()
     ]
+
+
+Follow = Callable[[Iterator[Document]], Iterator[Document]]
+
+
+def steps(config: PrepareConfig, folder: Path) -> Iterator[tuple[str, Follow]]:
+    """The recipe, one named step after the other, each for one task."""
+    samples, index = folder / "samples", folder / "tests.npy"
+    for step in clean_steps(config.clean, samples):
+        yield step.name, step.run
+    for name, find in deduplications(config.deduplicate).items():
+        place = Place(folder / "documents" / name, 1, folder / name, samples)
+        yield name, partial(deduplicate, find, place)
+    build_index(config.decontaminate, index)
+    last = Decontaminate(config.decontaminate, index, Samples(samples, Decontaminate.name))
+    yield last.name, last.run
+
+
+def deduplicate(
+    find: Callable[[Place], Deduplication], place: Place, documents: Iterator[Document]
+) -> Iterator[Document]:
+    """Write the documents, find what was there before, and take it out of them."""
+    for _ in WriteDocuments(place.documents).run(documents):
+        pass
+    found = find(place)
+    run_stages(found.stages, place.scratch, ExecutionSection(workers=1))
+    yield from found.filter.run(ReadDocuments(place.documents).run())
 
 
 def read_good(file: str, count: int) -> list[str]:
@@ -198,18 +285,15 @@ def read_tests(files: Sequence[str], ngram: int) -> list[str]:
 
 def run(good: str, foreign: str, tests: Sequence[str], documents: int, of_each: int) -> list[Row]:
     """Make the corpus out of the files, follow the whole recipe and count."""
-    section = DecontaminateSection(against=tuple(tests))
+    config = RECIPE.model_copy(update={"decontaminate": DecontaminateSection(against=tuple(tests))})
     corpus = plant(
         read_good(good, documents),
         read_good(foreign, of_each),
-        read_tests(tests, section.ngram),
+        read_tests(tests, config.decontaminate.ngram),
         of_each,
     )
     with tempfile.TemporaryDirectory() as folder:
-        index, samples = Path(folder) / "index.npy", Path(folder) / "samples"
-        build_index(section, index)
-        decontaminate = Decontaminate(section, index, Samples(samples, Decontaminate.name))
-        return measure(corpus, [*clean_steps(CLEAN, samples), decontaminate])
+        return measure(corpus, config, Path(folder))
 
 
 def main() -> None:
@@ -220,7 +304,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=2000)
     parser.add_argument("--of-each", type=int, default=100)
     given = parser.parse_args()
-    print("| planted | documents | found by | recall | precision | good documents harmed |")
+    print("| planted | documents | found by | recall | precision | good documents touched |")
     print("|---|---|---|---|---|---|")
     for row in run(given.good, given.foreign, given.tests, given.documents, given.of_each):
         print(

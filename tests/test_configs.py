@@ -108,7 +108,7 @@ def test_commands_of_a_chain_prepare_all_its_corpora(file):
     assert {arguments.tokenizer for arguments in prepared} == {config.helper}
     sections = [model.data or config.data for model in config.models]
     needed = {corpus.path for data in sections for corpus in data.train}
-    needed |= {data.validation for data in sections}
+    assert {data.validation for data in sections} == {f"{path}/heldout" for path in needed}
     assert {arguments.out for arguments in prepared} == needed
 
 
@@ -127,6 +127,7 @@ def test_recipe_of_a_corpus(file, tmp_path):
     config = PrepareConfig.from_yaml(file, ["--clean.language", "sv"])
     assert config.clean.language == "sv"
     assert [layout_of(source.kind).text for source in config.sources]
-    assert len(clean_steps(config.clean, tmp_path)) == 9
+    assert len(clean_steps(config.clean, tmp_path)) == (9 if config.clean.quality else 2)
+    assert config.corpus.heldout > 0
     ((_, *words),) = commands(file)
     assert _parser().parse_args(words).config == f"configs/{file.name}"

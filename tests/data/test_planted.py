@@ -39,10 +39,10 @@ def made_up(language: str, count: int) -> list[str]:
 
 def test_made_up_text(planted, tmp_path):
     rows = planted.run(
-        write(tmp_path / "de.jsonl", made_up("de", 120)),
+        write(tmp_path / "de.jsonl", made_up("de", 200)),
         write(tmp_path / "en.jsonl", made_up("en", 10)),
         [write(tmp_path / "tests.jsonl", TESTS)],
-        documents=120,
+        documents=200,
         of_each=10,
     )
     assert len(rows) == len(planted.KINDS)
@@ -75,9 +75,9 @@ def test_real_text(planted, shared_data):
 
 
 def test_a_fault_that_is_not_mended_is_seen(planted, tmp_path, monkeypatch):
-    monkeypatch.setitem(planted.KINDS, "none", ("quality", lambda rng, good, *_: (good, None)))
-    text = write(tmp_path / "de.jsonl", made_up("de", 20))
-    rows = planted.run(text, text, [write(tmp_path / "tests.jsonl", TESTS)], 20, 2)
+    monkeypatch.setitem(planted.KINDS, "none", ("quality", lambda given: (given.good, None)))
+    text = write(tmp_path / "de.jsonl", made_up("de", 60))
+    rows = planted.run(text, text, [write(tmp_path / "tests.jsonl", TESTS)], 60, 2)
     assert {row.kind: row.recall for row in rows} == dict.fromkeys(planted.KINDS, 1.0) | {
         "none": 0.0,
         "English": 0.0,
