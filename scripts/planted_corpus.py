@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -203,51 +203,79 @@ KINDS: dict[str, tuple[str, Callable[[Ingredients], tuple[str, str | None]]]] = 
 
 
 def plant(
-    good: Sequence[str], foreign: Sequence[str], tests: Sequence[str], of_each: int, seed: int = 0
+    good: Sequence[str],
+    spotless: Sequence[str],
+    foreign: Sequence[str],
+    tests: Sequence[str],
+    of_each: int,
+    seed: int = 0,
 ) -> list[Planted]:
-    """Plant ``of_each`` faults of each kind in the last of the good texts.
+    """Plant ``of_each`` faults of each kind in the last of the spotless texts.
 
-    The texts that are left as they are come first, so that it is the planted copy that goes.
+    The good texts that are left as they are come first, so that it is the planted copy that goes.
+
+    Args:
+        good: All of them.
+        spotless: Those that the recipe leaves as they are: what becomes of a fault in one of them
+            is owed to the fault.
+        foreign: Texts in another language.
+        tests: Texts of tests, each planted as often as another.
+        of_each: Faults of a kind.
+        seed: Decides everything.
     """
     rng = random.Random(seed)
-    planted = of_each * len(KINDS)
-    intact, hosts = good[:-planted], iter(good[-planted:])
-    corpus = [Planted("good", text, text) for text in intact]
+    count = of_each * len(KINDS)
+    hosts, others = spotless[-count:], spotless[:-count]
+    corpus = [Planted("good", text, text) for text in good if text not in set(hosts)]
+    left, test = iter(hosts), cycle(rng.sample(tests, len(tests)))
     for kind, (_, make) in KINDS.items():
-        for text in islice(hosts, of_each):
-            given = Ingredients(
-                rng, text, rng.choice(foreign), rng.choice(tests), rng.choice(intact)
-            )
+        for text in islice(left, of_each):
+            given = Ingredients(rng, text, rng.choice(foreign), next(test), rng.choice(others))
             corpus.append(Planted(kind, *make(given)))
     return corpus
 
 
+def follow(
+    texts: Sequence[str], config: PrepareConfig, folder: Path
+) -> Iterator[tuple[str, dict[int, str]]]:
+    """The name of each step of the recipe, and the texts that it leaves, by their number."""
+    left = dict(enumerate(texts))
+    for name, step in steps(config, folder):
+        documents = (Document(text, str(number)) for number, text in left.items())
+        left = {int(document.id): document.text for document in step(documents)}
+        yield name, left
+
+
+def find_spotless(texts: Sequence[str], config: PrepareConfig, folder: Path) -> list[str]:
+    """The texts that the recipe leaves as they are."""
+    *_, (_, left) = follow(texts, config, folder)
+    return [text for number, text in left.items() if text == texts[number]]
+
+
 def measure(corpus: Sequence[Planted], config: PrepareConfig, folder: Path) -> list[Row]:
     """Follow the recipe step by step and count."""
-    left = {str(i): planted.text for i, planted in enumerate(corpus)}
+    before = dict(enumerate(planted.text for planted in corpus))
     harmed: dict[str, int] = {}
-    for name, follow in steps(config, folder):
-        documents = (Document(text, id) for id, text in left.items())
-        after = {document.id: document.text for document in follow(documents)}
-        touched = [corpus[int(id)] for id, text in left.items() if after.get(id) != text]
-        harmed[name] = sum(planted.kind == "good" for planted in touched)
-        left = after
+    for name, left in follow(list(before.values()), config, folder):
+        touched = [number for number, text in before.items() if left.get(number) != text]
+        harmed[name] = sum(corpus[number].kind == "good" for number in touched)
+        before = left
     return [
         Row(
             kind,
             step,
             sum(planted.kind == kind for planted in corpus),
-            sum(p.kind == kind and left.get(str(i)) == p.wanted for i, p in enumerate(corpus)),
+            sum(p.kind == kind and before.get(i) == p.wanted for i, p in enumerate(corpus)),
             harmed[step],
         )
         for kind, (step, _) in KINDS.items()
     ]
 
 
-Follow = Callable[[Iterator[Document]], Iterator[Document]]
+Step = Callable[[Iterator[Document]], Iterator[Document]]
 
 
-def steps(config: PrepareConfig, folder: Path) -> Iterator[tuple[str, Follow]]:
+def steps(config: PrepareConfig, folder: Path) -> Iterator[tuple[str, Step]]:
     """The recipe, one named step after the other, each for one task."""
     samples, index = folder / "samples", folder / "tests.npy"
     for step in clean_steps(config.clean, samples):
@@ -283,17 +311,21 @@ def read_tests(files: Sequence[str], ngram: int) -> list[str]:
     return [text for text in texts if len(normal_words(text)) >= ngram]
 
 
-def run(good: str, foreign: str, tests: Sequence[str], documents: int, of_each: int) -> list[Row]:
+def run(
+    good_file: str, foreign_file: str, tests: Sequence[str], documents: int, of_each: int
+) -> list[Row]:
     """Make the corpus out of the files, follow the whole recipe and count."""
     config = RECIPE.model_copy(update={"decontaminate": DecontaminateSection(against=tuple(tests))})
-    corpus = plant(
-        read_good(good, documents),
-        read_good(foreign, of_each),
-        read_tests(tests, config.decontaminate.ngram),
-        of_each,
-    )
+    good = read_good(good_file, documents)
     with tempfile.TemporaryDirectory() as folder:
-        return measure(corpus, config, Path(folder))
+        corpus = plant(
+            good,
+            find_spotless(good, config, Path(folder) / "spotless"),
+            read_good(foreign_file, of_each),
+            read_tests(tests, config.decontaminate.ngram),
+            of_each,
+        )
+        return measure(corpus, config, Path(folder) / "planted")
 
 
 def main() -> None:

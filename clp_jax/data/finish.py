@@ -15,7 +15,7 @@ from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.data.execution import logs_of
 from clp_jax.data.report import write_report
 from clp_jax.data.store import MANIFEST, describe, document_lengths, seal
-from clp_jax.data.tokenize import HELDOUT, KEPT, READ, SAMPLES, SHARDS, read_facts
+from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, read_facts
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, write_json
 
@@ -54,12 +54,12 @@ class Finish(PipelineStep):
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Nothing comes before or after this step; the manifest is the last thing written."""
-        read, kept = (_counted(self.work / name) for name in (READ, KEPT))
+        kept = _counted(self.work / KEPT)
         steps = [step for stage in self.stages for step in _read_counts(self.work, stage)]
         manifest: dict[str, Any] = {
             **_total(kept),
             **self.about,
-            "sources": _sources(self.about["recipe"]["sources"], read, kept),
+            "sources": _sources(self.about["recipe"]["sources"], steps[0].counts, kept),
             "broken": sum(step.counts["broken"] for step in steps),
             "empty": sum(step.counts["empty"] for step in steps),
             "steps": _describe_steps(steps),
@@ -178,14 +178,14 @@ def _total(counted: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _sources(
-    sources: Sequence[Mapping[str, Any]], read: Mapping[str, Any], kept: Mapping[str, Any]
+    sources: Sequence[Mapping[str, Any]], read: Counter[str], kept: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """What was read of each source, and what is left of it."""
     return [
         {
             "kind": source["kind"],
             "input": source["input"],
-            **{key: read["sources"][str(number)][key] for key in ("documents", "bytes")},
+            **{key: read[f"{key}_{number}"] for key in ("documents", "bytes")},
             **{f"{key}_kept": kept["sources"][str(number)][key] for key in ("documents", "bytes")},
         }
         for number, source in enumerate(sources)

@@ -22,7 +22,7 @@ from clp_jax.data.readers import Read
 from clp_jax.data.samples import Samples
 from clp_jax.data.stages import Place, Stage
 from clp_jax.data.store import MANIFEST
-from clp_jax.data.tokenize import KEPT, READ, SAMPLES, SHARDS, Count, Tokenize
+from clp_jax.data.tokenize import KEPT, SAMPLES, SHARDS, Count, Tokenize
 from clp_jax.data.tokens import Encoder
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, write_json
@@ -140,7 +140,7 @@ def _begin(out: Path, plan: dict[str, Any]) -> None:
 def _stages(config: PrepareConfig, read: Read, work: Path, last: PipelineStep) -> Iterator[Stage]:
     """From the sources to the last step: each deduplication reads what the stage before wrote."""
     samples, tasks = work / SAMPLES, len(read.tasks)
-    name, steps = "clean", [read, Count(work / READ), *clean_steps(config.clean, samples)]
+    name, steps = "clean", [read, *clean_steps(config.clean, samples)]
     for method, find in deduplications(config.deduplicate).items():
         documents = work / "documents" / name
         yield Stage(name, [*steps, WriteDocuments(documents)], tasks)

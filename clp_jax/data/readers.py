@@ -80,7 +80,7 @@ def _texts(pieces: Sequence[Piece], inputs: str) -> Iterator[str]:
 
 
 class Read(PipelineStep):
-    """Read the documents of a task, blank ones left out.
+    """Read the documents of a task, blank ones left out, and count those of each source.
 
     Args:
         tasks: The pieces of each task (see `clp_jax.data.pieces.plan_tasks`).
@@ -119,6 +119,9 @@ class Read(PipelineStep):
             if document is None:
                 break
             self.update_doc_stats(document)
+            source = document.id.partition("/")[0]
+            self.stat_update(f"documents_{source}")
+            self.stat_update(f"bytes_{source}", value=len(document.text.encode()))
             yield document
         if broken:
             samples = [

@@ -16,8 +16,8 @@ from clp_jax.data.tokens import Encoder
 from clp_jax.files import read_json, write_json
 
 HELDOUT = "heldout"
-READ, KEPT, SHARDS, SAMPLES = "read", "kept", "shards", "samples"
-"""Folders for what tasks know: documents read, documents kept, tokens, dropped documents."""
+KEPT, SHARDS, SAMPLES = "kept", "shards", "samples"
+"""Folders for what tasks know: documents kept, tokens, dropped documents."""
 
 _SAMPLED = 20
 _SAMPLED_CHARACTERS = 5_000

@@ -51,23 +51,27 @@ def test_made_up_text(planted, tmp_path):
 
 
 MEASURED = {
-    "English": (1.0, 0.968),
-    "boilerplate lines": (0.933, 1.0),
-    "wrong encoding": (1.0, 1.0),
-    "repetition": (1.0, 0.833),
-    "symbols": (1.0, 0.882),
-    "personal data": (0.967, 1.0),
+    "English": (1.0, 0.938),
+    "boilerplate lines": (1.0, 1.0),
+    "wrong encoding": (0.967, 1.0),
+    "repetition": (1.0, 0.732),
+    "symbols": (1.0, 0.789),
+    "personal data": (1.0, 1.0),
+    "copies": (1.0, 1.0),
+    "copies with other words": (1.0, 1.0),
+    "quotations": (1.0, 0.526),
     "test texts": (1.0, 1.0),
 }
-"""Recall and precision: all that is lost are tables, and pages of law that read like tables."""
+"""Recall and precision; what is touched besides are tables, and law and debates that repeat."""
 
 
+@pytest.mark.slow
 def test_real_text(planted, shared_data):
     rows = planted.run(
         str(shared_data / "corpora/de/train.jsonl.zst"),
         str(shared_data / "corpora/en/train.jsonl.zst"),
         [str(file) for file in sorted(shared_data.glob("tasks/*/test.jsonl"))],
-        documents=600,
+        documents=900,
         of_each=30,
     )
     found = {row.kind: (round(row.recall, 3), round(row.precision, 3)) for row in rows}
@@ -79,6 +83,5 @@ def test_a_fault_that_is_not_mended_is_seen(planted, tmp_path, monkeypatch):
     text = write(tmp_path / "de.jsonl", made_up("de", 60))
     rows = planted.run(text, text, [write(tmp_path / "tests.jsonl", TESTS)], 60, 2)
     assert {row.kind: row.recall for row in rows} == dict.fromkeys(planted.KINDS, 1.0) | {
-        "none": 0.0,
-        "English": 0.0,
+        "none": 0.0
     }

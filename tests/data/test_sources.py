@@ -106,7 +106,8 @@ COURT_DECISION = {
 
 
 def gz_lines(*records: dict) -> bytes:
-    return gzip.compress("".join(json.dumps(record) + "\n" for record in records).encode())
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    return gzip.compress(lines.encode(), mtime=0)
 
 
 def zst_lines(*records: dict) -> bytes:
@@ -140,7 +141,7 @@ LAYOUTS = [
     (
         "oscar-2019",
         "de.txt.gz",
-        gzip.compress(b"eins\nzwei\n\ndrei\n\n"),
+        gzip.compress(b"eins\nzwei\n\ndrei\n\n", mtime=0),
         [("eins\nzwei",), ("drei",)],
     ),
     ("oscar-2019", "train.parquet", parquet({"id": 0, "text": "eins"}), [("eins",)]),

@@ -46,7 +46,8 @@ class Boilerplate(C4QualityFilter):
         if self._has_phrase(doc.text):
             lines = doc.text.splitlines()
             kept = [line for line in lines if len(line) > _LONGEST or not self._has_phrase(line)]
-            self.stat_update("line-filter-phrase", value=len(lines) - len(kept))
+            if len(kept) < len(lines):
+                self.stat_update("lines", value=len(lines) - len(kept))
             doc.text = "\n".join(kept)
         if super().filter(doc) is not True:
             return False, "lorem ipsum"

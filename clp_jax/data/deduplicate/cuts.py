@@ -82,7 +82,6 @@ class CutPassages(BaseFilter):
         parts = (text[a:b].strip() for a, b in zip(edges[::2], edges[1::2], strict=True))
         rest = b"\n".join(part for part in parts if len(part) >= _SHORTEST_REST)
         self.stat_update("passages", value=len(cuts), unit="doc")
-        self.stat_update("passages_bytes", value=len(text) - len(rest), unit="doc")
         if not rest:
             return False, "only passages seen before"
         doc.text = rest.decode()

@@ -111,7 +111,6 @@ class DropLines(BaseFilter):
             return True
         dropped = [line for line, drop in zip(every, found, strict=True) if drop]
         self.stat_update("lines", value=len(dropped), unit="doc")
-        self.stat_update("lines_bytes", value=len("\n".join(dropped).encode()), unit="doc")
         rest = "\n".join(line for line, drop in zip(every, found, strict=True) if not drop).strip()
         if not rest:
             return False, "only frequent lines"

@@ -28,7 +28,7 @@ def rule(tmp_path) -> Boilerplate:
 def test_lines_are_dropped_and_the_rest_stays(follow, rule, line):
     left, counts = follow(rule, f"{line}\n{STORY}", f"{STORY}\n{line}")
     assert left == [STORY, STORY]
-    assert counts["line-filter-phrase" if " " in line else "line-filter-too_long_word"] == 2
+    assert counts["lines" if " " in line else "line-filter-too_long_word"] == 2
 
 
 def test_a_paragraph_may_speak_of_cookies(follow, rule):

@@ -47,6 +47,5 @@ def test_documents_that_hold_nothing_else_are_dropped(corpus):
     counted = made.counted()
     assert counted["dropped_only frequent lines"] == 2
     assert counted["lines"] == 3
-    assert counted["lines_bytes"] == 3 * len(NOTICE)
     samples = read_json(made.place.samples / "lines" / "00000.json")
     assert {"id": "0/1", "reason": "frequent lines", "text": NOTICE} in samples

@@ -159,7 +159,7 @@ def test_documents_of_which_too_little_stays_are_dropped(corpus):
     kept = made.deduplicate(partial(cut_passages, 100))
     assert kept == {"0/0": "Kurz", "0/1": passage, "0/2": "Kurz", "1/1": "Kurz"}
     assert made.counted()["dropped_only passages seen before"] == 1
-    assert made.counted()["passages_bytes"] == len(f"Titel\n{passage}\nEnde".encode())
+    assert made.counted()["passages"] == 1
 
 
 def test_copies_that_follow_one_another_are_all_dropped(corpus):
