@@ -242,7 +242,7 @@ class CorpusSection(_Section):
     """What is written."""
 
     heldout: float = Field(0.0, ge=0, lt=1)
-    """Share of the documents that is held out, chosen by their hash."""
+    """Share of the documents that is held out in OUT/heldout, chosen by their hash."""
     max_broken: int = Field(0, ge=0)
     """Broken records of an input file that are skipped; with more the run ends."""
 

@@ -1,5 +1,6 @@
 """The last stage of `clp-jax prepare`: what all tasks have counted becomes manifest and report."""
 
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -82,12 +83,14 @@ class Finish(PipelineStep):
         manifest |= describe(splits["train"], tokenizer)
         manifest["lengths"] = _histogram(document_lengths(self.folder, len(facts)))
         manifest["fertility"] = self._fertility(tokenizer, kept)
-        if HELDOUT in splits:
+        if any(shard["documents"] for shard in splits.get(HELDOUT, ())):
             heldout = describe(splits[HELDOUT], tokenizer)
             manifest["heldout"] = {
                 key: heldout[key] for key in ("documents", "words", "bytes", "tokens")
             }
             seal(self.folder / HELDOUT, splits[HELDOUT], {**heldout, **self.about})
+        else:
+            shutil.rmtree(self.folder / HELDOUT, ignore_errors=True)
         self._report(manifest)
         seal(self.folder, splits["train"], manifest)
         yield from ()

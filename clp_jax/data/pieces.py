@@ -14,7 +14,7 @@ from clp_jax.data.sources import layout_of
 from clp_jax.errors import UserError
 from clp_jax.files import public_name
 
-_TASK_BYTES = 16 << 20
+_TASK_BYTES = 8 << 20
 _MOST_TASKS = 1024
 _MOST_PARTS = 16
 _EXPANSION = 3
@@ -71,10 +71,10 @@ def whole_pieces(sources: Sequence[SourceSection]) -> list[Piece]:
 def plan_tasks(sources: Sequence[SourceSection], limit: int | None) -> list[list[Piece]]:
     """Divide the sources into tasks, by the names and sizes of the files alone.
 
-    A task gets about 16 MiB of text, more if there would be over 1,024 tasks; a compressed byte
+    A task gets about 8 MiB of text, more if there would be over 1,024 tasks; a compressed byte
     counts as three. Small files are put together in order. A large one is cut in at most 16 parts,
     of 256 records in turn: each task reads the whole file, but parses its own records only. A shard
-    of a hub data set counts as 16 MiB.
+    of a hub data set counts as 8 MiB.
 
     Args:
         sources: What is read.

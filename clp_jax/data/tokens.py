@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -80,18 +80,20 @@ class Encoder:
             plain.to_str(), tokenizer.eos_token_id, "uint16" if largest < 1 << 16 else "uint32"
         )
 
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        tokenizer = Tokenizer.from_str(self.description)
-        tokenizer.encode_special_tokens = True
-        return tokenizer
-
     def encode(self, batch: Sequence[Piece]) -> list[UInt[np.ndarray, "_"]]:
         """The ids of each piece, on all CPU cores; after the last piece of a document ``eos``."""
-        encodings = self._tokenizer.encode_batch_fast(
+        encodings = _tokenizer(self.description).encode_batch_fast(
             [piece.text for piece in batch], add_special_tokens=False
         )
         return [
             np.array([*encoding.ids, self.eos] if piece.ends else encoding.ids, self.dtype)
             for encoding, piece in zip(encodings, batch, strict=True)
         ]
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(description: str) -> Tokenizer:
+    """Made once a process: it takes a quarter of a second."""
+    tokenizer = Tokenizer.from_str(description)
+    tokenizer.encode_special_tokens = True
+    return tokenizer

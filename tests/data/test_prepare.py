@@ -90,6 +90,17 @@ def test_a_limit_takes_the_first_documents(
         prepare_corpus([str(texts[0])], tokenizer_folder, tmp_path / "none", limit=0)
 
 
+def test_nothing_is_held_out_where_no_document_falls_into_the_share(
+    tmp_path: Path, texts: list[Path], tokenizer_folder: Path
+):
+    config = PrepareConfig.from_dict({"corpus": {"heldout": 1e-9}})
+    out = tmp_path / "corpus"
+    manifest = prepare_corpus([str(texts[0])], tokenizer_folder, out, config=config)
+    assert manifest is not None
+    assert manifest["heldout"] is None
+    assert not (out / "heldout").exists()
+
+
 @pytest.fixture
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "_TASK_BYTES", 10_000)
