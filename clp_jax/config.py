@@ -197,8 +197,8 @@ class CleanSection(_Section):
     """Drop lines on cookies, scripts and placeholders (rules of C4)."""
     min_words: int = Field(0, ge=0)
     """Shorter documents are dropped."""
-    max_characters: PositiveInt = 10_000_000
-    """Longer documents are dropped."""
+    max_characters: PositiveInt | None = None
+    """Longer documents are dropped; empty keeps all."""
     quality: bool = False
     """Drop documents of symbols, bullets and odd words (rules of Gopher)."""
     repetition: bool = False

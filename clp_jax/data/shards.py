@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt32
 
-from clp_jax.data.tokens import Encoder, Piece, pieces
+from clp_jax.data.tokens import Encoder, Piece, count_words, pieces
 from clp_jax.files import new_file
 
 _BATCH_CHARACTERS = 1 << 20
@@ -52,7 +52,7 @@ class ShardWriter:
     def add(self, document: str) -> None:
         """Write a document, now or with one of those after it."""
         size = len(document.encode())
-        self._counts.update(documents=1, words=len(document.split()), bytes=size)
+        self._counts.update(documents=1, words=count_words(document), bytes=size)
         self._bytes.append(size)
         for piece in pieces(document):
             self._batch.append(piece)

@@ -12,7 +12,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.data.shards import new_shard
-from clp_jax.data.tokens import Encoder
+from clp_jax.data.tokens import Encoder, count_words
 from clp_jax.files import read_json, write_json
 
 HELDOUT = "heldout"
@@ -54,7 +54,7 @@ class Count(PipelineStep):
             text = document.text
             sources[document.id.partition("/")[0]].update(
                 documents=1,
-                words=len(text.split()),
+                words=count_words(text),
                 characters=len(text),
                 bytes=len(text.encode()),
             )

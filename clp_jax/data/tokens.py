@@ -42,6 +42,16 @@ def pieces(document: str) -> Iterator[Piece]:
         yield Piece("", True)
 
 
+def count_words(text: str) -> int:
+    """Number of parts between white space; of a long text only a little is split at a time."""
+    count = 0
+    for start in range(0, len(text), _PIECE_CHARACTERS):
+        part = text[start : start + _PIECE_CHARACTERS]
+        within_word = start and not (text[start - 1].isspace() or part[0].isspace())
+        count += len(part.split()) - bool(within_word)
+    return count
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Encodes documents, each followed by the end-of-text token.

@@ -41,7 +41,8 @@ def clean_steps(section: CleanSection, samples: Path) -> list[PipelineStep]:
     steps: list[PipelineStep] = []
     if section.exclude_tags:
         steps.append(Tags(section.exclude_tags, kept(Tags)))
-    steps.append(MaxLength(section.max_characters, kept(MaxLength)))
+    if section.max_characters:
+        steps.append(MaxLength(section.max_characters, kept(MaxLength)))
     if section.repair_encoding:
         steps.append(Encoding())
     if section.language is not None:
