@@ -17,6 +17,7 @@ EVERYTHING = CleanSection(
     min_words=5,
     quality=True,
     repetition=True,
+    max_characters=1_000_000,
     mask_personal_data=True,
 )
 
