@@ -6,13 +6,14 @@ import errno
 import fcntl
 import io
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -134,19 +135,26 @@ def _run_stage(tasks: _Tasks, name: str, pool: ProcessPoolExecutor | None) -> No
 
 @contextlib.contextmanager
 def _pool(workers: int, threads: int, lock: Path) -> Iterator[ProcessPoolExecutor | None]:
-    """Worker processes; none where one task at a time is enough."""
+    """Worker processes, ended at once if the block fails; none for one task at a time."""
     if workers == 1:
         yield None
         return
+    others = active_children()
     with ProcessPoolExecutor(
         workers, get_context("spawn"), _start_worker, (os.getpid(), threads, lock)
     ) as pool:
-        yield pool
+        try:
+            yield pool
+        except BaseException:
+            for process in set(active_children()) - set(others):
+                process.terminate()
+            raise
 
 
 def _start_worker(parent: int, threads: int, lock: Path) -> None:
     """Share the lock as long as this process lives, and do not outlive the one that started it."""
     os.environ["RAYON_NUM_THREADS"] = str(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     fcntl.flock(os.open(lock, os.O_RDWR), fcntl.LOCK_SH)
 
     def watch() -> None:

@@ -29,8 +29,8 @@ from clp_jax.files import public_name, read_json, write_json
 
 WORK = "work"
 TEXT = "text"
-_PLAN = "plan.json"
 TESTS = "tests.npy"
+_PLAN = "plan.json"
 
 
 def prepare_corpus(

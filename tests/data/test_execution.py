@@ -119,14 +119,15 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_execution
 if __name__ == "__main__":
-    test_execution.run(Path(sys.argv[2]), 2, slow=0.3)
+    test_execution.run(Path(sys.argv[2]), 2, slow=float(sys.argv[3]))
 """
 
 
-def begin(folder: Path) -> subprocess.Popen[bytes]:
+def begin(folder: Path, slow: float = 0.3) -> subprocess.Popen[bytes]:
     script = folder / "alone.py"
     script.write_text(ALONE)
-    child = subprocess.Popen([sys.executable, script, Path(__file__).parent, folder])
+    command = [sys.executable, script, Path(__file__).parent, folder, str(slow)]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
     while not any(starts(folder)):
         time.sleep(0.05)
         assert child.poll() is None
@@ -140,6 +141,20 @@ def test_two_runs_do_not_share_a_folder_and_a_killed_one_leaves_no_process(tmp_p
         run(tmp_path)
     child.kill()
     child.wait()
+    run(tmp_path)
+    run(tmp_path / "unbroken")
+    assert results(tmp_path) == results(tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_ends_at_once_and_goes_on(tmp_path: Path):
+    child = begin(tmp_path, slow=2.0)
+    began = time.monotonic()
+    os.killpg(child.pid, signal.SIGINT)
+    assert child.wait(timeout=20) != 0
+    assert time.monotonic() - began < 4
+    assert child.stderr is not None
+    assert child.stderr.read().count(b"KeyboardInterrupt") == 1
     run(tmp_path)
     run(tmp_path / "unbroken")
     assert results(tmp_path) == results(tmp_path / "unbroken")
