@@ -49,7 +49,7 @@ class MixedCorpusSection(_Section):
 class DataSection(_Section):
     """Which tokens it is trained on; corpora are folders written by `clp-jax prepare`."""
 
-    train: list[MixedCorpusSection] = Field(min_length=1)
+    train: tuple[MixedCorpusSection, ...] = Field(min_length=1)
     """Corpus folder, or a list of `{path, weight}`; without weights, each token counts the same."""
     validation: str | None = None
     """Corpus folder to measure perplexity on."""
@@ -382,8 +382,8 @@ class TransferConfig(_Configuration):
 
     @property
     def given(self) -> dict[str, Any]:
-        """The keys that differ from their defaults."""
-        return self.model_dump(exclude_defaults=True)
+        """The keys that differ from their defaults, as JSON has them."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class PrepareConfig(_Configuration):

@@ -82,6 +82,7 @@ def table(printed):
     """The cells of the plan by model."""
     lines = [line for line in printed.splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = [row for row in rows if len(row) == len(rows[0])]  # trainings print a table too
     return {row[0]: dict(zip(rows[0][1:], row[1:], strict=True)) for row in rows[2:]}
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from clp_jax.config import RunConfig, TransferConfig
 from clp_jax.errors import UserError
+from clp_jax.train.folder import flat_settings
 
 MINIMAL = """
 model: {path: gpt2}
@@ -63,7 +64,7 @@ def test_one_corpus_or_several(file, tmp_path, train, paths, weights):
         (["--train.steps", "0"], "train.steps: Input should be greater than 0"),
         (["--train.accumulation", "5"], "batch_size 32 is not a multiple of accumulation 5"),
         (["--optimizer.schedule", "steps"], "optimizer.schedule: .*'cosine'"),
-        (["--data.train", "[]"], "data.train: List should have at least 1 item"),
+        (["--data.train", "[]"], "data.train: Tuple should have at least 1 item"),
         (["--data.train", "[{path: a, wieght: 1}]"], "unknown key data.train.0.wieght"),
         (["--data.train", "[{path: a, weight: 0}]"], "data.train.0.weight: .*greater than 0"),
         (["--data.train", "[{path: a, weight: .inf}]"], "data.train.0.weight: .*finite number"),
@@ -156,3 +157,10 @@ def test_options_of_a_transfer_that_fit_together(keys):
 def test_options_of_a_transfer_that_do_not(keys, sentence):
     with pytest.raises(UserError, match=f"transfer: .*{sentence}"):
         TransferConfig.from_dict(keys, origin="transfer")
+
+
+def test_settings_are_compared_as_json_has_them():
+    assert TransferConfig(data=("a", "b")).given == {"data": ["a", "b"]}
+    run = {"model": {"path": "m"}, "data": {"train": "c"}, "train": {"steps": 1, "out": "r"}}
+    settings = flat_settings(RunConfig.from_dict(run))
+    assert settings["data.train"] == [{"path": "c", "weight": None}]

@@ -123,14 +123,9 @@ def _run_stage(tasks: _Tasks, name: str, pool: ProcessPoolExecutor | None) -> No
                 copy.deepcopy(tasks).run_task(rank)
                 bar.update()
             return
-        running = [pool.submit(tasks.run_task, rank) for rank in ranks]
-        try:
-            for task in as_completed(running):
-                task.result()
-                bar.update()
-        finally:
-            for task in running:
-                task.cancel()
+        for task in as_completed([pool.submit(tasks.run_task, rank) for rank in ranks]):
+            task.result()
+            bar.update()
 
 
 @contextlib.contextmanager

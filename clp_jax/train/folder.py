@@ -92,6 +92,6 @@ def _refuse_changes(old: RunConfig, new: RunConfig) -> None:
 
 
 def flat_settings(config: RunConfig) -> dict[str, Any]:
-    """The settings of a run by their dotted names, such as ``train.steps``."""
-    sections = config.model_dump().items()
+    """The settings of a run by their dotted names, such as ``train.steps``, as JSON has them."""
+    sections = config.model_dump(mode="json").items()
     return {f"{name}.{key}": value for name, keys in sections for key, value in keys.items()}

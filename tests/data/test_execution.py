@@ -48,6 +48,12 @@ class Make(PipelineStep):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.fixture(autouse=True)
+def seen_by_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes import this file by its name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+
+
 def stages(folder: Path, **faults: Any) -> list[Stage]:
     return [
         Stage("make", [Make(folder / "marks", **faults), WriteDocuments(folder / "one")], TASKS),

@@ -32,7 +32,7 @@ def plan(*inputs: object, kind: str = "files", limit: int | None = None) -> list
 
 def test_small_files_are_put_together_in_order(tmp_path: Path):
     for number in range(8):
-        file(tmp_path / f"{number}.jsonl", 6)
+        file(tmp_path / f"{number}.jsonl", 3)
     assert plan(tmp_path / "*.jsonl") == [
         [("0.jsonl", 0, 1), ("1.jsonl", 0, 1), ("2.jsonl", 0, 1)],
         [("3.jsonl", 0, 1), ("4.jsonl", 0, 1), ("5.jsonl", 0, 1)],
@@ -44,13 +44,13 @@ def test_small_files_are_put_together_in_order(tmp_path: Path):
     ("name", "mib", "parts"),
     [
         ("a.jsonl", 0, 1),
-        ("a.jsonl", 16, 1),
-        ("a.jsonl", 31, 1),
-        ("a.jsonl", 32, 2),
-        ("a.jsonl", 64, 4),
-        ("a.jsonl.gz", 64, 12),
-        ("a.jsonl.zst", 16, 3),
-        ("a.parquet", 16, 3),
+        ("a.jsonl", 8, 1),
+        ("a.jsonl", 15, 1),
+        ("a.jsonl", 16, 2),
+        ("a.jsonl", 32, 4),
+        ("a.jsonl.gz", 32, 12),
+        ("a.jsonl.zst", 8, 3),
+        ("a.parquet", 8, 3),
         ("a.jsonl", 5000, 16),
         ("a.txt", 64, 1),
     ],
@@ -62,7 +62,7 @@ def test_large_files_are_cut_by_the_size_of_their_text(
 
 
 def test_texts_between_blank_lines_can_be_cut(tmp_path: Path):
-    assert len(plan(file(tmp_path / "de.txt", 64), kind="oscar-2019")) == 4
+    assert len(plan(file(tmp_path / "de.txt", 32), kind="oscar-2019")) == 4
 
 
 def test_there_are_no_more_than_1024_tasks(tmp_path: Path):
