@@ -123,9 +123,9 @@ def _described(piece: Piece) -> dict[str, Any]:
 def _begin(out: Path, plan: dict[str, Any]) -> None:
     """Make the folder, or check that it holds the beginnings of the same corpus."""
     file = out / WORK / _PLAN
-    if (out / MANIFEST).exists() or (out.exists() and not file.exists() and any(out.iterdir())):
-        raise UserError(f"{out} exists already: remove it or choose another output folder.")
     if not file.exists():
+        if out.exists() and any(out.iterdir()):
+            raise UserError(f"{out} exists already: remove it or choose another output folder.")
         write_json(file, plan)
         return
     begun = read_json(file)

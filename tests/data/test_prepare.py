@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from clp_jax.config import PrepareConfig
 from clp_jax.data import pieces
+from clp_jax.data.execution import run_stages
 from clp_jax.data.prepare import prepare_corpus
 from clp_jax.data.readers import read_documents
 from clp_jax.data.store import Corpus
@@ -171,13 +172,19 @@ def test_ten_kills_at_random_moments_leave_no_trace(
     whole = time.monotonic() - began
     seed = int.from_bytes(os.urandom(4), "big")
     moments = random.Random(seed)
-    for _ in range(10):
-        child = begin("killed")
+    kills, finished = 0, 0
+    while kills < 10:
+        child = begin(f"killed-{finished}")
         time.sleep(moments.uniform(0.2, 0.7) * whole)
         child.kill()
-        assert child.wait() in (-signal.SIGKILL, 0)
-    assert begin("killed").wait() == 0
-    assert contents(tmp_path / "killed") == contents(tmp_path / "unbroken"), f"seed {seed}"
+        if child.wait() == 0:
+            finished += 1
+        else:
+            assert child.returncode == -signal.SIGKILL
+            kills += 1
+    assert begin(f"killed-{finished}").wait() == 0
+    for number in range(finished + 1):
+        assert contents(tmp_path / f"killed-{number}") == contents(tmp_path / "unbroken"), seed
 
 
 def test_without_a_tokenizer_the_clean_text_is_written(tmp_path: Path, texts: list[Path]):
@@ -225,3 +232,22 @@ def test_what_was_begun_with_another_recipe_is_not_gone_on_with(
         prepare_corpus([str(texts[0])], tokenizer_folder, out)
     with pytest.raises(UserError, match="begun with another recipe and tasks"):
         prepare_corpus([str(texts[1])], tokenizer_folder, out, config=recipe)
+
+
+def test_a_run_that_was_stopped_at_its_very_end_is_cleared_up(
+    tmp_path: Path, texts: list[Path], tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*arguments: Any) -> None:
+        run_stages(*arguments)
+        raise KeyboardInterrupt
+
+    out = tmp_path / "corpus"
+    with monkeypatch.context() as patch:
+        patch.setattr("clp_jax.data.prepare.run_stages", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_corpus([str(texts[0])], tokenizer_folder, out)
+    before = Corpus.open(out)
+    manifest = prepare_corpus([str(texts[0])], tokenizer_folder, out)
+    assert manifest == json.loads((out / "manifest.json").read_text())
+    assert not (out / "work").exists()
+    assert Corpus.open(out).fingerprint == before.fingerprint
