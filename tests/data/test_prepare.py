@@ -161,11 +161,13 @@ def test_ten_kills_at_random_moments_leave_no_trace(
     tmp_path: Path, texts: list[Path], tokenizer_folder: Path
 ):
     (tmp_path / "alone.py").write_text(ALONE)
+    log = tmp_path / "log"
 
     def begin(name: str) -> subprocess.Popen[bytes]:
         recipe = json.dumps({**RECIPE, "execution": {"workers": 2}})
         command = [sys.executable, tmp_path / "alone.py", recipe, tokenizer_folder, tmp_path / name]
-        return subprocess.Popen([*command, *texts], stderr=subprocess.DEVNULL)
+        with log.open("wb") as errors:
+            return subprocess.Popen([*command, *texts], stderr=errors)
 
     began = time.monotonic()
     assert begin("unbroken").wait() == 0
@@ -180,9 +182,9 @@ def test_ten_kills_at_random_moments_leave_no_trace(
         if child.wait() == 0:
             finished += 1
         else:
-            assert child.returncode == -signal.SIGKILL
+            assert child.returncode == -signal.SIGKILL, log.read_text()
             kills += 1
-    assert begin(f"killed-{finished}").wait() == 0
+    assert begin(f"killed-{finished}").wait() == 0, log.read_text()
     for number in range(finished + 1):
         assert contents(tmp_path / f"killed-{number}") == contents(tmp_path / "unbroken"), seed
 
