@@ -27,7 +27,7 @@ from clp_jax.errors import UserError
 
 GO_ON = "run the same command again to go on from there"
 _MEMORY_PER_TASK_GB = 4
-_PATIENCE = 3.0
+_PATIENCE = 5.0
 _HEARTBEAT = 0.5
 
 
