@@ -81,7 +81,7 @@ class DataSection(_Section):
 
 
 class MeshSection(_Section):
-    """How the devices are arranged; one of the three may be -1, which takes what is left."""
+    """How the devices are arranged; one of the sizes may be -1, which takes what is left."""
 
     data: int = 1
     """Devices that hold copies of the model and different sequences."""
@@ -89,6 +89,8 @@ class MeshSection(_Section):
     """Devices that share the parameters and hold different sequences."""
     tensor: int = 1
     """Devices that share the heads, the hidden units and the vocabulary of each layer."""
+    sequence: int = 1
+    """Devices that share the positions of each sequence."""
 
 
 class OptimizerSection(_Section):

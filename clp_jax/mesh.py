@@ -1,5 +1,6 @@
 """The one file that knows meshes, axis rules, several hosts and the quirks of JAX's versions."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from jaxtyping import Array, Shaped
 
 from clp_jax.errors import UserError
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "sequence", "tensor")
 
 # What each named dimension of a tensor is spread over; names that are not here are on every device.
 RULES: Mapping[str, str] = {
@@ -22,6 +23,7 @@ RULES: Mapping[str, str] = {
     "vocab": "tensor",
 }
 BATCH = ("data", "fsdp")
+ACTIVATIONS = (BATCH, ("sequence",))
 
 # Dense bfloat16 peak of one chip in FLOP/s, by the start of `device_kind` (vendors' data sheets).
 PEAK_FLOPS: Mapping[str, float] = {
@@ -72,9 +74,14 @@ def use_compilation_cache() -> None:
 
 
 def make_mesh(
-    data: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+    data: int = 1,
+    fsdp: int = -1,
+    tensor: int = 1,
+    sequence: int = 1,
+    *,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """Arrange devices (all of them by default) in a mesh with the axes data, fsdp and tensor.
+    """Arrange devices (all of them by default) in a mesh with the axes of `AXES`.
 
     One of the sizes may be -1 and takes what the others leave.
 
@@ -82,8 +89,8 @@ def make_mesh(
         UserError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = [data, fsdp, tensor]
-    wanted = f"mesh data={data} fsdp={fsdp} tensor={tensor}"
+    sizes = [data, fsdp, sequence, tensor]
+    wanted = f"mesh data={data} fsdp={fsdp} tensor={tensor} sequence={sequence}"
     if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
         raise UserError(f"{wanted}: sizes are positive, and only one of them may be -1.")
     if -1 in sizes:
@@ -93,7 +100,7 @@ def make_mesh(
         sizes[sizes.index(-1)] = len(devices) // known
     if np.prod(sizes) != len(devices):
         raise UserError(f"{wanted} needs {np.prod(sizes)} devices, but there are {len(devices)}.")
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def single_device_mesh() -> Mesh:
@@ -138,16 +145,20 @@ def batch_divisor(mesh: Mesh) -> int:
     return int(np.prod([mesh.shape[axis] for axis in BATCH]))
 
 
-def shard_batch(x: Shaped[Array, "batch ..."]) -> Shaped[Array, "batch ..."]:
-    """Inside a jitted function under ``jax.set_mesh``, keep the leading axis spread as the batch.
+def shard_activations(x: Shaped[Array, "batch length ..."]) -> Shaped[Array, "batch length ..."]:
+    """Inside a jitted function under ``jax.set_mesh``, keep rows and positions spread.
 
     Without it, the compiler may follow the parameters and spread activations by their width.
-    Elsewhere, and where the mesh does not divide the batch, it does nothing.
+    An axis that the mesh does not divide stays whole; without a mesh it does nothing.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or x.shape[0] % int(np.prod([mesh.shape[axis] for axis in BATCH])):
+    if mesh.empty:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH))
+    spec = [
+        axes if size % math.prod(mesh.shape[axis] for axis in axes) == 0 else None
+        for axes, size in zip(ACTIVATIONS, x.shape, strict=False)
+    ]
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
 
 def to_global(rows: Shaped[np.ndarray, "local ..."], mesh: Mesh) -> Shaped[Array, "batch ..."]:

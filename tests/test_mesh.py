@@ -5,12 +5,12 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from clp_jax.errors import UserError
-from clp_jax.mesh import make_mesh, peak_flops, shard_batch, sharding_for, to_global, to_host
+from clp_jax.mesh import make_mesh, peak_flops, shard_activations, sharding_for, to_global, to_host
 
 
 def test_one_size_takes_what_is_left():
-    assert make_mesh(2, -1, 2).shape == {"data": 2, "fsdp": 2, "tensor": 2}
-    assert make_mesh().shape == {"data": 1, "fsdp": 8, "tensor": 1}
+    assert make_mesh(2, -1, 2).shape == {"data": 2, "fsdp": 2, "sequence": 1, "tensor": 2}
+    assert make_mesh().shape == {"data": 1, "fsdp": 8, "sequence": 1, "tensor": 1}
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,13 @@ def test_rows_make_a_global_batch_and_come_back():
     np.testing.assert_array_equal(to_host(batch), rows)
 
 
-def test_shard_batch_needs_a_mesh_that_divides():
-    mesh = make_mesh(2, 2, 2)
-    with jax.set_mesh(mesh):
-        spread = jax.jit(shard_batch)(jnp.zeros((8, 3)))
-        whole = jax.jit(shard_batch)(jnp.zeros((3, 3)))
-    assert spread.sharding.spec[0] == ("data", "fsdp")
+def test_activations_are_spread_where_the_mesh_divides():
+    with jax.set_mesh(make_mesh(1, 2, 2, 2)):
+        spread = jax.jit(shard_activations)(jnp.zeros((8, 6, 3)))
+        whole = jax.jit(shard_activations)(jnp.zeros((3, 5)))
+    assert spread.sharding.spec[:2] == (("data", "fsdp"), "sequence")
     assert whole.sharding.is_fully_replicated
-    np.testing.assert_array_equal(shard_batch(jnp.ones(3)), np.ones(3))
+    np.testing.assert_array_equal(shard_activations(jnp.ones((3, 1))), np.ones((3, 1)))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from clp_jax.attention import attend, dropout, precision_of
 from clp_jax.errors import UserError
-from clp_jax.mesh import shard_batch
+from clp_jax.mesh import shard_activations
 from clp_jax.models.weights import Weight
 
 Remat = Literal["none", "dots", "full"]
@@ -396,7 +396,7 @@ class Decoder(nnx.Module):
         x = dropout(self.embed(tokens, positions), config.embedding_dropout, input_key)
         stored: Any = None if cache is None else (cache.key, cache.value)
         x, stored = jax.lax.scan(
-            layer, shard_batch(x), (params, self.score_scales(), layer_keys, stored)
+            layer, shard_activations(x), (params, self.score_scales(), layer_keys, stored)
         )
         if cache is not None:
             key, value = stored

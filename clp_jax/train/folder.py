@@ -20,6 +20,7 @@ FREE = (
     "mesh.data",
     "mesh.fsdp",
     "mesh.tensor",
+    "mesh.sequence",
     "train.out",
     "train.remat",
     "train.loss_chunk",
