@@ -100,7 +100,9 @@ def make_mesh(
         sizes[sizes.index(-1)] = len(devices) // known
     if np.prod(sizes) != len(devices):
         raise UserError(f"{wanted} needs {np.prod(sizes)} devices, but there are {len(devices)}.")
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    return jax.make_mesh(
+        tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+    )
 
 
 def single_device_mesh() -> Mesh:
