@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, get_origin
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 
 from clp_jax import __version__
 from clp_jax.config import ChainConfig, PrepareConfig, RunConfig, TransferConfig
-from clp_jax.errors import UserError
+from clp_jax.errors import RunStopped, UserError
 
 DESCRIPTION = """\
 Turn a language model of one language into a model of another (CLP-Transfer).
@@ -34,6 +35,7 @@ MODEL is a Hugging Face folder, a hub id or the folder of a training run.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends it with one sentence and exit status 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = _parser()
     known, unknown = parser.parse_known_args(arguments)
     if unknown and known.run not in (_train, _prepare):
@@ -42,10 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _quiet_libraries()
     try:
         known.run(known)
+    except RunStopped as stopped:
+        _tell_how_to_go_on(stopped, known, arguments)
     except (UserError, OSError) as error:  # OSError: no space, no permission, with the file's name
         sys.exit(f"clp-jax: {error}")
     except KeyboardInterrupt:
         sys.exit("clp-jax: interrupted")
+
+
+def _tell_how_to_go_on(
+    stopped: RunStopped, known: argparse.Namespace, arguments: Sequence[str]
+) -> None:
+    import jax
+
+    if known.run not in (_train, _chain):
+        sys.exit("clp-jax: interrupted")
+    if jax.process_index() == 0:
+        flag = ["--resume"] if known.run is _train and not known.resume else []
+        print(f"clp-jax: {stopped} Go on with: clp-jax {shlex.join([*arguments, *flag])}")
 
 
 def _quiet_libraries() -> None:

@@ -19,7 +19,7 @@ from clp_jax.checkpoint.hub import read_config
 from clp_jax.cli import main
 from clp_jax.config import ChainConfig
 from clp_jax.data.prepare import prepare_corpus
-from clp_jax.errors import UserError
+from clp_jax.errors import RunStopped, UserError
 from clp_jax.files import read_json
 from clp_jax.mesh import single_device_mesh
 from clp_jax.models import initialize, read_decoder_config
@@ -251,6 +251,16 @@ def test_each_trained_model_is_the_helper_of_the_next(settings, recorded):
         expected += [("convert", trained, exported, "hf")]
     assert [call[:4] for call in recorded] == expected
     assert recorded[0][4].keys() == {"dtype", "mesh"}
+
+
+def test_a_training_that_was_told_to_stop_ends_the_chain(settings, recorded, monkeypatch):
+    def stop(config, *, resume):
+        raise RunStopped("saved")
+
+    monkeypatch.setattr(chain, "train_model", stop)
+    with pytest.raises(RunStopped):
+        run(settings)
+    assert [stage for stage, *_ in recorded] == ["transfer"]
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(settings, recorded, tmp_path, capsys):

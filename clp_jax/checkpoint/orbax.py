@@ -49,13 +49,6 @@ class RunCheckpoints:
         )
         self._manager.save(step, args=items, force=True)
 
-    def preempted(self, step: int) -> bool:
-        """True, on all processes at the same step, when the machines are about to be taken.
-
-        To be asked after every step. Always False where `jax.distributed` was not started.
-        """
-        return self._manager.reached_preemption(step)
-
     def restore(
         self, step: int, abstract_params: PyTree, abstract_optimizer: PyTree
     ) -> tuple[PyTree, PyTree, dict[str, Any]]:

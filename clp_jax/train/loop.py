@@ -14,7 +14,7 @@ from clp_jax.checkpoint.hf import MODEL, load_model
 from clp_jax.checkpoint.orbax import RunCheckpoints, latest_step
 from clp_jax.config import RunConfig
 from clp_jax.data.batches import TrainingBatches
-from clp_jax.errors import UserError
+from clp_jax.errors import RunStopped, UserError
 from clp_jax.evaluate.perplexity import measure_perplexity
 from clp_jax.evaluate.plots import plot_perplexity
 from clp_jax.mesh import start_distributed, to_global
@@ -23,6 +23,7 @@ from clp_jax.train.card import run_card
 from clp_jax.train.corpora import corpora_table
 from clp_jax.train.folder import create_run, find_run
 from clp_jax.train.inputs import Inputs, open_inputs
+from clp_jax.train.interrupt import StopRequests
 from clp_jax.train.metrics import RunLog, read_metrics
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.step import (
@@ -64,6 +65,8 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
     Raises:
         UserError: something of the model, the data, the mesh or the run folder is not as it should
             be, or the loss stops being a number.
+        RunStopped: a SIGTERM, a SIGINT or a notice that the machines are about to be taken came
+            while it trained; the state after the step that was going on is saved.
     """
     start_distributed()
     run, train, length = Path(config.train.out), config.train, config.data.sequence_length
@@ -103,6 +106,7 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
         print(corpora, flush=True)
 
     with (
+        StopRequests() as requests,
         RunCheckpoints(run, keep=train.keep_checkpoints) as checkpoints,
         RunLog(
             run,
@@ -134,12 +138,15 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
                 log.training(step, metrics)
             if last or step % train.validate_every == 0:
                 _validate(step, nnx.merge(graphdef, params), config, inputs, log)
-            if last or step % train.checkpoint_every == 0 or checkpoints.preempted(step):
+            stopping = requests.reached(step) and not last
+            if last or step % train.checkpoint_every == 0 or stopping:
                 _check_finite(step, metrics["loss"])
                 data = batches.state(step * train.batch_size)
                 checkpoints.save(step, params, optimizer_state, data)
                 log.start_clock(step)
             log.advance()
+            if stopping:
+                raise RunStopped(f"{run} was told to stop and is saved at step {step}.")
 
     if jax.process_index() == 0:
         card = run_card(config, corpora, read_metrics(run))

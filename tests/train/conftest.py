@@ -2,11 +2,16 @@
 
 import json
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from clp_jax.checkpoint.hf import load_model
 from clp_jax.data.store import write_corpus
+from clp_jax.train import loop
+from clp_jax.train.metrics import read_metrics
 
 ANIMALS = ("Katze", "Hund", "Maus", "Kuh", "Gans")
 VERBS = ("sieht", "hört", "jagt", "mag")
@@ -42,6 +47,65 @@ def write_model_files(folder, config, texts=None):
     fast.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(config))
     return fast
+
+
+def without_times(folder):
+    """The lines of a run's metrics but for what the clock says."""
+    times = ("seconds", "train/tokens_per_second", "train/data_wait")
+    return [
+        {key: value for key, value in line.items() if key not in times}
+        for line in read_metrics(folder)
+    ]
+
+
+def leaves(folder):
+    """The parameters of a run's newest checkpoint."""
+    return jax.device_get(jax.tree.leaves(load_model(folder)))
+
+
+def on_step(monkeypatch, index, action):
+    """Let ``action`` get the batch of the step with this index before the step does."""
+    make_train_step = loop.make_train_step
+
+    def make_disturbed_step(*args, **kwargs):
+        step = make_train_step(*args, **kwargs)
+
+        def disturbed(params, optimizer_state, i, batch):
+            if i == index:
+                action(batch)
+            return step(params, optimizer_state, i, batch)
+
+        return disturbed
+
+    monkeypatch.setattr(loop, "make_train_step", make_disturbed_step)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """Folder of compiled programs, for the runs of one test session and their processes."""
+    return tmp_path_factory.mktemp("programs")
+
+
+def _configure(settings):
+    compilation_cache.reset_cache()
+    for name, value in settings.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def compiled_once(programs):
+    """What the runs of a module share is compiled once, and by one of its processes."""
+    settings = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": str(programs),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    _configure(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(programs))
+        yield programs
+    _configure(before)
 
 
 @pytest.fixture(scope="session")

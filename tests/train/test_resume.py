@@ -8,14 +8,14 @@ import socket
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 
-from clp_jax.checkpoint.hf import load_model
 from clp_jax.config import RunConfig
 from clp_jax.train.loop import train_model
 from clp_jax.train.metrics import read_metrics
+
+from .conftest import leaves, without_times
 
 pytestmark = pytest.mark.slow
 
@@ -67,18 +67,6 @@ def start(script, settings, **environment):
     )
 
 
-def without_times(folder):
-    times = ("seconds", "train/tokens_per_second", "train/data_wait")
-    return [
-        {key: value for key, value in line.items() if key not in times}
-        for line in read_metrics(folder)
-    ]
-
-
-def parameters(folder):
-    return jax.device_get(jax.tree.leaves(load_model(folder)))
-
-
 def use_a_mixture_of_documents(settings):
     data = settings["data"]
     parts = {data["train"]: 3, data["validation"]: 1}
@@ -118,14 +106,14 @@ def test_killed_and_resumed_equals_never_interrupted(long_run, tmp_path):
         RunConfig.from_dict(in_folder(long_run, tmp_path / "killed")), resume=True
     )
     assert without_times(resumed.folder) == without_times(whole.folder)
-    for ours, theirs in zip(parameters(resumed.folder), parameters(whole.folder), strict=True):
+    for ours, theirs in zip(leaves(resumed.folder), leaves(whole.folder), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
     long_run["mesh"] = {"data": 2, "fsdp": 2, "tensor": 2}
     moved = train_model(
         RunConfig.from_dict(in_folder(long_run, tmp_path / "other mesh")), resume=True
     )
-    for ours, theirs in zip(parameters(moved.folder), parameters(whole.folder), strict=True):
+    for ours, theirs in zip(leaves(moved.folder), leaves(whole.folder), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -155,5 +143,5 @@ def test_two_processes_train_what_one_does(settings, tmp_path):
     assert [line["step"] for line in twos] == [line["step"] for line in ones]
     for ours, theirs in zip(twos, ones, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
-    for ours, theirs in zip(parameters(tmp_path / "two"), parameters(one.folder), strict=True):
+    for ours, theirs in zip(leaves(tmp_path / "two"), leaves(one.folder), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
