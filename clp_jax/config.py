@@ -19,6 +19,8 @@ from clp_jax.errors import UserError
 
 C = TypeVar("C", bound="_Configuration")
 
+ParameterGroup = Literal["embeddings", "positions", "layers", "final_norm"]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -131,6 +133,8 @@ class TrainingSection(_Section):
     """What the backward pass recomputes: nothing, all but matrix products, or whole layers."""
     loss_chunk: PositiveInt = 256
     """Positions of a sequence whose logits exist at the same time."""
+    spike_factor: float = Field(10.0, ge=0)
+    """Steps whose gradient norm is above so many times its recent level change nothing; 0: none."""
     seed: int = 0
     """Seed of the initialisation, the dropout and the order of the data."""
     log_every: PositiveInt = 10

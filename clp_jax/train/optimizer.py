@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from clp_jax.config import OptimizerSection
 from clp_jax.errors import UserError
@@ -41,25 +41,39 @@ def learning_rate_schedule(section: OptimizerSection, steps: int) -> optax.Sched
     return lambda index: joined(index + 1)
 
 
-def make_optimizer(section: OptimizerSection, steps: int) -> optax.GradientTransformation:
+def make_optimizer(section: OptimizerSection, steps: int) -> optax.GradientTransformationExtraArgs:
     """Clipping by the global norm, then the update of ``torch.optim.AdamW``.
 
-    Its state is two arrays a parameter, shaped like the parameter and in its dtype, and counters.
+    Its update takes the ``index`` of the step, on which the learning rate depends: steps that are
+    skipped do not delay the schedule. Its state is two arrays a parameter, shaped like the
+    parameter and in its dtype, and a counter.
 
     Raises:
         UserError: the warm-up is longer than the run.
     """
     return optax.chain(
         optax.clip_by_global_norm(section.clip_norm),
-        optax.adamw(
-            learning_rate_schedule(section, steps),
-            b1=section.beta1,
-            b2=section.beta2,
-            eps=section.epsilon,
-            weight_decay=section.weight_decay,
-            mask=is_decayed,
-        ),
+        optax.scale_by_adam(b1=section.beta1, b2=section.beta2, eps=section.epsilon),
+        optax.add_decayed_weights(section.weight_decay, mask=is_decayed),
+        _descend(learning_rate_schedule(section, steps)),
     )
+
+
+def _descend(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Steps downhill, as long as the learning rate of the index says."""
+
+    def update(
+        updates: PyTree,
+        state: optax.EmptyState,
+        params: PyTree = None,
+        *,
+        index: int | Array,
+        **_: Any,
+    ) -> tuple[PyTree, optax.EmptyState]:
+        rate = schedule(index)
+        return jax.tree.map(lambda update: -rate * update, updates), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def is_decayed(params: PyTree) -> PyTree[bool]:

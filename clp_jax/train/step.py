@@ -1,6 +1,6 @@
 """One optimizer step as one compiled function: loss, gradients, update, on any mesh."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,25 @@ from clp_jax.config import RunConfig
 from clp_jax.loss import next_token_loss
 from clp_jax.mesh import BATCH, batch_sharding, replicated
 from clp_jax.train.documents import document_numbers, document_positions
+from clp_jax.train.groups import group_norms
+from clp_jax.train.health import Health, judge
 from clp_jax.train.optimizer import learning_rate_schedule
 
 Batch = dict[str, Array]
 
 
+class OptimizerState(NamedTuple):
+    """What is carried from step to step beside the parameters."""
+
+    updates: optax.OptState
+    """The optimizer's own state."""
+    health: Health
+    """The level of the gradient norms."""
+
+
 def abstract_optimizer(
     optimizer: optax.GradientTransformation, params: PyTree, mesh: Mesh
-) -> PyTree[jax.ShapeDtypeStruct]:
+) -> OptimizerState:
     """Shapes and shardings of the optimizer's state: each array lies as its parameter does.
 
     Args:
@@ -28,27 +39,33 @@ def abstract_optimizer(
         params: Parameters, or their ``jax.ShapeDtypeStruct``, with shardings.
         mesh: The mesh, over which counters are replicated.
     """
-    return optax.tree_utils.tree_map_params(
+    updates = optax.tree_utils.tree_map_params(
         optimizer,
         lambda leaf, param: _placed(leaf, param.sharding),
         jax.eval_shape(optimizer.init, params),
         params,
         transform_non_params=lambda leaf: _placed(leaf, replicated(mesh)),
     )
+    health = jax.tree.map(lambda leaf: _placed(leaf, replicated(mesh)), jax.eval_shape(Health.new))
+    return OptimizerState(updates, health)
 
 
 def initialize_optimizer(
     optimizer: optax.GradientTransformation, params: PyTree, mesh: Mesh
-) -> PyTree:
+) -> OptimizerState:
     """The optimizer's first state, made where it belongs."""
+
+    def create(params: PyTree) -> OptimizerState:
+        return OptimizerState(optimizer.init(params), Health.new())
+
     shardings = _shardings(abstract_optimizer(optimizer, params, mesh))
-    return jax.jit(optimizer.init, out_shardings=shardings)(params)
+    return jax.jit(create, out_shardings=shardings)(params)
 
 
 def make_train_step(
     graphdef: nnx.GraphDef,
     params: PyTree,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     *,
     mesh: Mesh,
     config: RunConfig,
@@ -74,8 +91,10 @@ def make_train_step(
         ``step(params, optimizer_state, index, batch)`` -> parameters, optimizer state, metrics.
         The first two arguments are donated. ``index`` is an int32 scalar from 0. ``batch`` holds
         ``tokens`` int32 [batch, length + 1] and ``mask`` bool [batch, length]. The metrics are
-        float32 scalars: ``loss`` (nats a token), ``gradient_norm`` (before clipping),
-        ``learning_rate`` and ``tokens``.
+        float32 scalars: ``loss`` (nats a token), ``gradient_norm`` (before clipping, of all and as
+        ``gradient_norm/GROUP`` of each group), ``learning_rate``, ``tokens``, ``skipped`` (1 if
+        nothing was changed, because the loss or the gradient was no number or a spike) and
+        ``spike`` (1 if it was that).
     """
     train, data = config.train, config.data
     schedule = learning_rate_schedule(config.optimizer, train.steps)
@@ -100,36 +119,51 @@ def make_train_step(
             hidden, model.output_embedding(), tokens[:, 1:], mask, chunk=train.loss_chunk
         )
 
-    def train_step(
-        params: PyTree, optimizer_state: PyTree, index: Int[Array, ""], batch: Batch
-    ) -> tuple[PyTree, PyTree, dict[str, Array]]:
+    def summed_gradients(
+        params: PyTree, index: Int[Array, ""], batch: Batch
+    ) -> tuple[PyTree, tuple[Float[Array, ""], Float[Array, ""]]]:
+        """Gradients, losses and tokens, all summed over the batch."""
         key = jax.random.fold_in(jax.random.key(train.seed), index)
 
-        def add_part(sums: PyTree, part: tuple[Array, Array, Array]) -> tuple[PyTree, None]:
-            number, tokens, mask = part
-            (loss, count), gradients = jax.value_and_grad(part_loss, has_aux=True)(
+        def part_sums(number: Any, tokens: Array, mask: Array) -> PyTree:
+            sums, gradients = jax.value_and_grad(part_loss, has_aux=True)(
                 params, tokens, mask, jax.random.fold_in(key, number)
             )
-            gradients = jax.lax.with_sharding_constraint(gradients, shardings)
-            return jax.tree.map(jnp.add, sums, (gradients, loss, count)), None
+            return jax.lax.with_sharding_constraint(gradients, shardings), sums
 
-        nothing = (jax.tree.map(jnp.zeros_like, params), jnp.float32(0), jnp.float32(0))
+        if train.accumulation == 1:
+            return part_sums(0, batch["tokens"], batch["mask"])
         parts = (
             jnp.arange(train.accumulation),
             _in_parts(batch["tokens"], train.accumulation, mesh),
             _in_parts(batch["mask"], train.accumulation, mesh),
         )
-        (gradients, loss, tokens), _ = jax.lax.scan(add_part, nothing, parts)
-        gradients = jax.tree.map(lambda g: g / tokens, gradients)
+        nothing = (jax.tree.map(jnp.zeros_like, params), (jnp.float32(0), jnp.float32(0)))
+        return jax.lax.scan(
+            lambda sums, part: (jax.tree.map(jnp.add, sums, part_sums(*part)), None), nothing, parts
+        )[0]
 
-        updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
+    def train_step(
+        params: PyTree, state: OptimizerState, index: Int[Array, ""], batch: Batch
+    ) -> tuple[PyTree, OptimizerState, dict[str, Array]]:
+        gradients, (loss, tokens) = summed_gradients(params, index, batch)
+        gradients = jax.tree.map(lambda gradient: gradient / tokens, gradients)
+        loss, norm = loss / tokens, optax.tree_utils.tree_norm(gradients)
+        verdict, health = judge(state.health, loss, norm, spike_factor=train.spike_factor)
+        updates, stepped = optimizer.update(gradients, state.updates, params, index=index)
+        stepped = (optax.apply_updates(params, updates), stepped)
+        params, updates = jax.tree.map(
+            lambda old, new: jnp.where(verdict.skipped, old, new), (params, state.updates), stepped
+        )
         metrics = {
-            "loss": loss / tokens,
-            "gradient_norm": optax.tree_utils.tree_norm(gradients),
-            "learning_rate": jnp.float32(schedule(index)),
+            "loss": loss,
+            "gradient_norm": norm,
+            "learning_rate": schedule(index),
             "tokens": tokens,
+            **verdict._asdict(),
+            **{f"gradient_norm/{group}": n for group, n in group_norms(gradients).items()},
         }
-        return optax.apply_updates(params, updates), optimizer_state, metrics
+        return params, OptimizerState(updates, health), jax.tree.map(jnp.float32, metrics)
 
     step = jax.jit(
         train_step,

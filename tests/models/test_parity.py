@@ -160,7 +160,7 @@ def test_one_adamw_step(case, gradients):
 
     @jax.jit
     def step(params, gradients):
-        updates, _ = update.update(gradients, update.init(params), params)
+        updates, _ = update.update(gradients, update.init(params), params, index=0)
         return optax.apply_updates(params, updates)
 
     graphdef, params, _, gradients = gradients

@@ -71,7 +71,9 @@ def test_updates_equal_those_of_pytorch(clip_norm):
     ours = jax.tree.map(jnp.asarray, params)
     state = optimizer.init(ours)
     for index, gradient in enumerate(gradients):
-        updates, state = optimizer.update(jax.tree.map(jnp.asarray, gradient), state, ours)
+        updates, state = optimizer.update(
+            jax.tree.map(jnp.asarray, gradient), state, ours, index=index
+        )
         ours = optax.apply_updates(ours, updates)
         for name, p in theirs.items():
             p.grad = torch.tensor(gradient[name])

@@ -11,6 +11,7 @@ from flax import nnx
 from clp_jax.config import RunConfig
 from clp_jax.mesh import make_mesh, to_global
 from clp_jax.models import abstract_model, abstract_parameters, initialize, read_decoder_config
+from clp_jax.train.health import Health
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.step import (
     initialize_optimizer,
@@ -163,6 +164,72 @@ def test_bfloat16_computes_on_float32_parameters():
 def test_dropout_follows_the_seed():
     same, other = train("gpt2 with dropout"), train("gpt2 with dropout", seed=1)
     assert other[1][0]["loss"] != same[1][0]["loss"]
+
+
+@functools.cache
+def one_step_taken():
+    """The step, parameters and state after it was taken once, and the next batch."""
+    config, mesh = run_config(), mesh_of((1, 2, 2))
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    model = initialize(read_decoder_config(MODELS["gpt2"]), seed=0, mesh=mesh)
+    graphdef, state = nnx.split(model)
+    params = nnx.to_pure_dict(state)
+    step = make_train_step(graphdef, params, optimizer, mesh=mesh, config=config, eos_id=EOS)
+    first, second = (
+        {key: to_global(array, mesh) for key, array in batch.items()}
+        for batch in batches(MODELS["gpt2"]["vocab_size"], 2)
+    )
+    state = initialize_optimizer(optimizer, params, mesh)
+    return step, *step(params, state, np.int32(0), first)[:2], second
+
+
+def second_step(change):
+    """Parameters and state before and after a second step, which ``change`` makes a bad one."""
+    step, params, state, batch = one_step_taken()
+    params, state = change(*jax.tree.map(jnp.copy, (params, state)))
+    before = jax.device_get((params, state))
+    *after, metrics = jax.device_get(step(params, state, np.int32(1), batch))
+    return before, tuple(after), metrics
+
+
+def with_infinity(params, state):
+    scale = params["final_norm"]["scale"]
+    return params | {"final_norm": params["final_norm"] | {"scale": scale * np.inf}}, state
+
+
+def with_low_level(params, state):
+    health = jax.tree.map(lambda x, y: jax.device_put(y, x.sharding), state.health, LOW_LEVEL)
+    return params, state._replace(health=health)
+
+
+LOW_LEVEL = Health(steps=np.int32(100), log_norm=np.float32(np.log(1e-3)))
+
+
+@pytest.mark.parametrize(
+    ("change", "spike"), [(with_infinity, 0), (with_low_level, 1)], ids=["infinity", "spike"]
+)
+def test_a_bad_step_changes_nothing_but_the_level_of_the_norms(change, spike):
+    before, after, metrics = second_step(change)
+    assert (metrics["skipped"], metrics["spike"]) == (1, spike)
+    jax.tree.map(np.testing.assert_array_equal, after[0], before[0])
+    jax.tree.map(np.testing.assert_array_equal, after[1].updates, before[1].updates)
+
+
+def test_a_good_step_is_taken():
+    before, after, metrics = second_step(lambda params, state: (params, state))
+    assert (metrics["skipped"], metrics["spike"]) == (0, 0)
+    assert all(
+        (old != new).any()
+        for old, new in zip(jax.tree.leaves(before[0]), jax.tree.leaves(after[0]), strict=True)
+    )
+
+
+def test_group_norms_make_up_the_norm():
+    metrics = train("gpt2")[1][0]
+    groups = [metrics[f"gradient_norm/{g}"] for g in ("embeddings", "positions", "layers")]
+    groups.append(metrics["gradient_norm/final_norm"])
+    np.testing.assert_allclose(np.linalg.norm(groups), metrics["gradient_norm"], rtol=1e-6)
+    assert "gradient_norm/positions" not in train("bloom")[1][0]
 
 
 def compiled(name, mesh_sizes=(1, 1, 1), **settings):
