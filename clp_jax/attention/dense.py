@@ -1,16 +1,11 @@
-"""Causal attention, with ALiBi where the model has it."""
+"""Attention by its formula, with all scores at once: for short rows, caches and dropout."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-
-def precision_of(dtype: DTypeLike) -> jax.lax.Precision:
-    """Full precision for float32: TPUs and GPUs else multiply float32 in fewer bits."""
-    exact = jnp.dtype(dtype) == jnp.float32
-    return jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
+from clp_jax.attention.precision import precision_of
 
 
 def dropout(
@@ -23,19 +18,7 @@ def dropout(
     return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
 
 
-def alibi_slopes(heads: int) -> Float[np.ndarray, "heads"]:
-    """The slope of each head (Press et al. 2022, arXiv 2108.12409, section 3).
-
-    For a power of two, 2^(-8/n), 2^(-16/n), ...; otherwise the slopes of the next lower power of
-    two, followed by every other slope of the next higher one.
-    """
-    lower = 2 ** int(np.log2(heads))
-    slopes = 2.0 ** (-8.0 / lower * np.arange(1, lower + 1))
-    between = 2.0 ** (-4.0 / lower * np.arange(1, 2 * (heads - lower), 2))
-    return np.concatenate([slopes, between]).astype(np.float32)
-
-
-def attend(
+def attend_dense(
     query: Float[Array, "batch queries heads dim"],
     key: Float[Array, "batch keys heads dim"],
     value: Float[Array, "batch keys heads dim"],

@@ -1,0 +1,62 @@
+"""Causal attention, with ALiBi where the model has it, in the way that suits the call.
+
+`attend` is all that models know. What it chooses from: the formula (`dense`), plain XLA operations
+block by block (`blockwise`), and the splash kernels of TPUs (`splash`).
+"""
+
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from clp_jax.attention.alibi import alibi_slopes as alibi_slopes
+from clp_jax.attention.dense import attend_dense
+from clp_jax.attention.dense import dropout as dropout
+from clp_jax.attention.fused import attend_fused
+from clp_jax.attention.precision import precision_of as precision_of
+
+
+def attend(
+    query: Float[Array, "batch queries heads dim"],
+    key: Float[Array, "batch keys heads dim"],
+    value: Float[Array, "batch keys heads dim"],
+    *,
+    scale: float | Float[Array, ""],
+    slopes: Float[Array | np.ndarray, "heads"] | None = None,
+    start: int | Int[Array, ""] = 0,
+    segments: Int[Array, "batch keys"] | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: PRNGKeyArray | None = None,
+) -> Float[Array, "batch queries heads dim"]:
+    """Causal attention; scores and softmax in float32, the result in the dtype of ``value``.
+
+    Whole rows that attend to themselves, as in training, never have an array of
+    [batch, heads, length, length]: a fused kernel computes them (`attend_fused`). Queries that
+    continue the rows of a cache, and dropout of the weights, which kernels do not know, are
+    computed by the formula, with all scores at once (`attend_dense`).
+
+    Args:
+        query: queries at the positions ``start``, ``start`` + 1, ...
+        key: keys at the positions 0, 1, ...
+        value: values at the same positions.
+        scale: factor of the scores before ALiBi is added.
+        slopes: ALiBi slope of each head, or None.
+        start: position of the first query.
+        segments: the document of each position; queries see keys of their own alone. None: all are
+            of one document.
+        dropout_rate: share of the attention weights that is dropped.
+        dropout_key: random key of the dropout; None turns it off.
+    """
+    dropped = dropout_key is not None and dropout_rate > 0
+    whole = isinstance(start, int) and start == 0 and query.shape[1] == key.shape[1]
+    if whole and not dropped:
+        return attend_fused(query, key, value, scale=scale, slopes=slopes, segments=segments)
+    return attend_dense(
+        query,
+        key,
+        value,
+        scale=scale,
+        slopes=slopes,
+        start=start,
+        segments=segments,
+        dropout_rate=dropout_rate,
+        dropout_key=dropout_key,
+    )

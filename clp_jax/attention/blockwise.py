@@ -1,0 +1,172 @@
+"""Attention in plain XLA operations, without all scores at once: for CPUs, and anywhere else.
+
+The scores of one head and one block of queries exist at a time, and the blocks above the diagonal
+are not computed. The backward pass computes the scores again from the logarithm of each row's sum
+(Dao et al. 2022, arXiv 2205.14135, algorithm 4).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from clp_jax.attention.precision import precision_of
+
+BLOCK = 128
+"""Queries whose scores exist at the same time."""
+
+
+def attend_blockwise(
+    query: Float[Array, "batch queries heads dim"],
+    key: Float[Array, "batch keys heads dim"],
+    value: Float[Array, "batch keys heads dim"],
+    *,
+    slopes: Float[Array | np.ndarray, "heads"] | None,
+    segments: Int[Array, "batch keys"] | None,
+    start: int | Int[Array, ""],
+) -> Float[Array, "batch queries heads dim"]:
+    """Causal attention whose largest array has `BLOCK` * keys elements.
+
+    Any lengths will do. A ``start`` that is known to the compiler lets it leave out the keys that
+    come after a block.
+
+    Args:
+        query: queries at the positions ``start``, ``start`` + 1, ..., multiplied by the scale.
+        key: keys at the positions 0, 1, ...
+        value: values at the same positions.
+        slopes: ALiBi slope of each head, or None.
+        segments: the document of each position, or None where all are of one.
+        start: position of the first query.
+    """
+    batch, _, heads, _ = query.shape
+    per_head = (
+        None if slopes is None else jnp.tile(jnp.asarray(slopes), batch),
+        None if segments is None else jnp.repeat(segments, heads, axis=0),
+    )
+    query, key, value = (_heads_first(x) for x in (query, key, value))
+    attended = _attend(query, key, value, per_head, start)
+    return attended.reshape(batch, heads, *attended.shape[1:]).swapaxes(1, 2)
+
+
+def _heads_first(x: Array) -> Array:
+    return x.swapaxes(1, 2).reshape(-1, x.shape[1], x.shape[3])
+
+
+@jax.custom_vjp
+def _attend(query: Array, key: Array, value: Array, per_head: Any, start: Any) -> Array:
+    return _forward(query, key, value, per_head, start)[0]
+
+
+def _forward(
+    query: Array, key: Array, value: Array, per_head: Any, start: Any
+) -> tuple[Array, tuple[Any, ...]]:
+    attended, log_sums = _each_head(
+        partial(_forward_head, start=start), query, key, value, per_head
+    )
+    return attended, (query, key, value, per_head, start, attended, log_sums)
+
+
+def _backward(saved: tuple[Any, ...], gradient: Array) -> tuple[Any, ...]:
+    query, key, value, per_head, start, attended, log_sums = saved
+    gradients = _each_head(
+        partial(_backward_head, start=start),
+        *(query, key, value, per_head, attended, log_sums, gradient),
+    )
+    return (*gradients, None, None)
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _each_head(function: Callable[..., Any], query: Array, *arrays: Any) -> Any:
+    """One head after the other, whose scores then fit in a processor's cache.
+
+    Heads that are a single block are computed all at once, which saves the loop.
+    """
+    if query.shape[1] <= BLOCK:
+        return jax.vmap(function)(query, *arrays)
+    return jax.lax.map(lambda head: function(*head), (query, *arrays))
+
+
+def _blocks(queries: int, keys: int, start: Any) -> list[tuple[slice, slice]]:
+    """Blocks of queries, each with the keys that they may see."""
+    firsts = range(0, queries, BLOCK)
+    ends = [min(first + BLOCK, queries) for first in firsts]
+    seen = [start + end if isinstance(start, int) else keys for end in ends]
+    return [
+        (slice(first, end), slice(0, last))
+        for first, end, last in zip(firsts, ends, seen, strict=True)
+    ]
+
+
+def _scores(
+    query: Array, key: Array, per_head: Any, rows: slice, columns: slice, start: Any
+) -> Array:
+    slope, segments = per_head
+    own, others = start + jnp.arange(rows.start, rows.stop), jnp.arange(columns.stop)
+    scores = _product("qd,kd->qk", query[rows], key[columns])
+    if slope is not None:
+        # Relative to the block, since rounding grows with the numbers.
+        scores = scores + slope * (others - own[-1]).astype(jnp.float32)
+    seen = others <= own[:, None]
+    if segments is not None:
+        seen = seen & (segments[own][:, None] == segments[columns])
+    return jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
+
+
+def _forward_head(
+    query: Array, key: Array, value: Array, per_head: Any, *, start: Any
+) -> tuple[Array, Array]:
+    attended, log_sums = [], []
+    for rows, columns in _blocks(len(query), len(key), start):
+        scores = _scores(query, key, per_head, rows, columns, start)
+        highest = scores.max(axis=-1, keepdims=True)
+        weights = jnp.exp(scores - highest)
+        sums = weights.sum(axis=-1, keepdims=True)
+        block = _product("qk,kd->qd", weights.astype(value.dtype), value[columns])
+        attended.append((block / sums).astype(value.dtype))
+        log_sums.append(highest + jnp.log(sums))
+    return jnp.concatenate(attended), jnp.concatenate(log_sums)
+
+
+def _backward_head(
+    query: Array,
+    key: Array,
+    value: Array,
+    per_head: Any,
+    attended: Array,
+    log_sums: Array,
+    gradient: Array,
+    *,
+    start: Any,
+) -> tuple[Array, Array, Array]:
+    of_query = []
+    of_key, of_value = (jnp.zeros(x.shape, jnp.float32) for x in (key, value))
+    inner = jnp.sum(
+        attended.astype(jnp.float32) * gradient.astype(jnp.float32), axis=-1, keepdims=True
+    )
+    for rows, columns in _blocks(len(query), len(key), start):
+        scores = _scores(query, key, per_head, rows, columns, start)
+        weights = jnp.exp(scores - log_sums[rows])
+        of_weights = _product("qd,kd->qk", gradient[rows], value[columns])
+        of_scores = (weights * (of_weights - inner[rows])).astype(query.dtype)
+        of_query.append(_product("qk,kd->qd", of_scores, key[columns]).astype(query.dtype))
+        of_key = of_key.at[columns].add(_product("qk,qd->kd", of_scores, query[rows]))
+        of_value = of_value.at[columns].add(
+            _product("qk,qd->kd", weights.astype(value.dtype), gradient[rows])
+        )
+    return jnp.concatenate(of_query), of_key.astype(key.dtype), of_value.astype(value.dtype)
+
+
+def _product(formula: str, left: Array, right: Array) -> Array:
+    return jnp.einsum(
+        formula,
+        left,
+        right,
+        precision=precision_of(left.dtype),
+        preferred_element_type=jnp.float32,
+    )

@@ -1,0 +1,28 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+
+from clp_jax.attention import alibi_slopes
+from clp_jax.attention.alibi import with_alibi
+
+
+@pytest.mark.parametrize("heads", [1, 2, 5, 8, 12, 16, 20, 32, 112])
+def test_slopes_are_those_of_transformers(heads):
+    mask = torch.ones(1, 2)
+    theirs = build_alibi_tensor(mask, heads, torch.float32)[:, 0, 1].numpy()
+    np.testing.assert_allclose(alibi_slopes(heads), theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_columns_are_slope_times_position_to_float32_precision(dtype):
+    """The longest row whose positions are exact; 12 heads have slopes that bfloat16 has not."""
+    slopes, length = alibi_slopes(12), 32_768
+    query, key = with_alibi(
+        jnp.zeros((1, 1, 12, 1), dtype), jnp.zeros((1, length, 12, 1), dtype), slopes
+    )
+    assert query.dtype == key.dtype == jnp.dtype(dtype)
+    query, key = (np.asarray(x.astype(jnp.float32), np.float64)[0] for x in (query, key))
+    added = key[:, 0] @ query[0].T
+    np.testing.assert_allclose(added, np.arange(length)[:, None] * np.float64(slopes), rtol=1e-7)

@@ -1,0 +1,48 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from clp_jax.attention.blockwise import BLOCK, attend_blockwise
+
+
+@pytest.mark.parametrize(
+    ("length", "head_dim", "alibi", "packed"),
+    [
+        (BLOCK, 64, False, True),
+        (300, 80, True, True),
+        (257, 96, True, False),
+        (200, 112, False, False),
+        (2 * BLOCK, 128, True, True),
+    ],
+)
+def test_equals_the_formula(make_problem, assert_solved, length, head_dim, alibi, packed):
+    problem = make_problem(length, head_dim, alibi=alibi, packed=packed).scaled()
+    expected = problem.solution()
+    assert_solved(problem.computed(attend_blockwise, start=0), expected, 3e-6)
+    assert_solved(problem.computed(attend_blockwise, "bfloat16", start=0), expected, 1e-2)
+
+
+@pytest.mark.parametrize("start", [1, 150])
+@pytest.mark.parametrize("traced", [False, True])
+def test_queries_from_the_middle_of_a_row_on(make_problem, assert_solved, start, traced):
+    problem = make_problem(300, 16, alibi=True, packed=True, start=start).scaled()
+    given = jnp.int32(start) if traced else start
+    found = problem.computed(attend_blockwise, start=given)
+    assert_solved(found, problem.solution(), 3e-6)
+
+
+def test_half_of_the_products_are_left_out_and_no_array_holds_all_scores():
+    length, heads, head_dim = 1024, 8, 16
+    x = jax.ShapeDtypeStruct((1, length, heads, head_dim), jnp.float32)
+
+    def total(query, key, value):
+        attended = attend_blockwise(query, key, value, slopes=None, segments=None, start=0)
+        return attended.sum()
+
+    compiled = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(x, x, x).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < heads * length * length * 4 / 2
+    # The compiler counts a loop over heads once: two products forward and five backward of the
+    # blocks on and below the diagonal, and what is done with each score.
+    computed = length * length * (1 + BLOCK / length) / 2
+    flops = compiled.cost_analysis()["flops"]
+    assert 7 * 2 * head_dim * computed < flops < (7 * 2 * head_dim + 20) * computed

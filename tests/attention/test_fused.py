@@ -1,0 +1,64 @@
+"""What `attend` chooses, and what each device of a mesh does."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clp_jax.attention import attend, fused, splash
+from clp_jax.mesh import make_mesh
+
+# data, fsdp, tensor, sequence. The last two divide neither the rows nor the heads.
+MESHES = [(1, 1, 1, 1), (2, 2, 2, 1), (1, 2, 1, 4), (1, 1, 1, 8), (2, 1, 2, 2), (1, 8, 1, 1),
+          (1, 1, 8, 1)]  # fmt: skip
+
+
+def mesh_of(sizes):
+    return make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
+
+
+@pytest.mark.parametrize("sizes", MESHES, ids=str)
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_mesh_solves_it(make_problem, assert_solved, sizes, packed):
+    problem = make_problem(201, 16, heads=4, batch=4, alibi=True, packed=packed)
+    with jax.set_mesh(mesh_of(sizes)):
+        found = problem.computed(attend, scale=jnp.float32(problem.scale))
+    assert_solved(found, problem.solution(), 3e-6)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (1, 2, 2, 2), (1, 1, 1, 4)], ids=str)
+def test_every_mesh_of_tpus_solves_it(make_problem, assert_solved, sizes, monkeypatch):
+    """With interpreted kernels: lengths that they do not take are filled up."""
+    monkeypatch.setattr(fused, "platform", lambda mesh: "tpu")
+    monkeypatch.setattr(splash, "make_kernel", partial(splash.make_kernel, interpret=True))
+    problem = make_problem(200, 16, heads=2, alibi=True, packed=True)
+    with jax.set_mesh(mesh_of(sizes)):
+        found = problem.computed(attend, scale=problem.scale)
+    assert_solved(found, problem.solution(), 1e-5)
+
+
+def has_scores_of_all(compute, *arrays, length):
+    """Whether an array of the program is [..., length, length]."""
+    text = jax.jit(compute).lower(*arrays).as_text()
+    return f"x{length}x{length}x" in text
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_only_dropout_of_the_weights_needs_all_scores(dropped):
+    length = 300
+    x = jnp.ones((1, length, 2, 8))
+    key = jax.random.key(0)
+
+    def compute(query, rate):
+        return attend(query, x, x, scale=1.0, dropout_rate=rate, dropout_key=key)
+
+    assert has_scores_of_all(lambda x: compute(x, 0.5 * dropped), x, length=length) == dropped
+    assert not np.array_equal(compute(x, 0.5), compute(x, 0.0))
+
+
+def test_a_cache_is_continued(make_problem, assert_solved):
+    problem = make_problem(40, 16, alibi=True, start=39)
+    found = problem.computed(attend, scale=problem.scale, start=jnp.int32(39))
+    assert_solved(found, problem.solution(), 3e-6)
