@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clp_jax.evaluate.tasks import evaluate_tasks
     from clp_jax.generate import generate_text
     from clp_jax.mesh import make_mesh
+    from clp_jax.plan import plan_run
     from clp_jax.quickstart.run import run_quickstart
     from clp_jax.train.loop import train_model
     from clp_jax.transfer.stage import transfer_model
@@ -37,6 +38,7 @@ _PLACES = {
     "generate_text": "clp_jax.generate",
     "load_model": "clp_jax.checkpoint.hf",
     "make_mesh": "clp_jax.mesh",
+    "plan_run": "clp_jax.plan",
     "prepare_corpus": "clp_jax.data.prepare",
     "run_chain": "clp_jax.chain",
     "run_quickstart": "clp_jax.quickstart.run",
@@ -58,6 +60,7 @@ __all__ = [
     "generate_text",
     "load_model",
     "make_mesh",
+    "plan_run",
     "prepare_corpus",
     "run_chain",
     "run_quickstart",

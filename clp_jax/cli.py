@@ -23,6 +23,7 @@ The stages, in the order in which they are used:
   tokenizer    train a tokenizer, for a language that has no helper yet
   transfer     give the source model the target language's vocabulary
   prepare      turn text into a corpus of tokens
+  plan         tell what a training needs of TPUs, without one
   train        train the model on, in the target language
   chain        transfer and train models of growing size, each the helper of the next
   evaluate     measure perplexity, or score German tasks
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = _parser()
     known, unknown = parser.parse_known_args(arguments)
-    if unknown and known.run not in (_train, _prepare):
+    if unknown and known.run not in (_train, _prepare, _plan):
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     known.overrides = unknown
     _quiet_libraries()
@@ -217,6 +218,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     prepare.formatter_class = argparse.RawDescriptionHelpFormatter
     prepare.epilog = PrepareConfig.describe()
+
+    plan = stage(
+        stages,
+        "plan",
+        _plan,
+        "Tell what a training needs of TPUs, without one. Compiles its step for them: memory, "
+        "traffic between chips, operations. Every key of the configuration is also a flag.",
+    )
+    plan.add_argument("--config", required=True, metavar="FILE", help="YAML, as in configs/")
+    plan.add_argument(
+        "--accelerator-type", required=True, metavar="TYPE", help="such as v5litepod-32 or v4-32"
+    )
+    plan.add_argument(
+        "--largest-batch", action="store_true", help="find the largest batch that fits at once"
+    )
+    plan.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
 
     train = stage(
         stages,
@@ -447,6 +464,19 @@ def _train(arguments: argparse.Namespace) -> None:
     use_compilation_cache()
     config = RunConfig.from_yaml(arguments.config, arguments.overrides)
     train_model(config, resume=arguments.resume)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    import jax
+
+    from clp_jax.plan import plan_largest_batch, plan_run
+
+    jax.config.update("jax_platforms", "cpu")  # The chips are only compiled for.
+    config = RunConfig.from_yaml(arguments.config, arguments.overrides)
+    planned = (plan_largest_batch if arguments.largest_batch else plan_run)(
+        config, arguments.accelerator_type
+    )
+    _print_and_write(str(planned), arguments.json, planned.to_dict())
 
 
 def _chain(arguments: argparse.Namespace) -> None:

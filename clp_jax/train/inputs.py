@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from clp_jax.checkpoint.hf import MODEL, model_files
 from clp_jax.checkpoint.hub import load_tokenizer, read_config, tokenizer_hash
-from clp_jax.config import RunConfig
+from clp_jax.config import ModelSection, RunConfig
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
 from clp_jax.mesh import batch_divisor, make_mesh
@@ -46,10 +46,7 @@ def open_inputs(config: RunConfig, *, found: bool) -> Inputs:
     """
     section = config.model
     files = Path(config.train.out) / MODEL if found else model_files(section.path, section.revision)
-    values = read_config(files)
-    if section.dropout is not None:
-        values |= dict.fromkeys(DROPOUT_RATES, section.dropout)
-    decoder = read_decoder_config(values)
+    decoder = read_decoder(files, section)
     mesh = make_mesh(**config.mesh.model_dump())
     check_sizes(config, decoder, mesh)
     hash_ = _tokenizer_hash(files, decoder)
@@ -61,6 +58,18 @@ def open_inputs(config: RunConfig, *, found: bool) -> Inputs:
         corpora=tuple(open_corpus(part.path, hash_, section.path) for part in config.data.train),
         validation=open_corpus(validation, hash_, section.path) if validation else None,
     )
+
+
+def read_decoder(files: Path, section: ModelSection) -> DecoderConfig:
+    """The configuration of the model in a folder, with the dropout that the run asks for.
+
+    Raises:
+        UserError: the architecture or one of its settings is not supported.
+    """
+    values = read_config(files)
+    if section.dropout is not None:
+        values |= dict.fromkeys(DROPOUT_RATES, section.dropout)
+    return read_decoder_config(values)
 
 
 def check_sizes(config: RunConfig, decoder: DecoderConfig, mesh: Mesh) -> None:

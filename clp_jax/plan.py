@@ -1,0 +1,208 @@
+"""What a training step needs of TPUs, before they are rented: the compiler runs without one."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.experimental import topologies
+
+from clp_jax.checkpoint.hf import model_files
+from clp_jax.collectives import collective_bytes
+from clp_jax.config import RunConfig
+from clp_jax.errors import UserError
+from clp_jax.evaluate.tables import markdown_table
+from clp_jax.mesh import batch_divisor, make_mesh, peak_flops
+from clp_jax.models import abstract_model, abstract_parameters
+from clp_jax.train.inputs import check_sizes, read_decoder
+from clp_jax.train.optimizer import make_optimizer
+from clp_jax.train.step import make_train_step
+
+# Chips along each axis of a slice, by the number of its chips.
+FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+CUBIC = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"}
+# Accelerator types of Cloud TPU: the generation, its slices, and the cores of a chip, which the
+# number in the name counts.
+TYPES: Mapping[str, tuple[str, Mapping[int, str], int]] = {
+    "v4": ("v4", CUBIC, 2),
+    "v5litepod": ("v5e", FLAT, 1),
+    "v5e": ("v5e", FLAT, 1),
+    "v5p": ("v5p", CUBIC, 2),
+    "v6e": ("v6e", FLAT, 1),
+}
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compiled training step in numbers; memory and bytes are those of one chip."""
+
+    accelerator: str
+    """Cloud TPU accelerator type."""
+    chips: int
+    """Chips of the slice."""
+    batch_size: int
+    """Sequences of one optimizer step."""
+    sequence_length: int
+    """Tokens of a sequence."""
+    state_bytes: int
+    """Parameters, optimizer and batch."""
+    temporary_bytes: int
+    """What exists only within a step, the program included."""
+    collective_bytes: Mapping[str, int]
+    """Bytes received from other chips in a step, by kind of collective."""
+    flops: float
+    """Floating-point operations of a step, on all chips; recomputation is not counted."""
+    peak_flops: float
+    """Dense bfloat16 peak of a chip in FLOP/s."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Most memory that the step needs."""
+        return self.state_bytes + self.temporary_bytes
+
+    @property
+    def least_seconds(self) -> float:
+        """Time of a step at the chips' peak: no step can be faster."""
+        return self.flops / (self.chips * self.peak_flops)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON has them."""
+        return {
+            **vars(self),
+            "memory_bytes": self.memory_bytes,
+            "least_seconds": self.least_seconds,
+        }
+
+    def __str__(self) -> str:
+        tokens = self.batch_size * self.sequence_length
+        moved = {kind: f"{size / GIB:,.2f} GiB" for kind, size in self.collective_bytes.items()}
+        return markdown_table(
+            ("figure", "value"),
+            [
+                ("chips", f"{self.chips} ({self.accelerator})"),
+                ("batch", f"{self.batch_size:,} x {self.sequence_length:,} = {tokens:,} tokens"),
+                ("parameters and optimizer, a chip", f"{self.state_bytes / GIB:,.2f} GiB"),
+                ("within a step, a chip", f"{self.temporary_bytes / GIB:,.2f} GiB"),
+                ("memory in all, a chip", f"{self.memory_bytes / GIB:,.2f} GiB"),
+                *((f"{kind}, received by a chip", size) for kind, size in moved.items()),
+                ("operations", f"{self.flops / 1e12:,.1f} TFLOP"),
+                ("least time at the chips' peak", f"{1000 * self.least_seconds:,.1f} ms"),
+            ],
+        )
+
+
+class TooLarge(UserError):
+    """A step that needs more memory than a chip has."""
+
+
+def plan_run(config: RunConfig, accelerator: str) -> Plan:
+    """Compile the training step of a run for TPUs that need not be there.
+
+    Only the model's configuration is read, neither weights nor corpora.
+
+    Args:
+        config: The run's configuration.
+        accelerator: Cloud TPU accelerator type, such as ``v5litepod-32``.
+
+    Raises:
+        UserError: the compiler is not installed, does not know the type, or finds that the step
+            does not fit into a chip's memory; or the configuration does not fit the chips.
+    """
+    chips = _chips(accelerator)
+    section = config.model
+    decoder = read_decoder(model_files(section.path, section.revision), section)
+    mesh = make_mesh(**config.mesh.model_dump(), devices=chips)
+    check_sizes(config, decoder, mesh)
+    model = abstract_model(decoder, dtype=jnp.dtype(config.train.dtype))
+    try:
+        step = make_train_step(
+            nnx.graphdef(model),
+            abstract_parameters(model, mesh),
+            make_optimizer(config.optimizer, config.train.steps),
+            mesh=mesh,
+            config=config,
+            eos_id=0,
+        )
+    except jax.errors.JaxRuntimeError as error:
+        raise _refusal(str(error), config, accelerator) from None
+    memory = step.memory_analysis()
+    length, batch_size = config.data.sequence_length, config.train.batch_size
+    return Plan(
+        accelerator=accelerator,
+        chips=len(chips),
+        batch_size=batch_size,
+        sequence_length=length,
+        state_bytes=memory.argument_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.generated_code_size_in_bytes,
+        collective_bytes=collective_bytes(step.as_text()),
+        flops=model.flops_per_token(length) * batch_size * length,
+        peak_flops=peak_flops(chips[0].device_kind) or float("nan"),
+    )
+
+
+def plan_largest_batch(config: RunConfig, accelerator: str) -> Plan:
+    """The plan of the largest batch that fits, of 1, 2, 4, ... sequences for each share of it.
+
+    A batch is computed at once, whatever `train.batch_size` and `train.accumulation` say.
+
+    Raises:
+        UserError: as `plan_run`; not even the smallest batch fits.
+    """
+    rows = batch_divisor(make_mesh(**config.mesh.model_dump(), devices=_chips(accelerator)))
+    best = None
+    while True:
+        train = config.train.model_copy(update={"batch_size": rows, "accumulation": 1})
+        try:
+            best = plan_run(config.model_copy(update={"train": train}), accelerator)
+        except TooLarge:
+            if best is None:
+                raise
+            return best
+        rows *= 2
+
+
+def _chips(accelerator: str) -> list[jax.Device]:
+    """The chips of a slice, as descriptions to compile for."""
+    kind, _, number = accelerator.rpartition("-")
+    generation, shapes, cores = TYPES.get(kind, ("", {}, 1))
+    count = int(number) // cores if number.isdigit() else 0
+    if count not in shapes:
+        known = ", ".join(
+            f"{name}-{cores * size}" for name, (_, sizes, cores) in TYPES.items() for size in sizes
+        )
+        raise UserError(f"{accelerator} is no accelerator type of Cloud TPU known here: {known}.")
+    # No chip is asked for: neither this machine's metadata nor a lock on its TPU are needed.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    options: dict[str, Any] = {"chip_config_name": "megacore" if cores == 2 else "default"}
+    if count == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    try:
+        return topologies.get_topology_desc(
+            f"{generation}:{shapes[count]}", platform="tpu", **options
+        ).devices
+    except Exception as error:  # What the plugin raises where libtpu is missing is no one kind.
+        raise UserError(
+            f"The TPU compiler does not start ({' '.join(str(error).split())[:200]}): "
+            "install it with `pip install libtpu`."
+        ) from None
+
+
+def _refusal(message: str, config: RunConfig, accelerator: str) -> UserError:
+    if "RESOURCE_EXHAUSTED" not in message:
+        return UserError(f"The TPU compiler refuses the step: {' '.join(message.split())[:300]}")
+    used = re.search(r"Used (\S+) of (\S+) hbm", message)
+    figures = f"needs {used[1]} of the {used[2]} of a chip" if used else "needs too much memory"
+    train = config.train
+    return TooLarge(
+        f"A step of {train.batch_size} sequences in {train.accumulation} parts {figures} of "
+        f"{accelerator}: raise train.accumulation or mesh.fsdp, or take more chips."
+    )

@@ -1,0 +1,76 @@
+"""Plans for TPUs, made by the real compiler."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from clp_jax.config import RunConfig
+from clp_jax.errors import UserError
+from clp_jax.plan import plan_run
+
+MODEL = {"model_type": "gpt2", "vocab_size": 512, "n_embd": 256, "n_layer": 3, "n_head": 4}
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(MODEL))
+    return {
+        "model": {"path": str(tmp_path), "dropout": 0.0},
+        "data": {"train": "none", "sequence_length": 128},
+        "train": {"out": "none", "steps": 10, "batch_size": 8},
+    }
+
+
+def plan_in_a_process(arguments, tmp_path):
+    """Another process, since this one's JAX has started for CPUs alone."""
+
+    file = tmp_path / "plan.json"
+    process = subprocess.run(
+        [sys.executable, "-m", "clp_jax", "plan", *arguments, "--json", str(file)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    return process, json.loads(file.read_text()) if file.exists() else None
+
+
+@pytest.mark.parametrize("name", ["v5litepod-7", "v5p-1", "h100-8", "v4"])
+def test_unknown_types_are_told_with_those_that_are_known(config, name):
+    with pytest.raises(UserError, match=rf"{name} is no accelerator type .* v4-32, .* v5litepod-8"):
+        plan_run(RunConfig.from_dict(config), name)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="libtpu is not installed")
+def test_plan_of_a_small_model_for_eight_chips(config, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(config))
+    process, plan = plan_in_a_process(
+        ["--config", str(file), "--accelerator-type", "v5litepod-8"], tmp_path
+    )
+    assert process.returncode == 0, process.stderr
+    assert "8 (v5litepod-8)" in process.stdout
+    layers = 3 * 12 * 256**2
+    parameters = layers + 512 * 256 + 1024 * 256
+    assert plan["chips"] == 8
+    # Slices of 32 numbers take more room in a chip's tiles of 8 x 128 than they have numbers.
+    assert 1 <= plan["state_bytes"] / (3 * 4 * parameters / 8) < 1.4
+    assert plan["flops"] == (6 * (layers + 512 * 256) + 6 * 3 * 128 * 256) * 8 * 128
+    # Every chip needs the bfloat16 weights of all layers at least once, and sends gradients.
+    moved = sum(plan["collective_bytes"].values())
+    assert 2 * 2 * layers * 7 / 8 < moved < 8 * 4 * parameters
+
+    config["train"]["batch_size"] = 2**17
+    config["train"]["remat"] = "none"
+    file.write_text(yaml.safe_dump(config))
+    process, _ = plan_in_a_process(
+        ["--config", str(file), "--accelerator-type", "v5litepod-8"], tmp_path
+    )
+    assert process.returncode == 1
+    assert "131072 sequences in 1 parts needs" in process.stderr
+    assert "Traceback" not in process.stderr
