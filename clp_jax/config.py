@@ -133,6 +133,8 @@ class TrainingSection(_Section):
     """What the backward pass recomputes: nothing, all but matrix products, or whole layers."""
     loss_chunk: PositiveInt = 256
     """Positions of a sequence whose logits exist at the same time."""
+    z_loss: float = Field(0.0, ge=0)
+    """Coefficient of the squared log of the softmax's normalizer; PaLM had 1e-4; 0: none."""
     spike_factor: float = Field(10.0, ge=0)
     """Steps whose gradient norm is above so many times its recent level change nothing; 0: none."""
     seed: int = 0

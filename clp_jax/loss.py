@@ -1,16 +1,30 @@
 """Cross-entropy of the next token, without the logits of a whole batch ever existing."""
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from clp_jax.attention import precision_of
+from clp_jax.mesh import BATCH, VOCABULARY, common_size, lay_out
 from clp_jax.models.decoder import Decoder, to_logits
 
 WINDOW_CHUNK = 128
 """Positions of a window whose logits exist at the same time."""
+
+
+class LossSums(NamedTuple):
+    """What the loss is made of, each summed over the targets that count."""
+
+    loss: Float[Array, ""]
+    """Negative log-likelihoods in nats."""
+    z: Float[Array, ""]
+    """Squared logarithms of the softmax's normalizers."""
+    tokens: Float[Array, ""]
+    """How many targets count."""
 
 
 def next_token_loss(
@@ -20,11 +34,15 @@ def next_token_loss(
     mask: Bool[Array, "batch length"],
     *,
     chunk: int,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Sum of the negative log-likelihoods (nats) of the masked targets, and their number.
+    z_loss: float = 0.0,
+) -> tuple[Float[Array, ""], LossSums]:
+    """The sum over the masked targets of -log p + z_loss * log(Z)^2, and the parts of it.
 
-    Logits and softmax are float32. Only ``batch * chunk * vocab`` logits exist at a time: the
-    positions are taken in chunks, and the backward pass computes each chunk's logits again.
+    Z is the normalizer of the softmax (Chowdhery et al. 2022, arXiv 2204.02311, section 5). Logits
+    and softmax are float32. Only ``batch * chunk * vocab`` logits exist at a time: the positions
+    are taken in chunks. Where a gradient is asked for, each chunk's is computed beside its loss, so
+    that logits are computed once, and the backward pass is left with a multiplication. All matrix
+    products are of the dtype of ``hidden``; the gradient of the head is summed in float32.
 
     Args:
         hidden: final hidden states, in the dtype of the computation.
@@ -32,30 +50,94 @@ def next_token_loss(
         targets: the token that follows each position.
         mask: the targets that count.
         chunk: positions whose logits exist at the same time.
+        z_loss: the coefficient of the second term.
+
+    Returns:
+        The sum, which can be differentiated, and its parts, which cannot.
     """
-    batch, length, _ = hidden.shape
-    chunk = min(chunk, length)
-    chunks = -(-length // chunk)
+    length = hidden.shape[1]
+    chunks = -(-length // min(chunk, length))
 
     def in_chunks(x: Array) -> Array:
-        padding = [(0, 0), (0, chunks * chunk - length)] + [(0, 0)] * (x.ndim - 2)
-        x = jnp.pad(x, padding).reshape(batch, chunks, chunk, *x.shape[2:])
-        return jnp.moveaxis(x, 1, 0)
+        # Positions far from each other make a chunk: those that lie on a device stay there.
+        padding = [(0, 0), (0, -length % chunks)] + [(0, 0)] * (x.ndim - 2)
+        x = jnp.pad(x, padding)
+        return jnp.moveaxis(x.reshape(x.shape[0], -1, chunks, *x.shape[2:]), 2, 0)
 
-    head = head.astype(hidden.dtype)
+    objective, loss, z = _sums(z_loss, in_chunks(hidden), head, in_chunks(targets), in_chunks(mask))
+    return objective, LossSums(loss, z, jnp.sum(mask, dtype=jnp.float32))
 
-    @jax.checkpoint
-    def chunk_loss(total: Array, parts: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        hidden, targets, mask = parts
-        logits = to_logits(hidden, head)
-        correct = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-        losses = jax.nn.logsumexp(logits, axis=-1) - correct
-        return total + jnp.sum(losses * mask), None
 
-    total, _ = jax.lax.scan(
-        chunk_loss, jnp.float32(0), (in_chunks(hidden), in_chunks(targets), in_chunks(mask))
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sums(z_loss: float, *parts: Array) -> tuple[Array, Array, Array]:
+    return _scan(z_loss, *parts, with_gradients=False)[0]
+
+
+def _scan(
+    z_loss: float, hidden: Array, head: Array, targets: Array, mask: Array, *, with_gradients: bool
+) -> tuple[tuple[Array, Array, Array], Array | None, Array | None]:
+    """The sums over all chunks, and the gradients of the first by the hidden states and the head.
+
+    A device that shares the parameters with others has the logits of all their rows, but only for
+    its part of the vocabulary: so hidden states are sent around, and no device ever holds the whole
+    head or its gradient. Devices with different sequences or positions each sum a gradient of the
+    head, and these are summed once in the end.
+    """
+    rows, positions = hidden.shape[1], hidden.shape[2]
+    copies = (common_size(rows, "data"), common_size(positions, "sequence"))
+    weight = lay_out(head.astype(hidden.dtype), VOCABULARY)
+    product = partial(
+        jnp.einsum, precision=precision_of(hidden.dtype), preferred_element_type=jnp.float32
     )
-    return total, jnp.sum(mask, dtype=jnp.float32)
+
+    def apart(x: Array) -> Array:
+        return x.reshape(copies[0], -1, copies[1], positions // copies[1], x.shape[-1])
+
+    def laid_out(head_gradient: Array) -> Array:
+        return lay_out(head_gradient, "data", "sequence", VOCABULARY)
+
+    def add_chunk(sums: Any, part: Any) -> Any:
+        loss, z, head_gradient = sums
+        hidden, targets, mask = (lay_out(x, "data", "sequence") for x in part)
+        logits = lay_out(to_logits(hidden, weight), "data", "sequence", VOCABULARY)
+        correct = targets[..., None] == jnp.arange(head.shape[0])
+        highest = jnp.max(logits, axis=-1)
+        powers = jnp.exp(logits - highest[..., None])
+        total = jnp.sum(powers, axis=-1)
+        log_z = highest + jnp.log(total)
+        losses = log_z - jnp.sum(jnp.where(correct, logits, 0), axis=-1)
+        loss = loss + jnp.sum(jnp.where(mask, losses, 0))
+        z = z + jnp.sum(jnp.where(mask, log_z**2, 0))
+        if not with_gradients:
+            return (loss, z, None), None
+        scale = jnp.where(mask, (1 + 2 * z_loss * log_z) / total, 0)[..., None]
+        gradient = powers * scale - (correct & mask[..., None])
+        gradient = gradient.astype(hidden.dtype)
+        more = product("xrycv,xrycd->xyvd", apart(gradient), apart(hidden))
+        head_gradient = laid_out(head_gradient) + more
+        hidden_gradient = product("bcv,vd->bcd", gradient, weight).astype(hidden.dtype)
+        return (loss, z, head_gradient), lay_out(hidden_gradient, BATCH, "sequence")
+
+    nothing: Any = jnp.zeros((*copies, *head.shape), jnp.float32) if with_gradients else None
+    (loss, z, head_gradient), hidden_gradient = jax.lax.scan(
+        add_chunk, (jnp.float32(0), jnp.float32(0), nothing), (hidden, targets, mask)
+    )
+    if with_gradients:
+        head_gradient = jnp.sum(laid_out(head_gradient), axis=(0, 1))
+    return (loss + z_loss * z, loss, z), hidden_gradient, head_gradient
+
+
+def _forward(z_loss: float, *parts: Array) -> tuple[Any, Any]:
+    sums, *gradients = _scan(z_loss, *parts, with_gradients=True)
+    return sums, gradients
+
+
+def _backward(z_loss: float, gradients: Any, cotangents: Any) -> Any:
+    hidden, head = (gradient * cotangents[0].astype(gradient.dtype) for gradient in gradients)
+    return hidden, head, None, None
+
+
+_sums.defvjp(_forward, _backward)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -65,7 +147,9 @@ def window_loss(
     tokens: Int[Array, "batch window"],
     mask: Bool[Array, "batch length"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """`next_token_loss` of a model without dropout, each token predicted from those before it.
+    """Sum of the negative log-likelihoods (nats) of the masked targets, and their number.
+
+    There is no dropout, and each token is predicted from those before it.
 
     Args:
         graphdef: the model's structure.
@@ -74,10 +158,11 @@ def window_loss(
         mask: the predictions that count.
     """
     model = nnx.merge(graphdef, parameters)
-    return next_token_loss(
+    _, sums = next_token_loss(
         model.hidden_states(tokens[:, :-1]),
         model.output_embedding(),
         tokens[:, 1:],
         mask,
         chunk=WINDOW_CHUNK,
     )
+    return sums.loss, sums.tokens

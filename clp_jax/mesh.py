@@ -24,6 +24,8 @@ RULES: Mapping[str, str] = {
 }
 BATCH = ("data", "fsdp")
 ACTIVATIONS = (BATCH, ("sequence",))
+VOCABULARY = ("tensor", "fsdp")
+"""What logits are spread over."""
 
 # Dense bfloat16 peak of one chip in FLOP/s, by the start of `device_kind` (vendors' data sheets).
 PEAK_FLOPS: Mapping[str, float] = {
@@ -161,6 +163,23 @@ def shard_activations(x: Shaped[Array, "batch length ..."]) -> Shaped[Array, "ba
         for axes, size in zip(ACTIVATIONS, x.shape, strict=False)
     ]
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def lay_out(x: Shaped[Array, "..."], *axes: str | tuple[str, ...] | None) -> Shaped[Array, "..."]:
+    """Inside a jitted function under ``jax.set_mesh``, spread the first dimensions over ``axes``.
+
+    The mesh need not divide them. The other dimensions stay whole; without a mesh it does nothing.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
+
+
+def common_size(size: int, axis: str) -> int:
+    """Devices along an axis of the mesh of ``jax.set_mesh``, or 1 where they do not divide."""
+    mesh = jax.sharding.get_abstract_mesh()
+    devices = 1 if mesh.empty else mesh.shape[axis]
+    return devices if size % devices == 0 else 1
 
 
 def to_global(rows: Shaped[np.ndarray, "local ..."], mesh: Mesh) -> Shaped[Array, "batch ..."]:

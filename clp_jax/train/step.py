@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from clp_jax.config import RunConfig
-from clp_jax.loss import next_token_loss
+from clp_jax.loss import LossSums, next_token_loss
 from clp_jax.mesh import BATCH, batch_sharding, replicated
 from clp_jax.train.documents import document_numbers, document_positions
 from clp_jax.train.groups import group_norms
@@ -93,8 +93,8 @@ def make_train_step(
         ``tokens`` int32 [batch, length + 1] and ``mask`` bool [batch, length]. The metrics are
         float32 scalars: ``loss`` (nats a token), ``gradient_norm`` (before clipping, of all and as
         ``gradient_norm/GROUP`` of each group), ``learning_rate``, ``tokens``, ``skipped`` (1 if
-        nothing was changed, because the loss or the gradient was no number or a spike) and
-        ``spike`` (1 if it was that).
+        nothing was changed, because the loss or the gradient was no number or a spike),
+        ``spike`` (1 if it was that) and, if it is on, ``z_loss``, which is not in ``loss``.
     """
     train, data = config.train, config.data
     schedule = learning_rate_schedule(config.optimizer, train.steps)
@@ -106,7 +106,7 @@ def make_train_step(
         tokens: Int[Array, "part tokens"],
         mask: Bool[Array, "part length"],
         key: PRNGKeyArray,
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    ) -> tuple[Float[Array, ""], LossSums]:
         model, inputs = nnx.merge(graphdef, params), tokens[:, :-1]
         hidden = model.hidden_states(
             inputs,
@@ -116,17 +116,22 @@ def make_train_step(
             remat=train.remat,
         )
         return next_token_loss(
-            hidden, model.output_embedding(), tokens[:, 1:], mask, chunk=train.loss_chunk
+            hidden,
+            model.output_embedding(),
+            tokens[:, 1:],
+            mask,
+            chunk=train.loss_chunk,
+            z_loss=train.z_loss,
         )
 
     def summed_gradients(
         params: PyTree, index: Int[Array, ""], batch: Batch
-    ) -> tuple[PyTree, tuple[Float[Array, ""], Float[Array, ""]]]:
-        """Gradients, losses and tokens, all summed over the batch."""
+    ) -> tuple[PyTree, LossSums]:
+        """The gradients and what the loss is made of, all summed over the batch."""
         key = jax.random.fold_in(jax.random.key(train.seed), index)
 
         def part_sums(number: Any, tokens: Array, mask: Array) -> PyTree:
-            sums, gradients = jax.value_and_grad(part_loss, has_aux=True)(
+            (_, sums), gradients = jax.value_and_grad(part_loss, has_aux=True)(
                 params, tokens, mask, jax.random.fold_in(key, number)
             )
             return jax.lax.with_sharding_constraint(gradients, shardings), sums
@@ -138,7 +143,7 @@ def make_train_step(
             _in_parts(batch["tokens"], train.accumulation, mesh),
             _in_parts(batch["mask"], train.accumulation, mesh),
         )
-        nothing = (jax.tree.map(jnp.zeros_like, params), (jnp.float32(0), jnp.float32(0)))
+        nothing = (jax.tree.map(jnp.zeros_like, params), LossSums(*[jnp.float32(0)] * 3))
         return jax.lax.scan(
             lambda sums, part: (jax.tree.map(jnp.add, sums, part_sums(*part)), None), nothing, parts
         )[0]
@@ -146,9 +151,9 @@ def make_train_step(
     def train_step(
         params: PyTree, state: OptimizerState, index: Int[Array, ""], batch: Batch
     ) -> tuple[PyTree, OptimizerState, dict[str, Array]]:
-        gradients, (loss, tokens) = summed_gradients(params, index, batch)
-        gradients = jax.tree.map(lambda gradient: gradient / tokens, gradients)
-        loss, norm = loss / tokens, optax.tree_utils.tree_norm(gradients)
+        gradients, sums = summed_gradients(params, index, batch)
+        gradients = jax.tree.map(lambda gradient: gradient / sums.tokens, gradients)
+        loss, norm = sums.loss / sums.tokens, optax.tree_utils.tree_norm(gradients)
         verdict, health = judge(state.health, loss, norm, spike_factor=train.spike_factor)
         updates, stepped = optimizer.update(gradients, state.updates, params, index=index)
         stepped = (optax.apply_updates(params, updates), stepped)
@@ -159,10 +164,12 @@ def make_train_step(
             "loss": loss,
             "gradient_norm": norm,
             "learning_rate": schedule(index),
-            "tokens": tokens,
+            "tokens": sums.tokens,
             **verdict._asdict(),
             **{f"gradient_norm/{group}": n for group, n in group_norms(gradients).items()},
         }
+        if train.z_loss:
+            metrics["z_loss"] = train.z_loss * sums.z / sums.tokens
         return params, OptimizerState(updates, health), jax.tree.map(jnp.float32, metrics)
 
     step = jax.jit(

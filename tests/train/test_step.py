@@ -153,6 +153,19 @@ def test_loss_is_that_of_the_logits():
     assert metrics["tokens"] == batch["mask"].sum()
 
 
+def test_z_loss_is_told_apart_from_the_loss_and_moves_the_normalizer():
+    history = train("gpt2", z_loss=0.1)[1]
+    plain = train("gpt2")[1]
+    np.testing.assert_allclose(history[0]["loss"], plain[0]["loss"], rtol=1e-6)
+    assert history[0]["gradient_norm"] != plain[0]["gradient_norm"]
+    # New weights give small logits, so the normalizer is about the size of the vocabulary.
+    np.testing.assert_allclose(
+        history[0]["z_loss"], 0.1 * np.log(MODELS["gpt2"]["vocab_size"]) ** 2, rtol=0.05
+    )
+    assert history[2]["z_loss"] < history[0]["z_loss"]
+    assert "z_loss" not in plain[0]
+
+
 def test_bfloat16_computes_on_float32_parameters():
     params, history = train("gpt2", dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
