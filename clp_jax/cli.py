@@ -5,8 +5,9 @@ import logging
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, get_origin
+from typing import Any, NoReturn, get_origin
 
 from pydantic import BaseModel
 
@@ -48,9 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RunStopped as stopped:
         _tell_how_to_go_on(stopped, known, arguments)
     except (UserError, OSError) as error:  # OSError: no space, no permission, with the file's name
-        sys.exit(f"clp-jax: {error}")
+        _fail(f"clp-jax: {error}")
     except KeyboardInterrupt:
-        sys.exit("clp-jax: interrupted")
+        _fail("clp-jax: interrupted")
+    except Exception:
+        _fail(traceback.format_exc())
+
+
+def _fail(reason: str) -> NoReturn:
+    """End with status 1; one of several processes does not wait for the others, which may hang."""
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        print(reason, file=sys.stderr, flush=True)
+        os._exit(1)
+    sys.exit(reason)
 
 
 def _tell_how_to_go_on(

@@ -147,6 +147,19 @@ class TrainingSection(_Section):
     """Steps between two checkpoints."""
     keep_checkpoints: PositiveInt = 2
     """How many of the newest checkpoints are kept."""
+    keep_every: int = Field(0, ge=0)
+    """Checkpoints whose step is a multiple of this are kept too; 0: none."""
+    keep_best: int = Field(0, ge=0)
+    """How many of the checkpoints with the lowest validation loss are kept too."""
+    max_skipped: PositiveInt = 10
+    """So many steps in a row that change nothing, for want of a finite loss or for a gradient
+    spike, are too many."""
+    on_skipped: Literal["stop", "rollback"] = "stop"
+    """What follows: `stop` ends the run, `rollback` goes back to the newest checkpoint and on with
+    the data behind those steps."""
+    watchdog_minutes: float = Field(30.0, ge=0)
+    """A step, a validation, a checkpoint or a wait for data that takes longer ends the process with
+    status 75, so that it can be started again; 0: none."""
 
     @model_validator(mode="after")
     def _parts_divide(self) -> "TrainingSection":

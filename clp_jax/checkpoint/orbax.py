@@ -1,76 +1,195 @@
 """The state of a run at a step: parameters, optimizer and data position, saved as one."""
 
-from collections.abc import Iterator
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
+from clp_jax.checkpoint.sums import SUMS, find_damage, write_sums
 from clp_jax.errors import UserError
 
 CHECKPOINTS = "checkpoints"
+DAMAGED = ".damaged"
+UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 class RunCheckpoints:
-    """The checkpoints of a run folder, written in the background while the training goes on.
+    """Writes the checkpoints of a run folder in the background while the training goes on.
 
     A checkpoint is the folder ``checkpoints/STEP`` with the items ``params`` (a nested dict of
-    arrays), ``optimizer`` (the optimizer's state) and ``data`` (JSON). It is written under another
-    name and renamed when it is whole; each process reads and writes the parts that its own devices
-    hold. Use it as a context: leaving it waits for the last write.
+    arrays), ``optimizer`` (the optimizer's state) and ``data`` (JSON), and the checksums of its
+    files. It is written under another name and renamed when it is whole. Each process writes the
+    parts that its own devices hold. Use it as a context: leaving it waits for the last write.
 
     Args:
         run_folder: Folder of the run; ``checkpoints`` is made in it.
         keep: How many of the newest checkpoints are kept.
+        keep_every: Those whose step is a multiple of it are kept as well; 0 for none.
+        keep_best: So many of those with the lowest loss are kept as well.
+        losses: The validation loss, or NaN, by step; may grow meanwhile.
     """
 
-    def __init__(self, run_folder: str | Path, keep: int):
-        self._manager = _manager(run_folder, max_to_keep=keep, cleanup_tmp_directories=True)
+    def __init__(
+        self,
+        run_folder: str | Path,
+        keep: int,
+        *,
+        keep_every: int = 0,
+        keep_best: int = 0,
+        losses: Mapping[int, float] | None = None,
+    ):
+        self._writing: int | None = None
+        self._manager = _manager(
+            run_folder,
+            preservation_policy=_Kept(
+                keep, keep_every, keep_best, {} if losses is None else losses
+            ),
+            cleanup_tmp_directories=True,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
+        )
 
     def __enter__(self) -> "RunCheckpoints":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._manager.close()
+        with self._told_of_writing():
+            self._manager.close()
 
     def save(self, step: int, params: PyTree, optimizer: PyTree, data: dict[str, Any]) -> None:
         """Copy the arrays to the host, then write them in the background.
 
         The arrays may be donated as soon as this returns.
+
+        Raises:
+            UserError: this checkpoint or the one before it cannot be written.
         """
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(params),
             optimizer=ocp.args.StandardSave(optimizer),
             data=ocp.args.JsonSave(data),
         )
-        self._manager.save(step, args=items, force=True)
+        with self._told_of_writing():
+            self._manager.wait_until_finished()
+            self._writing = step
+            self._manager.save(step, args=items, force=True)
 
-    def restore(
-        self, step: int, abstract_params: PyTree, abstract_optimizer: PyTree
-    ) -> tuple[PyTree, PyTree, dict[str, Any]]:
-        """Read a checkpoint straight onto the devices that the abstract arrays name.
-
-        Args:
-            step: Step of the checkpoint.
-            abstract_params: A ``jax.ShapeDtypeStruct`` with a sharding for each parameter; the mesh
-                may be another one than that of the run that wrote it.
-            abstract_optimizer: The same for the state of the optimizer.
+    def check(self) -> None:
+        """See whether what was written in the background is well; to be asked often.
 
         Raises:
-            UserError: the checkpoint is missing, damaged, or of another model.
+            UserError: the checkpoint cannot be written.
         """
-        items = ocp.args.Composite(
-            params=ocp.args.StandardRestore(abstract_params),
-            optimizer=ocp.args.StandardRestore(abstract_optimizer),
-            data=ocp.args.JsonRestore(),
+        if self._writing is not None and not self._manager.is_saving_in_progress():
+            with self._told_of_writing():
+                self._manager.wait_until_finished()
+            self._writing = None
+
+    def wait(self) -> None:
+        """Wait until all checkpoints are written."""
+        with self._told_of_writing():
+            self._manager.wait_until_finished()
+
+    def _seal(self) -> None:
+        """Orbax calls it on the first process, when all is written and before it is renamed."""
+        (folder,) = Path(self._manager.directory).glob(f"{self._writing}{UNFINISHED}*")
+        write_sums(folder)
+
+    @contextmanager
+    def _told_of_writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise exceptions of nearly every kind.
+            raise UserError(
+                f"{self._manager.directory}/{self._writing} cannot be written ({_reason(error)}): "
+                "mend that and resume the run from the checkpoint before it."
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Kept(ocp.checkpoint_managers.PreservationPolicy):
+    """Which checkpoints are kept; see `RunCheckpoints`."""
+
+    newest: int
+    every: int
+    best: int
+    losses: Mapping[int, float]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        losses = [(self.losses.get(step, math.nan), step) for step in steps]
+        measured = sorted((loss, step) for loss, step in losses if math.isfinite(loss))
+        kept = {*steps[-self.newest :], *(step for _, step in measured[: self.best])}
+        return [step in kept or (self.every > 0 and step % self.every == 0) for step in steps]
+
+
+def restore_newest(
+    run_folder: str | Path, abstract_params: PyTree, abstract_optimizer: PyTree
+) -> tuple[int, PyTree, PyTree, dict[str, Any]] | None:
+    """Read the newest whole checkpoint of a run straight onto the devices.
+
+    One that is damaged is renamed to ``STEP.damaged``, and the one before it is taken. Every
+    process of a run must call it.
+
+    Args:
+        run_folder: Folder of the run.
+        abstract_params: A ``jax.ShapeDtypeStruct`` with a sharding for each parameter; the mesh may
+            be another one than that of the run that wrote it.
+        abstract_optimizer: The same for the state of the optimizer.
+
+    Returns:
+        Its step, parameters, optimizer state and data; None where the run has no checkpoint.
+
+    Raises:
+        UserError: all checkpoints are damaged, or they are of another model.
+    """
+    items = ocp.args.Composite(
+        params=ocp.args.StandardRestore(abstract_params),
+        optimizer=ocp.args.StandardRestore(abstract_optimizer),
+        data=ocp.args.JsonRestore(),
+    )
+    while (step := latest_step(run_folder)) is not None:
+        folder = _folder(run_folder, step)
+        damage = find_damage(folder, part=jax.process_index(), parts=jax.process_count())
+        if not _anywhere(damage is not None):
+            with _manager(run_folder, read_only=True) as manager, _told(manager, step):
+                state = manager.restore(step, args=items)
+            return step, state["params"], state["optimizer"], state["data"]
+        _set_aside(folder, damage)
+    if any(Path(run_folder, CHECKPOINTS).glob(f"*{DAMAGED}")):
+        raise UserError(
+            f"All checkpoints of {run_folder} are damaged: start a new run in another folder."
         )
-        with _told(self._manager, step):
-            state = self._manager.restore(step, args=items)
-        return state["params"], state["optimizer"], state["data"]
+    return None
+
+
+def _anywhere(found: bool) -> bool:
+    """Whether it was found by any of the processes."""
+    return bool(multihost_utils.process_allgather(np.array([found])).any())
+
+
+def _set_aside(folder: Path, damage: str | None) -> None:
+    """Give a damaged checkpoint a name under which nothing looks for it, and say so."""
+    aside = folder.with_name(folder.name + DAMAGED)
+    if damage is not None:
+        print(
+            f"{folder} is damaged ({damage}): it is renamed to {aside.name}, and the run goes on "
+            "from the checkpoint before it.",
+            flush=True,
+        )
+    if jax.process_index() == 0:
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    multihost_utils.sync_global_devices("a damaged checkpoint is set aside")
 
 
 def latest_step(run_folder: str | Path) -> int | None:
@@ -105,6 +224,8 @@ def restore_params(
     if newest is None:
         raise UserError(f"{run_folder} holds no whole checkpoint: name the folder of a run.")
     with _manager(run_folder, read_only=True) as manager, _told(manager, newest) as folder:
+        if (folder / SUMS).exists():  # `save_params` writes none.
+            _refuse_damage(folder)
         with ocp.StandardCheckpointer() as reader:
             stored = reader.metadata(folder / "params").item_metadata.tree
         targets = jax.tree.map(
@@ -139,8 +260,28 @@ def _told(manager: ocp.CheckpointManager, step: int) -> Iterator[Path]:
         raise UserError(f"{folder} is missing: the run has no checkpoint of that step.")
     try:
         yield folder
+    except (UserError, jax.errors.JaxRuntimeError):  # The latter: too little memory on a device.
+        raise
     except Exception as error:  # Orbax and TensorStore raise exceptions of nearly every kind.
         raise UserError(
-            f"{folder} is damaged or of another model ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]}): remove it to go on from an older checkpoint."
+            f"{folder} is damaged or of another model ({_reason(error)}): remove it to go on from "
+            "an older checkpoint."
         ) from error
+
+
+def _refuse_damage(folder: Path) -> None:
+    part, parts = jax.process_index(), jax.process_count()
+    damage = find_damage(folder, within="params/", part=part, parts=parts)
+    if damage is not None:
+        raise UserError(
+            f"{folder} is damaged ({damage} is not as it was written): resume the run, which goes "
+            "on from the checkpoint before it."
+        )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _folder(run_folder: str | Path, step: int) -> Path:
+    return Path(run_folder).absolute() / CHECKPOINTS / str(step)

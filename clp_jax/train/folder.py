@@ -28,6 +28,11 @@ FREE = (
     "train.validate_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.keep_every",
+    "train.keep_best",
+    "train.max_skipped",
+    "train.on_skipped",
+    "train.watchdog_minutes",
 )
 
 

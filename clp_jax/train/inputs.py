@@ -51,6 +51,8 @@ def open_inputs(config: RunConfig, *, found: bool) -> Inputs:
     check_sizes(config, decoder, mesh)
     hash_ = _tokenizer_hash(files, decoder)
     validation = config.data.validation
+    if config.train.keep_best and validation is None:
+        raise UserError("train.keep_best needs data.validation: name a corpus to measure on.")
     return Inputs(
         files=files,
         decoder=decoder,

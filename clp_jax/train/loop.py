@@ -1,24 +1,27 @@
 """A training run from the first check to the last checkpoint; it reads top to bottom."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax.experimental.multihost_utils import sync_global_devices
 from jaxtyping import PyTree
 
 from clp_jax.checkpoint.hf import MODEL, load_model
-from clp_jax.checkpoint.orbax import RunCheckpoints, latest_step
+from clp_jax.checkpoint.orbax import RunCheckpoints, restore_newest
 from clp_jax.config import RunConfig
 from clp_jax.data.batches import TrainingBatches
 from clp_jax.errors import RunStopped, UserError
 from clp_jax.evaluate.perplexity import measure_perplexity
 from clp_jax.evaluate.plots import plot_perplexity
 from clp_jax.mesh import start_distributed, to_global
-from clp_jax.models import Decoder, abstract_model, abstract_parameters, initialize
+from clp_jax.models import abstract_model, abstract_parameters, initialize
 from clp_jax.train.card import run_card
 from clp_jax.train.corpora import corpora_table
 from clp_jax.train.folder import create_run, find_run
@@ -26,14 +29,19 @@ from clp_jax.train.inputs import Inputs, open_inputs
 from clp_jax.train.interrupt import StopRequests
 from clp_jax.train.metrics import RunLog, read_metrics
 from clp_jax.train.optimizer import make_optimizer
+from clp_jax.train.skipped import SkippedSteps, TooManySkipped
 from clp_jax.train.step import (
     abstract_optimizer,
     initialize_optimizer,
     make_train_step,
 )
+from clp_jax.train.watchdog import Watchdog
 
 CURVE = "curve.png"
+LOSS = "validation/loss"
 VALIDATION_METRICS = ("loss", "token_perplexity", "word_perplexity", "byte_perplexity")
+ROLLBACKS = 3
+"""How often a run goes back to the same checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,36 @@ class RunSummary:
     """Tokens and the token perplexity on the validation corpus; empty without one."""
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same from the first step of a run to the last."""
+
+    config: RunConfig
+    folder: Path
+    inputs: Inputs
+    batches: TrainingBatches
+    graphdef: nnx.GraphDef
+    shapes: PyTree
+    optimizer: optax.GradientTransformation
+    step: Callable[..., tuple[PyTree, PyTree, dict[str, jax.Array]]]
+    flops_per_token: int
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where a run is after a step; the arrays are gone once the next step has taken them."""
+
+    step: int
+    params: PyTree
+    optimizer: PyTree
+    position: int
+    """Sequences that were consumed so far."""
+    skipped: int = 0
+    """How many steps in a row, up to this one, changed nothing."""
+    rollbacks: int = 0
+    """How often this session has gone back to it."""
+
+
 def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
     """Train a model as the configuration says; `load_model` reads the run folder.
 
@@ -64,17 +102,16 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
 
     Raises:
         UserError: something of the model, the data, the mesh or the run folder is not as it should
-            be, or the loss stops being a number.
+            be, a checkpoint cannot be written, or too many steps in a row changed nothing.
         RunStopped: a SIGTERM, a SIGINT or a notice that the machines are about to be taken came
             while it trained; the state after the step that was going on is saved.
     """
     start_distributed()
-    run, train, length = Path(config.train.out), config.train, config.data.sequence_length
+    folder, train, length = Path(config.train.out), config.train, config.data.sequence_length
 
     # Everything is checked before anything is computed or written.
     found = find_run(config, resume=resume)
     inputs = open_inputs(config, found=found)
-    mesh = inputs.mesh
     optimizer = make_optimizer(config.optimizer, train.steps)
     batches = TrainingBatches(
         inputs.corpora,
@@ -89,70 +126,154 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
 
     # The step is compiled from shapes alone: what does not fit fails before a weight is read.
     model = abstract_model(inputs.decoder, dtype=jnp.dtype(train.dtype))
-    graphdef, shapes = nnx.graphdef(model), abstract_parameters(model, mesh)
+    graphdef, shapes = nnx.graphdef(model), abstract_parameters(model, inputs.mesh)
     eos_id = inputs.corpora[0].eos_id
-    train_step = make_train_step(
-        graphdef, shapes, optimizer, mesh=mesh, config=config, eos_id=eos_id
+    step = make_train_step(
+        graphdef, shapes, optimizer, mesh=inputs.mesh, config=config, eos_id=eos_id
     )
+    flops = model.flops_per_token(length)
+    run = _Run(config, folder, inputs, batches, graphdef, shapes, optimizer, step, flops)
 
-    # A run starts from a model, or goes on from its own newest checkpoint.
-    start = latest_step(run) or 0
-    if not start:
-        params = _first_parameters(config, inputs)
-        optimizer_state = initialize_optimizer(optimizer, params, mesh)
+    state = _load_state(run)
     if not found:
         create_run(config, inputs.files, corpora)
     if jax.process_index() == 0:
         print(corpora, flush=True)
 
+    losses = {line["step"]: line[LOSS] for line in read_metrics(folder) if LOSS in line}
     with (
         StopRequests() as requests,
-        RunCheckpoints(run, keep=train.keep_checkpoints) as checkpoints,
-        RunLog(
-            run,
-            start=start,
-            steps=train.steps,
-            tokens_per_step=train.batch_size * length,
-            flops_per_token=model.flops_per_token(length),
-        ) as log,
+        Watchdog(train.watchdog_minutes) as watchdog,
+        RunCheckpoints(
+            folder,
+            train.keep_checkpoints,
+            keep_every=train.keep_every,
+            keep_best=train.keep_best,
+            losses=losses,
+        ) as checkpoints,
     ):
-        position = 0
-        if start:
-            params, optimizer_state, data = checkpoints.restore(
-                start, shapes, abstract_optimizer(optimizer, shapes, mesh)
-            )
-            position = batches.position(data)
-        else:
-            _validate(0, nnx.merge(graphdef, params), config, inputs, log)
-        log.start_clock(start)
+        while state.step < train.steps:
+            try:
+                state = _train(run, state, losses, checkpoints, requests, watchdog)
+            except TooManySkipped as bad:
+                checkpoints.wait()
+                state = _go_back(run, state, bad.step)
 
-        steps = range(start + 1, train.steps + 1)
-        for step, batch in zip(steps, log.awaited(batches.starting_at(position)), strict=False):
+    if jax.process_index() == 0:
+        card = run_card(config, corpora, read_metrics(folder))
+        (folder / MODEL / "README.md").write_text(card, "utf-8")
+    sync_global_devices("the run is complete")
+    return _summary(folder)
+
+
+def _train(
+    run: _Run,
+    state: _State,
+    losses: dict[int, float],
+    checkpoints: RunCheckpoints,
+    requests: StopRequests,
+    watchdog: Watchdog,
+) -> _State:
+    """Train from a state to the last step; ``losses`` gets the validation loss by step."""
+    config, train, mesh = run.config, run.config.train, run.inputs.mesh
+    params, optimizer_state = state.params, state.optimizer
+    skipped = SkippedSteps(train.max_skipped, state.skipped)
+    with RunLog(
+        run.folder,
+        start=state.step,
+        steps=train.steps,
+        tokens_per_step=train.batch_size * config.data.sequence_length,
+        flops_per_token=run.flops_per_token,
+    ) as log:
+        if not state.step:
+            watchdog.stage("the first validation")
+            losses[0] = _validate(run, 0, params, log)
+        log.start_clock(state.step)
+
+        watchdog.stage("the wait for the first batch")
+        steps = range(state.step + 1, train.steps + 1)
+        following = log.awaited(run.batches.starting_at(state.position))
+        for step, batch in zip(steps, following, strict=False):
+            watchdog.stage(f"step {step}")
             rows = {key: to_global(batch[key], mesh) for key in ("tokens", "mask")}
-            params, optimizer_state, metrics = train_step(
+            params, optimizer_state, metrics = run.step(
                 params, optimizer_state, np.int32(step - 1), rows
             )
+            skipped.add(step, metrics["skipped"])
+            checkpoints.check()
             last = step == train.steps
             if last or step % train.log_every == 0:
-                _check_finite(step, metrics["loss"])
                 log.training(step, metrics)
             if last or step % train.validate_every == 0:
-                _validate(step, nnx.merge(graphdef, params), config, inputs, log)
+                watchdog.stage(f"the validation after step {step}")
+                losses[step] = _validate(run, step, params, log)
             stopping = requests.reached(step) and not last
             if last or step % train.checkpoint_every == 0 or stopping:
-                _check_finite(step, metrics["loss"])
-                data = batches.state(step * train.batch_size)
+                watchdog.stage(f"the checkpoint of step {step}")
+                position = state.position + (step - state.step) * train.batch_size
+                data = run.batches.state(position) | {"skipped": skipped.settled()}
                 checkpoints.save(step, params, optimizer_state, data)
                 log.start_clock(step)
             log.advance()
             if stopping:
-                raise RunStopped(f"{run} was told to stop and is saved at step {step}.")
+                raise RunStopped(f"{run.folder} was told to stop and is saved at step {step}.")
+            watchdog.stage(f"the wait for the batch after step {step}")
+    return replace(state, step=train.steps)
 
+
+def _load_state(run: _Run) -> _State:
+    """The state of a run's newest checkpoint, or of the model that it starts from."""
+    config, mesh = run.config, run.inputs.mesh
+    found = restore_newest(
+        run.folder, run.shapes, abstract_optimizer(run.optimizer, run.shapes, mesh)
+    )
+    if found is not None:
+        step, params, optimizer_state, data = found
+        return _State(
+            step, params, optimizer_state, run.batches.position(data), skipped=data["skipped"]
+        )
+    if config.model.init == "random":
+        model = initialize(run.inputs.decoder, seed=config.train.seed, mesh=mesh)
+    else:
+        model = load_model(
+            config.model.path, mesh=mesh, dtype=jnp.float32, revision=config.model.revision
+        )
+    params = nnx.to_pure_dict(nnx.state(model))
+    return _State(0, params, initialize_optimizer(run.optimizer, params, mesh), position=0)
+
+
+def _go_back(run: _Run, state: _State, bad: int) -> _State:
+    """The state of the newest checkpoint, but with the data that follow those of a bad step.
+
+    Args:
+        run: The run.
+        state: The state that this session went on from.
+        bad: The step that was one too many to change nothing.
+
+    Raises:
+        UserError: the run is to stop in this case, or it has gone back there too often.
+    """
+    train = run.config.train
+    what = (
+        f"{train.max_skipped} steps in a row, up to step {bad}, changed nothing, because their "
+        "loss was no number or their gradient a spike"
+    )
+    if train.on_skipped == "stop":
+        raise UserError(
+            f"{what}: lower optimizer.learning_rate, lengthen optimizer.warmup_steps, or resume "
+            "with --train.on_skipped rollback, which goes on behind their data."
+        )
+    newest = _load_state(run)
+    rollbacks = state.rollbacks + 1 if newest.step == state.step else 1
+    if rollbacks > ROLLBACKS:
+        raise UserError(
+            f"{what}, and {ROLLBACKS} returns to step {newest.step} did not help: lower "
+            "optimizer.learning_rate and start a new run."
+        )
     if jax.process_index() == 0:
-        card = run_card(config, corpora, read_metrics(run))
-        (run / MODEL / "README.md").write_text(card, "utf-8")
-    sync_global_devices("the run is complete")
-    return _summary(run)
+        print(f"{what}: back to step {newest.step}, and on behind their data.", flush=True)
+    position = state.position + (bad - state.step) * train.batch_size
+    return replace(newest, position=position, skipped=0, rollbacks=rollbacks)
 
 
 def validation_curve(run: str | Path) -> tuple[tuple[int, float], ...]:
@@ -173,39 +294,20 @@ def _summary(run: Path) -> RunSummary:
     )
 
 
-def _first_parameters(config: RunConfig, inputs: Inputs) -> PyTree:
-    """The float32 parameters that a new run starts with, in their places on the mesh."""
-    section = config.model
-    if section.init == "random":
-        model = initialize(inputs.decoder, seed=config.train.seed, mesh=inputs.mesh)
-    else:
-        model = load_model(
-            section.path, mesh=inputs.mesh, dtype=jnp.float32, revision=section.revision
-        )
-    return nnx.to_pure_dict(nnx.state(model))
-
-
-def _validate(step: int, model: Decoder, config: RunConfig, inputs: Inputs, log: RunLog) -> None:
-    """Measure the perplexity on the validation corpus, where there is one, and plot the curve."""
-    if inputs.validation is None:
-        return
+def _validate(run: _Run, step: int, params: PyTree, log: RunLog) -> float:
+    """Measure the loss on the validation corpus, where there is one, and plot the curve."""
+    if run.inputs.validation is None:
+        return math.nan
     perplexity = measure_perplexity(
-        model,
-        inputs.validation,
-        sequence_length=config.data.sequence_length,
-        batch_size=config.train.batch_size // config.train.accumulation,
-        mesh=inputs.mesh,
+        nnx.merge(run.graphdef, params),
+        run.inputs.validation,
+        sequence_length=run.config.data.sequence_length,
+        batch_size=run.config.train.batch_size // run.config.train.accumulation,
+        mesh=run.inputs.mesh,
     )
     log.validation(step, {name: getattr(perplexity, name) for name in VALIDATION_METRICS})
     if jax.process_index() == 0:
-        run = Path(config.train.out)
-        title = f"{run.name}: perplexity per token"
-        plot_perplexity({run.name: validation_curve(run)}, run / CURVE, title)
-
-
-def _check_finite(step: int, loss: jax.Array) -> None:
-    if not np.isfinite(loss):
-        raise UserError(
-            f"The loss is {loss} at step {step}: lower optimizer.learning_rate or lengthen "
-            "optimizer.warmup_steps; the checkpoints before it are kept."
-        )
+        name = run.folder.name
+        curve = {name: validation_curve(run.folder)}
+        plot_perplexity(curve, run.folder / CURVE, f"{name}: perplexity per token")
+    return perplexity.loss

@@ -7,7 +7,14 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from clp_jax.checkpoint.orbax import RunCheckpoints, latest_step, restore_params, save_params
+from clp_jax.checkpoint.orbax import (
+    RunCheckpoints,
+    latest_step,
+    restore_newest,
+    restore_params,
+    save_params,
+)
+from clp_jax.checkpoint.sums import LATE, SUMS, find_damage
 from clp_jax.errors import UserError
 
 OPTIMIZER = optax.adam(1e-3)
@@ -46,12 +53,12 @@ def run(tmp_path):
 @pytest.mark.parametrize("devices", [8, 2, 1])
 def test_restored_on_any_mesh_bit_for_bit(run, devices):
     params, optimizer = placed(devices)
-    with RunCheckpoints(run, keep=2) as checkpoints:
-        restored = checkpoints.restore(30, abstract(params), abstract(optimizer))
-    assert_same(restored[0], params)
-    assert_same(restored[1], optimizer)
-    assert restored[2] == {"position": 30}
-    kernel = restored[0]["layer"]["kernel"]
+    restored = restore_newest(run, abstract(params), abstract(optimizer))
+    assert restored[0] == 30
+    assert_same(restored[1], params)
+    assert_same(restored[2], optimizer)
+    assert restored[3] == {"position": 30}
+    kernel = restored[1]["layer"]["kernel"]
     assert kernel.sharding == params["layer"]["kernel"].sharding
 
 
@@ -89,26 +96,123 @@ def test_unfinished_checkpoint_is_not_seen(run):
     assert latest_step(run) == 20
 
 
-@pytest.mark.parametrize("damage", ["no item", "no arrays", "cut arrays", "no step"])
-def test_damage_is_told_in_a_sentence(run, damage):
+def files_of(checkpoint):
+    return sorted(file for file in checkpoint.rglob("*") if file.is_file())
+
+
+def changes(run):
+    """Every file of the newest checkpoint: cut to half, emptied, lost, and with a flipped bit."""
+    for file in files_of(run / "checkpoints" / "30"):
+        if file.name in (LATE, "commit_success.txt"):  # Written after the sums; nobody needs them.
+            continue
+        content = file.read_bytes()
+        flipped = bytearray(content)
+        flipped[len(content) // 2] ^= 1
+        for changed in (content[: len(content) // 2], b"", None, bytes(flipped)):
+            if changed != content:
+                yield file.relative_to(run), changed
+
+
+def test_any_change_of_any_file_is_found(run, tmp_path):
+    checkpoint, count = run / "checkpoints" / "30", 0
+    assert find_damage(checkpoint) is None
+    for file, changed in changes(run):
+        content = (run / file).read_bytes()
+        (run / file).unlink()
+        if changed is not None:
+            (run / file).write_bytes(changed)
+        found = find_damage(checkpoint)
+        if file.name == SUMS:  # A wrong sum speaks against the file that it is of.
+            assert found is not None, changed
+        else:
+            assert found == str(file.relative_to("checkpoints/30")), changed
+        (run / file).write_bytes(content)
+        count += 1
+    assert count > 50
+    assert find_damage(checkpoint) is None
+
+
+def flip_a_bit_of_the_largest_file(checkpoint):
+    largest = max(files_of(checkpoint), key=lambda file: file.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+
+
+def lose_the_data_position(checkpoint):
+    shutil.rmtree(checkpoint / "data")
+
+
+def lose_the_sums(checkpoint):
+    (checkpoint / SUMS).unlink()
+
+
+@pytest.mark.parametrize(
+    "spoil", [flip_a_bit_of_the_largest_file, lose_the_data_position, lose_the_sums]
+)
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(run, spoil, capsys):
     params, optimizer = placed(8)
+    spoil(run / "checkpoints" / "30")
+    step, restored, _, data = restore_newest(run, abstract(params), abstract(optimizer))
+    assert (step, data) == (20, {"position": 20})
+    assert_same(restored, params)
+    (told,) = capsys.readouterr().out.splitlines()
+    assert "checkpoints/30 is damaged (" in told
+    assert "renamed to 30.damaged, and the run goes on from the checkpoint before it." in told
+
+    with RunCheckpoints(run, keep=2) as checkpoints:
+        checkpoints.save(30, params, optimizer, {"position": 31})
+    names = {folder.name for folder in (run / "checkpoints").iterdir()}
+    assert names == {"20", "30", "30.damaged"}
+    assert restore_newest(run, abstract(params), abstract(optimizer))[3] == {"position": 31}
+
+
+def test_when_all_are_damaged_nothing_is_made_up(run):
+    params, optimizer = placed(1)
+    for step in ("20", "30"):
+        flip_a_bit_of_the_largest_file(run / "checkpoints" / step)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"All checkpoints of .* are damaged: start a new run"):
+            restore_newest(run, abstract(params), abstract(optimizer))
+
+
+def test_a_run_without_checkpoints_has_no_state(tmp_path):
+    params, optimizer = placed(1)
+    assert restore_newest(tmp_path, abstract(params), abstract(optimizer)) is None
+
+
+def test_what_is_kept_beside_the_newest(tmp_path):
+    params, optimizer = placed(1)
+    losses = {}
+    kept = {"keep_every": 4, "keep_best": 2, "losses": losses}
+    with RunCheckpoints(tmp_path, keep=1, **kept) as checkpoints:
+        for step, loss in enumerate([5.0, 2.0, 3.0, 9.0, 1.0, np.nan, 7.0, 8.0, 6.0], start=1):
+            losses[step] = loss
+            checkpoints.save(step, params, optimizer, {})
+    steps = {int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()}
+    assert steps == {4, 8} | {2, 5} | {9}
+
+
+def test_parameters_of_a_damaged_checkpoint_are_not_used(run):
+    params, _ = placed(1)
+    flip_a_bit_of_the_largest_file(run / "checkpoints" / "30" / "params")
+    with pytest.raises(UserError, match=r"checkpoints/30 is damaged \(params/.*: resume the run"):
+        restore_params(run, abstract(params))
+
+
+@pytest.mark.parametrize("damage", ["no item", "no arrays", "no step"])
+def test_damage_is_told_in_a_sentence(run, damage):
+    params, _ = placed(8)
     folder = run / "checkpoints" / "30"
     match damage:
         case "no item":
-            shutil.rmtree(folder / "optimizer")
+            shutil.rmtree(folder / "params")
         case "no arrays":
             shutil.rmtree(folder / "params" / "d")
-        case "cut arrays":
-            files = [f for f in (folder / "params").rglob("d/*") if f.is_file()]
-            for file in files:
-                file.write_bytes(file.read_bytes()[:-20])
         case "no step":
             shutil.rmtree(folder)
-    with (
-        RunCheckpoints(run, keep=2) as checkpoints,
-        pytest.raises(UserError, match=r"checkpoints/30 is (damaged|missing)"),
-    ):
-        checkpoints.restore(30, abstract(params), abstract(optimizer))
+    with pytest.raises(UserError, match=r"checkpoints/30 is (damaged|missing)"):
+        restore_params(run, abstract(params), step=30)
 
 
 def test_another_model_is_told_in_a_sentence(run):

@@ -1,0 +1,151 @@
+"""Runs that are killed again and again, in one process and in two, and end as if nothing was."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from clp_jax.config import RunConfig
+
+from .conftest import without_times
+
+pytestmark = pytest.mark.slow
+
+# What is done next is told on the standard output, and saves take a little longer.
+RUN = """
+import json, os, sys, time
+import jax
+jax.config.update("jax_num_cpu_devices", 1)
+if "JAX_COORDINATOR_ADDRESS" in os.environ:
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(
+        os.environ["JAX_COORDINATOR_ADDRESS"], 2, int(os.environ["JAX_PROCESS_ID"]),
+        heartbeat_timeout_seconds=10,
+    )
+from clp_jax import cli
+from clp_jax.checkpoint import orbax
+from clp_jax.train import loop
+
+def told(word, function, pause=0.0):
+    def tell_first(*args, **kwargs):
+        print(word, flush=True)
+        time.sleep(pause)
+        return function(*args, **kwargs)
+    return tell_first
+
+make_train_step = loop.make_train_step
+loop.make_train_step = lambda *a, **k: told("step", make_train_step(*a, **k))
+orbax.RunCheckpoints.save = told("save", orbax.RunCheckpoints.save)
+orbax.write_sums = told("sums", orbax.write_sums, pause=0.2)
+cli.main(["train", "--config", sys.argv[1], "--resume"])
+"""
+
+
+@pytest.fixture
+def life(settings, tmp_path, programs):
+    """Starts the processes of a run, which goes on from where it is."""
+    settings["data"]["validation"] = None
+    settings["model"]["dropout"] = 0.1
+    settings["optimizer"]["warmup_steps"] = 5
+    settings["train"] |= {"dtype": "float32", "steps": 90, "checkpoint_every": 3}
+
+    def start(out, processes=1):
+        settings["train"]["out"] = str(out)
+        settings["mesh"] = {"data": processes, "fsdp": 1}
+        file = tmp_path / f"{out.name}.yaml"
+        file.write_text(RunConfig.from_dict(settings).to_yaml())
+        environment = os.environ | {
+            "JAX_ENABLE_COMPILATION_CACHE": "true",
+            "JAX_COMPILATION_CACHE_DIR": str(programs),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        if processes > 1:
+            with socket.socket() as free:
+                free.bind(("localhost", 0))
+                environment["JAX_COORDINATOR_ADDRESS"] = f"localhost:{free.getsockname()[1]}"
+        return [
+            subprocess.Popen(
+                [sys.executable, "-c", RUN, str(file)],
+                env=environment | {"JAX_PROCESS_ID": str(index)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            for index in range(processes)
+        ]
+
+    return start
+
+
+def wait_for(process, word, times):
+    """Read what the process tells, until it told the word so often; False if it ends before."""
+    for line in process.stdout:
+        times -= line.strip() == word
+        if not times:
+            return True
+    return False
+
+
+def state(run):
+    """All arrays and the data position of a run's last checkpoint."""
+    folder = max((run / "checkpoints").iterdir(), key=lambda folder: int(folder.name))
+    reader = ocp.PyTreeCheckpointer()
+    arrays = []
+    for item in ("params", "optimizer"):
+        tree = reader.metadata(folder / item).item_metadata.tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        arrays += jax.tree.leaves(reader.restore(folder / item, restore_args=as_numpy))
+    return folder.name, arrays, json.loads((folder / "data" / "metadata").read_text())
+
+
+def assert_same_end(run, other):
+    (step, arrays, data), (other_step, other_arrays, other_data) = state(run), state(other)
+    assert (step, data) == (other_step, other_data) == ("90", data)
+    assert len(arrays) > 30
+    for ours, theirs in zip(arrays, other_arrays, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert without_times(run) == without_times(other)
+
+
+def test_25_kills_change_nothing(life, tmp_path):
+    dice = random.Random(5)
+    (whole,) = life(tmp_path / "whole")
+    moments = [
+        *[("start", delay) for delay in (1.0, 4.0)],
+        *[("step", dice.randint(1, 7)) for _ in range(11)],
+        *[("save", dice.randint(1, 2)) for _ in range(6)],
+        *[("sums", dice.randint(1, 2)) for _ in range(6)],
+    ]
+    dice.shuffle(moments)
+    ended = []
+    for number, (word, times) in enumerate(moments):
+        (process,) = life(tmp_path / "killed")
+        if word == "start":
+            time.sleep(times)
+        else:
+            assert wait_for(process, word, times), f"the run ended before kill {number}"
+            time.sleep(dice.uniform(0, 0.25))
+        process.send_signal(signal.SIGTERM if number % 3 == 2 else signal.SIGKILL)
+        rest, _ = process.communicate(timeout=120)
+        ended.append((word, process.returncode, "told to stop" in rest))
+    assert len(ended) == 25
+    told = [status for word, status, stopped in ended if stopped]
+    assert len(told) >= 5, ended
+    assert set(told) == {0}
+    assert all(status == -signal.SIGKILL for _, status, stopped in ended if not stopped), ended
+
+    (last,) = life(tmp_path / "killed")
+    for process in (whole, last):
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    assert_same_end(tmp_path / "killed", tmp_path / "whole")
+    assert not list((tmp_path / "killed" / "checkpoints").glob("*[!0-9]*"))
