@@ -27,7 +27,7 @@ from clp_jax.models import Decoder, abstract_model, abstract_parameters, read_de
 from clp_jax.train.folder import FREE, find_run, flat_settings
 from clp_jax.train.inputs import check_sizes, open_corpus
 from clp_jax.train.loop import train_model
-from clp_jax.train.optimizer import learning_rate_schedule
+from clp_jax.train.optimizer import make_optimizer
 from clp_jax.transfer.inputs import open_source
 from clp_jax.transfer.stage import transfer_model
 
@@ -203,7 +203,7 @@ def _check_training(run: RunConfig, model: Decoder, hash_: str, helper: str) -> 
             corpora are not of the tokenizer with this hash, which is the helper's.
     """
     find_run(run, resume=True)
-    learning_rate_schedule(run.optimizer, run.train.steps)
+    make_optimizer(run.optimizer, run.train.steps)
     mesh = make_mesh(**run.mesh.model_dump())
     check_sizes(run, model.config, mesh)
     abstract_parameters(model, mesh)

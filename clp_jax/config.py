@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -96,8 +96,11 @@ class MeshSection(_Section):
 
 
 class OptimizerSection(_Section):
-    """AdamW and its learning rate."""
+    """The optimizer and its learning rate."""
 
+    name: Literal["adamw", "adafactor", "lion", "muon"] = "adamw"
+    """`adafactor`'s learning rate is relative to the size of each matrix, up to about 1e-2;
+    `lion` wants a third to a tenth of AdamW's; `muon` is AdamW but for the layers' matrices."""
     learning_rate: float = Field(1e-4, gt=0)
     """The highest learning rate, reached after the warm-up."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -106,16 +109,40 @@ class OptimizerSection(_Section):
     """Steps over which the learning rate rises from zero."""
     final_ratio: float = Field(0.1, ge=0, le=1)
     """Learning rate at the last step, as a share of the highest."""
+    restarts: int = Field(0, ge=0)
+    """How often the learning rate jumps back to the highest and falls again (SGDR)."""
+    rates: dict[ParameterGroup, float] = {}
+    """Factors of the learning rate for embeddings, positions, layers or final_norm, such as
+    `{layers: 0.1}`; what has 0 is frozen, and costs neither gradients nor optimizer state."""
+    embeddings_first: int = Field(0, ge=0)
+    """Steps in which only the embeddings are trained; then the rest joins with a warm-up."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Factor of the learning rate for each layer between a layer and the nearer end of the model:
+    the middle, which is farthest from the new vocabulary, changes the least."""
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled weight decay of matrices; biases and norms are not decayed."""
     beta1: float = Field(0.9, ge=0, lt=1)
-    """Decay of the mean of the gradients."""
+    """Decay of the mean of the gradients; `adafactor` keeps none."""
     beta2: float = Field(0.98, ge=0, lt=1)
-    """Decay of the mean of their squares."""
+    """Decay of the mean of their squares; `lion`: of the mean of the gradients that it keeps."""
     epsilon: float = Field(1e-8, gt=0)
-    """Added to the denominator of the update."""
+    """Added to the denominator of the update by `adamw` and `muon`."""
     clip_norm: float = Field(1.0, gt=0)
     """Largest global norm of the gradients."""
+    mu_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision in which the mean of the gradients is kept."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "OptimizerSection":
+        if self.restarts and self.schedule == "constant":
+            raise ValueError("restarts need a schedule that falls: cosine or linear")
+        if self.mu_dtype != "float32" and self.name == "adafactor":
+            raise ValueError("adafactor keeps no mean of the gradients: leave mu_dtype out")
+        if any(factor < 0 for factor in self.rates.values()):
+            raise ValueError("rates are factors of the learning rate: 0 or more")
+        if not any(self.rates.get(group, 1) for group in get_args(ParameterGroup)):
+            raise ValueError("rates freeze everything: nothing is left to train")
+        return self
 
 
 class TrainingSection(_Section):

@@ -6,6 +6,7 @@ from typing import Any
 from clp_jax.config import RunConfig
 from clp_jax.files import public_name
 
+OPTIMIZERS = {"adamw": "AdamW", "adafactor": "Adafactor", "lion": "Lion", "muon": "Muon"}
 NORMALISATIONS = ("token", "word", "byte")
 
 
@@ -17,7 +18,7 @@ def run_card(config: RunConfig, corpora: str, metrics: Sequence[Mapping[str, Any
         corpora: The table of its corpora.
         metrics: The lines of its metrics, of which the last results are told.
     """
-    model, data, train = config.model, config.data, config.train
+    model, data, train, optimizer = config.model, config.data, config.train, config.optimizer
     name = public_name(model.path)
     if model.init == "pretrained":
         start = f"the weights of `{name}`"
@@ -33,8 +34,9 @@ def run_card(config: RunConfig, corpora: str, metrics: Sequence[Mapping[str, Any
         ),
         (
             "optimizer",
-            f"AdamW, learning rate {config.optimizer.learning_rate:g} ({config.optimizer.schedule} "
-            f"after {config.optimizer.warmup_steps:,} steps of warm-up), {train.dtype} computation",
+            f"{OPTIMIZERS[optimizer.name]}, learning rate {optimizer.learning_rate:g} "
+            f"({optimizer.schedule} after {optimizer.warmup_steps:,} steps of warm-up), "
+            f"{train.dtype} computation",
         ),
     ]
     measured = [line for line in metrics if "validation/token_perplexity" in line]

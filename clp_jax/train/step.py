@@ -1,5 +1,6 @@
 """One optimizer step as one compiled function: loss, gradients, update, on any mesh."""
 
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from clp_jax.config import RunConfig
 from clp_jax.loss import LossSums, next_token_loss
 from clp_jax.mesh import BATCH, batch_sharding, replicated
 from clp_jax.train.documents import document_numbers, document_positions
-from clp_jax.train.groups import group_norms
+from clp_jax.train.groups import group_norms, trained
 from clp_jax.train.health import Health, judge
 from clp_jax.train.optimizer import learning_rate_schedule
 
@@ -34,20 +35,28 @@ def abstract_optimizer(
 ) -> OptimizerState:
     """Shapes and shardings of the optimizer's state: each array lies as its parameter does.
 
+    An array belongs to the parameter with whose path its own path ends. Axes of size 1, along which
+    an optimizer keeps a mean, are not spread.
+
     Args:
         optimizer: The optimizer.
         params: Parameters, or their ``jax.ShapeDtypeStruct``, with shardings.
         mesh: The mesh, over which counters are replicated.
     """
-    updates = optax.tree_utils.tree_map_params(
-        optimizer,
-        lambda leaf, param: _placed(leaf, param.sharding),
-        jax.eval_shape(optimizer.init, params),
-        params,
-        transform_non_params=lambda leaf: _placed(leaf, replicated(mesh)),
-    )
-    health = jax.tree.map(lambda leaf: _placed(leaf, replicated(mesh)), jax.eval_shape(Health.new))
-    return OptimizerState(updates, health)
+    owners = {
+        _dict_keys(path): param for path, param in jax.tree_util.tree_leaves_with_path(params)
+    }
+
+    def placed(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        owner = owners.get(_dict_keys(path))
+        if owner is None:
+            return _placed(leaf, replicated(mesh))
+        sizes = zip(owner.sharding.spec, leaf.shape, owner.shape, strict=False)
+        spec = [axis if size == whole else None for axis, size, whole in sizes]
+        return _placed(leaf, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    state = jax.eval_shape(lambda p: OptimizerState(optimizer.init(p), Health.new()), params)
+    return jax.tree_util.tree_map_with_path(placed, state)
 
 
 def initialize_optimizer(
@@ -99,15 +108,17 @@ def make_train_step(
     train, data = config.train, config.data
     schedule = learning_rate_schedule(config.optimizer, train.steps)
     shardings = _shardings(params)
+    free_shardings = trained(shardings, config.optimizer)
     optimizer_state = abstract_optimizer(optimizer, params, mesh)
 
     def part_loss(
+        free: PyTree,
         params: PyTree,
         tokens: Int[Array, "part tokens"],
         mask: Bool[Array, "part length"],
         key: PRNGKeyArray,
     ) -> tuple[Float[Array, ""], LossSums]:
-        model, inputs = nnx.merge(graphdef, params), tokens[:, :-1]
+        model, inputs = nnx.merge(graphdef, params | free), tokens[:, :-1]
         hidden = model.hidden_states(
             inputs,
             segments=document_numbers(inputs, eos_id) if data.document_mask else None,
@@ -125,16 +136,16 @@ def make_train_step(
         )
 
     def summed_gradients(
-        params: PyTree, index: Int[Array, ""], batch: Batch
+        free: PyTree, params: PyTree, index: Int[Array, ""], batch: Batch
     ) -> tuple[PyTree, LossSums]:
-        """The gradients and what the loss is made of, all summed over the batch."""
+        """The gradients of what is trained and the parts of the loss, summed over the batch."""
         key = jax.random.fold_in(jax.random.key(train.seed), index)
 
         def part_sums(number: Any, tokens: Array, mask: Array) -> PyTree:
             (_, sums), gradients = jax.value_and_grad(part_loss, has_aux=True)(
-                params, tokens, mask, jax.random.fold_in(key, number)
+                free, params, tokens, mask, jax.random.fold_in(key, number)
             )
-            return jax.lax.with_sharding_constraint(gradients, shardings), sums
+            return jax.lax.with_sharding_constraint(gradients, free_shardings), sums
 
         if train.accumulation == 1:
             return part_sums(0, batch["tokens"], batch["mask"])
@@ -143,7 +154,7 @@ def make_train_step(
             _in_parts(batch["tokens"], train.accumulation, mesh),
             _in_parts(batch["mask"], train.accumulation, mesh),
         )
-        nothing = (jax.tree.map(jnp.zeros_like, params), LossSums(*[jnp.float32(0)] * 3))
+        nothing = (jax.tree.map(jnp.zeros_like, free), LossSums(*[jnp.float32(0)] * 3))
         return jax.lax.scan(
             lambda sums, part: (jax.tree.map(jnp.add, sums, part_sums(*part)), None), nothing, parts
         )[0]
@@ -151,14 +162,16 @@ def make_train_step(
     def train_step(
         params: PyTree, state: OptimizerState, index: Int[Array, ""], batch: Batch
     ) -> tuple[PyTree, OptimizerState, dict[str, Array]]:
-        gradients, sums = summed_gradients(params, index, batch)
+        free = trained(params, config.optimizer)
+        gradients, sums = summed_gradients(free, params, index, batch)
         gradients = jax.tree.map(lambda gradient: gradient / sums.tokens, gradients)
         loss, norm = sums.loss / sums.tokens, optax.tree_utils.tree_norm(gradients)
         verdict, health = judge(state.health, loss, norm, spike_factor=train.spike_factor)
         updates, stepped = optimizer.update(gradients, state.updates, params, index=index)
-        stepped = (optax.apply_updates(params, updates), stepped)
-        params, updates = jax.tree.map(
-            lambda old, new: jnp.where(verdict.skipped, old, new), (params, state.updates), stepped
+        free, updates = jax.tree.map(
+            lambda old, new: jnp.where(verdict.skipped, old, new),
+            (free, state.updates),
+            (optax.apply_updates(free, updates), stepped),
         )
         metrics = {
             "loss": loss,
@@ -170,7 +183,11 @@ def make_train_step(
         }
         if train.z_loss:
             metrics["z_loss"] = train.z_loss * sums.z / sums.tokens
-        return params, OptimizerState(updates, health), jax.tree.map(jnp.float32, metrics)
+        return (
+            params | free,
+            OptimizerState(updates, health),
+            jax.tree.map(jnp.float32, metrics),
+        )
 
     step = jax.jit(
         train_step,
@@ -187,6 +204,12 @@ def _abstract_batch(config: RunConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeSt
     tokens = jax.ShapeDtypeStruct((rows, length + 1), jnp.int32, sharding=batch_sharding(mesh))
     mask = jax.ShapeDtypeStruct((rows, length), jnp.bool_, sharding=batch_sharding(mesh))
     return {"tokens": tokens, "mask": mask}
+
+
+def _dict_keys(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """The keys of the dicts at the end of a path."""
+    keys = takewhile(lambda entry: isinstance(entry, jax.tree_util.DictKey), reversed(path))
+    return tuple(entry.key for entry in keys)
 
 
 def _placed(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:

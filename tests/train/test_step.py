@@ -8,7 +8,7 @@ import optax
 import pytest
 from flax import nnx
 
-from clp_jax.config import RunConfig
+from clp_jax.config import OptimizerSection, RunConfig
 from clp_jax.mesh import make_mesh, to_global
 from clp_jax.models import abstract_model, abstract_parameters, initialize, read_decoder_config
 from clp_jax.train.health import Health
@@ -30,7 +30,7 @@ MODELS = {
 BATCH, LENGTH, EOS = 8, 24, 5
 
 
-def run_config(*, masked=False, **train):
+def run_config(*, masked=False, frozen=(), **train):
     return RunConfig.from_dict(
         {
             "model": {"path": "unused"},
@@ -41,7 +41,12 @@ def run_config(*, masked=False, **train):
                 "restart_positions": masked,
             },
             # A bias of keys has no gradient but rounding, which a small epsilon would blow up.
-            "optimizer": {"learning_rate": 1e-2, "weight_decay": 0.1, "epsilon": 1e-3},
+            "optimizer": {
+                "learning_rate": 1e-2,
+                "weight_decay": 0.1,
+                "epsilon": 1e-3,
+                "rates": dict.fromkeys(frozen, 0),
+            },
             "train": {
                 "out": "unused",
                 "steps": 10,
@@ -264,6 +269,51 @@ def test_parameters_and_optimizer_are_donated_and_spread_over_the_mesh(mesh_size
     assert memory.alias_size_in_bytes == pytest.approx(share, rel=0.05)
     assert memory.argument_size_in_bytes < memory.alias_size_in_bytes + 20_000
     assert memory.output_size_in_bytes < memory.alias_size_in_bytes + 20_000
+
+
+def test_frozen_layers_cost_neither_state_nor_gradients():
+    settings = {"remat": "none", "loss_chunk": LENGTH}
+    frozen = compiled("wide gpt2", frozen=("layers",), **settings)
+    all_ = compiled("wide gpt2", **settings)
+    model = abstract_model(read_decoder_config(MODELS["wide gpt2"]))
+    layers = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model.blocks)))
+    states = [step.memory_analysis().alias_size_in_bytes for step in (all_, frozen)]
+    assert states[0] - states[1] == pytest.approx(2 * 4 * layers, rel=0.01)
+    # The kernels' gradients are a third of what their products cost; a scanned layer counts once.
+    kernels = 12 * 256**2
+    saved = [step.cost_analysis()["flops"] for step in (all_, frozen)]
+    assert saved[0] - saved[1] > 0.9 * 2 * BATCH * LENGTH * kernels
+
+
+def test_frozen_parts_stay_and_the_rest_moves_as_ever():
+    frozen, history = train("gpt2", frozen=("layers",))
+    start = nnx.to_pure_dict(
+        nnx.state(initialize(read_decoder_config(GPT2), seed=0, mesh=mesh_of((1, 1, 1))))
+    )
+    jax.tree.map(np.testing.assert_array_equal, frozen["blocks"], jax.device_get(start["blocks"]))
+    assert "gradient_norm/layers" not in history[0]
+    plain = train("gpt2")[1][0]
+    for group in ("embeddings", "positions", "final_norm"):
+        key = f"gradient_norm/{group}"
+        np.testing.assert_allclose(history[0][key], plain[key], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adafactor", "lion", "muon"])
+def test_optimizer_lies_as_its_parameters_and_computes_what_one_device_does(name):
+    optimizer, results = make_optimizer(OptimizerSection(name=name), 10), []
+    for sizes in ((1, 1, 1), (1, 2, 4)):
+        mesh = mesh_of(sizes)
+        model = initialize(read_decoder_config(MODELS["wide gpt2"]), seed=0, mesh=mesh)
+        params = nnx.to_pure_dict(nnx.state(model))
+        state = initialize_optimizer(optimizer, params, mesh)
+        with jax.set_mesh(mesh):
+            updates, state = jax.jit(optimizer.update)(params, state.updates, params, index=0)
+        results.append(jax.device_get((updates, state)))
+    assert_close(*results, rtol=1e-4, atol=1e-5)
+    share = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
+    assert share < sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / (
+        2 if name == "adafactor" else 7
+    )
 
 
 def test_accumulation_saves_memory():
