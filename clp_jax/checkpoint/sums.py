@@ -25,7 +25,7 @@ def write_sums(folder: Path) -> None:
     The sums are XXH3 with 128 bits. ``sums.json`` is written last: where it is, all the rest is.
     """
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != LATE)
-    sums = {str(file.relative_to(folder)): [file.stat().st_size, _sum(file)] for file in files}
+    sums = {str(file.relative_to(folder)): [file.stat().st_size, _safe_sum(file)] for file in files}
     write_json(folder / SUMS, sums)
 
 
@@ -45,16 +45,23 @@ def find_damage(folder: Path, *, within: str = "", part: int = 0, parts: int = 1
     names = sorted(name for name in sums if name.startswith(within))
     for name in names[part::parts]:
         file, (size, sum_) = folder / name, sums[name]
-        if not file.is_file() or file.stat().st_size != size or _sum(file) != sum_:
+        if not file.is_file() or file.stat().st_size != size or file_sum(file) != sum_:
             return name
     return None
 
 
-def _sum(file: Path) -> str:
+def file_sum(file: Path) -> str:
+    """The XXH3 sum of a file, 128 bits in hexadecimal."""
     digest = xxhash.xxh3_128()
     buffer = memoryview(bytearray(_BLOCK))
     with file.open("rb", buffering=0) as stream:
-        os.fsync(stream.fileno())
         while count := stream.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
+
+
+def _safe_sum(file: Path) -> str:
+    """The same of a file that is safely on the disk then."""
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+    return file_sum(file)

@@ -10,10 +10,11 @@ from clp_jax.checkpoint.hf import MODEL
 from clp_jax.checkpoint.hub import copy_model_files
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
-from clp_jax.files import new_folder
+from clp_jax.files import new_folder, write_json
 from clp_jax.train.card import run_card
 
 CONFIG = "config.yaml"
+RECORD = "run.json"
 
 # What a resumed run may change: the numbers stay the same, or the same to rounding.
 FREE = (
@@ -53,7 +54,9 @@ def find_run(config: RunConfig, *, resume: bool) -> bool:
     return True
 
 
-def create_run(config: RunConfig, model_files: Path, corpora: str) -> None:
+def create_run(
+    config: RunConfig, model_files: Path, corpora: str, record: dict[str, Any] | None
+) -> None:
     """Write the run folder with its configuration and the files of its model but the weights.
 
     Every process must call it; the first one writes.
@@ -62,6 +65,7 @@ def create_run(config: RunConfig, model_files: Path, corpora: str) -> None:
         config: The configuration.
         model_files: Folder with the model's configuration and tokenizer.
         corpora: What is read of each corpus, for the model card.
+        record: What ``run.json`` says; only the first process needs it.
 
     Raises:
         UserError: the processes do not see the same folder.
@@ -71,6 +75,7 @@ def create_run(config: RunConfig, model_files: Path, corpora: str) -> None:
     if jax.process_index() == 0:
         with new_folder(folder) as scratch:
             (scratch / CONFIG).write_text(config.to_yaml(), "utf-8")
+            write_json(scratch / RECORD, record)
             (scratch / MODEL).mkdir()
             copy_model_files(model_files, scratch / MODEL)
             (scratch / MODEL / "README.md").write_text(run_card(config, corpora), "utf-8")

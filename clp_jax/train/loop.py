@@ -29,6 +29,7 @@ from clp_jax.train.inputs import Inputs, open_inputs
 from clp_jax.train.interrupt import StopRequests
 from clp_jax.train.metrics import RunLog, read_metrics
 from clp_jax.train.optimizer import make_optimizer
+from clp_jax.train.record import compare_record, run_record
 from clp_jax.train.skipped import SkippedSteps, TooManySkipped
 from clp_jax.train.step import (
     abstract_optimizer,
@@ -112,6 +113,8 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
     # Everything is checked before anything is computed or written.
     found = find_run(config, resume=resume)
     inputs = open_inputs(config, found=found)
+    if found:
+        compare_record(folder, config, inputs)
     optimizer = make_optimizer(config.optimizer, train.steps)
     batches = TrainingBatches(
         inputs.corpora,
@@ -136,7 +139,8 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
 
     state = _load_state(run)
     if not found:
-        create_run(config, inputs.files, corpora)
+        record = run_record(config, inputs, shapes) if jax.process_index() == 0 else None
+        create_run(config, inputs.files, corpora, record)
     if jax.process_index() == 0:
         print(corpora, flush=True)
 

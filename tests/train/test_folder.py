@@ -9,7 +9,7 @@ from clp_jax.train.folder import create_run, find_run
 
 @pytest.fixture
 def started(settings, inputs):
-    create_run(RunConfig.from_dict(settings), inputs / "model", "")
+    create_run(RunConfig.from_dict(settings), inputs / "model", "", {})
     return settings
 
 
@@ -69,5 +69,5 @@ def test_what_changes_the_numbers_is_refused_by_key(started, key, value, told):
 
 def test_steps_may_change_under_a_constant_learning_rate(settings, inputs):
     settings["optimizer"]["schedule"] = "constant"
-    create_run(RunConfig.from_dict(settings), inputs / "model", "")
+    create_run(RunConfig.from_dict(settings), inputs / "model", "", {})
     assert find_run(changed(settings, "train.steps", 50), resume=True)

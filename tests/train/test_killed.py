@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 RUN = """
 import json, os, sys, time
 import jax
+from jax.experimental.multihost_utils import sync_global_devices
 jax.config.update("jax_num_cpu_devices", 1)
 if "JAX_COORDINATOR_ADDRESS" in os.environ:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -31,6 +32,7 @@ if "JAX_COORDINATOR_ADDRESS" in os.environ:
         os.environ["JAX_COORDINATOR_ADDRESS"], 2, int(os.environ["JAX_PROCESS_ID"]),
         heartbeat_timeout_seconds=10,
     )
+    sync_global_devices("both are there")  # Gloo is less patient than `initialize`.
 from clp_jax import cli
 from clp_jax.checkpoint import orbax
 from clp_jax.train import loop
@@ -43,7 +45,8 @@ def told(word, function, pause=0.0):
     return tell_first
 
 make_train_step = loop.make_train_step
-loop.make_train_step = lambda *a, **k: told("step", make_train_step(*a, **k))
+pause = 0.1 if jax.process_count() == 2 else 0.0  # It takes JAX a second to pass on a SIGTERM.
+loop.make_train_step = lambda *a, **k: told("step", make_train_step(*a, **k), pause)
 orbax.RunCheckpoints.save = told("save", orbax.RunCheckpoints.save)
 orbax.write_sums = told("sums", orbax.write_sums, pause=0.2)
 cli.main(["train", "--config", sys.argv[1], "--resume"])
@@ -149,3 +152,26 @@ def test_25_kills_change_nothing(life, tmp_path):
         assert process.returncode == 0
     assert_same_end(tmp_path / "killed", tmp_path / "whole")
     assert not list((tmp_path / "killed" / "checkpoints").glob("*[!0-9]*"))
+
+
+def test_the_loss_of_one_of_two_processes_ends_the_other_and_changes_nothing(life, tmp_path):
+    for process in life(tmp_path / "whole", processes=2):
+        process.communicate(timeout=300)
+    moments = [("step", 3), ("sums", 1), ("step", 7), ("save", 2), ("step", 2), ("sums", 2)]
+    for number, (word, times) in enumerate(moments):
+        number_told = signal.SIGTERM if number % 2 else signal.SIGKILL
+        processes = life(tmp_path / "killed", processes=2)
+        assert wait_for(processes[0], word, times)
+        processes[number // 2 % 2].send_signal(number_told)
+        ended = [process.communicate(timeout=120)[0] for process in processes]
+        statuses = [process.returncode for process in processes]
+        if number_told == signal.SIGTERM:
+            assert statuses == [0, 0]
+            assert ["told to stop" in rest for rest in ended] == [True, False]
+        else:
+            assert statuses[number // 2 % 2] == -signal.SIGKILL
+            assert statuses[1 - number // 2 % 2] not in (0, -signal.SIGKILL), "it ends by itself"
+    for process in life(tmp_path / "killed", processes=2):
+        process.communicate(timeout=300)
+        assert process.returncode == 0
+    assert_same_end(tmp_path / "killed", tmp_path / "whole")

@@ -25,8 +25,16 @@ def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
     summary = train_model(RunConfig.from_dict(settings))
     folder = tmp_path / "run"
     assert (summary.folder, summary.steps, summary.tokens) == (folder, 4, 4 * 8 * 16)
-    names = {"config.yaml", "model", "checkpoints", "metrics.jsonl", "tensorboard", "curve.png"}
-    assert {file.name for file in folder.iterdir()} == names
+    names = {
+        "config.yaml",
+        "run.json",
+        "model",
+        "checkpoints",
+        "metrics.jsonl",
+        "tensorboard",
+        "curve.png",
+    }
+    assert {file.name for file in folder.iterdir()} == names | {"curve.png"}
     assert RunConfig.from_yaml(folder / "config.yaml") == RunConfig.from_dict(settings)
     assert {file.name for file in (folder / "checkpoints").iterdir()} == {"2", "4"}
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
