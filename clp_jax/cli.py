@@ -78,8 +78,8 @@ def _tell_how_to_go_on(
 
 
 def _quiet_libraries() -> None:
-    """Keep back what is no news to the user: Orbax's own defaults, PyTorch being optional."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    """Keep back what is no news: Orbax's defaults and what it also raises, PyTorch's absence."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 

@@ -111,7 +111,7 @@ class RunCheckpoints:
         except Exception as error:  # Orbax and TensorStore raise exceptions of nearly every kind.
             raise UserError(
                 f"{self._manager.directory}/{self._writing} cannot be written ({_reason(error)}): "
-                "mend that and resume the run from the checkpoint before it."
+                "mend that, and resume the run from the checkpoint before it."
             ) from error
 
 
@@ -280,7 +280,10 @@ def _refuse_damage(folder: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    text = " ".join(str(error).split())
+    if "No space left on device" in text:
+        return "no space is left on the device"
+    return f"{type(error).__name__}: {text[:200]}"
 
 
 def _folder(run_folder: str | Path, step: int) -> Path:

@@ -54,31 +54,48 @@ cli.main(["train", "--config", sys.argv[1], "--resume"])
 
 
 @pytest.fixture
-def life(settings, tmp_path, programs):
-    """Starts the processes of a run, which goes on from where it is."""
+def environment(programs):
+    """That of a process which shares its compiled programs with others."""
+    return os.environ | {
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
+        "JAX_COMPILATION_CACHE_DIR": str(programs),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+@pytest.fixture
+def configure(settings, tmp_path):
+    """Writes the configuration of a run with this folder."""
     settings["data"]["validation"] = None
     settings["model"]["dropout"] = 0.1
     settings["optimizer"]["warmup_steps"] = 5
     settings["train"] |= {"dtype": "float32", "steps": 90, "checkpoint_every": 3}
 
-    def start(out, processes=1):
+    def write(out, processes=1):
         settings["train"]["out"] = str(out)
         settings["mesh"] = {"data": processes, "fsdp": 1}
         file = tmp_path / f"{out.name}.yaml"
         file.write_text(RunConfig.from_dict(settings).to_yaml())
-        environment = os.environ | {
-            "JAX_ENABLE_COMPILATION_CACHE": "true",
-            "JAX_COMPILATION_CACHE_DIR": str(programs),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
+        return file
+
+    return write
+
+
+@pytest.fixture
+def life(configure, environment):
+    """Starts the processes of a run, which goes on from where it is."""
+
+    def start(out, processes=1):
+        file = configure(out, processes)
+        shared = {}
         if processes > 1:
             with socket.socket() as free:
                 free.bind(("localhost", 0))
-                environment["JAX_COORDINATOR_ADDRESS"] = f"localhost:{free.getsockname()[1]}"
+                shared["JAX_COORDINATOR_ADDRESS"] = f"localhost:{free.getsockname()[1]}"
         return [
             subprocess.Popen(
                 [sys.executable, "-c", RUN, str(file)],
-                env=environment | {"JAX_PROCESS_ID": str(index)},
+                env=environment | shared | {"JAX_PROCESS_ID": str(index)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
@@ -175,3 +192,42 @@ def test_the_loss_of_one_of_two_processes_ends_the_other_and_changes_nothing(lif
         process.communicate(timeout=300)
         assert process.returncode == 0
     assert_same_end(tmp_path / "killed", tmp_path / "whole")
+
+
+FULL_DISK = """
+mount -t tmpfs -o size=1m none disk || exit 77
+train() { "$1" -m clp_jax train --config run.yaml --resume 2>&1; echo "status $?"; }
+train "$1"
+ls disk/run/checkpoints
+mount -o remount,size=64m disk
+train "$1"
+cp -r disk/run ended
+"""
+
+
+def test_a_full_disk_is_told_and_costs_no_more_than_the_last_interval(
+    life, configure, environment, tmp_path
+):
+    (tmp_path / "disk").mkdir()
+    configure(tmp_path / "disk" / "run")
+    told = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", FULL_DISK, "sh", sys.executable],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    if "status" not in told.stdout:
+        pytest.skip(f"no file system of its own for a process here: {told.stderr}")
+    full, after = told.stdout.split("status 1\n")
+    assert full.splitlines()[-1].startswith(f"clp-jax: {tmp_path}/disk/run/checkpoints/")
+    assert "cannot be written (no space is left on the device): mend that, and resume" in full
+    assert "Traceback" not in full
+    kept = [int(name) for name in after.splitlines() if name.isdigit()]
+    shown = [int(word.split("/")[0]) for word in full.split() if word.endswith("/90")]
+    assert max(shown) - max(kept) <= 2 * 3, "the interval of the failed checkpoint, at the most"
+    assert after.endswith("status 0\n")
+
+    (whole,) = life(tmp_path / "whole")
+    whole.communicate(timeout=300)
+    assert_same_end(tmp_path / "ended", tmp_path / "whole")
