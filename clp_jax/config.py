@@ -19,6 +19,7 @@ from clp_jax.errors import UserError
 
 C = TypeVar("C", bound="_Configuration")
 
+Remat = Literal["none", "dots", "attention_block", "attention", "full"]
 ParameterGroup = Literal["embeddings", "positions", "layers", "final_norm"]
 
 
@@ -156,8 +157,10 @@ class TrainingSection(_Section):
     """Parts in which a batch is computed, to save memory."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Precision of the computation; parameters and optimizer are always float32."""
-    remat: Literal["none", "dots", "full"] = "full"
-    """What the backward pass recomputes: nothing, all but matrix products, or whole layers."""
+    remat: Remat = "full"
+    """What layers keep for the backward pass, which computes the rest again: `full` their input;
+    `attention` also the result of the attention; `attention_block` also the products around it;
+    `dots` also the first product of the MLP; `none` everything."""
     loss_chunk: PositiveInt = 256
     """Positions of a sequence whose logits exist at the same time."""
     z_loss: float = Field(0.0, ge=0)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from clp_jax.attention.precision import precision_of
@@ -67,6 +68,7 @@ def _forward(
     attended, log_sums = _each_head(
         partial(_forward_head, start=start), query, key, value, per_head
     )
+    attended, log_sums = checkpoint_name((attended, log_sums), "attended")
     return attended, (query, key, value, per_head, start, attended, log_sums)
 
 

@@ -46,6 +46,7 @@ def make_kernel(
         head_shards=1,
         q_seq_shards=shards,
         block_sizes=sizes,
+        residual_checkpoint_name="attended",
         interpret=interpret,
     )
 

@@ -3,20 +3,29 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from clp_jax.attention import attend, dropout, precision_of
+from clp_jax.config import Remat
 from clp_jax.errors import UserError
 from clp_jax.mesh import shard_activations
 from clp_jax.models.weights import Weight
 
-Remat = Literal["none", "dots", "full"]
+# What a layer keeps for its backward pass beside its input, by the names that its parts give their
+# results; `attended` is named by the kernels, since they want more than the result back.
+KEPT: Mapping[Remat, tuple[str, ...]] = {
+    "full": (),
+    "attention": ("attended",),
+    "attention_block": ("attended", "qkv", "attention_out"),
+    "dots": ("attended", "qkv", "attention_out", "mlp_up"),
+}
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
@@ -158,7 +167,7 @@ class Attention(nnx.Module):
         segments: Int[Array, "batch length"] | None,
     ) -> tuple[Float[Array, "batch length embed"], tuple[Array, Array] | None]:
         """Attend to the positions so far; the cache comes back with the new keys and values."""
-        query, key, value = jnp.moveaxis(self.qkv(x), -3, 0)
+        query, key, value = jnp.moveaxis(checkpoint_name(self.qkv(x), "qkv"), -3, 0)
         if cache is not None:
             key = jax.lax.dynamic_update_slice_in_dim(cache[0], key, start, axis=1)
             value = jax.lax.dynamic_update_slice_in_dim(cache[1], value, start, axis=1)
@@ -174,7 +183,7 @@ class Attention(nnx.Module):
             dropout_rate=self.dropout_rate,
             dropout_key=dropout_key,
         )
-        return self.out(attended), cache
+        return checkpoint_name(self.out(attended), "attention_out"), cache
 
 
 class MLP(nnx.Module):
@@ -198,7 +207,7 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
         """Apply the layers to each position."""
-        return self.down(ACTIVATIONS[self.activation](self.up(x)))
+        return self.down(ACTIVATIONS[self.activation](checkpoint_name(self.up(x), "mlp_up")))
 
 
 def layer_norm(config: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -329,8 +338,7 @@ class Decoder(nnx.Module):
             segments: the document of each token, where attention must not leave it.
             positions: for models that learn a vector for each position; None: 0, 1, ...
             dropout_key: random key of the dropout; None turns it off.
-            remat: what a backward pass computes again: nothing, all but the matrix products, or
-                each layer from its input.
+            remat: what a layer keeps for the backward pass, see `train.remat`.
         """
         return self._trunk(
             tokens, segments=segments, positions=positions, dropout_key=dropout_key, remat=remat
@@ -387,12 +395,8 @@ class Decoder(nnx.Module):
             return block(x, scale=scale, dropout_key=key, cache=cache, **shared)
 
         if remat != "none":
-            policies = jax.checkpoint_policies
-            layer = jax.checkpoint(
-                layer,
-                policy=policies.dots_with_no_batch_dims_saveable if remat == "dots" else None,
-                prevent_cse=False,
-            )
+            policy = jax.checkpoint_policies.save_only_these_names(*KEPT[remat])
+            layer = jax.checkpoint(layer, policy=policy, prevent_cse=False)
         x = dropout(self.embed(tokens, positions), config.embedding_dropout, input_key)
         stored: Any = None if cache is None else (cache.key, cache.value)
         x, stored = jax.lax.scan(

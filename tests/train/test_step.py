@@ -140,7 +140,7 @@ def test_loss_is_that_of_each_document_alone():
     assert abs(train("gpt2")[1][0]["loss"] / alone - 1) > 1e-4
 
 
-@pytest.mark.parametrize("remat", ["none", "dots"])
+@pytest.mark.parametrize("remat", ["none", "attention"])
 def test_recomputation_does_not_change_the_numbers(remat):
     assert_close(train("gpt2 with dropout", remat=remat), train("gpt2 with dropout"))
 
@@ -269,6 +269,32 @@ def test_parameters_and_optimizer_are_donated_and_spread_over_the_mesh(mesh_size
     assert memory.alias_size_in_bytes == pytest.approx(share, rel=0.05)
     assert memory.argument_size_in_bytes < memory.alias_size_in_bytes + 20_000
     assert memory.output_size_in_bytes < memory.alias_size_in_bytes + 20_000
+
+
+def test_the_more_is_kept_the_more_memory_it_takes():
+    model = {"n_embd": 64, "n_layer": 8, "n_positions": 256, "vocab_size": 64}
+    graphdef, params = nnx.split(abstract_model(read_decoder_config(MODELS["gpt2"] | model)))
+    tokens = jax.ShapeDtypeStruct((4, 256), jnp.int32)
+
+    def compile_gradient(remat):
+        def total(params, tokens):
+            return nnx.merge(graphdef, params).hidden_states(tokens, remat=remat).sum()
+
+        return jax.jit(jax.grad(total)).lower(params, tokens).compile()
+
+    memory, flops = {}, {}
+    for remat in ("full", "attention", "attention_block", "dots", "none"):
+        step = compile_gradient(remat)
+        memory[remat] = step.memory_analysis().temp_size_in_bytes
+        flops[remat] = step.cost_analysis()["flops"]
+    assert list(memory.values()) == sorted(memory.values())
+    # In arrays as large as a layer's input: attention 1, the products around it 4, the MLP's 4.
+    layers = 8 * 4 * 256 * 64 * 4
+    kept = {remat: (size - memory["full"]) / layers for remat, size in memory.items()}
+    assert kept["attention"] == pytest.approx(1, abs=0.3)
+    assert kept["attention_block"] == pytest.approx(5, abs=0.5)
+    assert 7 < kept["dots"] < kept["none"] / 1.5
+    assert flops["full"] > flops["attention_block"] > flops["dots"]
 
 
 def test_frozen_layers_cost_neither_state_nor_gradients():
