@@ -41,8 +41,14 @@ def find_run(config: RunConfig, *, resume: bool) -> bool:
     """Whether the run folder exists and is to be continued.
 
     Raises:
-        UserError: it exists and is not to be resumed, or was started with other settings.
+        UserError: it exists and is not to be resumed, was started with other settings, or is not on
+            a disk.
     """
+    if "://" in config.train.out:
+        raise UserError(
+            f"train.out is {config.train.out}, but a run folder must be on a disk: mount the "
+            "bucket on all hosts, and name the folder where it is mounted."
+        )
     folder = Path(config.train.out)
     if not (folder / CONFIG).exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -115,9 +115,21 @@ def wait_for(process, word, times):
     return False
 
 
+def newest(run):
+    return max((run / "checkpoints").glob("*[0-9]"), key=lambda folder: int(folder.name))
+
+
+def flip_a_bit(run):
+    """In the largest file of the newest checkpoint, which is one of the parameters."""
+    file = max(newest(run).rglob("d/*"), key=lambda file: file.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
 def state(run):
     """All arrays and the data position of a run's last checkpoint."""
-    folder = max((run / "checkpoints").iterdir(), key=lambda folder: int(folder.name))
+    folder = newest(run)
     reader = ocp.PyTreeCheckpointer()
     arrays = []
     for item in ("params", "optimizer"):
@@ -188,9 +200,12 @@ def test_the_loss_of_one_of_two_processes_ends_the_other_and_changes_nothing(lif
         else:
             assert statuses[number // 2 % 2] == -signal.SIGKILL
             assert statuses[1 - number // 2 % 2] not in (0, -signal.SIGKILL), "it ends by itself"
+    flip_a_bit(tmp_path / "killed")
+    ended = []
     for process in life(tmp_path / "killed", processes=2):
-        process.communicate(timeout=300)
+        ended.append(process.communicate(timeout=300)[0])
         assert process.returncode == 0
+    assert "is damaged" in "".join(ended)
     assert_same_end(tmp_path / "killed", tmp_path / "whole")
 
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -14,7 +15,9 @@ from clp_jax.models import initialize, read_decoder_config
 from clp_jax.train.loop import train_model
 from clp_jax.train.metrics import read_metrics
 
-from .conftest import CONFIG, sentences, write_model_files
+from .conftest import CONFIG, leaves, sentences, without_times, write_model_files
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 TIMES = {"step", "tokens", "seconds"}
 VALIDATION = {"loss", "token_perplexity", "word_perplexity", "byte_perplexity"}
@@ -89,6 +92,21 @@ def test_pretrained_weights_are_where_a_run_starts(settings, inputs, tmp_path):
     np.testing.assert_allclose(trained(tokens), model(tokens), rtol=1e-6)
 
 
+def test_a_damaged_checkpoint_costs_an_interval_and_no_byte(settings, tmp_path, capsys):
+    whole = train_model(RunConfig.from_dict(settings)).folder
+    shutil.copytree(whole, tmp_path / "damaged")
+    settings["train"]["out"] = str(tmp_path / "damaged")
+    checkpoint = tmp_path / "damaged" / "checkpoints" / "4"
+    largest = max(checkpoint.rglob("d/*"), key=lambda file: file.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+    resumed = train_model(RunConfig.from_dict(settings), resume=True).folder
+    assert f"{checkpoint} is damaged ({largest.relative_to(checkpoint)})" in capsys.readouterr().out
+    assert without_times(resumed) == without_times(whole)
+    for ours, theirs in zip(leaves(resumed), leaves(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def break_sequence_length(settings, folder):
     settings["data"]["sequence_length"] = 17
 
@@ -142,6 +160,10 @@ def break_vocabulary(settings, folder):
     settings["model"]["path"] = str(folder / "small")
 
 
+def break_disk(settings, folder):
+    settings["train"]["out"] = "gs://bucket/run"
+
+
 def break_best(settings, folder):
     settings["data"]["validation"] = None
     settings["train"]["keep_best"] = 1
@@ -166,6 +188,7 @@ def break_out(settings, folder):
         (break_model, r"absent.* is not a folder"),
         (break_tokenizer, r"corpus was made with another tokenizer than that of .*model"),
         (break_vocabulary, r"tokenizer has 300 ids, but config.json says vocab_size 200"),
+        (break_disk, r"train.out is gs://bucket/run, but a run folder must be on a disk: mount"),
         (break_best, r"train.keep_best needs data.validation: name a corpus to measure on"),
         (break_out, r"run exists and is not the folder of a run: choose another"),
     ],
