@@ -21,7 +21,7 @@ from clp_jax.config import (
 )
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table
-from clp_jax.files import read_json, write_json
+from clp_jax.files import is_address, read_json, write_json
 from clp_jax.mesh import make_mesh, start_distributed
 from clp_jax.models import Decoder, abstract_model, abstract_parameters, read_decoder_config
 from clp_jax.train.folder import FREE, find_run, flat_settings
@@ -98,6 +98,8 @@ def plan_chain(config: ChainConfig) -> list[Link]:
     Raises:
         UserError: see `run_chain`.
     """
+    if is_address(config.out):
+        raise UserError(f"out is {config.out}, but the folder of a chain must be on a disk.")
     tokenizer = load_tokenizer(config.helper)
     rows, hash_ = max(tokenizer.get_vocab().values()) + 1, tokenizer_hash(tokenizer)
     links: list[Link] = []
@@ -202,7 +204,7 @@ def _check_training(run: RunConfig, model: Decoder, hash_: str, helper: str) -> 
         UserError: model, mesh, optimizer, run folder and corpora do not fit together, or the
             corpora are not of the tokenizer with this hash, which is the helper's.
     """
-    find_run(run, resume=True)
+    find_run(run, Path(run.train.out), resume=True)
     make_optimizer(run.optimizer, run.train.steps)
     mesh = make_mesh(**run.mesh.model_dump())
     check_sizes(run, model.config, mesh)

@@ -1,6 +1,7 @@
 """Write beside, then rename: nothing half-written is ever left where a result belongs."""
 
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -45,6 +46,16 @@ def new_file(file: str | Path) -> Iterator[Path]:
         scratch.replace(file)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def is_address(place: str | Path) -> bool:
+    """Whether it is an address, such as ``gs://bucket/run``, and not a path on a disk."""
+    return "://" in str(place)
+
+
+def cache_folder() -> Path:
+    """The user's folder for what can be made or fetched again."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "clp_jax"
 
 
 def public_name(place: str | Path) -> str:

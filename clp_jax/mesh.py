@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
 from clp_jax.errors import UserError
+from clp_jax.files import cache_folder
 
 AXES = ("data", "fsdp", "sequence", "tensor")
 
@@ -71,8 +71,7 @@ def start_distributed() -> None:
 def use_compilation_cache() -> None:
     """Keep compiled programs on disk between runs, unless the user has set a place already."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "clp_jax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
 
 
 def make_mesh(

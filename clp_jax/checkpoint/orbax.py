@@ -11,12 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 from clp_jax.checkpoint.sums import SUMS, find_damage, write_sums
 from clp_jax.errors import UserError
+from clp_jax.files import is_address
 
 CHECKPOINTS = "checkpoints"
 DAMAGED = ".damaged"
@@ -100,7 +102,12 @@ class RunCheckpoints:
             self._manager.wait_until_finished()
 
     def _seal(self) -> None:
-        """Orbax calls it on the first process, when all is written and before it is renamed."""
+        """Orbax calls it on the first process, when all is written and before it is renamed.
+
+        Objects in a bucket are never half-written, and their store has checksums of its own.
+        """
+        if is_address(str(self._manager.directory)):
+            return
         (folder,) = Path(self._manager.directory).glob(f"{self._writing}{UNFINISHED}*")
         write_sums(folder)
 
@@ -137,8 +144,8 @@ def restore_newest(
 ) -> tuple[int, PyTree, PyTree, dict[str, Any]] | None:
     """Read the newest whole checkpoint of a run straight onto the devices.
 
-    One that is damaged is renamed to ``STEP.damaged``, and the one before it is taken. Every
-    process of a run must call it.
+    On a disk, one that is damaged is renamed to ``STEP.damaged``, and the one before it is taken.
+    Every process of a run must call it.
 
     Args:
         run_folder: Folder of the run.
@@ -158,14 +165,15 @@ def restore_newest(
         data=ocp.args.JsonRestore(),
     )
     while (step := latest_step(run_folder)) is not None:
-        folder = _folder(run_folder, step)
-        damage = find_damage(folder, part=jax.process_index(), parts=jax.process_count())
+        folder, damage = _root(run_folder) / str(step), None
+        if not is_address(run_folder):
+            damage = find_damage(folder, part=jax.process_index(), parts=jax.process_count())
         if not _anywhere(damage is not None):
             with _manager(run_folder, read_only=True) as manager, _told(manager, step):
                 state = manager.restore(step, args=items)
             return step, state["params"], state["optimizer"], state["data"]
         _set_aside(folder, damage)
-    if any(Path(run_folder, CHECKPOINTS).glob(f"*{DAMAGED}")):
+    if _root(run_folder).is_dir() and any(_root(run_folder).glob(f"*{DAMAGED}")):
         raise UserError(
             f"All checkpoints of {run_folder} are damaged: start a new run in another folder."
         )
@@ -194,7 +202,7 @@ def _set_aside(folder: Path, damage: str | None) -> None:
 
 def latest_step(run_folder: str | Path) -> int | None:
     """Step of the newest whole checkpoint of a run, or None."""
-    if not (Path(run_folder) / CHECKPOINTS).is_dir():
+    if not _root(run_folder).is_dir():
         return None
     with _manager(run_folder, read_only=True) as manager:
         return manager.latest_step()
@@ -225,7 +233,7 @@ def restore_params(
         raise UserError(f"{run_folder} holds no whole checkpoint: name the folder of a run.")
     with _manager(run_folder, read_only=True) as manager, _told(manager, newest) as folder:
         if (folder / SUMS).exists():  # `save_params` writes none.
-            _refuse_damage(folder)
+            _refuse_damage(Path(folder))
         with ocp.StandardCheckpointer() as reader:
             stored = reader.metadata(folder / "params").item_metadata.tree
         targets = jax.tree.map(
@@ -247,15 +255,15 @@ def save_params(run_folder: str | Path, params: PyTree) -> None:
 
 def _manager(run_folder: str | Path, **options: Any) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(
-        Path(run_folder).absolute() / CHECKPOINTS,
+        _root(run_folder),
         options=ocp.CheckpointManagerOptions(**options),
     )
 
 
 @contextmanager
-def _told(manager: ocp.CheckpointManager, step: int) -> Iterator[Path]:
+def _told(manager: ocp.CheckpointManager, step: int) -> Iterator[epath.Path]:
     """Yield the folder of a checkpoint; what goes wrong in reading it is told in a sentence."""
-    folder = Path(manager.directory) / str(step)
+    folder = manager.directory / str(step)
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: the run has no checkpoint of that step.")
     try:
@@ -286,5 +294,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:200]}"
 
 
-def _folder(run_folder: str | Path, step: int) -> Path:
-    return Path(run_folder).absolute() / CHECKPOINTS / str(step)
+def _root(run_folder: str | Path) -> Any:
+    """The folder of the checkpoints, on a disk or in a bucket."""
+    place = epath.Path(run_folder) if is_address(run_folder) else Path(run_folder).absolute()
+    return place / CHECKPOINTS

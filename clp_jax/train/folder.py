@@ -12,6 +12,7 @@ from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, write_json
 from clp_jax.train.card import run_card
+from clp_jax.train.place import RunPlace
 
 CONFIG = "config.yaml"
 RECORD = "run.json"
@@ -37,31 +38,34 @@ FREE = (
 )
 
 
-def find_run(config: RunConfig, *, resume: bool) -> bool:
-    """Whether the run folder exists and is to be continued.
+def find_run(config: RunConfig, folder: Path, *, resume: bool) -> bool:
+    """Whether a run exists and is to be continued.
+
+    Args:
+        config: The configuration.
+        folder: Where its folder is on this machine.
+        resume: It may be continued.
 
     Raises:
-        UserError: it exists and is not to be resumed, was started with other settings, or is not on
-            a disk.
+        UserError: it exists and is not to be resumed, or was started with other settings.
     """
-    if "://" in config.train.out:
-        raise UserError(
-            f"train.out is {config.train.out}, but a run folder must be on a disk: mount the "
-            "bucket on all hosts, and name the folder where it is mounted."
-        )
-    folder = Path(config.train.out)
+    out = config.train.out
     if not (folder / CONFIG).exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder} exists and is not the folder of a run: choose another.")
+            raise UserError(f"{out} exists and is not the folder of a run: choose another.")
         return False
     if not resume:
-        raise UserError(f"{folder} exists already: add --resume to continue it, or choose another.")
+        raise UserError(f"{out} exists already: add --resume to continue it, or choose another.")
     _refuse_changes(RunConfig.from_yaml(folder / CONFIG), config)
     return True
 
 
 def create_run(
-    config: RunConfig, model_files: Path, corpora: str, record: dict[str, Any] | None
+    config: RunConfig,
+    place: RunPlace,
+    model_files: Path,
+    corpora: str,
+    record: dict[str, Any] | None,
 ) -> None:
     """Write the run folder with its configuration and the files of its model but the weights.
 
@@ -69,6 +73,7 @@ def create_run(
 
     Args:
         config: The configuration.
+        place: Where the run folder is.
         model_files: Folder with the model's configuration and tokenizer.
         corpora: What is read of each corpus, for the model card.
         record: What ``run.json`` says; only the first process needs it.
@@ -76,7 +81,7 @@ def create_run(
     Raises:
         UserError: the processes do not see the same folder.
     """
-    folder = Path(config.train.out)
+    folder = place.folder
     sync_global_devices("every process has looked for the run folder")
     if jax.process_index() == 0:
         with new_folder(folder) as scratch:
@@ -87,7 +92,9 @@ def create_run(
             (scratch / MODEL / "README.md").write_text(run_card(config, corpora), "utf-8")
             if config.model.init == "random":
                 (scratch / MODEL / "transfer.json").unlink(missing_ok=True)
+        place.publish()
     sync_global_devices("the run folder is written")
+    place.fetch()
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder}: train.out must be on a disk that all hosts share.")
 

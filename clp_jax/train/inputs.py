@@ -34,18 +34,19 @@ class Inputs:
     validation: Corpus | None
 
 
-def open_inputs(config: RunConfig, *, found: bool) -> Inputs:
+def open_inputs(config: RunConfig, run: Path | None = None) -> Inputs:
     """Open everything that the configuration names.
 
     Args:
         config: The configuration.
-        found: The run exists already, and brings the model's configuration and tokenizer.
+        run: Folder of the run where it exists already; it brings the model's configuration and
+            tokenizer.
 
     Raises:
         UserError: something is missing, damaged, or does not fit the rest.
     """
     section = config.model
-    files = Path(config.train.out) / MODEL if found else model_files(section.path, section.revision)
+    files = run / MODEL if run else model_files(section.path, section.revision)
     decoder = read_decoder(files, section)
     mesh = make_mesh(**config.mesh.model_dump())
     check_sizes(config, decoder, mesh)

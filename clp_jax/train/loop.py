@@ -29,6 +29,7 @@ from clp_jax.train.inputs import Inputs, open_inputs
 from clp_jax.train.interrupt import StopRequests
 from clp_jax.train.metrics import RunLog, read_metrics
 from clp_jax.train.optimizer import make_optimizer
+from clp_jax.train.place import RunPlace
 from clp_jax.train.record import compare_record, run_record
 from clp_jax.train.skipped import SkippedSteps, TooManySkipped
 from clp_jax.train.step import (
@@ -66,7 +67,7 @@ class _Run:
     """What stays the same from the first step of a run to the last."""
 
     config: RunConfig
-    folder: Path
+    place: RunPlace
     inputs: Inputs
     batches: TrainingBatches
     graphdef: nnx.GraphDef
@@ -94,7 +95,8 @@ class _State:
 def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
     """Train a model as the configuration says; `load_model` reads the run folder.
 
-    In a run of several processes all of them call it, and ``train.out`` is on a disk they share.
+    In a run of several processes all of them call it, and ``train.out`` is on a disk they share, or
+    in a bucket.
 
     Args:
         config: The configuration.
@@ -108,11 +110,13 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
             while it trained; the state after the step that was going on is saved.
     """
     start_distributed()
-    folder, train, length = Path(config.train.out), config.train, config.data.sequence_length
+    place, train, length = RunPlace(config.train.out), config.train, config.data.sequence_length
+    folder = place.folder
 
     # Everything is checked before anything is computed or written.
-    found = find_run(config, resume=resume)
-    inputs = open_inputs(config, found=found)
+    place.fetch()
+    found = find_run(config, folder, resume=resume)
+    inputs = open_inputs(config, folder if found else None)
     if found:
         compare_record(folder, config, inputs)
     optimizer = make_optimizer(config.optimizer, train.steps)
@@ -135,12 +139,12 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
         graphdef, shapes, optimizer, mesh=inputs.mesh, config=config, eos_id=eos_id
     )
     flops = model.flops_per_token(length)
-    run = _Run(config, folder, inputs, batches, graphdef, shapes, optimizer, step, flops)
+    run = _Run(config, place, inputs, batches, graphdef, shapes, optimizer, step, flops)
 
     state = _load_state(run)
     if not found:
         record = run_record(config, inputs, shapes) if jax.process_index() == 0 else None
-        create_run(config, inputs.files, corpora, record)
+        create_run(config, place, inputs.files, corpora, record)
     if jax.process_index() == 0:
         print(corpora, flush=True)
 
@@ -149,7 +153,7 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
         StopRequests() as requests,
         Watchdog(train.watchdog_minutes) as watchdog,
         RunCheckpoints(
-            folder,
+            train.out,
             train.keep_checkpoints,
             keep_every=train.keep_every,
             keep_best=train.keep_best,
@@ -166,6 +170,7 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
     if jax.process_index() == 0:
         card = run_card(config, corpora, read_metrics(folder))
         (folder / MODEL / "README.md").write_text(card, "utf-8")
+    place.publish()
     sync_global_devices("the run is complete")
     return _summary(folder)
 
@@ -183,7 +188,7 @@ def _train(
     params, optimizer_state = state.params, state.optimizer
     skipped = SkippedSteps(train.max_skipped, state.skipped)
     with RunLog(
-        run.folder,
+        run.place.folder,
         start=state.step,
         steps=train.steps,
         tokens_per_step=train.batch_size * config.data.sequence_length,
@@ -216,11 +221,12 @@ def _train(
                 watchdog.stage(f"the checkpoint of step {step}")
                 position = state.position + (step - state.step) * train.batch_size
                 data = run.batches.state(position) | {"skipped": skipped.settled()}
+                run.place.publish()
                 checkpoints.save(step, params, optimizer_state, data)
                 log.start_clock(step)
             log.advance()
             if stopping:
-                raise RunStopped(f"{run.folder} was told to stop and is saved at step {step}.")
+                raise RunStopped(f"{train.out} was told to stop and is saved at step {step}.")
             watchdog.stage(f"the wait for the batch after step {step}")
     return replace(state, step=train.steps)
 
@@ -229,7 +235,7 @@ def _load_state(run: _Run) -> _State:
     """The state of a run's newest checkpoint, or of the model that it starts from."""
     config, mesh = run.config, run.inputs.mesh
     found = restore_newest(
-        run.folder, run.shapes, abstract_optimizer(run.optimizer, run.shapes, mesh)
+        config.train.out, run.shapes, abstract_optimizer(run.optimizer, run.shapes, mesh)
     )
     if found is not None:
         step, params, optimizer_state, data = found
@@ -311,7 +317,7 @@ def _validate(run: _Run, step: int, params: PyTree, log: RunLog) -> float:
     )
     log.validation(step, {name: getattr(perplexity, name) for name in VALIDATION_METRICS})
     if jax.process_index() == 0:
-        name = run.folder.name
-        curve = {name: validation_curve(run.folder)}
-        plot_perplexity(curve, run.folder / CURVE, f"{name}: perplexity per token")
+        name = run.place.folder.name
+        curve = {name: validation_curve(run.place.folder)}
+        plot_perplexity(curve, run.place.folder / CURVE, f"{name}: perplexity per token")
     return perplexity.loss

@@ -4,12 +4,21 @@ import pytest
 
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
-from clp_jax.train.folder import create_run, find_run
+from clp_jax.train import folder
+from clp_jax.train.place import RunPlace
+
+
+def find_run(config, *, resume):
+    return folder.find_run(config, RunPlace(config.train.out).folder, resume=resume)
+
+
+def create_run(config, model):
+    folder.create_run(config, RunPlace(config.train.out), model, "", {})
 
 
 @pytest.fixture
 def started(settings, inputs):
-    create_run(RunConfig.from_dict(settings), inputs / "model", "", {})
+    create_run(RunConfig.from_dict(settings), inputs / "model")
     return settings
 
 
@@ -69,5 +78,5 @@ def test_what_changes_the_numbers_is_refused_by_key(started, key, value, told):
 
 def test_steps_may_change_under_a_constant_learning_rate(settings, inputs):
     settings["optimizer"]["schedule"] = "constant"
-    create_run(RunConfig.from_dict(settings), inputs / "model", "", {})
+    create_run(RunConfig.from_dict(settings), inputs / "model")
     assert find_run(changed(settings, "train.steps", 50), resume=True)

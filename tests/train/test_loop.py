@@ -160,10 +160,6 @@ def break_vocabulary(settings, folder):
     settings["model"]["path"] = str(folder / "small")
 
 
-def break_disk(settings, folder):
-    settings["train"]["out"] = "gs://bucket/run"
-
-
 def break_best(settings, folder):
     settings["data"]["validation"] = None
     settings["train"]["keep_best"] = 1
@@ -188,7 +184,6 @@ def break_out(settings, folder):
         (break_model, r"absent.* is not a folder"),
         (break_tokenizer, r"corpus was made with another tokenizer than that of .*model"),
         (break_vocabulary, r"tokenizer has 300 ids, but config.json says vocab_size 200"),
-        (break_disk, r"train.out is gs://bucket/run, but a run folder must be on a disk: mount"),
         (break_best, r"train.keep_best needs data.validation: name a corpus to measure on"),
         (break_out, r"run exists and is not the folder of a run: choose another"),
     ],

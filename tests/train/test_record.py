@@ -24,7 +24,7 @@ SHAPES = {"a": np.zeros((3, 4)), "b": {"c": np.zeros(5)}}
 
 def record_of(settings, **changes):
     config = RunConfig.from_dict(settings)
-    return config, (inputs := open_inputs(config, found=False)), run_record(config, inputs, SHAPES)
+    return config, (inputs := open_inputs(config)), run_record(config, inputs, SHAPES)
 
 
 def test_a_run_says_what_it_was_started_with(settings):
@@ -65,7 +65,7 @@ def test_another_corpus_under_the_same_name_is_refused(settings, tmp_path):
     write_corpus(sentences(20, 7), tokenizer, tmp_path / "other")
     (tmp_path / "validation").rename(tmp_path / "gone")
     (tmp_path / "other").rename(tmp_path / "validation")
-    inputs = open_inputs(config, found=False)
+    inputs = open_inputs(config)
     with pytest.raises(UserError, match=r"was started with another .*validation, of hash .* new "):
         compare_record(tmp_path, config, inputs)
 

@@ -1,0 +1,86 @@
+"""Where a run folder is: on a disk, or in a bucket, with a copy of its small files on each host."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from etils import epath
+
+from clp_jax.checkpoint.orbax import CHECKPOINTS
+from clp_jax.errors import UserError
+from clp_jax.files import cache_folder, is_address
+
+
+class RunPlace:
+    """The run folder ``out`` and the folder on this machine where it is read and written.
+
+    On a disk both are the same, and all processes share it. In a bucket, such as
+    ``gs://bucket/run``, only the checkpoints are written at once; all other files lie in a folder
+    of each process and are copied there by the first one before each checkpoint: an object cannot
+    be appended to, and what was written after the newest checkpoint is dropped at a resume anyway.
+
+    Args:
+        out: The run folder, ``train.out``.
+    """
+
+    def __init__(self, out: str):
+        self.out = out
+        self.remote = is_address(out)
+        self.folder = Path(out)
+        if self.remote:
+            name = hashlib.sha256(out.encode()).hexdigest()[:16]
+            process = str(jax.process_index())
+            self.folder = cache_folder() / "runs" / name / process / out.rstrip("/").split("/")[-1]
+
+    def fetch(self) -> None:
+        """Make the folder here what the one in the bucket is.
+
+        Raises:
+            UserError: the bucket cannot be read.
+        """
+        if self.remote:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with self._told():
+                _copy(epath.Path(self.out), self.folder)
+
+    def publish(self) -> None:
+        """Copy the files of the first process into the bucket.
+
+        Raises:
+            UserError: the bucket cannot be written.
+        """
+        if self.remote and jax.process_index() == 0:
+            with self._told():
+                _copy(self.folder, epath.Path(self.out))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except ImportError as error:
+            raise UserError(
+                f"train.out is {self.out}, which needs gcsfs: install clp-jax[gcs]."
+            ) from error
+        except Exception as error:  # Each store has exceptions of its own.
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise UserError(
+                f"{self.out} cannot be reached ({reason}): check its name and your rights."
+            ) from error
+
+
+def _copy(source: Any, target: Any) -> None:
+    """Copy a folder but for its checkpoints; one that is not there is an empty one."""
+    if not source.exists():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in source.iterdir():
+        if entry.name == CHECKPOINTS:
+            continue
+        if entry.is_dir():
+            _copy(entry, target / entry.name)
+        else:
+            (target / entry.name).write_bytes(entry.read_bytes())
