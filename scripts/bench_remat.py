@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.extend.core import jaxprs_in_params
 
 from clp_jax.config import Remat, RunConfig
 from clp_jax.evaluate.tables import markdown_table
@@ -73,9 +74,7 @@ def product_flops(jaxpr: Any) -> int:
             inner = np.prod([shape[axis] for axis in contracted], dtype=int)
             total += 2 * int(inner) * equation.outvars[0].aval.size
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        total += times * sum(
-            product_flops(part) for part in jax.core.jaxprs_in_params(equation.params)
-        )
+        total += times * sum(product_flops(part) for part in jaxprs_in_params(equation.params))
     return total
 
 
