@@ -167,7 +167,7 @@ class Attention(nnx.Module):
         segments: Int[Array, "batch length"] | None,
     ) -> tuple[Float[Array, "batch length embed"], tuple[Array, Array] | None]:
         """Attend to the positions so far; the cache comes back with the new keys and values."""
-        query, key, value = jnp.moveaxis(checkpoint_name(self.qkv(x), "qkv"), -3, 0)
+        query, key, value = (_kept_flat(x, "qkv") for x in jnp.moveaxis(self.qkv(x), -3, 0))
         if cache is not None:
             key = jax.lax.dynamic_update_slice_in_dim(cache[0], key, start, axis=1)
             value = jax.lax.dynamic_update_slice_in_dim(cache[1], value, start, axis=1)
@@ -184,6 +184,13 @@ class Attention(nnx.Module):
             dropout_key=dropout_key,
         )
         return checkpoint_name(self.out(attended), "attention_out"), cache
+
+
+def _kept_flat(
+    x: Float[Array, "batch length heads dim"], name: str
+) -> Float[Array, "batch length heads dim"]:
+    """The same under a name, without a short last axis, which TPUs would keep padded to 128."""
+    return checkpoint_name(x.reshape(*x.shape[:2], -1), name).reshape(x.shape)
 
 
 class MLP(nnx.Module):
