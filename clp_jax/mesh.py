@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Int, Shaped
 
 from clp_jax.errors import UserError
 from clp_jax.files import cache_folder
@@ -181,8 +181,22 @@ def common_size(size: int, axis: str) -> int:
     return devices if size % devices == 0 else 1
 
 
+def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, "local"]:
+    """The rows of a batch that the devices of this process hold, in rising order.
+
+    Processes hold the same rows where their devices share the work on a sequence.
+
+    Args:
+        mesh: The mesh.
+        batch_size: Sequences of the batch, a multiple of `batch_divisor`.
+    """
+    indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    rows = np.arange(batch_size)
+    return np.unique(np.concatenate([rows[index] for index in indices]))
+
+
 def to_global(rows: Shaped[np.ndarray, "local ..."], mesh: Mesh) -> Shaped[Array, "batch ..."]:
-    """Join the rows that each process holds into one batch over the mesh."""
+    """Join the `local_rows` that each process holds into one batch over the mesh."""
     return jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
 
 

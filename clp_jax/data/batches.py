@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 import grain
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int, Int32
 
 from clp_jax.data.mixture import Mixture
 from clp_jax.data.store import Corpus
@@ -38,11 +38,7 @@ class TrainingBatches:
         sequence_length: Predicted tokens of a sequence.
         batch_size: Sequences of a batch, over all processes.
         seed: Decides the order.
-        process_index: Which of the processes this is; it gets that part of the rows of each batch.
-        process_count: Number of processes.
-
-    Raises:
-        UserError: the batch cannot be divided among the processes.
+        rows: Which rows of each batch this process gets; None: all.
     """
 
     def __init__(
@@ -53,19 +49,12 @@ class TrainingBatches:
         sequence_length: int,
         batch_size: int,
         seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        rows: Int[np.ndarray, "rows"] | None = None,
     ):
-        if batch_size % process_count:
-            raise UserError(
-                f"A batch of {batch_size} sequences cannot be divided among {process_count} "
-                "processes: make train.batch_size a multiple of it."
-            )
         self._corpora = corpora
         self._length = sequence_length
         self._batch_size = batch_size
-        self._rows = batch_size // process_count
-        self._first_row = process_index * self._rows
+        self._rows = np.arange(batch_size) if rows is None else rows
         windows = [corpus.windows(sequence_length) for corpus in corpora]
         self._mixture = Mixture(weights or windows)
         self._identity = {
@@ -86,12 +75,11 @@ class TrainingBatches:
         Args:
             position: Sequences consumed so far, by all processes together.
         """
-        first = position + self._first_row
-        firsts = grain.MapDataset.range(first, sys.maxsize, self._batch_size)
+        firsts = grain.MapDataset.range(position, sys.maxsize, self._batch_size)
         return iter(firsts.map(self._batch).to_iter_dataset(READ_AHEAD))
 
     def _batch(self, first: int) -> Batch:
-        windows = [self._window(index) for index in range(first, first + self._rows)]
+        windows = [self._window(first + int(row)) for row in self._rows]
         tokens, mask = zip(*windows, strict=True)
         return Batch(tokens=np.stack(tokens), mask=np.stack(mask))
 

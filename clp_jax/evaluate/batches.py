@@ -1,11 +1,10 @@
 """From a batch that every process holds whole to the mesh."""
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Shaped
 
-from clp_jax.mesh import batch_divisor, to_global
+from clp_jax.mesh import batch_divisor, local_rows, to_global
 
 
 def round_up(batch_size: int, mesh: Mesh) -> int:
@@ -16,4 +15,4 @@ def round_up(batch_size: int, mesh: Mesh) -> int:
 
 def share(batch: Shaped[np.ndarray, "batch ..."], mesh: Mesh) -> Shaped[Array, "batch ..."]:
     """Spread a batch over the mesh; each process passes on its own part of the rows."""
-    return to_global(np.split(batch, jax.process_count())[jax.process_index()], mesh)
+    return to_global(batch[local_rows(mesh, len(batch))], mesh)

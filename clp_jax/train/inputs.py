@@ -76,7 +76,7 @@ def read_decoder(files: Path, section: ModelSection) -> DecoderConfig:
 
 
 def check_sizes(config: RunConfig, decoder: DecoderConfig, mesh: Mesh) -> None:
-    """Make sure that a sequence fits into the model and a batch onto the mesh.
+    """Make sure that a sequence fits into the model and the mesh, and a batch onto the mesh.
 
     Raises:
         UserError: one of them does not.
@@ -86,6 +86,11 @@ def check_sizes(config: RunConfig, decoder: DecoderConfig, mesh: Mesh) -> None:
         raise UserError(
             f"data.sequence_length is {length}, but the model has {positions} positions: "
             f"choose at most {positions}."
+        )
+    if length % mesh.shape["sequence"]:
+        raise UserError(
+            f"data.sequence_length is {length}, which must be a multiple of mesh.sequence, "
+            f"{mesh.shape['sequence']}."
         )
     part, divisor = config.train.batch_size // config.train.accumulation, batch_divisor(mesh)
     if part % divisor:

@@ -20,7 +20,7 @@ from clp_jax.data.batches import TrainingBatches
 from clp_jax.errors import RunStopped, UserError
 from clp_jax.evaluate.perplexity import measure_perplexity
 from clp_jax.evaluate.plots import plot_perplexity
-from clp_jax.mesh import start_distributed, to_global
+from clp_jax.mesh import local_rows, start_distributed, to_global
 from clp_jax.models import abstract_model, abstract_parameters, initialize
 from clp_jax.train.card import run_card
 from clp_jax.train.corpora import corpora_table
@@ -126,8 +126,7 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
         sequence_length=length,
         batch_size=train.batch_size,
         seed=train.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=local_rows(inputs.mesh, train.batch_size),
     )
     corpora = corpora_table(config, inputs.corpora, batches)
 

@@ -121,8 +121,8 @@ def test_processes_share_the_same_global_batches(
 ):
     corpora = (corpus, other) if mixed else (corpus,)
     parts = [
-        take(make(*corpora, process_index=index, process_count=processes), 20, position=24)
-        for index in range(processes)
+        take(make(*corpora, rows=part), 20, position=24)
+        for part in np.split(np.arange(8), processes)
     ]
     assert_equal(join(parts), take(make(*corpora), 20, position=24))
 
@@ -130,8 +130,8 @@ def test_processes_share_the_same_global_batches(
 def test_a_mixture_goes_on_with_another_number_of_processes(corpus: Corpus, other: Corpus):
     def run(processes: int, batches: int, state: dict[str, Any] | None) -> list[Batch]:
         of_processes = [
-            make(corpus, other, weights=[1, 2.5], process_index=i, process_count=processes)
-            for i in range(processes)
+            make(corpus, other, weights=[1, 2.5], rows=part)
+            for part in np.split(np.arange(8), processes)
         ]
         return join(
             [take(one, batches, one.position(state) if state else 0) for one in of_processes]
@@ -205,7 +205,7 @@ def test_the_order_of_a_run_survives_new_versions_of_the_libraries(corpus: Corpu
 
 def test_the_state_leads_back_to_the_position(corpus: Corpus):
     state = make(corpus).state(48)
-    assert make(corpus, process_index=1, process_count=2).position(state) == 48
+    assert make(corpus, rows=np.arange(4, 8)).position(state) == 48
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,3 @@ def test_the_state_of_other_corpora_or_weights_is_refused(corpus: Corpus, other:
 def test_the_scale_of_the_weights_does_not_matter(corpus: Corpus, other: Corpus):
     thirds = make(corpus, other, weights=[1, 2])
     assert make(corpus, other, weights=[0.5, 1.0]).position(thirds.state(48)) == 48
-
-
-def test_batches_that_do_not_divide_are_refused(corpus: Corpus):
-    with pytest.raises(UserError, match=r"8 sequences .* 3 processes"):
-        make(corpus, process_count=3)

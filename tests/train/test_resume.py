@@ -1,12 +1,8 @@
 """The promise of exact resume, kept by processes that are really killed."""
 
-import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,7 +11,7 @@ from clp_jax.config import RunConfig
 from clp_jax.train.loop import train_model
 from clp_jax.train.metrics import read_metrics
 
-from .conftest import leaves, without_times
+from .conftest import leaves, start_process, without_times
 
 pytestmark = pytest.mark.slow
 
@@ -57,16 +53,6 @@ assert train_model(config) == train_model(config, resume=True), "a finished run 
 """
 
 
-def start(script, settings, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-c", script, json.dumps(settings)],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def use_a_mixture_of_documents(settings):
     data = settings["data"]
     parts = {data["train"]: 3, data["validation"]: 1}
@@ -95,7 +81,7 @@ def in_folder(settings, folder):
 
 
 def test_killed_and_resumed_equals_never_interrupted(long_run, tmp_path):
-    process = start(KILLED_RUN, in_folder(long_run, tmp_path / "killed"))
+    process = start_process(KILLED_RUN, in_folder(long_run, tmp_path / "killed"))
     whole = train_model(RunConfig.from_dict(in_folder(long_run, tmp_path / "whole")))
     output, _ = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, output
@@ -126,7 +112,7 @@ def test_two_processes_train_what_one_does(settings, tmp_path):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     processes = [
-        start(
+        start_process(
             TWO_PROCESSES,
             in_folder(settings, tmp_path / "two"),
             JAX_COORDINATOR_ADDRESS=f"localhost:{port}",

@@ -1,0 +1,129 @@
+"""Fifty steps on every kind of mesh, in one process and in two, are those of one device.
+
+Tolerances: float32 sums in another order. What was seen over all meshes was at most ... 
+"""
+
+import socket
+
+import numpy as np
+import pytest
+
+from clp_jax.config import RunConfig
+from clp_jax.mesh import single_device_mesh
+from clp_jax.train import inputs as train_inputs
+from clp_jax.train.loop import train_model
+
+from .conftest import CONFIG, leaves, start_process, without_times, write_model_files
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
+
+BLOOM = {"model_type": "bloom", "vocab_size": 304, "hidden_size": 32, "n_layer": 2, "n_head": 8}
+MODELS = {"gpt2": CONFIG | {"n_head": 8}, "bloom": BLOOM}
+
+MESHES = {
+    "fsdp": {"fsdp": 8},
+    "tensor": {"tensor": 8},
+    "sequence": {"sequence": 8},
+    "mixed": {"data": 2, "sequence": 2, "tensor": 2},
+    "other mixed": {"fsdp": 2, "sequence": 2, "tensor": 2},
+}
+OF_A_MODEL = [
+    ("gpt2", "fsdp"),
+    ("gpt2", "sequence"),
+    ("gpt2", "mixed"),
+    ("bloom", "tensor"),
+    ("bloom", "other mixed"),
+]
+
+TRAIN = """
+import json, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+from clp_jax.config import RunConfig
+from clp_jax.train.loop import train_model
+train_model(RunConfig.from_dict(json.loads(sys.argv[1])))
+"""
+
+
+@pytest.fixture(scope="module")
+def configured(request, inputs, tmp_path_factory):
+    """The settings of a run of a model on a mesh; documents are masked for GPT-2."""
+    folder = tmp_path_factory.mktemp(request.param)
+    write_model_files(folder, MODELS[request.param])
+    gpt2 = request.param == "gpt2"
+
+    def configure(name, mesh=None):
+        return {
+            "model": {"path": str(folder), "init": "random", "dropout": 0.0},
+            "data": {
+                "train": str(inputs / "train"),
+                "validation": str(inputs / "validation"),
+                "sequence_length": 16,
+                "document_mask": gpt2,
+                "restart_positions": gpt2,
+            },
+            "mesh": {"fsdp": 1} | (mesh or {}),
+            "optimizer": {"learning_rate": 0.003, "warmup_steps": 5, "epsilon": 1e-3},
+            "train": {
+                "out": str(folder / name),
+                "steps": 50,
+                "batch_size": 8,
+                "dtype": "float32",
+                "log_every": 1,
+                "validate_every": 25,
+                "checkpoint_every": 50,
+            },
+        }
+
+    return configure
+
+
+@pytest.fixture(scope="module")
+def one(configured):
+    """The folder of the run on one device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_inputs, "make_mesh", lambda **sizes: single_device_mesh())
+        return train_model(RunConfig.from_dict(configured("one"))).folder
+
+
+def assert_same(folder, one):
+    lines, expected = without_times(folder), without_times(one)
+    assert [line["step"] for line in lines] == [line["step"] for line in expected]
+    losses = [line["train/loss"] for line in expected if "train/loss" in line]
+    assert len(losses) == 50
+    assert losses[-1] < 0.8 * losses[0]
+    for ours, theirs in zip(lines, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    for ours, theirs in zip(leaves(folder), leaves(one), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("configured", "name"), OF_A_MODEL, indirect=["configured"])
+def test_eight_devices(configured, one, name):
+    assert_same(train_model(RunConfig.from_dict(configured(name, MESHES[name]))).folder, one)
+
+
+# The axis spans the processes, so that both feed the same rows.
+@pytest.mark.parametrize(
+    ("configured", "name"), [("gpt2", "sequence"), ("bloom", "tensor")], indirect=["configured"]
+)
+def test_two_processes_of_four_devices(configured, one, name):
+    settings = configured("two", MESHES[name])
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [
+        start_process(
+            TRAIN,
+            settings,
+            JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+    assert_same(one.parent / "two", one)
