@@ -25,9 +25,10 @@ from clp_jax.files import is_address, read_json, write_json
 from clp_jax.mesh import make_mesh, start_distributed
 from clp_jax.models import Decoder, abstract_model, abstract_parameters, read_decoder_config
 from clp_jax.train.folder import FREE, find_run, flat_settings
-from clp_jax.train.inputs import check_sizes, open_corpus
+from clp_jax.train.inputs import check_sizes, open_corpus, read_decoder
 from clp_jax.train.loop import train_model
 from clp_jax.train.optimizer import make_optimizer
+from clp_jax.train.pick import run_mesh
 from clp_jax.transfer.inputs import open_source
 from clp_jax.transfer.stage import transfer_model
 
@@ -165,7 +166,7 @@ def render_plan(links: Sequence[Link]) -> str:
 
 def _grow(link: Link, arguments: Mapping[str, Any]) -> None:
     """Do what is left of one model; its settings are on the disk before anything else of it."""
-    name, mesh = link.folder.name, make_mesh(**link.run.mesh.model_dump())
+    name = link.folder.name
     if not link.transferred:
         _tell(f"{name}: transfer from {link.source}, helped by {link.helper}")
         if jax.process_index() == 0:
@@ -182,6 +183,8 @@ def _grow(link: Link, arguments: Mapping[str, Any]) -> None:
     _tell(f"{name}: training")
     train_model(link.run, resume=True)
     _tell(f"{name}: export")
+    decoder = read_decoder(link.folder / RUN / MODEL, link.run.model)
+    mesh = run_mesh(link.run, decoder)
     convert_checkpoint(link.folder / RUN, link.folder / MODEL, "hf", mesh=mesh)
     sync_global_devices(f"{name} is exported")
 
@@ -206,7 +209,7 @@ def _check_training(run: RunConfig, model: Decoder, hash_: str, helper: str) -> 
     """
     find_run(run, Path(run.train.out), resume=True)
     make_optimizer(run.optimizer, run.train.steps)
-    mesh = make_mesh(**run.mesh.model_dump())
+    mesh = run_mesh(run, model.config)
     check_sizes(run, model.config, mesh)
     abstract_parameters(model, mesh)
     for corpus in filter(None, (*(part.path for part in run.data.train), run.data.validation)):

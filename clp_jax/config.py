@@ -84,8 +84,13 @@ class DataSection(_Section):
 
 
 class MeshSection(_Section):
-    """How the devices are arranged; one of the sizes may be -1, which takes what is left."""
+    """How the devices are arranged; one of the sizes may be -1, which takes what is left.
 
+    `mesh: auto` is short for `auto: true`.
+    """
+
+    auto: bool = False
+    """Pick all sizes by devices, memory, model and batch, and print them and why."""
     data: int = 1
     """Devices that hold copies of the model and different sequences."""
     fsdp: int = -1
@@ -94,6 +99,22 @@ class MeshSection(_Section):
     """Devices that share the heads, the hidden units and the vocabulary of each layer."""
     sequence: int = 1
     """Devices that share the positions of each sequence."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_word(cls, values: Any) -> Any:
+        return {"auto": True} if values == "auto" else values
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> "MeshSection":
+        if self.auto and self.sizes != MeshSection().sizes:
+            raise ValueError("auto picks all sizes: leave the others out, or auto")
+        return self
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes of the axes by name."""
+        return self.model_dump(exclude={"auto"})
 
 
 class OptimizerSection(_Section):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Shaped
 
@@ -37,6 +37,15 @@ PEAK_FLOPS: Mapping[str, float] = {
     "NVIDIA A100": 312e12,
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,
+}
+
+# Memory of a TPU chip in GiB, by the start of `device_kind` (vendor's data sheets).
+MEMORY_GIB: Mapping[str, int] = {
+    "TPU v4": 32,
+    "TPU v5 lite": 16,
+    "TPU v5e": 16,
+    "TPU v5": 95,
+    "TPU v6": 32,
 }
 
 
@@ -84,7 +93,9 @@ def make_mesh(
 ) -> Mesh:
     """Arrange devices (all of them by default) in a mesh with the axes of `AXES`.
 
-    One of the sizes may be -1 and takes what the others leave.
+    One of the sizes may be -1 and takes what the others leave. Where the devices are of several
+    slices of TPUs, or of several machines with GPUs, the outermost axes go between these and the
+    inner ones stay within each, whose connections are faster.
 
     Raises:
         UserError: the sizes do not multiply to the number of devices.
@@ -101,9 +112,34 @@ def make_mesh(
         sizes[sizes.index(-1)] = len(devices) // known
     if np.prod(sizes) != len(devices):
         raise UserError(f"{wanted} needs {np.prod(sizes)} devices, but there are {len(devices)}.")
-    return jax.make_mesh(
-        tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+    types = (AxisType.Auto,) * len(AXES)
+    left = slice_count(devices)
+    if left == 1:
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+    between = []
+    for size in sizes:
+        between.append(math.gcd(size, left))
+        left //= between[-1]
+    within = [size // slices for size, slices in zip(sizes, between, strict=True)]
+    return Mesh(
+        mesh_utils.create_hybrid_device_mesh(within, between, devices), AXES, axis_types=types
     )
+
+
+def slice_count(devices: Sequence[jax.Device]) -> int:
+    """Slices of TPUs, or machines with GPUs, that the devices are of; 1 where they do not say."""
+    return len({getattr(device, "slice_index", 0) for device in devices})
+
+
+def memory_of(device: jax.Device) -> int | None:
+    """Bytes of memory of a device, or None where neither it nor a data sheet tells (CPUs)."""
+    for kind, gibibytes in MEMORY_GIB.items():
+        if device.device_kind.startswith(kind):
+            return gibibytes * 2**30
+    local = next(
+        (one for one in jax.local_devices() if one.device_kind == device.device_kind), None
+    )
+    return ((local and local.memory_stats()) or {}).get("bytes_limit")
 
 
 def single_device_mesh() -> Mesh:

@@ -20,6 +20,7 @@ from clp_jax.mesh import batch_divisor, make_mesh, peak_flops
 from clp_jax.models import abstract_model, abstract_parameters
 from clp_jax.train.inputs import check_sizes, read_decoder
 from clp_jax.train.optimizer import make_optimizer
+from clp_jax.train.pick import run_mesh
 from clp_jax.train.step import make_train_step
 
 # Chips along each axis of a slice, by the number of its chips.
@@ -116,7 +117,7 @@ def plan_run(config: RunConfig, accelerator: str) -> Plan:
     chips = _chips(accelerator)
     section = config.model
     decoder = read_decoder(model_files(section.path, section.revision), section)
-    mesh = make_mesh(**config.mesh.model_dump(), devices=chips)
+    mesh = run_mesh(config, decoder, devices=chips)
     check_sizes(config, decoder, mesh)
     model = abstract_model(decoder, dtype=jnp.dtype(config.train.dtype))
     try:
@@ -156,7 +157,11 @@ def plan_largest_batch(config: RunConfig, accelerator: str) -> Plan:
     Raises:
         UserError: as `plan_run`; not even the smallest batch fits.
     """
-    rows = batch_divisor(make_mesh(**config.mesh.model_dump(), devices=_chips(accelerator)))
+    if config.mesh.auto:
+        raise UserError(
+            "The largest batch needs a mesh of given sizes: leave out mesh.auto."
+        )
+    rows = batch_divisor(make_mesh(**config.mesh.sizes, devices=_chips(accelerator)))
     best = None
     while True:
         train = config.train.model_copy(update={"batch_size": rows, "accumulation": 1})

@@ -19,6 +19,7 @@ RECORD = "run.json"
 
 # What a resumed run may change: the numbers stay the same, or the same to rounding.
 FREE = (
+    "mesh.auto",
     "mesh.data",
     "mesh.fsdp",
     "mesh.tensor",

@@ -10,8 +10,9 @@ from clp_jax.checkpoint.hub import load_tokenizer, read_config, tokenizer_hash
 from clp_jax.config import ModelSection, RunConfig
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
-from clp_jax.mesh import batch_divisor, make_mesh
+from clp_jax.mesh import batch_divisor
 from clp_jax.models import DecoderConfig, read_decoder_config
+from clp_jax.train.pick import run_mesh
 
 DROPOUT_RATES = (
     "embd_pdrop",
@@ -48,7 +49,7 @@ def open_inputs(config: RunConfig, run: Path | None = None) -> Inputs:
     section = config.model
     files = run / MODEL if run else model_files(section.path, section.revision)
     decoder = read_decoder(files, section)
-    mesh = make_mesh(**config.mesh.model_dump())
+    mesh = run_mesh(config, decoder)
     check_sizes(config, decoder, mesh)
     hash_ = _tokenizer_hash(files, decoder)
     validation = config.data.validation

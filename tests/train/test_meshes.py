@@ -1,6 +1,8 @@
 """Fifty steps on every kind of mesh, in one process and in two, are those of one device.
 
-Tolerances: float32 sums in another order. What was seen over all meshes was at most ... 
+The tolerances allow for float32 sums in another order, which grow over the steps. The largest
+difference seen was 9e-7 of a loss or norm and 2e-7 in a parameter; metrics may differ by 1e-5 of
+their value, parameters by 1e-4 of theirs and 1e-5.
 """
 
 import socket
@@ -39,7 +41,6 @@ TRAIN = """
 import json, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 4)
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
 from clp_jax.config import RunConfig
 from clp_jax.train.loop import train_model
 train_model(RunConfig.from_dict(json.loads(sys.argv[1])))

@@ -21,7 +21,7 @@ from clp_jax.train.step import make_train_step
 
 config = RunConfig.from_dict(json.loads(sys.argv[1]))
 chips = topologies.get_topology_desc("v5e:2x4", platform="tpu").devices
-mesh = make_mesh(**config.mesh.model_dump(), devices=chips)
+mesh = make_mesh(**config.mesh.sizes, devices=chips)
 model = abstract_model(read_decoder_config(json.loads(sys.argv[2])), dtype=jnp.bfloat16)
 params = abstract_parameters(model, mesh)
 optimizer = make_optimizer(config.optimizer, config.train.steps)

@@ -1,0 +1,105 @@
+"""The mesh of a run: the sizes that its configuration has, or those that suit devices and model."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from clp_jax.config import RunConfig
+from clp_jax.errors import UserError
+from clp_jax.mesh import make_mesh, memory_of, slice_count
+from clp_jax.models import DecoderConfig, abstract_model
+
+STATE_BYTES = 16
+"""Bytes a parameter: itself, its gradient and the optimizer's two means, in float32."""
+COMFORTABLE = 0.6
+"""Share of the memory up to which an estimate counts as fitting."""
+LAYER_VALUES = 17
+"""Values of the hidden size that a layer keeps for a token (Korthikanti et al. 2022, equation 1,
+without the attention scores)."""
+
+
+def run_mesh(
+    config: RunConfig, decoder: DecoderConfig, *, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """The mesh that the configuration asks for; what `mesh.auto` picks is printed, and why.
+
+    Args:
+        config: The configuration.
+        decoder: The model's configuration.
+        devices: The devices; all by default.
+
+    Raises:
+        UserError: the devices cannot be arranged so, or no sizes suit the model and the batch.
+    """
+    devices = jax.devices() if devices is None else devices
+    if not config.mesh.auto:
+        return make_mesh(**config.mesh.sizes, devices=devices)
+    sizes, reason = pick_sizes(
+        config,
+        decoder,
+        devices=len(devices),
+        slices=slice_count(devices),
+        memory=memory_of(devices[0]),
+    )
+    if jax.process_index() == 0:
+        told = " ".join(f"{axis}={size}" for axis, size in sizes.items())
+        print(f"mesh auto: {told}, since {reason}.", flush=True)
+    return make_mesh(**sizes, devices=devices)
+
+
+def pick_sizes(
+    config: RunConfig, decoder: DecoderConfig, *, devices: int, slices: int, memory: int | None
+) -> tuple[dict[str, int], str]:
+    """The sizes that `mesh.auto` stands for, and the reason as half a sentence.
+
+    As many devices as the batch allows get sequences of their own; what is left shares the heads,
+    and only then the positions. Devices with sequences of their own hold copies of the model if a
+    copy with its optimizer fits well into one, and otherwise share the parameters within each
+    slice.
+
+    Args:
+        config: The run's configuration.
+        decoder: The model's configuration.
+        devices: Number of devices.
+        slices: Number of slices that they are of.
+        memory: Bytes of one device, or None if they are not known.
+
+    Raises:
+        UserError: the batch, the heads and the positions together do not occupy all devices.
+    """
+    train, length = config.train, config.data.sequence_length
+    rows = train.batch_size // train.accumulation
+    batch = math.gcd(rows, devices)
+    tensor = math.gcd(devices // batch, decoder.num_heads, decoder.mlp_size)
+    sequence = devices // batch // tensor
+    if length % sequence:
+        raise UserError(
+            f"mesh.auto finds no use for all of the {devices} devices: make train.batch_size / "
+            f"train.accumulation, which is {rows}, a multiple of them."
+        )
+    parameters = sum(
+        math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(abstract_model(decoder)))
+    )
+    kept = 1 if train.remat == "full" else LAYER_VALUES
+    tokens = rows // batch * length // sequence
+    width = 4 if train.dtype == "float32" else 2
+    activations = tokens * decoder.hidden_size * width * kept * decoder.num_layers // tensor
+    needed = STATE_BYTES * parameters // tensor + activations
+    told = f"a copy of the model with its optimizer and activations needs {needed / 2**30:,.1f} GiB"
+    if memory is not None and needed <= COMFORTABLE * memory:
+        data, fsdp = batch, 1
+        reason = f"{told}, which fits into the {memory / 2**30:,.0f} GiB of a device"
+    else:
+        fsdp = math.gcd(batch // math.gcd(batch, slices), decoder.hidden_size)
+        data = batch // fsdp
+        reason = f"{told}, " + (
+            "and the memory of a device is not known"
+            if memory is None
+            else f"too much for the {memory / 2**30:,.0f} GiB of a device"
+        )
+    if batch < devices:
+        reason += f", and {rows} sequences at a time occupy only {batch} of {devices} devices"
+    return {"data": data, "fsdp": fsdp, "sequence": sequence, "tensor": tensor}, reason
