@@ -158,9 +158,7 @@ def plan_largest_batch(config: RunConfig, accelerator: str) -> Plan:
         UserError: as `plan_run`; not even the smallest batch fits.
     """
     if config.mesh.auto:
-        raise UserError(
-            "The largest batch needs a mesh of given sizes: leave out mesh.auto."
-        )
+        raise UserError("The largest batch needs a mesh of given sizes: leave out mesh.auto.")
     rows = batch_divisor(make_mesh(**config.mesh.sizes, devices=_chips(accelerator)))
     best = None
     while True:

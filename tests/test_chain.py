@@ -102,9 +102,10 @@ def compiled_once(monkeypatch):
     real, steps = loop.make_train_step, {}
 
     def make_train_step(*args, config, **kwargs):
-        if config not in steps:
-            steps[config] = real(*args, config=config, **kwargs)
-        return steps[config]
+        name = config.model_dump_json()
+        if name not in steps:
+            steps[name] = real(*args, config=config, **kwargs)
+        return steps[name]
 
     monkeypatch.setattr(loop, "make_train_step", make_train_step)
 

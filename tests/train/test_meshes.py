@@ -84,7 +84,7 @@ def configured(request, inputs, tmp_path_factory):
 def one(configured):
     """The folder of the run on one device."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_inputs, "make_mesh", lambda **sizes: single_device_mesh())
+        patch.setattr(train_inputs, "run_mesh", lambda *_: single_device_mesh())
         return train_model(RunConfig.from_dict(configured("one"))).folder
 
 
