@@ -23,9 +23,15 @@ from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import is_address, read_json, write_json
 from clp_jax.mesh import make_mesh, start_distributed
-from clp_jax.models import Decoder, abstract_model, abstract_parameters, read_decoder_config
+from clp_jax.models import (
+    Decoder,
+    DecoderConfig,
+    abstract_model,
+    abstract_parameters,
+    read_decoder_config,
+)
 from clp_jax.train.folder import FREE, find_run, flat_settings
-from clp_jax.train.inputs import check_sizes, open_corpus, read_decoder
+from clp_jax.train.inputs import check_sizes, open_corpus
 from clp_jax.train.loop import train_model
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.pick import run_mesh
@@ -46,6 +52,7 @@ class Link:
         helper: the model whose vocabulary it gets: the one before it.
         run: the configuration of its training.
         settings: all that its weights depend on, that of the models before it included.
+        decoder: its architecture in numbers.
         parameters: how many it has.
         transferred: whether its transfer is done.
         step: the step of its newest checkpoint, or 0.
@@ -57,6 +64,7 @@ class Link:
     helper: str
     run: RunConfig
     settings: dict[str, Any]
+    decoder: DecoderConfig
     parameters: int
     transferred: bool
     step: int
@@ -133,6 +141,7 @@ def plan_chain(config: ChainConfig) -> list[Link]:
                 helper=str(links[-1].folder / MODEL) if links else config.helper,
                 run=run,
                 settings=settings,
+                decoder=model.config,
                 parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model))),
                 transferred=transferred or step > 0 or done,
                 step=step,
@@ -183,8 +192,7 @@ def _grow(link: Link, arguments: Mapping[str, Any]) -> None:
     _tell(f"{name}: training")
     train_model(link.run, resume=True)
     _tell(f"{name}: export")
-    decoder = read_decoder(link.folder / RUN / MODEL, link.run.model)
-    mesh = run_mesh(link.run, decoder)
+    mesh = run_mesh(link.run, link.decoder)
     convert_checkpoint(link.folder / RUN, link.folder / MODEL, "hf", mesh=mesh)
     sync_global_devices(f"{name} is exported")
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from clp_jax import __version__
 from clp_jax.config import ChainConfig, PrepareConfig, RunConfig, TransferConfig
 from clp_jax.errors import RunStopped, UserError
+from clp_jax.flags import set_compiler_flags
 
 DESCRIPTION = """\
 Turn a language model of one language into a model of another (CLP-Transfer).
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     known.overrides = unknown
     _quiet_libraries()
+    set_compiler_flags()
     try:
         known.run(known)
     except RunStopped as stopped:
