@@ -25,8 +25,8 @@ Options, each also an environment variable:
   --dry-run                       print the commands, run none
 
 If HF_TOKEN is set, `install` puts it into a file on the hosts that only you can read; it appears
-in no command line and in no log. With more than one host, corpora and the run folder must lie on
-storage that all hosts share.
+in no command line and in no log. With more than one host, corpora must lie on storage that all
+hosts share, and so must the run folder unless it is in a bucket: --train.out gs://BUCKET/NAME.
 
 Example:
   export TPU_NAME=german TPU_ZONE=us-west4-a
@@ -83,7 +83,7 @@ tar -xzf clp_jax.tar.gz -C clp_jax
 cd clp_jax
 PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
 python3 -m uv venv --quiet --allow-existing --python 3.12 .venv
-python3 -m uv pip install --quiet --constraint constraints.txt --editable ".[tpu]"
+python3 -m uv pip install --quiet --constraint constraints.txt --editable ".[tpu,gcs]"
 .venv/bin/python -c "import clp_jax"'
   if [[ -n ${HF_TOKEN:-} ]]; then
     if [[ $dry_run == no ]]; then

@@ -163,6 +163,7 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
             try:
                 state = _train(run, state, losses, checkpoints, requests, watchdog)
             except TooManySkipped as bad:
+                watchdog.stage("the return to the newest checkpoint")
                 checkpoints.wait()
                 state = _go_back(run, state, bad.step)
 
@@ -171,6 +172,7 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
         (folder / MODEL / "README.md").write_text(card, "utf-8")
     place.publish()
     sync_global_devices("the run is complete")
+    place.fetch()
     return _summary(folder)
 
 
@@ -227,6 +229,7 @@ def _train(
             if stopping:
                 raise RunStopped(f"{train.out} was told to stop and is saved at step {step}.")
             watchdog.stage(f"the wait for the batch after step {step}")
+    watchdog.stage("the writing of the last checkpoint")
     return replace(state, step=train.steps)
 
 
