@@ -2,10 +2,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.topologies import get_topology_desc
 from jax.sharding import PartitionSpec
 
 from clp_jax.errors import UserError
-from clp_jax.mesh import make_mesh, peak_flops, shard_activations, sharding_for, to_global, to_host
+from clp_jax.mesh import (
+    make_mesh,
+    peak_flops,
+    shard_activations,
+    sharding_for,
+    slice_count,
+    to_global,
+    to_host,
+)
 
 
 def test_one_size_takes_what_is_left():
@@ -25,6 +34,33 @@ def test_one_size_takes_what_is_left():
 def test_meshes_that_do_not_fit(sizes, sentence):
     with pytest.raises(UserError, match=sentence):
         make_mesh(*sizes)
+
+
+@pytest.fixture(scope="module")
+def two_slices():
+    """Descriptions of eight TPUs, four of each of two slices, in turn."""
+    pytest.importorskip("libtpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TPU_SKIP_MDS_QUERY", "1")
+        patch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+        chips = get_topology_desc("v5e:2x2", platform="tpu", num_slices=2).devices
+    return [chip for pair in zip(chips[:4], chips[4:], strict=True) for chip in pair]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "slices"),
+    [
+        ({"data": 2, "fsdp": 4}, [[0, 0, 0, 0], [1, 1, 1, 1]]),
+        ({"fsdp": 4, "tensor": 2}, [[0, 0], [0, 0], [1, 1], [1, 1]]),
+        ({"fsdp": 2, "sequence": 2, "tensor": 2}, [[0, 0, 0, 0], [1, 1, 1, 1]]),
+        ({"fsdp": 1, "tensor": 8}, [[0, 0, 0, 0, 1, 1, 1, 1]]),
+    ],
+)
+def test_inner_axes_stay_within_a_slice(two_slices, sizes, slices):
+    assert slice_count(two_slices) == 2
+    mesh = make_mesh(**sizes, devices=two_slices)
+    found = [chip.slice_index for chip in mesh.devices.flat]
+    assert found == [number for row in slices for number in row]
 
 
 def test_rules():
