@@ -16,16 +16,20 @@ from clp_jax.files import cache_folder
 AXES = ("data", "fsdp", "sequence", "tensor")
 
 # What each named dimension of a tensor is spread over; names that are not here are on every device.
-RULES: Mapping[str, str] = {
-    "embed": "fsdp",
-    "heads": "tensor",
-    "mlp": "tensor",
-    "vocab": "tensor",
+RULES: Mapping[str, tuple[str, ...]] = {
+    # Of parameters.
+    "embed": ("fsdp",),
+    "heads": ("tensor",),
+    "mlp": ("tensor",),
+    "vocab": ("tensor",),
+    # Of activations.
+    "batch": ("data", "fsdp"),
+    "length": ("sequence",),
+    "logits": ("tensor", "fsdp"),
 }
-BATCH = ("data", "fsdp")
-ACTIVATIONS = (BATCH, ("sequence",))
-VOCABULARY = ("tensor", "fsdp")
-"""What logits are spread over."""
+BATCH = RULES["batch"]
+ACTIVATIONS = (BATCH, RULES["length"])
+VOCABULARY = RULES["logits"]
 
 # Dense bfloat16 peak of one chip in FLOP/s, by the start of `device_kind` (vendors' data sheets).
 PEAK_FLOPS: Mapping[str, float] = {
@@ -154,18 +158,23 @@ def sharding_for(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) -> Named
 
     Raises:
         UserError: the mesh does not divide another dimension.
+        ValueError: the rules spread two dimensions over the same axis.
     """
-    spec = []
+    spec: list[tuple[str, ...] | None] = []
     for name, size in zip(axes, shape, strict=True):
-        axis = RULES.get(name)
-        if axis is not None and size % mesh.shape[axis]:
+        over = RULES.get(name)
+        devices = math.prod(mesh.shape[axis] for axis in over or ())
+        if over is not None and size % devices:
             if name != "vocab":
                 raise UserError(
-                    f"The mesh axis {axis}={mesh.shape[axis]} does not divide the model's "
-                    f"{name} dimension of {size}: choose a divisor of {size}."
+                    f"The mesh axis {'*'.join(over)}={devices} does not divide the "
+                    f"model's {name} dimension of {size}: choose a divisor of {size}."
                 )
-            axis = None
-        spec.append(axis)
+            over = None
+        spec.append(over)
+    used = [axis for over in spec if over for axis in over]
+    if len(set(used)) < len(used):
+        raise ValueError(f"RULES spread {', '.join(axes)} over the same axis: {', '.join(used)}.")
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 

@@ -1,4 +1,5 @@
 import functools
+import re
 from itertools import pairwise
 
 import jax
@@ -100,6 +101,18 @@ def assert_close(result, expected, rtol=1e-5, atol=2e-6):
 @pytest.mark.parametrize("mesh_sizes", [(1, 8, 1), (1, 1, 4), (2, 2, 2)], ids=str)
 def test_every_mesh_computes_what_one_device_does(name, mesh_sizes):
     assert_close(train(name, mesh_sizes), train(name))
+
+
+def test_devices_that_share_a_sequence_send_each_other_keys_and_values_alone():
+    config, mesh = run_config(loss_chunk=8), mesh_of((2, 1, 1, 4))
+    model = abstract_model(read_decoder_config(MODELS["gpt2"]))
+    params = abstract_parameters(model, mesh)
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    program = make_train_step(
+        nnx.graphdef(model), params, optimizer, mesh=mesh, config=config, eos_id=EOS
+    ).as_text()
+    gathered = set(re.findall(r"= f32\[([\d,]*)\]\S* all-gather\(", program))
+    assert gathered == {"4,24,4,8"}  # And no hidden states, 4,24,32.
 
 
 def test_parts_of_uneven_masks_add_up_to_the_whole_batch():
