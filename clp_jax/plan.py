@@ -131,7 +131,9 @@ def plan_run(config: RunConfig, accelerator: str) -> Plan:
         )
     except jax.errors.JaxRuntimeError as error:
         raise _refusal(str(error), config, accelerator) from None
-    memory = step.memory_analysis()
+    memory, program = step.memory_analysis(), step.as_text()
+    assert memory is not None
+    assert program is not None  # This compiler gives both.
     length, batch_size = config.data.sequence_length, config.train.batch_size
     return Plan(
         accelerator=accelerator,
@@ -143,7 +145,7 @@ def plan_run(config: RunConfig, accelerator: str) -> Plan:
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
         + memory.generated_code_size_in_bytes,
-        collective_bytes=collective_bytes(step.as_text()),
+        collective_bytes=collective_bytes(program),
         flops=model.flops_per_token(length) * batch_size * length,
         peak_flops=peak_flops(chips[0].device_kind) or float("nan"),
     )
