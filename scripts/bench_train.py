@@ -15,21 +15,17 @@ Flags with a dot go to the configuration of the run, such as `--train.remat dots
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-
-WORKERS_ENVIRONMENT = dict(os.environ)
-os.environ["JAX_PLATFORMS"] = "cpu"  # this process leaves the accelerator to its workers
-
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -39,8 +35,10 @@ from clp_jax.evaluate.tables import markdown_table
 from clp_jax.mesh import single_device_mesh
 from clp_jax.models import initialize, read_decoder_config
 
-GPT2 = {"model_type": "gpt2", "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
-BLOOM = {"model_type": "bloom", "vocab_size": 250880}
+IDS = {"bos_token_id": 0, "eos_token_id": 0}
+NO_DROPOUT = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+GPT2 = {"model_type": "gpt2", **IDS, **NO_DROPOUT}
+BLOOM = {"model_type": "bloom", **IDS, "vocab_size": 250880}
 SHAPES: Mapping[str, dict[str, Any]] = {
     "tiny": {**GPT2, "vocab_size": 2048, "n_embd": 128, "n_layer": 4, "n_head": 4},
     "gpt2": {**GPT2, "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12},
@@ -93,39 +91,52 @@ def run(python: str, worker: Path, folder: Path, device: str, *arguments: str) -
     """What a worker prints as JSON on its last line."""
     process = subprocess.run(
         [python, str(worker), str(folder), *arguments],
-        env=WORKERS_ENVIRONMENT | {"JAX_PLATFORMS": device},
-        stdout=subprocess.PIPE,
+        env=os.environ | {"JAX_PLATFORMS": device, "TRANSFORMERS_VERBOSITY": "error"},
+        capture_output=True,
         text=True,
     )
     if process.returncode:
-        sys.exit(f"{worker.name} {' '.join(arguments)} failed")
+        sys.exit(f"{process.stderr}\n{worker.name} {' '.join(arguments)} failed")
     return json.loads(process.stdout.splitlines()[-1])
 
 
 def measure(folder: Path, name: str, batch: int, options: Any) -> dict[str, list[Measured]] | None:
     """Each side's measurements in turns, or None where one of them has not enough memory."""
-    common = ("--batch", str(batch), "--steps", str(options.steps), "--dtype", options.dtype)
     attentions = PEERS[options.device]
-    if SHAPES[name]["model_type"] == "bloom":
-        attentions = attentions and ("eager",)  # the only one that transformers has for it
+    if attentions and SHAPES[name]["model_type"] == "bloom":
+        attentions = ("eager",)  # the only one that transformers has for it
     found: dict[str, list[Measured]] = {}
     for _ in range(options.repeats):
-        turn = {
-            OURS: run(sys.executable, OURS_WORKER, folder, options.device, "step", *common, *options.overrides)
-        }
+        turn = {OURS: ours("step", folder, batch, options)}
         for attention in attentions:
             turn[f"PyTorch, {attention} attention"] = run(
-                options.peer_python, PEER_WORKER, folder, options.device, *common, "--attention", attention
+                options.peer_python,
+                PEER_WORKER,
+                folder,
+                options.device,
+                *common_flags(batch, options),
+                *("--attention", attention),
             )
         for side, figures in turn.items():
             if figures.get("out_of_memory"):
                 return None
             found.setdefault(side, []).append(figures)
-    ours = found[OURS][0]["losses"]
+    expected = found[OURS][0]["losses"]
     for side, turns in found.items():
-        if not np.allclose(turns[0]["losses"], ours, rtol=LOSS_TOLERANCE[options.dtype]):
-            sys.exit(f"{name}: the losses differ: {ours}, but {side} has {turns[0]['losses']}")
+        if not np.allclose(turns[0]["losses"], expected, rtol=LOSS_TOLERANCE[options.dtype]):
+            sys.exit(f"{name}: the losses differ: {expected}, but {side} has {turns[0]['losses']}")
     return found
+
+
+def ours(what: str, folder: Path, batch: int, options: Any) -> Measured:
+    """Measure the step of clp_jax, or its loop."""
+    flags = (what, *common_flags(batch, options), *options.overrides)
+    return run(sys.executable, OURS_WORKER, folder, options.device, *flags)
+
+
+def common_flags(batch: int, options: Any) -> tuple[str, ...]:
+    """What both sides are told."""
+    return ("--batch", str(batch), "--steps", str(options.steps), "--dtype", options.dtype)
 
 
 def lines_of(name: str, length: int, batch: int, found: dict[str, list[Measured]]) -> list[Line]:
@@ -152,8 +163,7 @@ def lines_of(name: str, length: int, batch: int, found: dict[str, list[Measured]
 
 def outside(folder: Path, name: str, length: int, batch: int, options: Any) -> Line:
     """Line of the second table: what the loop adds to the compiled step."""
-    common = ("--batch", str(batch), "--steps", str(options.steps), "--dtype", options.dtype)
-    found = run(sys.executable, OURS_WORKER, folder, options.device, "loop", *common, *options.overrides)
+    found = ours("loop", folder, batch, options)
     added = found["whole"] - found["alone"]
     return (
         *(name, f"{length:,}", f"{batch}", f"{found['alone'] * 1e3:,.1f}"),
@@ -176,6 +186,7 @@ def main() -> None:
     parser.add_argument("--peer-python", default=sys.executable, help="has torch and transformers")
     parser.add_argument("--loop", action="store_true", help="also time the loop around the step")
     options, options.overrides = parser.parse_known_args()
+    jax.config.update("jax_platforms", "cpu")  # the accelerator is left to the workers
 
     lines, loops, figures = [], [], {}
     for name in options.models:

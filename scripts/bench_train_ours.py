@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import resource
 import statistics
 import sys
 import tempfile
@@ -32,7 +31,7 @@ class Step:
     """The compiled step of a run's configuration, with the model and tokens of the folder."""
 
     def __init__(self, config: RunConfig, folder: Path):
-        mesh = make_mesh(**config.mesh.model_dump())
+        mesh = make_mesh(**config.mesh.sizes)
         model = load_model(folder / "model", mesh=mesh, dtype=jnp.float32)
         abstract = abstract_model(model.config, dtype=jnp.dtype(config.train.dtype))
         optimizer = make_optimizer(config.optimizer, config.train.steps)
@@ -84,19 +83,24 @@ def measured_flops() -> float:
     return 2 * size**3 / min(times)
 
 
+def process_memory(field: str) -> int:
+    """Bytes of this process: `VmRSS` now, `VmHWM` at most so far."""
+    return 1024 * int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])
+
+
 def peak_memory() -> int:
     """Most bytes held so far: of the accelerator, or of this process on a CPU."""
     statistics = jax.devices()[0].memory_stats()
     if statistics:
         return statistics["peak_bytes_in_use"]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return process_memory("VmHWM")
 
 
 def step(config: RunConfig, folder: Path, steps: int) -> dict[str, Any]:
     """Time and memory of the compiled step."""
     device = jax.devices()[0]
     peak = peak_flops(device.device_kind) or measured_flops()
-    before = peak_memory() if device.platform == "cpu" else 0
+    before = process_memory("VmRSS") if device.platform == "cpu" else 0
     run = Step(config, folder)
     return {
         "losses": run.losses(WARM_UP),

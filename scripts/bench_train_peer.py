@@ -5,7 +5,6 @@ Needs torch and transformers alone, so that it can run in an environment of its 
 
 import argparse
 import json
-import resource
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -70,17 +69,22 @@ class Step:
         return [float(loss) for loss in losses]
 
 
+def process_memory(field: str) -> int:
+    """Bytes of this process: `VmRSS` now, `VmHWM` at most so far."""
+    return 1024 * int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])
+
+
 def peak_memory(device: torch.device) -> int:
     """Most bytes held so far: of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return process_memory("VmHWM")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Losses of the warm-up, then time and memory."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    before = peak_memory(device)
+    before = process_memory("VmRSS") if device.type == "cpu" else 0
     step = Step(options, device)
     losses = step.losses(WARM_UP)
     began = time.perf_counter()
