@@ -1,7 +1,8 @@
 """Causal attention, with ALiBi where the model has it, in the way that suits the call.
 
 `attend` is all that models know. What it chooses from: the formula (`dense`), plain XLA operations
-block by block (`blockwise`), and the splash kernels of TPUs (`splash`).
+block by block (`blockwise`), the splash kernels of TPUs (`splash`), cuDNN's kernels (`cudnn`), and
+kernels for GPUs of our own (`triton`).
 """
 
 import numpy as np

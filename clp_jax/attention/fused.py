@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from clp_jax.attention import splash
+from clp_jax.attention import cudnn, splash, triton
 from clp_jax.attention.blockwise import attend_blockwise
 from clp_jax.mesh import BATCH
 
@@ -28,10 +28,11 @@ def attend_fused(
 ) -> Float[Array, "batch length heads dim"]:
     """Causal attention of whole rows to themselves; the arguments are those of `attend`.
 
-    The devices of the mesh that is set decide: TPUs get the splash kernels, others plain XLA
-    operations. Each computes its own rows, heads and queries; the keys of rows that are spread
-    over devices are gathered first. Rows and heads that an axis of the mesh does not divide are
-    computed by all of its devices. Without a mesh, XLA operations are used, which run anywhere.
+    The devices of the mesh that is set decide: TPUs get the splash kernels, GPUs cuDNN where it
+    serves and else Triton kernels, and others plain XLA operations. Without a mesh, these are
+    used, which run anywhere. Each device computes its own rows, heads and queries; the keys of
+    rows that are spread over devices are gathered first. Rows and heads that an axis of the mesh
+    does not divide are computed by all of its devices.
     """
     # Kernels have no scale. One rounding more, and none where the scale is a power of two.
     query = (query.astype(jnp.float32) * scale).astype(query.dtype)
@@ -43,9 +44,10 @@ def attend_fused(
     batch, length, heads, _ = query.shape
     rows = BATCH if batch % math.prod(mesh.shape[axis] for axis in BATCH) == 0 else None
     spread = None if heads % mesh.shape[HEADS] else HEADS
-    on_tpu = platform(mesh) == "tpu"
+    devices = platform(mesh)
+    multiple = {"tpu": splash.LANES, "gpu": triton.MULTIPLE}.get(devices, 1)
     # The causal mask keeps what is appended from being seen.
-    padding = -length % (mesh.shape[POSITIONS] * (splash.LANES if on_tpu else 1))
+    padding = -length % (mesh.shape[POSITIONS] * multiple)
     arrays: dict[str, Any] = {
         name: jnp.pad(x, [(0, 0), (0, padding), (0, 0), (0, 0)])
         for name, x in (("query", query), ("key", key), ("value", value))
@@ -56,7 +58,7 @@ def attend_fused(
         specs["segments"] = PartitionSpec(rows, POSITIONS)
     if slopes is not None:
         arrays["slopes"], specs["slopes"] = slopes, PartitionSpec(spread)
-    if on_tpu:
+    if devices == "tpu":
         kernel = splash.make_kernel(
             length + padding,
             heads // (mesh.shape[HEADS] if spread else 1),
@@ -66,7 +68,7 @@ def attend_fused(
         arrays["kernel"], specs["kernel"] = kernel, kernel.manual_sharding_spec(of_queries)
 
     attended = jax.shard_map(
-        partial(_attend_share, shards=mesh.shape[POSITIONS]),
+        partial(_attend_share, devices=devices, shards=mesh.shape[POSITIONS]),
         mesh=mesh,
         in_specs=(specs,),
         out_specs=specs["query"],
@@ -75,12 +77,12 @@ def attend_fused(
     return attended[:, :length]
 
 
-def platform(mesh: AbstractMesh) -> str | None:
-    """What the devices of the mesh are: `cpu`, `gpu`, `tpu`; None where they are of many kinds."""
-    return None if mesh.abstract_device is None else mesh.abstract_device.platform
+def platform(mesh: AbstractMesh) -> str:
+    """What the devices of the mesh are: `cpu`, `gpu` or `tpu`, or `` where they differ."""
+    return "" if mesh.abstract_device is None else mesh.abstract_device.platform
 
 
-def _attend_share(arrays: dict[str, Any], *, shards: int) -> Array:
+def _attend_share(arrays: dict[str, Any], *, devices: str, shards: int) -> Array:
     """What one device does of the attention."""
     options: dict[str, Any] = {name: arrays.get(name) for name in ("slopes", "segments")}
     options["start"] = 0
@@ -92,6 +94,12 @@ def _attend_share(arrays: dict[str, Any], *, shards: int) -> Array:
             "segments": None if options["segments"] is None else gather(options["segments"]),
             "start": jax.lax.axis_index(POSITIONS) * query.shape[1],
         }
-    if "kernel" in arrays:
-        return splash.attend_splash(query, key, value, kernel=arrays["kernel"], **options)
-    return attend_blockwise(query, key, value, **options)
+    match devices:
+        case "tpu":
+            return splash.attend_splash(query, key, value, kernel=arrays["kernel"], **options)
+        case "gpu" if cudnn.serves(query, **options):
+            return cudnn.attend_cudnn(query, key, value, slopes=options["slopes"])
+        case "gpu":
+            return triton.attend_triton(query, key, value, **options)
+        case _:
+            return attend_blockwise(query, key, value, **options)

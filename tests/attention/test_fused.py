@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clp_jax.attention import attend, fused, splash
+from clp_jax.attention import attend, fused, splash, triton
 from clp_jax.mesh import make_mesh
 
 # data, fsdp, tensor, sequence. The last two divide neither the rows nor the heads.
@@ -29,10 +29,14 @@ def test_every_mesh_solves_it(make_problem, assert_solved, sizes, packed):
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (1, 2, 2, 2), (1, 1, 1, 4)], ids=str)
-def test_every_mesh_of_tpus_solves_it(make_problem, assert_solved, sizes, monkeypatch):
-    """With interpreted kernels: lengths that they do not take are filled up."""
-    monkeypatch.setattr(fused, "platform", lambda mesh: "tpu")
+@pytest.mark.parametrize("devices", ["tpu", "gpu"])
+def test_every_mesh_with_kernels_solves_it(
+    make_problem, assert_solved, sizes, devices, monkeypatch
+):
+    """Interpreted; lengths that kernels do not take are filled up."""
+    monkeypatch.setattr(fused, "platform", lambda mesh: devices)
     monkeypatch.setattr(splash, "make_kernel", partial(splash.make_kernel, interpret=True))
+    monkeypatch.setattr(triton, "attend_triton", partial(triton.attend_triton, interpret=True))
     problem = make_problem(200, 16, heads=2, alibi=True, packed=True)
     with jax.set_mesh(mesh_of(sizes)):
         found = problem.computed(attend, scale=problem.scale)

@@ -1,0 +1,96 @@
+"""Attention on GPUs by cuDNN, which gets ALiBi as columns of queries and keys.
+
+cuDNN takes any bias, and documents too, only as an array of all scores. It was compiled for GPUs,
+and has not yet been run on one.
+"""
+
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int
+
+from clp_jax.attention.alibi import COLUMNS, with_alibi
+
+STEP, WIDEST = 8, 128
+"""Head sizes are multiples of the one and at most the other: wider ones only some GPUs have."""
+
+Implementation = Literal["cudnn", "xla"]
+
+
+def serves(
+    query: Float[Array, "batch queries heads dim"],
+    *,
+    slopes: Float[Array | np.ndarray, "heads"] | None,
+    segments: Int[Array, "batch keys"] | None,
+    start: int | Int[Array, ""],
+) -> bool:
+    """Whether cuDNN computes this without an array of all scores."""
+    width = query.shape[-1] + (0 if slopes is None else COLUMNS)
+    return (
+        query.dtype in (jnp.bfloat16, jnp.float16)
+        and segments is None
+        and isinstance(start, int)
+        and start == 0
+        and width <= WIDEST
+        and (slopes is not None or width % STEP == 0)
+    )
+
+
+def attend_cudnn(
+    query: Float[Array, "batch length heads dim"],
+    key: Float[Array, "batch length heads dim"],
+    value: Float[Array, "batch length heads dim"],
+    *,
+    slopes: Float[Array | np.ndarray, "heads"] | None,
+    implementation: Implementation = "cudnn",
+) -> Float[Array, "batch length heads dim"]:
+    """Causal attention of whole rows to themselves, where it `serves`.
+
+    Args:
+        query: queries, multiplied by the scale.
+        key: keys.
+        value: values.
+        slopes: ALiBi slope of each head, or None.
+        implementation: `xla` computes it by the formula, without a GPU.
+    """
+    dim = value.shape[-1]
+    if slopes is not None:
+        query, key = with_alibi(query, key, slopes)
+        width = -(-query.shape[-1] // STEP) * STEP
+        query, key, value = (
+            jnp.pad(x, [(0, 0)] * 3 + [(0, width - x.shape[-1])]) for x in (query, key, value)
+        )
+    return _attend(implementation, query, key, value)[..., :dim]
+
+
+def _library(implementation: Implementation, query: Array, key: Array, value: Array) -> Array:
+    return jax.nn.dot_product_attention(
+        query, key, value, scale=1.0, is_causal=True, implementation=implementation
+    )
+
+
+_attend = jax.custom_vjp(_library, nondiff_argnums=(0,))
+
+
+def _forward(
+    implementation: Implementation, query: Array, key: Array, value: Array
+) -> tuple[Array, Any]:
+    """Names what cuDNN keeps beside its arguments, as the other kernels do."""
+    arguments = (query, key, value)
+    attended, transpose = jax.vjp(partial(_library, implementation), *arguments)
+
+    def named(x: Array) -> Array:
+        return x if any(x is y for y in arguments) else checkpoint_name(x, "attended")
+
+    return named(attended), jax.tree.map(named, transpose)
+
+
+def _backward(_: Implementation, transpose: Any, gradient: Array) -> tuple[Array, Array, Array]:
+    return transpose(gradient)
+
+
+_attend.defvjp(_forward, _backward)

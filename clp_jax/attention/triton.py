@@ -1,0 +1,318 @@
+"""Attention on GPUs: Pallas kernels with the causal mask, documents and ALiBi inside.
+
+Forward, and backward in two kernels, one for the queries and one for the keys and values, which
+compute the weights again from the logarithm of each row's sum (Dao 2023, arXiv 2307.08691). They
+were compiled for GPUs and interpreted on CPUs, and have not yet been run on a GPU.
+
+Exponentials are powers of two. ALiBi is relative to a position near the query, since rounding grows
+with the numbers.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+from jaxtyping import Array, Float, Int
+
+from clp_jax.attention.precision import precision_of
+
+MULTIPLE = 128
+"""Lengths that the kernels take are multiples of this; their blocks divide it."""
+WARPS = 8
+LOG2_E = float(np.log2(np.e))
+HIDDEN = float(jnp.finfo(jnp.float32).min)
+
+
+def attend_triton(
+    query: Float[Array, "batch queries heads dim"],
+    key: Float[Array, "batch keys heads dim"],
+    value: Float[Array, "batch keys heads dim"],
+    *,
+    slopes: Float[Array | np.ndarray, "heads"] | None,
+    segments: Int[Array, "batch keys"] | None,
+    start: int | Int[Array, ""],
+    interpret: bool = False,
+) -> Float[Array, "batch queries heads dim"]:
+    """Causal attention; the other arguments are those of `attend_blockwise`.
+
+    Head sizes that are no power of two are filled up in the registers only.
+
+    Args:
+        query: a multiple of `MULTIPLE` queries.
+        key: a multiple of `MULTIPLE` keys.
+        value: the values.
+        slopes: ALiBi slope of each head, or None.
+        segments: the document of each position, or None where all are of one.
+        start: position of the first query.
+        interpret: compute it without a GPU.
+    """
+    shared = _Shared(
+        jnp.full(1, start, jnp.int32), None if slopes is None else jnp.asarray(slopes), segments
+    )
+    return _attend(interpret, query, key, value, shared)
+
+
+class _Shared(NamedTuple):
+    """What all kernels read beside queries, keys and values: arrays, or a kernel's references."""
+
+    start: Any
+    slopes: Any
+    segments: Any
+
+
+class _Blocks(NamedTuple):
+    """Positions of a kernel's own block, and of those its loop goes by and fetches ahead."""
+
+    own: int
+    other: int
+    stages: int
+
+
+def _blocks(x: Array) -> _Blocks:
+    """Small enough for the shared memory of GPUs since Ampere, and for the registers of Hopper."""
+    wide = x.shape[-1] > 64
+    if x.dtype == jnp.float32:
+        return _Blocks(own=64, other=16 if wide else 32, stages=2)
+    return _Blocks(own=128, other=64, stages=2 if wide else 3)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(interpret: bool, query: Array, key: Array, value: Array, shared: _Shared) -> Array:
+    return _forward(interpret, query, key, value, shared)[0]
+
+
+def _forward(
+    interpret: bool, query: Array, key: Array, value: Array, shared: _Shared
+) -> tuple[Array, tuple[Any, ...]]:
+    of_rows = jax.ShapeDtypeStruct((query.shape[0], query.shape[2], query.shape[1]), jnp.float32)
+    attended, log_sums = _call(
+        _forward_kernel,
+        interpret,
+        along=query,
+        arrays=(query, key, value),
+        shared=shared,
+        results=(query, of_rows),
+    )
+    attended, log_sums = checkpoint_name((attended, log_sums), "attended")
+    return attended, (query, key, value, shared, attended, log_sums)
+
+
+def _backward(
+    interpret: bool, saved: tuple[Any, ...], gradient: Array
+) -> tuple[Array, Array, Array, None]:
+    query, key, value, shared, attended, log_sums = saved
+    inner = jnp.einsum("bqhd,bqhd->bhq", attended.astype(jnp.float32), gradient.astype(jnp.float32))
+    arrays = (query, key, value, gradient, log_sums, inner)
+    call = partial(_call, interpret=interpret, arrays=arrays, shared=shared)
+    (of_query,) = call(_query_kernel, along=query, results=(query,))
+    of_key, of_value = call(_key_kernel, along=key, results=(key, value))
+    return of_query, of_key, of_value, None
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _call(
+    kernel: Callable[..., None],
+    interpret: bool,
+    *,
+    along: Array,
+    arrays: tuple[Array, ...],
+    shared: _Shared,
+    results: tuple[Any, ...],
+) -> Any:
+    """Run a kernel for every block of ``along``, head and row; each sees all of its head."""
+    batch, length, heads, dim = along.shape
+    blocks, width = _blocks(along), max(16, pl.next_power_of_2(dim))
+
+    def whole(x: Any) -> pl.BlockSpec:
+        if len(x.shape) == 4:
+            return pl.BlockSpec((None, x.shape[1], None, width), lambda i, h, b: (b, 0, h, 0))
+        return pl.BlockSpec((None, None, x.shape[2]), lambda i, h, b: (b, h, 0))
+
+    of_shared = _Shared(
+        pl.BlockSpec((1,), lambda i, h, b: (0,)),
+        None if shared.slopes is None else pl.BlockSpec((1,), lambda i, h, b: (h,)),
+        None
+        if shared.segments is None
+        else pl.BlockSpec((None, shared.segments.shape[1]), lambda i, h, b: (b, 0)),
+    )
+    return pl.pallas_call(
+        partial(kernel, blocks=blocks, dim=dim),
+        grid=(length // blocks.own, heads, batch),
+        in_specs=[of_shared, *map(whole, arrays)],
+        out_specs=[whole(x) for x in results],
+        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in results],
+        compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=blocks.stages),
+        interpret=interpret,
+        name=kernel.__name__.strip("_"),
+    )(shared, *arrays)
+
+
+def _forward_kernel(
+    shared: _Shared,
+    query_ref: Any,
+    key_ref: Any,
+    value_ref: Any,
+    attended_ref: Any,
+    log_sums_ref: Any,
+    *,
+    blocks: _Blocks,
+    dim: int,
+) -> None:
+    rows = pl.Slice(pl.program_id(0) * blocks.own, blocks.own)
+    query = _load(query_ref, rows, dim)
+
+    def add(index: Array, carry: Any, *, masked: bool) -> Any:
+        attended, highest, sums = carry
+        columns = pl.Slice(index * blocks.other, blocks.other)
+        scores = _product(query, _load(key_ref, columns, dim), transposed=True)
+        scores = _with_bias(scores, shared, rows, columns, masked=masked)
+        higher = jnp.maximum(highest, scores.max(axis=1))
+        weights, shrunk = jnp.exp2(scores - higher[:, None]), jnp.exp2(highest - higher)
+        value = _load(value_ref, columns, dim)
+        added = _product(weights.astype(value.dtype), value)
+        return attended * shrunk[:, None] + added, higher, sums * shrunk + weights.sum(axis=1)
+
+    nothing = jnp.zeros(query.shape, jnp.float32)
+    lowest, none = jnp.full(blocks.own, HIDDEN, jnp.float32), jnp.zeros(blocks.own, jnp.float32)
+    attended, highest, sums = _over_keys(add, (nothing, lowest, none), shared, blocks)
+    _store(attended_ref, rows, attended / sums[:, None], dim)
+    log_sums_ref[rows] = highest + jnp.log2(sums)
+
+
+def _query_kernel(
+    shared: _Shared,
+    query_ref: Any,
+    key_ref: Any,
+    value_ref: Any,
+    gradient_ref: Any,
+    log_sums_ref: Any,
+    inner_ref: Any,
+    of_query_ref: Any,
+    *,
+    blocks: _Blocks,
+    dim: int,
+) -> None:
+    rows = pl.Slice(pl.program_id(0) * blocks.own, blocks.own)
+    query, gradient = _load(query_ref, rows, dim), _load(gradient_ref, rows, dim)
+    log_sums, inner = log_sums_ref[rows], inner_ref[rows]
+
+    def add(index: Array, of_query: Array, *, masked: bool) -> Array:
+        columns = pl.Slice(index * blocks.other, blocks.other)
+        key = _load(key_ref, columns, dim)
+        scores = _product(query, key, transposed=True)
+        scores = _with_bias(scores, shared, rows, columns, masked=masked)
+        of_weights = _product(gradient, _load(value_ref, columns, dim), transposed=True)
+        weights = jnp.exp2(scores - log_sums[:, None])
+        of_scores = weights * (of_weights - inner[:, None])
+        return of_query + _product(of_scores.astype(key.dtype), key)
+
+    of_query = _over_keys(add, jnp.zeros(query.shape, jnp.float32), shared, blocks)
+    _store(of_query_ref, rows, of_query, dim)
+
+
+def _key_kernel(
+    shared: _Shared,
+    query_ref: Any,
+    key_ref: Any,
+    value_ref: Any,
+    gradient_ref: Any,
+    log_sums_ref: Any,
+    inner_ref: Any,
+    of_key_ref: Any,
+    of_value_ref: Any,
+    *,
+    blocks: _Blocks,
+    dim: int,
+) -> None:
+    """Scores and weights are [keys, queries] here."""
+    columns = pl.Slice(pl.program_id(0) * blocks.own, blocks.own)
+    key, value = _load(key_ref, columns, dim), _load(value_ref, columns, dim)
+
+    def add(index: Array, carry: Any, *, masked: bool) -> Any:
+        of_key, of_value = carry
+        rows = pl.Slice(index * blocks.other, blocks.other)
+        query, gradient = _load(query_ref, rows, dim), _load(gradient_ref, rows, dim)
+        scores = _product(key, query, transposed=True)
+        scores = _with_bias(scores, shared, rows, columns, masked=masked, keys_first=True)
+        weights = jnp.exp2(scores - log_sums_ref[rows][None])
+        of_value += _product(weights.astype(gradient.dtype), gradient)
+        of_weights = _product(value, gradient, transposed=True)
+        of_scores = weights * (of_weights - inner_ref[rows][None])
+        return of_key + _product(of_scores.astype(query.dtype), query), of_value
+
+    nothing = jnp.zeros(key.shape, jnp.float32)
+    queries, start = query_ref.shape[0], shared.start[0]
+    # Blocks before the first query that sees the first key, or the last key, of this block.
+    before, partly = (
+        jnp.clip((edge - start) // blocks.other, 0, queries // blocks.other)
+        for edge in (columns.start, columns.start + blocks.own - 1 + blocks.other - 1)
+    )
+    documents = shared.segments is not None
+    sums = jax.lax.fori_loop(before, partly, partial(add, masked=True), (nothing, nothing))
+    of_key, of_value = jax.lax.fori_loop(
+        partly, queries // blocks.other, partial(add, masked=documents), sums
+    )
+    _store(of_key_ref, columns, of_key, dim)
+    _store(of_value_ref, columns, of_value, dim)
+
+
+def _over_keys(add: Callable[..., Any], carry: Any, shared: _Shared, blocks: _Blocks) -> Any:
+    """Go through the blocks of keys that this program's queries see: first those seen by all."""
+    first = shared.start[0] + pl.program_id(0) * blocks.own
+    whole, end = (first + 1) // blocks.other, pl.cdiv(first + blocks.own, blocks.other)
+    documents = shared.segments is not None
+    carry = jax.lax.fori_loop(0, whole, partial(add, masked=documents), carry)
+    return jax.lax.fori_loop(whole, end, partial(add, masked=True), carry)
+
+
+def _with_bias(
+    scores: Array,
+    shared: _Shared,
+    rows: pl.Slice,
+    columns: pl.Slice,
+    *,
+    masked: bool,
+    keys_first: bool = False,
+) -> Array:
+    """Scores in powers of two, with ALiBi, and `HIDDEN` where a key is not seen."""
+    of_queries, of_keys = ((None, ...), (..., None)) if keys_first else ((..., None), (None, ...))
+    own = shared.start[0] + rows.start + jnp.arange(rows.size)
+    others = columns.start + jnp.arange(columns.size)
+    scores = scores * LOG2_E
+    if shared.slopes is not None:
+        # The same for a query in every kernel, whatever its blocks are.
+        near = (shared.start[0] + rows.start) // MULTIPLE * MULTIPLE
+        bias = LOG2_E * shared.slopes[0] * (others - near).astype(jnp.float32)
+        scores = scores + bias[of_keys]
+    if masked:
+        seen = others[of_keys] <= own[of_queries]
+        if shared.segments is not None:
+            same = shared.segments[pl.Slice(columns.start, columns.size)][of_keys]
+            own_document = shared.segments[pl.Slice(shared.start[0] + rows.start, rows.size)]
+            seen = seen & (same == own_document[of_queries])
+        scores = jnp.where(seen, scores, HIDDEN)
+    return scores
+
+
+def _load(ref: Any, rows: pl.Slice, dim: int) -> Array:
+    width = ref.shape[-1]
+    if width == dim:
+        return plgpu.load(ref.at[rows, :])
+    return plgpu.load(ref.at[rows, :], mask=(jnp.arange(width) < dim)[None], other=0.0)
+
+
+def _store(ref: Any, rows: pl.Slice, x: Array, dim: int) -> None:
+    inside = None if ref.shape[-1] == dim else (jnp.arange(ref.shape[-1]) < dim)[None]
+    plgpu.store(ref.at[rows, :], x.astype(ref.dtype), mask=inside)
+
+
+def _product(left: Array, right: Array, *, transposed: bool = False) -> Array:
+    return plgpu.dot(left, right, trans_b=transposed, precision=precision_of(left.dtype))

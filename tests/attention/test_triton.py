@@ -1,0 +1,53 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from clp_jax.attention import alibi_slopes
+from clp_jax.attention.triton import attend_triton
+
+
+@pytest.mark.parametrize(
+    ("length", "head_dim", "alibi", "packed", "dtype", "tolerance"),
+    [
+        (256, 64, True, False, "float32", 3e-6),
+        (384, 80, True, True, "float32", 3e-6),
+        (128, 96, False, True, "float32", 3e-6),
+        (256, 112, False, False, "bfloat16", 1e-2),
+        (256, 128, True, True, "bfloat16", 1e-2),
+        (128, 4, True, False, "float32", 3e-6),
+    ],
+)
+def test_equals_the_formula(
+    make_problem, assert_solved, length, head_dim, alibi, packed, dtype, tolerance
+):
+    problem = make_problem(length, head_dim, alibi=alibi, packed=packed).scaled()
+    found = problem.computed(partial(attend_triton, interpret=True), dtype, start=0)
+    assert_solved(found, problem.solution(), tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_queries_from_the_middle_of_a_row_on(make_problem, assert_solved, dtype):
+    problem = make_problem(384, 16, alibi=True, packed=True, start=128).scaled()
+    attend = partial(attend_triton, interpret=True, start=jnp.int32(128))
+    tolerance = {"float32": 3e-6, "bfloat16": 1e-2}[dtype]
+    assert_solved(problem.computed(attend, dtype), problem.solution(), tolerance)
+
+
+@pytest.mark.parametrize("head_dim", [64, 80, 128])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_becomes_three_kernels_for_gpus(head_dim, dtype):
+    """As far as it goes without the compiler for GPUs."""
+
+    def step(query, key, value, gradient, segments):
+        attend = partial(attend_triton, slopes=alibi_slopes(2), segments=segments, start=0)
+        attended, transpose = jax.vjp(attend, query, key, value)
+        return attended, transpose(gradient)
+
+    x = jax.ShapeDtypeStruct((1, 256, 2, head_dim), dtype)
+    segments = jax.ShapeDtypeStruct((1, 256), jnp.int32)
+    traced = jax.jit(step).trace(x, x, x, x, segments)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("xla.gpu.triton") == 3
+    assert "256x256x" not in text
