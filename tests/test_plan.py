@@ -61,9 +61,9 @@ def test_plan_of_a_small_model_for_eight_chips(config, tmp_path):
     # Slices of 32 numbers take more room in a chip's tiles of 8 x 128 than they have numbers.
     assert 1 <= plan["state_bytes"] / (3 * 4 * parameters / 8) < 1.4
     assert plan["flops"] == (6 * (layers + 512 * 256) + 6 * 3 * 128 * 256) * 8 * 128
-    # Every chip needs the bfloat16 weights of all layers at least once, and sends gradients.
+    # More than the bfloat16 weights of all layers, less than eight times all in float32.
     moved = sum(plan["collective_bytes"].values())
-    assert 2 * 2 * layers * 7 / 8 < moved < 8 * 4 * parameters
+    assert 2 * layers * 7 / 8 < moved < 8 * 4 * parameters
 
     config["train"]["batch_size"] = 2**17
     config["train"]["remat"] = "none"
