@@ -261,6 +261,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="go on from the run folder's newest checkpoint; start anew if there is none",
     )
+    train.add_argument("--profile", action="store_true", help="trace a few steps into RUN/profile")
     train.formatter_class = argparse.RawDescriptionHelpFormatter
     train.epilog = RunConfig.describe()
 
@@ -477,7 +478,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
     use_compilation_cache()
     config = RunConfig.from_yaml(arguments.config, arguments.overrides)
-    train_model(config, resume=arguments.resume)
+    train_model(config, resume=arguments.resume, profile=arguments.profile)
 
 
 def _plan(arguments: argparse.Namespace) -> None:

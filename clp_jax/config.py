@@ -211,6 +211,8 @@ class TrainingSection(_Section):
     watchdog_minutes: float = Field(30.0, ge=0)
     """A step, a validation, a checkpoint or a wait for data that takes longer ends the process with
     status 75, so that it can be started again; 0: none."""
+    wandb: str | None = None
+    """Project of Weights & Biases that gets the metrics too; empty: none."""
 
     @model_validator(mode="after")
     def _parts_divide(self) -> "TrainingSection":

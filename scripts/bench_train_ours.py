@@ -124,7 +124,7 @@ def loop(config: RunConfig, folder: Path, steps: int) -> dict[str, Any]:
             train = config.train.model_copy(update={"out": f"{scratch}/run"})
             train_model(config.model_copy(update={"train": train}))
             lines = read_metrics(train.out)
-        whole += [tokens / line["train/tokens_per_second"] for line in lines[1:]]
+        whole += [tokens / line["speed/tokens_per_second"] for line in lines[1:]]
     return {"alone": statistics.median(alone), "whole": statistics.median(whole)}
 
 

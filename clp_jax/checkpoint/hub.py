@@ -28,7 +28,11 @@ UNPADDED = "unpadded_vocab_size"
 """Key of ``config.json``: the rows behind so many are for no token; an export drops them."""
 
 GENERATION = "generation_config.json"
-DESCRIPTIONS = (GENERATION, "transfer.json", "README.md")
+MANIFEST = "transfer.json"
+"""What a transfer was made from and how."""
+ORIGINS = "transfer_origins.npz"
+"""Where the rows of the new token embedding come from: the ids of each origin."""
+DESCRIPTIONS = (GENERATION, MANIFEST, ORIGINS, "README.md")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

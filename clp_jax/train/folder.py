@@ -7,7 +7,7 @@ import jax
 from jax.experimental.multihost_utils import sync_global_devices
 
 from clp_jax.checkpoint.hf import MODEL
-from clp_jax.checkpoint.hub import copy_model_files
+from clp_jax.checkpoint.hub import MANIFEST, ORIGINS, copy_model_files
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, write_json
@@ -36,6 +36,7 @@ FREE = (
     "train.max_skipped",
     "train.on_skipped",
     "train.watchdog_minutes",
+    "train.wandb",
 )
 
 
@@ -92,7 +93,8 @@ def create_run(
             copy_model_files(model_files, scratch / MODEL)
             (scratch / MODEL / "README.md").write_text(run_card(config, corpora), "utf-8")
             if config.model.init == "random":
-                (scratch / MODEL / "transfer.json").unlink(missing_ok=True)
+                for file in (MANIFEST, ORIGINS):
+                    (scratch / MODEL / file).unlink(missing_ok=True)
         place.publish()
     sync_global_devices("the run folder is written")
     place.fetch()

@@ -1,9 +1,11 @@
 """A training run from the first check to the last checkpoint; it reads top to bottom."""
 
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,19 +26,22 @@ from clp_jax.mesh import local_rows, start_distributed, to_global
 from clp_jax.models import abstract_model, abstract_parameters, initialize
 from clp_jax.train.card import run_card
 from clp_jax.train.corpora import corpora_table
+from clp_jax.train.embeddings import mean_norms, read_origins
 from clp_jax.train.folder import create_run, find_run
 from clp_jax.train.inputs import Inputs, open_inputs
 from clp_jax.train.interrupt import StopRequests
 from clp_jax.train.metrics import RunLog, read_metrics
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.place import RunPlace
+from clp_jax.train.profile import Profile
 from clp_jax.train.record import compare_record, run_record
-from clp_jax.train.skipped import SkippedSteps, TooManySkipped
+from clp_jax.train.skipped import Skipped, SkippedSteps, TooManySkipped
 from clp_jax.train.step import (
     abstract_optimizer,
     initialize_optimizer,
     make_train_step,
 )
+from clp_jax.train.wandb import check_wandb, start_wandb
 from clp_jax.train.watchdog import Watchdog
 
 CURVE = "curve.png"
@@ -75,6 +80,9 @@ class _Run:
     optimizer: optax.GradientTransformation
     step: Callable[..., tuple[PyTree, PyTree, dict[str, jax.Array]]]
     flops_per_token: int
+    profile: bool
+    began: float
+    """`time.monotonic` at which this session began."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +94,13 @@ class _State:
     optimizer: PyTree
     position: int
     """Sequences that were consumed so far."""
-    skipped: int = 0
-    """How many steps in a row, up to this one, changed nothing."""
+    skipped: Skipped
+    """How many steps, up to this one, changed nothing."""
     rollbacks: int = 0
     """How often this session has gone back to it."""
 
 
-def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
+def train_model(config: RunConfig, *, resume: bool = False, profile: bool = False) -> RunSummary:
     """Train a model as the configuration says; `load_model` reads the run folder.
 
     In a run of several processes all of them call it, and ``train.out`` is on a disk they share, or
@@ -102,6 +110,8 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
         config: The configuration.
         resume: Continue the run in ``train.out`` from its newest checkpoint, exactly as if it had
             not been interrupted; start it where there is none.
+        profile: Write a trace of a few steps, after some others, into ``profile`` of the run
+            folder.
 
     Raises:
         UserError: something of the model, the data, the mesh or the run folder is not as it should
@@ -109,11 +119,13 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
         RunStopped: a SIGTERM, a SIGINT or a notice that the machines are about to be taken came
             while it trained; the state after the step that was going on is saved.
     """
+    began = time.monotonic()
     start_distributed()
     place, train, length = RunPlace(config.train.out), config.train, config.data.sequence_length
     folder = place.folder
 
     # Everything is checked before anything is computed or written.
+    check_wandb(train.wandb)
     place.fetch()
     found = find_run(config, folder, resume=resume)
     inputs = open_inputs(config, folder if found else None)
@@ -138,7 +150,9 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
         graphdef, shapes, optimizer, mesh=inputs.mesh, config=config, eos_id=eos_id
     )
     flops = model.flops_per_token(length)
-    run = _Run(config, place, inputs, batches, graphdef, shapes, optimizer, step, flops)
+    run = _Run(
+        config, place, inputs, batches, graphdef, shapes, optimizer, step, flops, profile, began
+    )
 
     state = _load_state(run)
     if not found:
@@ -148,6 +162,7 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
         print(corpora, flush=True)
 
     losses = {line["step"]: line[LOSS] for line in read_metrics(folder) if LOSS in line}
+    wandb = start_wandb(config, folder)
     with (
         StopRequests() as requests,
         Watchdog(train.watchdog_minutes) as watchdog,
@@ -161,12 +176,14 @@ def train_model(config: RunConfig, *, resume: bool = False) -> RunSummary:
     ):
         while state.step < train.steps:
             try:
-                state = _train(run, state, losses, checkpoints, requests, watchdog)
+                state = _train(run, state, losses, checkpoints, requests, watchdog, wandb)
             except TooManySkipped as bad:
                 watchdog.stage("the return to the newest checkpoint")
                 checkpoints.wait()
                 state = _go_back(run, state, bad.step)
 
+    if wandb is not None:
+        wandb.finish()
     if jax.process_index() == 0:
         card = run_card(config, corpora, read_metrics(folder))
         (folder / MODEL / "README.md").write_text(card, "utf-8")
@@ -183,6 +200,7 @@ def _train(
     checkpoints: RunCheckpoints,
     requests: StopRequests,
     watchdog: Watchdog,
+    wandb: Any,
 ) -> _State:
     """Train from a state to the last step; ``losses`` gets the validation loss by step."""
     config, train, mesh = run.config, run.config.train, run.inputs.mesh
@@ -194,26 +212,30 @@ def _train(
         steps=train.steps,
         tokens_per_step=train.batch_size * config.data.sequence_length,
         flops_per_token=run.flops_per_token,
+        since=time.monotonic() if state.rollbacks else run.began,
+        wandb=wandb,
     ) as log:
+        profile = Profile(run.place.folder if run.profile else None, state.step, train.steps)
         if not state.step:
             watchdog.stage("the first validation")
             losses[0] = _validate(run, 0, params, log)
-        log.start_clock(state.step)
 
         watchdog.stage("the wait for the first batch")
         steps = range(state.step + 1, train.steps + 1)
         following = log.awaited(run.batches.starting_at(state.position))
         for step, batch in zip(steps, following, strict=False):
             watchdog.stage(f"step {step}")
+            profile.before(step)
             rows = {key: to_global(batch[key], mesh) for key in ("tokens", "mask")}
             params, optimizer_state, metrics = run.step(
                 params, optimizer_state, np.int32(step - 1), rows
             )
+            profile.after(step, metrics)
             skipped.add(step, metrics["skipped"])
             checkpoints.check()
             last = step == train.steps
             if last or step % train.log_every == 0:
-                log.training(step, metrics)
+                log.training(step, metrics, skipped.settled().total)
             if last or step % train.validate_every == 0:
                 watchdog.stage(f"the validation after step {step}")
                 losses[step] = _validate(run, step, params, log)
@@ -221,14 +243,16 @@ def _train(
             if last or step % train.checkpoint_every == 0 or stopping:
                 watchdog.stage(f"the checkpoint of step {step}")
                 position = state.position + (step - state.step) * train.batch_size
-                data = run.batches.state(position) | {"skipped": skipped.settled()}
-                run.place.publish()
-                checkpoints.save(step, params, optimizer_state, data)
-                log.start_clock(step)
+                data = run.batches.state(position) | {"skipped": asdict(skipped.settled())}
+                with log.during("saving"):
+                    run.place.publish()
+                    checkpoints.save(step, params, optimizer_state, data)
             log.advance()
             if stopping:
+                log.tell_time()
                 raise RunStopped(f"{train.out} was told to stop and is saved at step {step}.")
             watchdog.stage(f"the wait for the batch after step {step}")
+        log.tell_time()
     watchdog.stage("the writing of the last checkpoint")
     return replace(state, step=train.steps)
 
@@ -241,9 +265,8 @@ def _load_state(run: _Run) -> _State:
     )
     if found is not None:
         step, params, optimizer_state, data = found
-        return _State(
-            step, params, optimizer_state, run.batches.position(data), skipped=data["skipped"]
-        )
+        skipped = Skipped(**data["skipped"])
+        return _State(step, params, optimizer_state, run.batches.position(data), skipped)
     if config.model.init == "random":
         model = initialize(run.inputs.decoder, seed=config.train.seed, mesh=mesh)
     else:
@@ -251,7 +274,8 @@ def _load_state(run: _Run) -> _State:
             config.model.path, mesh=mesh, dtype=jnp.float32, revision=config.model.revision
         )
     params = nnx.to_pure_dict(nnx.state(model))
-    return _State(0, params, initialize_optimizer(run.optimizer, params, mesh), position=0)
+    optimizer_state = initialize_optimizer(run.optimizer, params, mesh)
+    return _State(0, params, optimizer_state, position=0, skipped=Skipped())
 
 
 def _go_back(run: _Run, state: _State, bad: int) -> _State:
@@ -285,7 +309,8 @@ def _go_back(run: _Run, state: _State, bad: int) -> _State:
     if jax.process_index() == 0:
         print(f"{what}: back to step {newest.step}, and on behind their data.", flush=True)
     position = state.position + (bad - state.step) * train.batch_size
-    return replace(newest, position=position, skipped=0, rollbacks=rollbacks)
+    skipped = Skipped(total=newest.skipped.total)
+    return replace(newest, position=position, skipped=skipped, rollbacks=rollbacks)
 
 
 def validation_curve(run: str | Path) -> tuple[tuple[int, float], ...]:
@@ -310,14 +335,18 @@ def _validate(run: _Run, step: int, params: PyTree, log: RunLog) -> float:
     """Measure the loss on the validation corpus, where there is one, and plot the curve."""
     if run.inputs.validation is None:
         return math.nan
-    perplexity = measure_perplexity(
-        nnx.merge(run.graphdef, params),
-        run.inputs.validation,
-        sequence_length=run.config.data.sequence_length,
-        batch_size=run.config.train.batch_size // run.config.train.accumulation,
-        mesh=run.inputs.mesh,
-    )
-    log.validation(step, {name: getattr(perplexity, name) for name in VALIDATION_METRICS})
+    embedding = params["token_embedding"]["embedding"]
+    with log.during("validation"):
+        perplexity = measure_perplexity(
+            nnx.merge(run.graphdef, params),
+            run.inputs.validation,
+            sequence_length=run.config.data.sequence_length,
+            batch_size=run.config.train.batch_size // run.config.train.accumulation,
+            mesh=run.inputs.mesh,
+        )
+        norms = mean_norms(embedding, read_origins(run.place.folder / MODEL, len(embedding)))
+    values = {name: getattr(perplexity, name) for name in VALIDATION_METRICS}
+    log.validation(step, values, norms)
     if jax.process_index() == 0:
         name = run.place.folder.name
         curve = {name: validation_curve(run.place.folder)}

@@ -1,8 +1,11 @@
-"""What a run tells about itself: metrics.jsonl, TensorBoard and a progress bar."""
+"""What a run tells about itself: metrics.jsonl, TensorBoard, Weights & Biases, the console."""
 
 import json
-import time
-from collections.abc import Iterator, Mapping
+import math
+import resource
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,11 +15,14 @@ from tqdm import tqdm
 
 from clp_jax.files import new_file
 from clp_jax.mesh import peak_flops
+from clp_jax.train.spent import TimeSpent, time_before
 
 T = TypeVar("T")
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+COUNTED = ("skipped", "spike", "tokens")
+"""Metrics of a step that are not told one by one."""
 
 
 def read_metrics(run_folder: str | Path) -> list[dict[str, Any]]:
@@ -25,23 +31,46 @@ def read_metrics(run_folder: str | Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     lines = file.read_text("utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return [
+        {key: math.nan if value is None else value for key, value in json.loads(line).items()}
+        for line in lines
+        if line.endswith("\n")
+    ]
+
+
+def memory_high_water() -> dict[str, int]:
+    """Most bytes that were in use so far: of one device of this process, and of the host.
+
+    That of devices is left out where the backend does not tell it, as on CPUs.
+    """
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]
+    unit = 1 if sys.platform == "darwin" else 1024
+    host = {"host_peak_bytes": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    return {"device_peak_bytes": max(peaks)} | host if peaks else host
 
 
 class RunLog:
     """Writes the metrics of a run; process 0 writes, the others only keep time.
 
     A line of ``metrics.jsonl`` has ``step``, ``tokens`` (positions trained on so far: steps times
-    batch size times sequence length), ``seconds`` (of all the run's sessions) and values. A log
-    that starts at a later step than 0 first drops what an interrupted session wrote beyond it. Use
-    it as a context.
+    batch size times sequence length), ``seconds`` (of all the run's sessions) and values: what was
+    computed under ``train/``, ``validation/`` and ``embeddings/``, the same whenever the run is
+    repeated; what clocks say under ``speed/``, ``time/`` and ``memory/``. A value that is no number
+    is null. A log that starts at a later step than 0 first drops what an interrupted session wrote
+    beyond it. Use it as a context.
+
+    Model FLOPs utilisation (MFU, Chowdhery et al. 2022, arXiv 2204.02311, appendix B) is tokens/s
+    times ``flops_per_token`` by the chips' dense bfloat16 peak.
 
     Args:
         run_folder: Folder of the run.
         start: Step after which this session starts.
         steps: Steps of the whole run.
         tokens_per_step: Batch size times sequence length.
-        flops_per_token: Floating-point operations of training on one token.
+        flops_per_token: Floating-point operations of training on one token, without recomputation.
+        since: `time.monotonic` from which the time of this session counts.
+        wandb: The run of Weights & Biases that gets the values too, if any.
     """
 
     def __init__(
@@ -52,21 +81,26 @@ class RunLog:
         steps: int,
         tokens_per_step: int,
         flops_per_token: int,
+        since: float,
+        wandb: Any = None,
     ):
+        self._steps = steps
         self._tokens_per_step = tokens_per_step
         self._flops_per_token = flops_per_token
+        self._wandb = wandb
         self._peak = peak_flops(jax.devices()[0].device_kind)
         self._writes = jax.process_index() == 0
-        self._bar = tqdm(
-            total=steps, initial=start, unit="step", desc="training", disable=not self._writes
-        )
-        self._seconds = 0.0
+        before: dict[str, float] = {}
         if self._writes:
-            self._seconds = _drop_lines_beyond(run_folder, start)
+            before = _drop_lines_beyond(run_folder, start)
             self._file = (run_folder / METRICS).open("a", encoding="utf-8")
             self._tensorboard = SummaryWriter(str(run_folder / TENSORBOARD), purge_step=start + 1)
-        self._began = time.monotonic()
-        self.start_clock(start)
+        self._on_screen = self._writes and sys.stderr.isatty()
+        self._bar = tqdm(
+            total=steps, initial=start, unit="step", desc="training", disable=not self._on_screen
+        )
+        self.spent = TimeSpent(since, before)
+        self._last = (start, self._working())
 
     def __enter__(self) -> "RunLog":
         return self
@@ -77,74 +111,144 @@ class RunLog:
             self._file.close()
             self._tensorboard.close()
 
-    def start_clock(self, step: int) -> None:
-        """Measure the speed from here: what came since the last line was not training."""
-        self._clock = (step, time.monotonic())
-        self._awaited = 0.0
-
-    def awaited(self, batches: Iterator[T]) -> Iterator[T]:
-        """The same batches; the time until each comes is measured."""
-        asked = time.monotonic()
+    def awaited(self, batches: Iterable[T]) -> Iterator[T]:
+        """The same batches; the time until each comes is measured, and the rest is training."""
+        self.spent.go_to("data")
         for batch in batches:
-            self._awaited += time.monotonic() - asked
+            self.spent.go_to("training")
             yield batch
-            asked = time.monotonic()
+            self.spent.go_to("data")
 
-    def training(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Write the metrics of a training step.
+    def during(self, stage: str) -> AbstractContextManager[None]:
+        """Spend the time within on a stage of the run that is not training."""
+        return self.spent.during(stage)
 
-        With them go the speed and the share of the time that was spent waiting for batches, both
-        since the clock was started. The devices may have been busy while the host waited.
+    def training(self, step: int, metrics: Mapping[str, Any], skipped: int) -> None:
+        """Write the metrics of a training step, and the speed of the steps since the last line.
+
+        With the speed goes the share of the time that was spent waiting for batches; the devices
+        may have been busy while the host waited.
+
+        Args:
+            step: The step.
+            metrics: What the compiled step returned.
+            skipped: Steps of the whole run that changed nothing.
         """
-        (since_step, since), awaited = self._clock, self._awaited
-        self.start_clock(step)
-        seconds = self._clock[1] - since
-        speed = (step - since_step) * self._tokens_per_step / seconds
-        values = {
-            "train/loss": float(metrics["loss"]),
-            "train/learning_rate": float(metrics["learning_rate"]),
-            "train/gradient_norm": float(metrics["gradient_norm"]),
-            "train/tokens_per_second": speed,
-            "train/data_wait": awaited / seconds,
+        computed: dict[str, float | int] = {
+            key: float(value) for key, value in metrics.items() if key not in COUNTED
         }
-        shown = {
-            "loss": f"{values['train/loss']:.3f}",
-            "tokens/s": f"{speed:,.0f}",
-            "data wait": f"{awaited / seconds:.1%}",
+        self.spent.go_to("training")
+        since_step, (training, waited) = self._last
+        self._last = (step, self._working())
+        waited = self._last[1][1] - waited
+        seconds = self._last[1][0] - training + waited
+        speed = (step - since_step) * self._tokens_per_step / seconds
+        measured: dict[str, float | int] = {
+            "tokens_per_second": speed,
+            "tokens_per_second_per_chip": speed / jax.device_count(),
+            "data_wait": waited / seconds,
         }
         if self._peak is not None:
-            mfu = speed * self._flops_per_token / (self._peak * jax.device_count())
-            values["train/mfu"] = mfu
-            shown["MFU"] = f"{mfu:.1%}"
-        self._bar.set_postfix(shown, refresh=False)
-        self._write(step, values)
+            measured["mfu"] = speed * self._flops_per_token / (self._peak * jax.device_count())
+        computed |= {"perplexity": _exp(computed["loss"]), "skipped_steps": skipped}
+        self._tell(step, computed, measured, seconds / (step - since_step))
+        self._write(
+            step,
+            _under("train", computed)
+            | _under("speed", measured)
+            | _under("time", {**self.spent.seconds, "goodput": self.spent.goodput})
+            | _under("memory", memory_high_water()),
+        )
 
-    def validation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write a measurement on the validation corpus, then start the clock."""
-        self._write(step, {f"validation/{name}": value for name, value in metrics.items()})
-        self.start_clock(step)
+    def validation(
+        self, step: int, metrics: Mapping[str, float], norms: Mapping[str, float]
+    ) -> None:
+        """Write a measurement on the validation corpus, and the norms of the embeddings."""
+        self._write(
+            step,
+            _under("validation", metrics)
+            | _under("embeddings", norms)
+            | _under("time", self.spent.seconds),
+        )
 
     def advance(self) -> None:
         """Move the progress bar by a step."""
         self._bar.update()
 
-    def _write(self, step: int, values: dict[str, float]) -> None:
+    def tell_time(self) -> None:
+        """Print where the time of the run went."""
+        self.spent.go_to("start")
+        if self._writes:
+            print(f"\n{self.spent.table()}\n", flush=True)
+
+    def _working(self) -> tuple[float, float]:
+        return self.spent.seconds["training"], self.spent.seconds["data"]
+
+    def _tell(
+        self,
+        step: int,
+        computed: Mapping[str, float | int],
+        measured: Mapping[str, float | int],
+        seconds_a_step: float,
+    ) -> None:
+        """Show a line's most important values beside the bar, or as a line where none is drawn."""
+        shown = {
+            "loss": f"{computed['loss']:.3f}",
+            "tokens/s": f"{measured['tokens_per_second']:,.0f}",
+            "data wait": f"{measured['data_wait']:.1%}",
+        }
+        if "mfu" in measured:
+            shown["MFU"] = f"{measured['mfu']:.1%}"
+        if computed["skipped_steps"]:
+            shown["skipped"] = f"{computed['skipped_steps']:,.0f}"
+        if self._on_screen:
+            self._bar.set_postfix(shown, refresh=False)
+        elif self._writes:
+            more = {
+                "perplexity": f"{computed['perplexity']:,.4g}",
+                "learning rate": f"{computed['learning_rate']:.3g}",
+                "gradient norm": f"{computed['gradient_norm']:.3g}",
+                "tokens/s/chip": f"{measured['tokens_per_second_per_chip']:,.0f}",
+                "left": tqdm.format_interval((self._steps - step) * seconds_a_step),
+            }
+            values = ", ".join(f"{name} {value}" for name, value in (shown | more).items())
+            print(f"step {step:,}/{self._steps:,}: {values}", flush=True)
+
+    def _write(self, step: int, values: Mapping[str, float | int]) -> None:
         if not self._writes:
             return
-        line: dict[str, float] = {
+        line = {
             "step": step,
             "tokens": step * self._tokens_per_step,
-            "seconds": round(self._seconds + time.monotonic() - self._began, 3),
+            "seconds": round(self.spent.total, 3),
+            **values,
         }
-        self._file.write(json.dumps(line | values) + "\n")
+        self._file.write(_to_json(line))
         self._file.flush()
         for name, value in values.items():
-            self._tensorboard.add_scalar(name, value, global_step=step)
+            if math.isfinite(value):
+                self._tensorboard.add_scalar(name, value, global_step=step)
+        if self._wandb is not None:
+            self._wandb.log(line)
 
 
-def _drop_lines_beyond(run_folder: Path, step: int) -> float:
-    """Keep the lines up to ``step`` and return the seconds of the last of them."""
-    kept = [line for line in read_metrics(run_folder) if step and line["step"] <= step]
+def _under(prefix: str, values: Mapping[str, float | int]) -> dict[str, float | int]:
+    return {f"{prefix}/{key}": value for key, value in values.items()}
+
+
+def _exp(loss: float) -> float:
+    """The perplexity of a loss; infinite where it is beyond all numbers."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def _drop_lines_beyond(run_folder: Path, step: int) -> dict[str, float]:
+    """Keep the lines up to ``step`` and return the time spent so far."""
+    lines = read_metrics(run_folder) if step else []
+    kept = [line for line in lines if line["step"] <= step]
     with new_file(run_folder / METRICS) as scratch:
-        scratch.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
-    return kept[-1]["seconds"] if kept else 0.0
+        scratch.write_text("".join(_to_json(line) for line in kept), "utf-8")
+    return time_before(lines, kept)
+
+
+def _to_json(line: Mapping[str, Any]) -> str:
+    return json.dumps({k: v if math.isfinite(v) else None for k, v in line.items()}) + "\n"

@@ -1,5 +1,7 @@
 """Steps that changed nothing, since their loss was no number or their gradient a spike."""
 
+from dataclasses import dataclass
+
 import jax
 from jaxtyping import Array, Float
 
@@ -16,20 +18,30 @@ class TooManySkipped(Exception):
         self.step = step
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """How many steps changed nothing."""
+
+    in_a_row: int = 0
+    """Up to the last one."""
+    total: int = 0
+    """Since the run began."""
+
+
 class SkippedSteps:
-    """Counts the skipped steps in a row.
+    """Counts the skipped steps.
 
     What became of a step is looked at when the next one was handed to the devices, so that they
     have work while the host waits for it.
 
     Args:
         limit: So many in a row are too many.
-        in_a_row: How many there were just before the first step.
+        before: How many there were before the first step.
     """
 
-    def __init__(self, limit: int, in_a_row: int):
+    def __init__(self, limit: int, before: Skipped):
         self._limit = limit
-        self._in_a_row = in_a_row
+        self._count = before
         self._open: tuple[int, Float[Array, ""]] | None = None
 
     def add(self, step: int, skipped: Float[Array, ""]) -> None:
@@ -41,8 +53,8 @@ class SkippedSteps:
         self.settled()
         self._open = (step, skipped)
 
-    def settled(self) -> int:
-        """How many there are in a row up to the last step that was noted, which is waited for.
+    def settled(self) -> Skipped:
+        """How many there are up to the last step that was noted, which is waited for.
 
         Raises:
             TooManySkipped: too many.
@@ -50,7 +62,10 @@ class SkippedSteps:
         if self._open is not None:
             step, skipped = self._open
             self._open = None
-            self._in_a_row = self._in_a_row + 1 if jax.device_get(skipped) else 0
-            if self._in_a_row >= self._limit:
+            if jax.device_get(skipped):
+                self._count = Skipped(self._count.in_a_row + 1, self._count.total + 1)
+            else:
+                self._count = Skipped(0, self._count.total)
+            if self._count.in_a_row >= self._limit:
                 raise TooManySkipped(step)
-        return self._in_a_row
+        return self._count

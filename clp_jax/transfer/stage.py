@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from clp_jax.checkpoint.hub import GENERATION, copy_tokenizer
+from clp_jax.checkpoint.hub import GENERATION, MANIFEST, ORIGINS, copy_tokenizer
 from clp_jax.checkpoint.tensors import LazyTensor, parse_dtype, write_tensors
 from clp_jax.config import TransferConfig
 from clp_jax.errors import UserError
@@ -42,7 +42,8 @@ def transfer_model(
     The embedding table, and the head where it is not tied to it, are computed anew, in float32; an
     untied head by the similarities in the helper's own head if that is untied too. Every other
     tensor is the source's. Beside the weights, ``out`` gets the source's configuration with the
-    token ids of the new tokenizer, that tokenizer, a model card and the manifest ``transfer.json``.
+    token ids of the new tokenizer, that tokenizer, a model card, the manifest ``transfer.json`` and
+    the ids of the embedding's rows by origin, ``transfer_origins.npz``.
     The same inputs and seed give the same bytes.
 
     Args:
@@ -87,7 +88,9 @@ def transfer_model(
         )
         write_tensors(folder, tensors)
         write_configuration(folder, choice.setting, config.dtype)
-        write_json(folder / "transfer.json", manifest)
+        write_json(folder / MANIFEST, manifest)
+        origins: dict[str, Any] = next(iter(tables.values())).ids_by_origin()
+        np.savez_compressed(folder / ORIGINS, **origins)
         (folder / "README.md").write_text(model_card(manifest), "utf-8")
         if config.trace:
             write_trace(folder / "transfer_trace.jsonl", choice.setting, tables)

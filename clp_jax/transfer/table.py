@@ -87,6 +87,13 @@ class NewTable:
     facts: Mapping[str, Any]
     contributors: Contributors | None
 
+    def ids_by_origin(self) -> dict[str, Int[np.ndarray, "_"]]:
+        """`origins` with one name for all fallbacks, the ids in order."""
+        found: dict[str, list[np.ndarray]] = {}
+        for origin, ids in self.origins.items():
+            found.setdefault(origin.split(":")[0], []).append(ids)
+        return {origin: np.sort(np.concatenate(parts)) for origin, parts in found.items()}
+
     def to_dict(self, source_norms: Float[np.ndarray, "source"]) -> dict[str, Any]:
         """Counts, facts and norms, ready for JSON, beside the norms of the source's rows."""
         norms = row_norms(self.rows)

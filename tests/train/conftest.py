@@ -54,9 +54,9 @@ def write_model_files(folder, config, texts=None):
 
 def without_times(folder):
     """The lines of a run's metrics but for what the clock says."""
-    times = ("seconds", "train/tokens_per_second", "train/data_wait")
+    times = ("seconds", "speed/", "time/", "memory/")
     return [
-        {key: value for key, value in line.items() if key not in times}
+        {key: value for key, value in line.items() if not key.startswith(times)}
         for line in read_metrics(folder)
     ]
 

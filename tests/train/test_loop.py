@@ -1,3 +1,4 @@
+import itertools
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,10 @@ pytestmark = pytest.mark.usefixtures("compiled_once")
 
 TIMES = {"step", "tokens", "seconds"}
 VALIDATION = {"loss", "token_perplexity", "word_perplexity", "byte_perplexity"}
-TRAINING = {"loss", "learning_rate", "gradient_norm", "tokens_per_second", "data_wait"}
+GROUPS = {f"gradient_norm/{group}" for group in ("embeddings", "positions", "layers", "final_norm")}
+TRAINING = {"loss", "perplexity", "learning_rate", "gradient_norm", "skipped_steps"} | GROUPS
+SPEED = {"tokens_per_second", "tokens_per_second_per_chip", "data_wait"}
+STAGES = {f"time/{name}" for name in ("start", "training", "data", "validation", "saving", "lost")}
 
 
 def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
@@ -47,9 +51,15 @@ def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
     validation = [line for line in lines if "validation/loss" in line]
     assert [line["step"] for line in training] == [1, 2, 3, 4]
     assert [line["step"] for line in validation] == [0, 2, 4]
-    assert all(set(line) == TIMES | {f"train/{key}" for key in TRAINING} for line in training)
+    computed = {f"train/{key}" for key in TRAINING} | {f"speed/{key}" for key in SPEED}
+    clocks = TIMES | STAGES
+    others = {"time/goodput", "memory/host_peak_bytes"}
+    assert all(set(line) == clocks | computed | others for line in training)
+    measured = {f"validation/{key}" for key in VALIDATION} | {"embeddings/norm_all"}
+    assert all(set(line) == clocks | measured for line in validation)
     assert all(
-        set(line) == TIMES | {f"validation/{key}" for key in VALIDATION} for line in validation
+        line["seconds"] == pytest.approx(sum(line[stage] for stage in STAGES), abs=0.01)
+        for line in lines
     )
     assert training[-1]["train/loss"] == summary.loss < training[0]["train/loss"]
     curve = [(line["tokens"], line["validation/token_perplexity"]) for line in validation]
@@ -69,7 +79,8 @@ def test_a_mixture_is_told_and_its_table_kept(settings, inputs, capsys):
     ]
     settings["data"] |= {"document_mask": True, "restart_positions": True}
     run = train_model(RunConfig.from_dict(settings)).folder
-    table = capsys.readouterr().out.strip()
+    told = capsys.readouterr().out.splitlines()
+    table = "\n".join(itertools.takewhile(lambda line: line.startswith("|"), told))
     assert table in (run / "model" / "README.md").read_text()
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     tokens = [read_json(Path(path) / "manifest.json")["tokens"] for path in (train, validation)]

@@ -11,7 +11,7 @@ from clp_jax.errors import UserError
 from clp_jax.loss import next_token_loss
 from clp_jax.train import loop, step
 from clp_jax.train.loop import train_model
-from clp_jax.train.skipped import SkippedSteps, TooManySkipped
+from clp_jax.train.skipped import Skipped, SkippedSteps, TooManySkipped
 
 from .conftest import leaves, on_step, without_times
 
@@ -24,22 +24,23 @@ BATCH = 8
 
 
 def count(verdicts, limit, in_a_row=0):
-    """How many were skipped in a row in the end, or the step that was one too many."""
-    steps = SkippedSteps(limit, in_a_row)
+    """How many were skipped in a row in the end and in all, or the step that was one too many."""
+    steps = SkippedSteps(limit, Skipped(in_a_row, 10 + in_a_row))
     try:
         for number, skipped in enumerate(verdicts, start=1):
             steps.add(number, jnp.float32(skipped))
-        return steps.settled()
+        settled = steps.settled()
+        return settled.in_a_row, settled.total - 10
     except TooManySkipped as error:
         return f"step {error.step}"
 
 
-def test_skipped_steps_count_only_in_a_row():
-    assert count([], limit=3, in_a_row=2) == 2
-    assert count([1, 1, 0, 1, 1], limit=3) == 2
+def test_skipped_steps_are_too_many_only_in_a_row():
+    assert count([], limit=3, in_a_row=2) == (2, 2)
+    assert count([1, 1, 0, 1, 1], limit=3) == (2, 4)
     assert count([1, 1, 0, 1, 1, 1, 0], limit=3) == "step 6"
     assert count([1, 0], limit=3, in_a_row=2) == "step 1"
-    assert count([0, 1, 1], limit=3, in_a_row=2) == 2
+    assert count([0, 1, 1], limit=3, in_a_row=2) == (2, 4)
 
 
 @pytest.fixture

@@ -65,6 +65,12 @@ def test_every_row_is_what_it_should_be(pair, tmp_path, mesh, oracle, row_error)
         "fallback: mean": 0, "padding": 1,
     }  # fmt: skip
     assert entry["facts"]["condition"]["0.0"] < 0 < entry["facts"]["condition"]["0.25"]
+    with np.load(tmp_path / "out" / "transfer_origins.npz") as origins:
+        ids = dict(origins)
+    assert sorted(np.concatenate(list(ids.values()))) == list(range(21))
+    assert set(ids["copied"]) | set(ids["role"]) == set(overlap.target_ids)
+    assert set(ids["combined"]) | set(ids["fallback"]) == set(overlap.missing_ids)
+    assert list(ids["padding"]) == list(overlap.gap_ids)
 
 
 def test_strict_keeps_the_formula(pair, tmp_path, oracle, row_error):

@@ -64,3 +64,15 @@ def test_counts_facts_and_norms_for_the_manifest(table):
     assert found["norm_quantiles"]["source"] == quantiles(norms)
     assert found["norm_quantiles"]["copied"]["1.0"] == pytest.approx(max(norms[0], norms[2]))
     assert found["norm_quantiles"]["padding"] == {}
+
+
+def test_ids_by_origin_have_one_name_for_all_fallbacks():
+    origins = {
+        "copied": np.array([4, 0]),
+        "fallback: mean": np.array([6]),
+        "fallback: top-k softmax": np.array([5, 1]),
+        "padding": np.array([], int),
+    }
+    table = NewTable(np.ones((7, 2), np.float32), origins, {}, None)
+    ids = {name: found.tolist() for name, found in table.ids_by_origin().items()}
+    assert ids == {"copied": [0, 4], "fallback": [1, 5, 6], "padding": []}

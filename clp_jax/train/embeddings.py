@@ -1,0 +1,43 @@
+"""How long the rows of the token embedding are, by where a transfer took them from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from clp_jax.checkpoint.hub import ORIGINS
+from clp_jax.mesh import to_host
+
+
+def read_origins(model_folder: Path, rows: int) -> dict[str, Int[np.ndarray, "ids"]]:
+    """The ids of the rows by origin; those of a model that no transfer made are all of one.
+
+    Args:
+        model_folder: The model's folder, in which a transfer leaves ``transfer_origins.npz``.
+        rows: Rows of the embedding.
+    """
+    file = model_folder / ORIGINS
+    if not file.exists():
+        return {"all": np.arange(rows)}
+    with np.load(file) as found:
+        return {origin: ids for origin, ids in found.items() if len(ids)}
+
+
+def mean_norms(
+    embedding: Float[Array, "vocab embed"], origins: Mapping[str, Int[np.ndarray, "_"]]
+) -> dict[str, float]:
+    """Mean Euclidean norm of the rows of each origin, as ``norm_ORIGIN``.
+
+    Copied rows that shrink while new ones grow, or the reverse, have not settled yet. Every process
+    must call it.
+    """
+    norms = to_host(_row_norms(embedding))
+    return {f"norm_{origin}": float(norms[ids].mean()) for origin, ids in origins.items()}
+
+
+@jax.jit
+def _row_norms(embedding: Float[Array, "vocab embed"]) -> Float[Array, "vocab"]:
+    return jnp.linalg.norm(embedding.astype(jnp.float32), axis=1)
