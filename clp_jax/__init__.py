@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clp_jax.mesh import make_mesh
     from clp_jax.plan import plan_run
     from clp_jax.quickstart.run import run_quickstart
+    from clp_jax.runs import list_runs
     from clp_jax.train.loop import train_model
     from clp_jax.transfer.stage import transfer_model
     from clp_jax.vocabulary import compare_vocabularies
@@ -36,6 +37,7 @@ _PLACES = {
     "evaluate_perplexity": "clp_jax.evaluate.perplexity",
     "evaluate_tasks": "clp_jax.evaluate.tasks",
     "generate_text": "clp_jax.generate",
+    "list_runs": "clp_jax.runs",
     "load_model": "clp_jax.checkpoint.hf",
     "make_mesh": "clp_jax.mesh",
     "plan_run": "clp_jax.plan",
@@ -58,6 +60,7 @@ __all__ = [
     "evaluate_perplexity",
     "evaluate_tasks",
     "generate_text",
+    "list_runs",
     "load_model",
     "make_mesh",
     "plan_run",

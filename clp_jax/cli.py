@@ -27,6 +27,7 @@ The stages, in the order in which they are used:
   prepare      turn text into a corpus of tokens
   plan         tell what a training needs of TPUs, without one
   train        train the model on, in the target language
+  runs         list training runs beside each other
   chain        transfer and train models of growing size, each the helper of the next
   evaluate     measure perplexity, or score German tasks
   convert      write a model or a run in another format
@@ -80,9 +81,20 @@ def _tell_how_to_go_on(
 
 
 def _quiet_libraries() -> None:
-    """Keep back what is no news: Orbax's defaults and what it also raises, PyTorch's absence."""
+    """Keep back what is no news: Orbax's defaults and what it also raises, PyTorch's absence.
+
+    Orbax ends its event loop at the first write that fails, and raises that. What asyncio and
+    TensorStore's threads then have to say of the others, traceback by traceback, is kept back too.
+    """
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _print_unless_late
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+def _print_unless_late(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -264,6 +276,23 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--profile", action="store_true", help="trace a few steps into RUN/profile")
     train.formatter_class = argparse.RawDescriptionHelpFormatter
     train.epilog = RunConfig.describe()
+
+    runs = stage(
+        stages,
+        "runs",
+        _runs,
+        "List training runs beside each other. How far each is, its perplexities, speed, goodput "
+        "and state; they may be at work meanwhile.",
+    )
+    runs.add_argument(
+        "folders",
+        nargs="*",
+        default=["runs"],
+        metavar="FOLDER",
+        help="runs, or folders with runs at any depth (default: runs)",
+    )
+    runs.add_argument("--plot", metavar="FILE", help="plot their perplexities into FILE, a PNG")
+    runs.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
 
     chain = stage(
         stages,
@@ -492,6 +521,15 @@ def _plan(arguments: argparse.Namespace) -> None:
         config, arguments.accelerator_type
     )
     _print_and_write(str(planned), arguments.json, planned.to_dict())
+
+
+def _runs(arguments: argparse.Namespace) -> None:
+    from clp_jax.runs import list_runs
+
+    found = list_runs(arguments.folders)
+    _print_and_write(str(found), arguments.json, found.to_dict())
+    if arguments.plot:
+        found.plot(arguments.plot)
 
 
 def _chain(arguments: argparse.Namespace) -> None:

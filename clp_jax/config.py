@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
+from etils import epath
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -358,7 +359,7 @@ class _Configuration(_Section):
             UserError: the file is missing or not YAML, or a key or value is not accepted.
         """
         try:
-            values = yaml.safe_load(Path(file).read_text("utf-8")) or {} if file else {}
+            values = yaml.safe_load(epath.Path(file).read_text("utf-8")) or {} if file else {}
         except FileNotFoundError:
             raise UserError(f"{file} is missing: name an existing configuration.") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from clp_jax.errors import UserError
 
 
@@ -76,7 +78,7 @@ def read_json(file: str | Path) -> Any:
         UserError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(Path(file).read_text("utf-8"))
+        return json.loads(epath.Path(file).read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file} is missing.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

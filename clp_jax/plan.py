@@ -53,7 +53,7 @@ class Plan:
     state_bytes: int
     """Parameters, optimizer and batch."""
     temporary_bytes: int
-    """What exists only within a step, the program included."""
+    """What exists only within a step, at its peak, and the program."""
     collective_bytes: Mapping[str, int]
     """Bytes received from other chips in a step, by kind of collective."""
     flops: float
@@ -141,9 +141,8 @@ def plan_run(config: RunConfig, accelerator: str) -> Plan:
         batch_size=batch_size,
         sequence_length=length,
         state_bytes=memory.argument_size_in_bytes,
-        temporary_bytes=memory.temp_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
+        temporary_bytes=memory.peak_memory_in_bytes
+        - memory.argument_size_in_bytes
         + memory.generated_code_size_in_bytes,
         collective_bytes=collective_bytes(program),
         flops=model.flops_per_token(length) * batch_size * length,

@@ -2,12 +2,10 @@
 
 import math
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -63,13 +61,11 @@ class RunCheckpoints:
         )
 
     def __enter__(self) -> "RunCheckpoints":
-        self._excepthook, sys.excepthook = sys.excepthook, self._print_unless_late
         return self
 
     def __exit__(self, *error: object) -> None:
         with self._told_of_writing():
             self._manager.close()
-        sys.excepthook = self._excepthook
 
     def save(self, step: int, params: PyTree, optimizer: PyTree, data: dict[str, Any]) -> None:
         """Copy the arrays to the host, then write them in the background.
@@ -114,17 +110,6 @@ class RunCheckpoints:
             return
         (folder,) = Path(self._manager.directory).glob(f"{self._writing}{UNFINISHED}*")
         write_sums(folder)
-
-    def _print_unless_late(
-        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
-        """Print what nobody caught, but for writes that fail after the first one.
-
-        Orbax ends its event loop at the first failure, which is told; TensorStore's threads then
-        have a traceback printed for each further one, as they find the loop closed.
-        """
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            self._excepthook(kind, error, trace)
 
     @contextmanager
     def _told_of_writing(self) -> Iterator[None]:

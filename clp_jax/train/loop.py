@@ -30,7 +30,7 @@ from clp_jax.train.embeddings import mean_norms, read_origins
 from clp_jax.train.folder import create_run, find_run
 from clp_jax.train.inputs import Inputs, open_inputs
 from clp_jax.train.interrupt import StopRequests
-from clp_jax.train.metrics import RunLog, read_metrics
+from clp_jax.train.metrics import RunLog, read_metrics, validation_curve
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.place import RunPlace
 from clp_jax.train.profile import Profile
@@ -313,21 +313,15 @@ def _go_back(run: _Run, state: _State, bad: int) -> _State:
     return replace(newest, position=position, skipped=skipped, rollbacks=rollbacks)
 
 
-def validation_curve(run: str | Path) -> tuple[tuple[int, float], ...]:
-    """Tokens trained on and the token perplexity of each validation of a run."""
-    key = "validation/token_perplexity"
-    return tuple((line["tokens"], line[key]) for line in read_metrics(run) if key in line)
-
-
 def _summary(run: Path) -> RunSummary:
-    training = [line for line in read_metrics(run) if "train/loss" in line]
-    last = training[-1]
+    lines = read_metrics(run)
+    last = [line for line in lines if "train/loss" in line][-1]
     return RunSummary(
         folder=run,
         steps=last["step"],
         tokens=last["tokens"],
         loss=last["train/loss"],
-        curve=validation_curve(run),
+        curve=validation_curve(lines),
     )
 
 
@@ -349,6 +343,6 @@ def _validate(run: _Run, step: int, params: PyTree, log: RunLog) -> float:
     log.validation(step, values, norms)
     if jax.process_index() == 0:
         name = run.place.folder.name
-        curve = {name: validation_curve(run.place.folder)}
+        curve = {name: validation_curve(read_metrics(run.place.folder))}
         plot_perplexity(curve, run.place.folder / CURVE, f"{name}: perplexity per token")
     return perplexity.loss

@@ -4,18 +4,20 @@ import json
 import math
 import resource
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-from tensorboardX import SummaryWriter
+from etils import epath
 from tqdm import tqdm
 
+from clp_jax.errors import UserError
 from clp_jax.files import new_file
 from clp_jax.mesh import peak_flops
 from clp_jax.train.spent import TimeSpent, time_before
+from clp_jax.train.tensorboard import EventFile
 
 T = TypeVar("T")
 
@@ -27,7 +29,7 @@ COUNTED = ("skipped", "spike", "tokens")
 
 def read_metrics(run_folder: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics in the order of the steps; a torn last line is left out."""
-    file = Path(run_folder) / METRICS
+    file = epath.Path(run_folder) / METRICS
     if not file.exists():
         return []
     lines = file.read_text("utf-8").splitlines(keepends=True)
@@ -36,6 +38,19 @@ def read_metrics(run_folder: str | Path) -> list[dict[str, Any]]:
         for line in lines
         if line.endswith("\n")
     ]
+
+
+def validation_curve(
+    lines: Sequence[Mapping[str, Any]], unit: str = "token"
+) -> tuple[tuple[int, float], ...]:
+    """Tokens trained on and the perplexity per ``unit`` (token, word or byte) at each validation.
+
+    Args:
+        lines: The lines of a run's metrics.
+        unit: What the perplexity is normalised by.
+    """
+    key = f"validation/{unit}_perplexity"
+    return tuple((line["tokens"], line[key]) for line in lines if key in line)
 
 
 def memory_high_water() -> dict[str, int]:
@@ -57,8 +72,8 @@ class RunLog:
     batch size times sequence length), ``seconds`` (of all the run's sessions) and values: what was
     computed under ``train/``, ``validation/`` and ``embeddings/``, the same whenever the run is
     repeated; what clocks say under ``speed/``, ``time/`` and ``memory/``. A value that is no number
-    is null. A log that starts at a later step than 0 first drops what an interrupted session wrote
-    beyond it. Use it as a context.
+    is null. What cannot be written is a `UserError`. A log that starts at a later step than 0 first
+    drops what an interrupted session wrote beyond it. Use it as a context.
 
     Model FLOPs utilisation (MFU, Chowdhery et al. 2022, arXiv 2204.02311, appendix B) is tokens/s
     times ``flops_per_token`` by the chips' dense bfloat16 peak.
@@ -93,8 +108,8 @@ class RunLog:
         before: dict[str, float] = {}
         if self._writes:
             before = _drop_lines_beyond(run_folder, start)
-            self._file = (run_folder / METRICS).open("a", encoding="utf-8")
-            self._tensorboard = SummaryWriter(str(run_folder / TENSORBOARD), purge_step=start + 1)
+            self._file = (run_folder / METRICS).open("ab", buffering=0)
+            self._tensorboard = EventFile(run_folder / TENSORBOARD, start)
         self._on_screen = self._writes and sys.stderr.isatty()
         self._bar = tqdm(
             total=steps, initial=start, unit="step", desc="training", disable=not self._on_screen
@@ -223,11 +238,14 @@ class RunLog:
             "seconds": round(self.spent.total, 3),
             **values,
         }
-        self._file.write(_to_json(line))
-        self._file.flush()
-        for name, value in values.items():
-            if math.isfinite(value):
-                self._tensorboard.add_scalar(name, value, global_step=step)
+        try:
+            self._file.write(_to_json(line).encode())
+            self._tensorboard.write(step, values)
+        except OSError as error:
+            raise UserError(
+                f"{self._file.name} and {TENSORBOARD}/ cannot be written ({error.strerror}): "
+                "mend that, and resume the run."
+            ) from error
         if self._wandb is not None:
             self._wandb.log(line)
 

@@ -8,6 +8,7 @@ import sys
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from tensorboardX.proto.event_pb2 import Event
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -50,6 +51,15 @@ def write_model_files(folder, config, texts=None):
     fast.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(config))
     return fast
+
+
+def events(file):
+    """TFRecord: length (8 bytes), its checksum (4), the record, its checksum (4)."""
+    data = file.read_bytes()
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        yield Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
 
 
 def without_times(folder):

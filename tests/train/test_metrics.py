@@ -1,12 +1,16 @@
+import errno
 import json
 import math
+import os
 import time
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event
 
+from clp_jax.errors import UserError
 from clp_jax.train import metrics
 from clp_jax.train.metrics import RunLog, read_metrics
+
+from .conftest import events
 
 LINE = {
     "loss": 2.0,
@@ -174,10 +178,16 @@ def test_tensorboard_holds_the_same_numbers(tmp_path):
     assert scalars == pytest.approx(expected, rel=1e-6)
 
 
-def events(file):
-    """TFRecord: length (8 bytes), its checksum (4), the record, its checksum (4)."""
-    data = file.read_bytes()
-    while data:
-        length = int.from_bytes(data[:8], "little")
-        yield Event.FromString(data[12 : 12 + length])
-        data = data[16 + length :]
+def test_a_full_disk_is_told_and_waited_for_by_nobody(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def session():
+        with log(tmp_path) as run:
+            monkeypatch.setattr("tensorboardX.record_writer.RecordWriter.write", full)
+            monkeypatch.setattr("tensorboardX.record_writer.RecordWriter.flush", full)
+            for step in run.awaited([1]):
+                run.training(step, LINE, skipped=0)
+
+    with pytest.raises(UserError, match=r"metrics\.jsonl and .* \(No space left on device\): mend"):
+        session()

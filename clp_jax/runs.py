@@ -1,0 +1,225 @@
+"""Runs beside each other: how far each is, what was measured and how fast it was."""
+
+import datetime
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from clp_jax.config import RunConfig
+from clp_jax.errors import UserError
+from clp_jax.evaluate.plots import plot_perplexity
+from clp_jax.evaluate.tables import markdown_table
+from clp_jax.files import public_name, read_json
+from clp_jax.train.folder import CONFIG, RECORD
+from clp_jax.train.metrics import METRICS, read_metrics, validation_curve
+
+UNITS = ("token", "word", "byte")
+AGES = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What there is to say of a run; None where it is not known, or not yet.
+
+    Attributes:
+        run: its folder, as it was found.
+        model: the model whose weights it started from, or whose shape it has.
+        init: where the weights came from, ``pretrained`` or ``random``.
+        parameters: of the model.
+        tokenizer: hash of the tokenizer.
+        step: the last step that was told.
+        steps: steps of the whole run.
+        tokens: positions trained on so far.
+        loss: nats of the last training step that was told.
+        token_perplexity: of the last validation, normalised by tokens.
+        word_perplexity: of the last validation, normalised by words.
+        byte_perplexity: of the last validation, normalised by UTF-8 bytes.
+        best_step: the step with the lowest validation loss.
+        tokens_per_second: median of what was told.
+        tokens_per_second_per_chip: median of what was told.
+        mfu: median of the model FLOPs utilisation, as told.
+        goodput: share of the time that was spent on training.
+        seconds: of all its sessions.
+        skipped_steps: how many steps changed nothing.
+        written: when it last told something (UTC, ISO 8601).
+    """
+
+    run: str
+    model: str
+    init: str
+    parameters: int
+    tokenizer: str
+    step: int
+    steps: int
+    tokens: int
+    loss: float | None
+    token_perplexity: float | None
+    word_perplexity: float | None
+    byte_perplexity: float | None
+    best_step: int | None
+    tokens_per_second: float | None
+    tokens_per_second_per_chip: float | None
+    mfu: float | None
+    goodput: float | None
+    seconds: float
+    skipped_steps: int
+    written: str | None
+
+
+@dataclass(frozen=True)
+class RunList:
+    """Runs and their curves; ``str`` is a table.
+
+    Attributes:
+        runs: a report of each run, in the order of their folders.
+        curves: by run and unit (``token``, ``word``, ``byte``): tokens trained on and perplexity.
+        unreadable: why a folder that looks like a run could not be read.
+    """
+
+    runs: Sequence[RunReport]
+    curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
+    unreadable: Mapping[str, str]
+
+    def __str__(self) -> str:
+        told = [f"{run} cannot be read: {reason}" for run, reason in self.unreadable.items()]
+        if rows := [_cells(run) for run in self.runs]:
+            columns = [name for name in rows[0] if any(row[name] for row in rows)]
+            cells = [[row[name] for name in columns] for row in rows]
+            told.insert(0, markdown_table(columns, cells))
+        return "\n".join(told)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reports and what could not be read, ready for JSON."""
+        return {"runs": [asdict(run) for run in self.runs], "unreadable": dict(self.unreadable)}
+
+    def plot(self, file: str | Path) -> None:
+        """Write a PNG with the validation perplexity of every run over the tokens trained on.
+
+        It is per token if they all have the same tokenizer, else per byte, which can be compared.
+
+        Raises:
+            UserError: no run has a validation.
+        """
+        validated = [run for run in self.runs if self.curves[run.run]["token"]]
+        if not validated:
+            raise UserError("There is nothing to plot: none of the runs has a validation yet.")
+        unit = "token" if len({run.tokenizer for run in validated}) == 1 else "byte"
+        curves = {run.run: self.curves[run.run][unit] for run in validated}
+        plot_perplexity(curves, Path(file), f"Perplexity per {unit}")
+
+
+def list_runs(places: Sequence[str | Path] = ("runs",)) -> RunList:
+    """Read what run folders tell of themselves; they may be at work meanwhile.
+
+    Args:
+        places: Run folders, or folders with run folders in them at any depth; also ``gs://``.
+
+    Raises:
+        UserError: a place is missing, or there is no run in any.
+    """
+    runs, curves, unreadable = [], {}, {}
+    for folder in dict.fromkeys(found for place in places for found in _find(epath.Path(place))):
+        run = str(folder)
+        try:
+            lines = read_metrics(run)
+            runs.append(_report(folder, lines))
+            curves[run] = {unit: validation_curve(lines, unit) for unit in UNITS}
+        except (UserError, ValueError, LookupError, TypeError) as error:
+            unreadable[run] = " ".join(str(error).split())
+    if not runs and not unreadable:
+        raise UserError(f"There is no run in {', '.join(map(str, places))}: name other folders.")
+    return RunList(runs, curves, unreadable)
+
+
+def _find(folder: epath.Path) -> Iterator[epath.Path]:
+    """The run folders in a folder, or itself."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: name run folders, or a folder with some.")
+    if (folder / RECORD).exists():
+        yield folder
+        return
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not entry.name.startswith("."):
+            yield from _find(entry)
+
+
+def _report(folder: epath.Path, lines: Sequence[Mapping[str, Any]]) -> RunReport:
+    config = RunConfig.from_yaml(str(folder / CONFIG))
+    record = read_json(str(folder / RECORD))
+    metrics = folder / METRICS
+    losses = {line["step"]: line["validation/loss"] for line in lines if "validation/loss" in line}
+    last: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0}
+    for line in lines:
+        last |= line
+
+    def median(key: str) -> float | None:
+        values = [line[key] for line in lines if key in line]
+        return statistics.median(values) if values else None
+
+    return RunReport(
+        run=str(folder),
+        model=public_name(config.model.path),
+        init=config.model.init,
+        parameters=record["parameters"],
+        tokenizer=record["hashes"]["tokenizer"],
+        step=last["step"],
+        steps=config.train.steps,
+        tokens=last["tokens"],
+        loss=last.get("train/loss"),
+        token_perplexity=last.get("validation/token_perplexity"),
+        word_perplexity=last.get("validation/word_perplexity"),
+        byte_perplexity=last.get("validation/byte_perplexity"),
+        best_step=min(losses, key=losses.__getitem__, default=None),
+        tokens_per_second=median("speed/tokens_per_second"),
+        tokens_per_second_per_chip=median("speed/tokens_per_second_per_chip"),
+        mfu=median("speed/mfu"),
+        goodput=last.get("time/goodput"),
+        seconds=last["seconds"],
+        skipped_steps=last.get("train/skipped_steps", 0),
+        written=_iso(metrics.stat().mtime) if metrics.exists() else None,
+    )
+
+
+def _cells(run: RunReport) -> dict[str, str]:
+    """What the table says of a run, by column; empty where there is nothing to say."""
+
+    def told(value: float | int | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    return {
+        "run": run.run,
+        "model": run.model + " (new weights)" * (run.init == "random"),
+        "parameters": f"{run.parameters:,}",
+        "step": f"{run.step:,} of {run.steps:,}",
+        "tokens": f"{run.tokens:,}",
+        "loss": told(run.loss, ".3f"),
+        "perplexity per token": told(run.token_perplexity, ",.4g"),
+        "per word": told(run.word_perplexity, ",.4g"),
+        "per byte": told(run.byte_perplexity, ",.4g"),
+        "best at step": told(run.best_step, ","),
+        "tokens/s": told(run.tokens_per_second, ",.0f"),
+        "per chip": told(run.tokens_per_second_per_chip, ",.0f"),
+        "MFU": told(run.mfu, ".1%"),
+        "goodput": told(run.goodput, ".1%"),
+        "hours": f"{run.seconds / 3600:,.2f}",
+        "skipped": f"{run.skipped_steps:,}" if run.skipped_steps else "",
+        "state": "finished" if run.step >= run.steps else _age(run.written),
+    }
+
+
+def _iso(seconds: int) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def _age(written: str | None) -> str:
+    """How long ago it was, to one unit."""
+    if written is None:
+        return "not begun"
+    now = datetime.datetime.now(datetime.UTC)
+    seconds = max(0.0, (now - datetime.datetime.fromisoformat(written)).total_seconds())
+    name, size = next((age for age in AGES if seconds >= age[1]), AGES[-1])
+    return f"{seconds // size:.0f} {name} ago"

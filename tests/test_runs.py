@@ -1,0 +1,152 @@
+import json
+import shutil
+
+import pytest
+
+from clp_jax.cli import main
+from clp_jax.errors import UserError
+from clp_jax.runs import list_runs
+from clp_jax.train.folder import CONFIG, RECORD
+from clp_jax.train.metrics import METRICS
+
+CONFIGURATION = """
+model:
+  path: {model}
+  init: random
+data:
+  train: corpora/train
+  sequence_length: 16
+train:
+  out: {out}
+  steps: 40
+"""
+
+
+def write_run(folder, *, steps=40, tokenizer="a1", validated=True, model="models/small"):
+    """A run folder as a run leaves it, with a line for every ten steps."""
+    folder.mkdir(parents=True)
+    (folder / CONFIG).write_text(CONFIGURATION.format(out=folder, model=model))
+    record = {"parameters": 123_456, "hashes": {"tokenizer": tokenizer}}
+    (folder / RECORD).write_text(json.dumps(record))
+    lines = []
+    for number, step in enumerate(range(10, steps + 1, 10)):
+        line = {"step": step, "tokens": 100 * step, "seconds": 36.0 * step}
+        lines.append(
+            line
+            | {"train/loss": 5 - step / 20, "train/skipped_steps": number, "time/goodput": 0.875}
+            | {"speed/tokens_per_second": 1000.0 * (number + 1)}
+            | {"speed/tokens_per_second_per_chip": 500.0 * (number + 1)}
+        )
+        if validated:
+            units = {"token": 40.0, "word": 90.0, "byte": 4.0}
+            lines.append(
+                line
+                | {"validation/loss": 3.0 if step == 20 else 3.5}
+                | {f"validation/{unit}_perplexity": top - number for unit, top in units.items()}
+            )
+    (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def cells(table):
+    """The rows of a table as dicts by column."""
+    header, _, *rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()
+    ]
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_what_is_told_of_a_run(tmp_path):
+    folder = write_run(tmp_path / "run")
+    [row] = cells(str(list_runs([tmp_path])))
+    assert row == {
+        "run": str(folder),
+        "model": "models/small (new weights)",
+        "parameters": "123,456",
+        "step": "40 of 40",
+        "tokens": "4,000",
+        "loss": "3.000",
+        "perplexity per token": "37",
+        "per word": "87",
+        "per byte": "1",
+        "best at step": "20",
+        "tokens/s": "2,500",
+        "per chip": "1,250",
+        "goodput": "87.5%",
+        "hours": "0.40",
+        "skipped": "3",
+        "state": "finished",
+    }
+
+
+def test_runs_are_found_at_any_depth_and_columns_of_no_run_are_left_out(tmp_path):
+    write_run(tmp_path / "chain" / "small" / "run", validated=False)
+    write_run(tmp_path / "other", steps=20, validated=False)
+    (tmp_path / "corpora" / "train").mkdir(parents=True)
+    rows = cells(str(list_runs([tmp_path, tmp_path / "other"])))
+    assert [row["run"] for row in rows] == [
+        str(tmp_path / "chain" / "small" / "run"),
+        str(tmp_path / "other"),
+    ]
+    assert "perplexity per token" not in rows[0]
+    assert [row["state"] for row in rows] == ["finished", "0 s ago"]
+
+
+def test_a_run_that_has_told_nothing_yet(tmp_path):
+    write_run(tmp_path / "run", steps=0)
+    (tmp_path / "run" / METRICS).unlink()
+    [row] = cells(str(list_runs([tmp_path / "run"])))
+    assert (row["step"], row["tokens"], row["state"]) == ("0 of 40", "0", "not begun")
+
+
+def test_a_damaged_run_is_told_beside_the_others(tmp_path):
+    write_run(tmp_path / "good")
+    (write_run(tmp_path / "bad") / CONFIG).write_text("model: [")
+    (write_run(tmp_path / "worse") / METRICS).write_text("no JSON\n")
+    (write_run(tmp_path / "old") / RECORD).write_text("{}")
+    found = list_runs([tmp_path])
+    assert [run.run for run in found.runs] == [str(tmp_path / "good")]
+    assert set(found.unreadable) == {str(tmp_path / name) for name in ("bad", "worse", "old")}
+    assert f"{tmp_path / 'bad'} cannot be read: " in str(found)
+    assert "is not valid YAML" in str(found)
+
+
+def test_no_run_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match="There is no run in"):
+        list_runs([tmp_path])
+    with pytest.raises(UserError, match="is not a folder"):
+        list_runs([tmp_path / "none"])
+
+
+def test_table_plot_and_figures_from_the_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs" / "one")
+    write_run(tmp_path / "runs" / "two")
+    main(["runs", "--plot", "runs.png", "--json", "runs.json"])
+    assert [row["run"] for row in cells(capsys.readouterr().out)] == ["runs/one", "runs/two"]
+    assert (tmp_path / "runs.png").read_bytes().startswith(b"\x89PNG")
+    figures = json.loads((tmp_path / "runs.json").read_text())
+    assert [run["best_step"] for run in figures["runs"]] == [20, 20]
+    assert figures["unreadable"] == {}
+
+
+def test_perplexities_are_plotted_per_byte_where_tokenizers_differ(tmp_path, monkeypatch):
+    plotted = []
+    monkeypatch.setattr("clp_jax.runs.plot_perplexity", lambda *given: plotted.append(given))
+    one, two = (
+        write_run(tmp_path / name, tokenizer=tokenizer)
+        for name, tokenizer in (("one", "a1"), ("two", "b2"))
+    )
+    write_run(tmp_path / "three", tokenizer="c3", validated=False)
+    list_runs([tmp_path]).plot(tmp_path / "plot.png")
+    shutil.rmtree(two)
+    list_runs([tmp_path]).plot(tmp_path / "plot.png")
+    (per_byte, _, first), (per_token, _, second) = plotted
+    assert per_byte == dict.fromkeys(
+        (str(one), str(two)), ((1000, 4.0), (2000, 3.0), (3000, 2.0), (4000, 1.0))
+    )
+    assert (first, second) == ("Perplexity per byte", "Perplexity per token")
+    assert per_token[str(one)][-1] == (4000, 37.0)
+    shutil.rmtree(one)
+    with pytest.raises(UserError, match="nothing to plot"):
+        list_runs([tmp_path]).plot(tmp_path / "plot.png")
