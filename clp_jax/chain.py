@@ -121,7 +121,8 @@ def plan_chain(config: ChainConfig) -> list[Link]:
             for key, value in flat_settings(run).items()
             if key not in FREE and not key.startswith("model.")  # The chain gives these itself.
         }
-        settings = settings | _named(section.name, {"source": section.source, **dependent})
+        own = {"source": section.source, "dropout": section.dropout}
+        settings = settings | _named(section.name, own | dependent)
         _refuse_other_settings(folder, settings)
         done, transferred = ((folder / stage).exists() for stage in (MODEL, TRANSFER))
         step = latest_step(folder / RUN) or 0
@@ -200,7 +201,7 @@ def _grow(link: Link, arguments: Mapping[str, Any]) -> None:
 def _run_config(config: ChainConfig, section: ChainModelSection) -> RunConfig:
     folder = Path(config.out) / section.name
     return RunConfig(
-        model=ModelSection(path=str(folder / TRANSFER)),
+        model=ModelSection(path=str(folder / TRANSFER), dropout=section.dropout),
         data=section.data or config.data,
         mesh=section.mesh,
         optimizer=section.optimizer,

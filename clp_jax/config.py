@@ -38,7 +38,8 @@ class ModelSection(_Section):
     init: Literal["pretrained", "random"] = "pretrained"
     """`pretrained` keeps the weights; `random` draws new ones: training from scratch."""
     dropout: float | None = Field(None, ge=0.0, lt=1.0)
-    """Replaces every dropout rate of the model's configuration; empty keeps them."""
+    """Replaces every dropout rate of the model's configuration; empty keeps them. GPT-2's own, 0.1
+    of the attention weights, makes a training hold all attention scores; 0 does not."""
 
 
 class MixedCorpusSection(_Section):
@@ -138,7 +139,8 @@ class OptimizerSection(_Section):
     """Factors of the learning rate for embeddings, positions, layers or final_norm, such as
     `{layers: 0.1}`; what has 0 is frozen, and costs neither gradients nor optimizer state."""
     embeddings_first: int = Field(0, ge=0)
-    """Steps in which only the embeddings are trained; then the rest joins with a warm-up."""
+    """Steps in which only the embeddings are trained; then the rest joins with a warm-up. Costs
+    from the start what the whole training costs."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """Factor of the learning rate for each layer between a layer and the nearer end of the model:
     the middle, which is farthest from the new vocabulary, changes the least."""
@@ -239,6 +241,8 @@ class ChainModelSection(_Section):
     """Its folder in that of the chain."""
     source: str
     """Hugging Face folder or hub id of the model whose layers it gets."""
+    dropout: float | None = Field(None, ge=0.0, lt=1.0)
+    """Replaces every dropout rate of the source's configuration; empty keeps them."""
     data: DataSection | None = None
     """Its own corpora; empty: those of the chain."""
     mesh: MeshSection = MeshSection()

@@ -278,10 +278,12 @@ def test_dry_run_prints_the_plan_and_writes_nothing(settings, recorded, tmp_path
     assert plan["large"]["tokens to be seen"] == f"{5 * 8 * 16:,}"
 
 
-def test_a_model_may_have_its_own_corpora(settings, recorded):
+def test_a_model_may_have_its_own_corpora_and_dropout(settings, recorded):
     settings["models"][1]["data"] = settings["data"] | {"sequence_length": 8}
+    settings["models"][1]["dropout"] = 0.0
     small, large = chain.plan_chain(ChainConfig.from_dict(settings))
     assert (small.run.data.sequence_length, large.run.data.sequence_length) == (16, 8)
+    assert (small.run.model.dropout, large.run.model.dropout) == (None, 0.0)
 
 
 def test_finished_models_need_neither_sources_nor_what_they_were_made_of(
@@ -326,6 +328,10 @@ def test_what_changes_no_number_may_change(settings, recorded):
         (
             lambda settings: settings["models"][0].update(optimizer={"learning_rate": 1}),
             r"out/small was made .*: small.optimizer.learning_rate was 0.0001 and is 1.0\. ",
+        ),
+        (
+            lambda settings: settings["models"][0].update(dropout=0.1),
+            r"out/small was made .*: small.dropout was None and is 0.1\. ",
         ),
         (lambda settings: settings["models"].pop(0), "out/large was .*; and [0-9]+ more"),
     ],
