@@ -16,6 +16,7 @@ from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import public_name, read_json
 from clp_jax.train.folder import CONFIG, RECORD
 from clp_jax.train.metrics import METRICS, read_metrics, validation_curve
+from clp_jax.train.place import reaching
 
 UNITS = ("token", "word", "byte")
 AGES = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
@@ -119,20 +120,25 @@ def list_runs(places: Sequence[str | Path] = ("runs",)) -> RunList:
         places: Run folders, or folders with run folders in them at any depth; also ``gs://``.
 
     Raises:
-        UserError: a place is missing, or there is no run in any.
+        UserError: a place is missing or cannot be reached, or there is no run in any.
     """
     runs, curves, unreadable = [], {}, {}
-    for folder in dict.fromkeys(found for place in places for found in _find(epath.Path(place))):
+    for folder in dict.fromkeys(found for place in places for found in _find_all(str(place))):
         run = str(folder)
         try:
             lines = read_metrics(run)
             runs.append(_report(folder, lines))
             curves[run] = {unit: validation_curve(lines, unit) for unit in UNITS}
-        except (UserError, ValueError, LookupError, TypeError) as error:
+        except (UserError, OSError, ValueError, LookupError, TypeError) as error:
             unreadable[run] = " ".join(str(error).split())
     if not runs and not unreadable:
         raise UserError(f"There is no run in {', '.join(map(str, places))}: name other folders.")
     return RunList(runs, curves, unreadable)
+
+
+def _find_all(place: str) -> list[epath.Path]:
+    with reaching(place):
+        return [*_find(epath.Path(place))]
 
 
 def _find(folder: epath.Path) -> Iterator[epath.Path]:

@@ -150,3 +150,12 @@ def test_perplexities_are_plotted_per_byte_where_tokenizers_differ(tmp_path, mon
     shutil.rmtree(one)
     with pytest.raises(UserError, match="nothing to plot"):
         list_runs([tmp_path]).plot(tmp_path / "plot.png")
+
+
+def test_a_bucket_that_cannot_be_reached(monkeypatch):
+    def missing(*_):
+        raise ImportError("gcsfs")
+
+    monkeypatch.setattr("etils.epath.gpath.PosixGPath.is_dir", missing)
+    with pytest.raises(UserError, match=r"^gs://bucket/runs needs gcsfs: install clp-jax\[gcs\]"):
+        list_runs(["gs://bucket/runs"])

@@ -44,7 +44,7 @@ class RunPlace:
         """
         if self.remote:
             shutil.rmtree(self.folder, ignore_errors=True)
-            with self._told():
+            with reaching(self.out):
                 _copy(epath.Path(self.out), self.folder)
 
     def publish(self) -> None:
@@ -54,22 +54,28 @@ class RunPlace:
             UserError: the bucket cannot be written.
         """
         if self.remote and jax.process_index() == 0:
-            with self._told():
+            with reaching(self.out):
                 _copy(self.folder, epath.Path(self.out))
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except ImportError as error:
-            raise UserError(
-                f"train.out is {self.out}, which needs gcsfs: install clp-jax[gcs]."
-            ) from error
-        except Exception as error:  # Each store has exceptions of its own.
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise UserError(
-                f"{self.out} cannot be reached ({reason}): check its name and your rights."
-            ) from error
+
+@contextmanager
+def reaching(place: str) -> Iterator[None]:
+    """Tell in one sentence what goes wrong within, on the way to a folder or a bucket.
+
+    Raises:
+        UserError: it cannot be reached.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"{place} needs gcsfs: install clp-jax[gcs].") from error
+    except Exception as error:  # Each store has exceptions of its own.
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(
+            f"{place} cannot be reached ({reason}): check its name and your rights."
+        ) from error
 
 
 def _copy(source: Any, target: Any) -> None:

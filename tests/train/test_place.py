@@ -73,7 +73,7 @@ def test_a_folder_on_a_disk_is_used_where_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (ImportError("gcsfs"), r"train.out is gs://bucket/run, which needs gcsfs: install clp"),
+        (ImportError("gcsfs"), r"gs://bucket/run needs gcsfs: install clp"),
         (PermissionError("no entry"), r"gs://bucket/run cannot be reached \(PermissionError: no "),
     ],
 )
