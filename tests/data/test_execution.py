@@ -134,7 +134,7 @@ def begin(folder: Path, slow: float = 0.3) -> subprocess.Popen[bytes]:
     script.write_text(ALONE)
     command = [sys.executable, script, Path(__file__).parent, folder, str(slow)]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
-    while not any(starts(folder)):
+    while sum(map(bool, starts(folder))) < 2:  # Both workers are at work.
         time.sleep(0.05)
         assert child.poll() is None
     return child
