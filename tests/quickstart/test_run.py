@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.files import read_json
 from clp_jax.quickstart.inputs import (
@@ -20,6 +21,7 @@ from clp_jax.quickstart.inputs import (
 from clp_jax.quickstart.run import ModelSize, Sizes, run_quickstart
 from clp_jax.quickstart.sentences import documents
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Everything happens, nothing is learnt.
 TINY = Sizes(
     source=ModelSize(layers=1, width=16, heads=2, steps=24),
@@ -53,6 +55,14 @@ def test_everything_is_written(finished):
     assert f"{result['curves']['scratch'][-1][1]:,.1f}" in table
     for place in ("models/target", "runs", "models/start"):
         assert (out / place).is_dir()
+
+
+@pytest.mark.slow
+def test_the_tiny_recipe_trains_on_what_it_leaves(finished):
+    out, _ = finished
+    recipe = RunConfig.from_yaml(CONFIGS / "tiny.yaml")
+    for path in (recipe.model.path, recipe.data.train[0].path, str(recipe.data.validation)):
+        assert (out / Path(path).relative_to("quickstart")).is_dir()
 
 
 @pytest.mark.slow
