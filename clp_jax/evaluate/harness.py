@@ -101,7 +101,7 @@ class JaxLM(TemplateLM):
                 [window for text in windows for window in text], disable_tqdm=disable_tqdm
             )
         )
-        totals = [sum(next(scores)[0] for _ in text) for text in windows]
+        totals = [sum((next(scores)[0] for _ in text), 0.0) for text in windows]
         for request, total in zip(requests, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return totals

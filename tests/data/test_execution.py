@@ -119,12 +119,14 @@ def test_a_failed_task_is_told_and_only_what_is_missing_runs_again(
     assert results(tmp_path) == results(tmp_path / "unbroken")
 
 
+# In the background of a shell, SIGINT is ignored, and by all that is started there.
 ALONE = """
-import sys
+import signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_execution
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     test_execution.run(Path(sys.argv[2]), 2, slow=float(sys.argv[3]))
 """
 

@@ -83,6 +83,8 @@ def test_rolling_log_likelihoods_equal_those_of_the_hf_model(ours, theirs, texts
         rtol=1e-6,
         atol=1e-4,
     )
+    [empty] = ours.loglikelihood_rolling(asked[-1:], disable_tqdm=True)
+    assert isinstance(empty, float)
 
 
 def test_perplexity_counts_what_the_harness_counts_and_the_end_of_the_text(
