@@ -1,6 +1,7 @@
 """Runs beside each other: how far each is, what was measured and how fast it was."""
 
 import datetime
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,11 +15,11 @@ from clp_jax.errors import UserError
 from clp_jax.evaluate.plots import plot_perplexity
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import public_name, read_json
+from clp_jax.train.card import NORMALISATIONS
 from clp_jax.train.folder import CONFIG, RECORD
 from clp_jax.train.metrics import METRICS, read_metrics, validation_curve
 from clp_jax.train.place import reaching
 
-UNITS = ("token", "word", "byte")
 AGES = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -94,8 +95,12 @@ class RunList:
         return "\n".join(told)
 
     def to_dict(self) -> dict[str, Any]:
-        """The reports and what could not be read, ready for JSON."""
-        return {"runs": [asdict(run) for run in self.runs], "unreadable": dict(self.unreadable)}
+        """The reports and what could not be read, ready for JSON: what is no number is None."""
+        runs = [
+            {key: None if value != value else value for key, value in asdict(run).items()}
+            for run in self.runs
+        ]
+        return {"runs": runs, "unreadable": dict(self.unreadable)}
 
     def plot(self, file: str | Path) -> None:
         """Write a PNG with the validation perplexity of every run over the tokens trained on.
@@ -128,7 +133,7 @@ def list_runs(places: Sequence[str | Path] = ("runs",)) -> RunList:
         try:
             lines = read_metrics(run)
             runs.append(_report(folder, lines))
-            curves[run] = {unit: validation_curve(lines, unit) for unit in UNITS}
+            curves[run] = {unit: validation_curve(lines, unit) for unit in NORMALISATIONS}
         except (UserError, OSError, ValueError, LookupError, TypeError) as error:
             unreadable[run] = " ".join(str(error).split())
     if not runs and not unreadable:
@@ -157,7 +162,11 @@ def _report(folder: epath.Path, lines: Sequence[Mapping[str, Any]]) -> RunReport
     config = RunConfig.from_yaml(str(folder / CONFIG))
     record = read_json(str(folder / RECORD))
     metrics = folder / METRICS
-    losses = {line["step"]: line["validation/loss"] for line in lines if "validation/loss" in line}
+    losses = {
+        line["step"]: line["validation/loss"]
+        for line in lines
+        if math.isfinite(line.get("validation/loss", math.nan))
+    }
     last: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0}
     for line in lines:
         last |= line

@@ -92,6 +92,20 @@ def test_runs_are_found_at_any_depth_and_columns_of_no_run_are_left_out(tmp_path
     assert [row["state"] for row in rows] == ["finished", "0 s ago"]
 
 
+def test_what_is_no_number_is_neither_best_nor_json(tmp_path):
+    folder = write_run(tmp_path / "run")
+    first, *rest = (folder / METRICS).read_text().splitlines(keepends=True)
+    broken = {"step": 0, "tokens": 0, "seconds": 0.0, "validation/loss": None}
+    last = json.loads(first) | {"step": 40, "tokens": 4000, "train/loss": None}
+    lines = [json.dumps(broken) + "\n", first, *rest, json.dumps(last) + "\n"]
+    (folder / METRICS).write_text("".join(lines))
+    found = list_runs([folder])
+    [row] = cells(str(found))
+    assert (row["loss"], row["best at step"]) == ("nan", "20")
+    [figures] = json.loads(json.dumps(found.to_dict(), allow_nan=False))["runs"]
+    assert (figures["loss"], figures["best_step"]) == (None, 20)
+
+
 def test_a_run_that_has_told_nothing_yet(tmp_path):
     write_run(tmp_path / "run", steps=0)
     (tmp_path / "run" / METRICS).unlink()
