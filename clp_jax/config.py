@@ -1,5 +1,6 @@
 """Configurations of runs, chains and corpora: sections <-> YAML <-> ``--section.key value``."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -334,9 +335,25 @@ class ExecutionSection(_Section):
     workers: int = Field(-1, ge=-1)
     """Tasks that run at the same time; -1: one for each core (slurm and ray: no limit)."""
     partition: str | None = None
-    """Slurm partition."""
+    """Slurm partition, or several with commas between them."""
     time: str = "24:00:00"
     """Slurm time limit of a task."""
+    memory: PositiveInt = 4
+    """Memory of a task in GB that slurm and ray are asked for."""
+
+    @field_validator("partition")
+    @classmethod
+    def _is_partition(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"\w[\w.,-]*", name):
+            raise ValueError(f"{name!r} is no name of a partition of Slurm")
+        return name
+
+    @field_validator("time")
+    @classmethod
+    def _is_time(cls, limit: str) -> str:
+        if not re.fullmatch(r"[0-9]+(:[0-9]+){0,2}|[0-9]+-[0-9]+(:[0-9]+){0,2}|UNLIMITED", limit):
+            raise ValueError(f"{limit!r} is no time limit: write '24:00:00' or '2-12' (days-hours)")
+        return limit
 
 
 class _Configuration(_Section):

@@ -170,6 +170,11 @@ while (($#)); do
 done
 
 [[ -n $name ]] || fail "Name the TPU VM: scripts/tpu_vm.sh $command NAME, or set TPU_NAME."
+# What gcloud takes for an option, or a host's shell for a command, is none of these.
+for key in name zone project type version worker; do
+  [[ -z ${!key} || ${!key} =~ ^[[:alnum:]][[:alnum:]._:,@/-]*$ ]] \
+    || fail "$(printf '%q is no value for --%s: letters, digits and . _ : , @ / - only.' "${!key}" "$key")"
+done
 if [[ $dry_run == no ]]; then
   command -v gcloud >/dev/null || fail "gcloud is missing: install the Google Cloud CLI first."
 fi

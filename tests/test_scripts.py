@@ -158,6 +158,15 @@ def test_mistakes_are_told_before_anything_is_called(cloud, words, sentence):
     assert cloud.asked() == []
 
 
+@pytest.mark.parametrize("key", ["NAME", "ZONE", "PROJECT", "TYPE", "VERSION"])
+@pytest.mark.parametrize("value", ["--command=touch gone", "a\n--flags-file=b", "$(touch gone)"])
+def test_values_that_are_options_or_commands_are_refused(cloud, key, value):
+    status, output = cloud("create", **{"TPU_NAME": "german", f"TPU_{key}": value})
+    assert status == 1
+    assert f"is no value for --{key.lower()}: letters, digits" in output
+    assert cloud.asked() == []
+
+
 def test_install_copies_the_last_commit_and_hides_the_token(cloud):
     status, output = cloud("install", "german", HF_TOKEN=TOKEN)
     assert status == 0, output

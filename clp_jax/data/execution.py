@@ -7,7 +7,6 @@ import fcntl
 import io
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,22 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from datatrove.executor.base import DistributedEnvVars, PipelineExecutor
-from datatrove.executor.slurm import SlurmPipelineExecutor
 from tqdm import tqdm
 
 from clp_jax.config import ExecutionSection
-from clp_jax.data.stages import Stage
+from clp_jax.data.slurm import submit
+from clp_jax.data.stages import Stage, logs_of
 from clp_jax.errors import UserError
 
 GO_ON = "run the same command again to go on from there"
-_MEMORY_PER_TASK_GB = 4
 _PATIENCE = 5.0
 _HEARTBEAT = 0.5
-
-
-def logs_of(work: Path, stage: str) -> Path:
-    """Where datatrove notes the tasks of a stage that are done, what they counted and their log."""
-    return work / "logs" / stage
 
 
 def run_stages(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> bool:
@@ -56,10 +49,10 @@ def run_stages(stages: Sequence[Stage], work: Path, section: ExecutionSection) -
             _run_here(stages, work, section.workers)
             return True
         case "slurm":
-            _submit_to_slurm(stages, work, section)
+            submit(stages, work, section)
             return False
         case "ray":
-            _run_on_ray(stages, work, section.workers)
+            _run_on_ray(stages, work, section)
             return True
 
 
@@ -181,47 +174,14 @@ def _only_run(lock: Path) -> Iterator[None]:
         yield
 
 
-def _submit_to_slurm(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> None:
-    if section.partition is None:
-        raise UserError("The executor slurm needs a partition: give --execution.partition NAME.")
-    last = None
-    for stage in stages:
-        last = SlurmPipelineExecutor(
-            list(stage.steps),
-            tasks=stage.tasks,
-            time=section.time,
-            partition=section.partition,
-            mem_per_cpu_gb=_MEMORY_PER_TASK_GB,
-            workers=section.workers,
-            job_name=f"clp-jax-{stage.name}",
-            venv_path=_activation(),
-            depends=last,
-            logging_dir=str(logs_of(work, stage.name)),
-            mail_type="NONE",
-        )
-    assert last is not None
-    try:
-        last.run()
-    except FileNotFoundError:
-        raise UserError(
-            "sbatch is not installed here: run the command on a login node of the cluster, or with "
-            "--execution.executor local."
-        ) from None
-
-
-def _activation() -> str | None:
-    """The script that activates this virtual environment, if it is one."""
-    return None if sys.prefix == sys.base_prefix else f"{sys.prefix}/bin/activate"
-
-
-def _run_on_ray(stages: Sequence[Stage], work: Path, workers: int) -> None:
+def _run_on_ray(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> None:
     executor = _ray_executor()
     for stage in stages:
         executor(
             list(stage.steps),
             tasks=stage.tasks,
-            workers=workers,
-            mem_per_cpu_gb=_MEMORY_PER_TASK_GB,
+            workers=section.workers,
+            mem_per_cpu_gb=section.memory,
             logging_dir=str(logs_of(work, stage.name)),
         ).run()
 

@@ -13,8 +13,8 @@ from jaxtyping import UInt32
 from transformers import PreTrainedTokenizerBase
 
 from clp_jax.checkpoint.hub import load_tokenizer
-from clp_jax.data.execution import logs_of
 from clp_jax.data.report import write_report
+from clp_jax.data.stages import logs_of
 from clp_jax.data.store import MANIFEST, describe, document_lengths, seal
 from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, read_facts
 from clp_jax.errors import UserError

@@ -8,6 +8,11 @@ from typing import NamedTuple
 from datatrove.pipeline.base import PipelineStep
 
 
+def logs_of(work: Path, stage: str) -> Path:
+    """Where datatrove notes the tasks of a stage that are done, what they counted and their log."""
+    return work / "logs" / stage
+
+
 class Stage(NamedTuple):
     """Steps that each of ``tasks`` tasks pipes its documents through."""
 

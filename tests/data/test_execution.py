@@ -13,8 +13,8 @@ from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.config import ExecutionSection
 from clp_jax.data.documents import ReadDocuments, WriteDocuments, documents_file
-from clp_jax.data.execution import logs_of, run_stages
-from clp_jax.data.stages import Stage
+from clp_jax.data.execution import run_stages
+from clp_jax.data.stages import Stage, logs_of
 from clp_jax.errors import UserError
 
 TASKS = 5
@@ -166,60 +166,3 @@ def test_an_interrupted_run_ends_at_once_and_goes_on(tmp_path: Path):
     run(tmp_path)
     run(tmp_path / "unbroken")
     assert results(tmp_path) == results(tmp_path / "unbroken")
-
-
-def test_slurm_needs_a_partition_and_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(UserError, match=r"give --execution\.partition"):
-        run_stages(stages(tmp_path), tmp_path / "work", ExecutionSection(executor="slurm"))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    section = ExecutionSection(executor="slurm", partition="cpu")
-    with pytest.raises(UserError, match="sbatch is not installed here"):
-        run_stages(stages(tmp_path), tmp_path / "work", section)
-
-
-SBATCH = """#!{python}
-import os, re, subprocess, sys
-NODE = {{"SLURM_NODELIST": "localhost", "SLURM_CPUS_PER_TASK": "1", "SLURM_MEM_PER_CPU": "1000"}}
-script = open(sys.argv[-1]).read()
-array = re.search(r"--array=0-(\\d+)", script)
-for task in range(int(array[1]) + 1 if array else 1):
-    inside = {{"SLURM_ARRAY_TASK_ID": str(task), **NODE}} if array else {{}}
-    done = subprocess.run(["bash", sys.argv[-1]], env=os.environ | inside, capture_output=True)
-    print(done.stderr.decode(), file=sys.stderr)
-print("Submitted batch job 17")
-"""
-SRUN = """#!/bin/bash
-while [[ $1 != launch_pickled_pipeline && $1 != merge_stats ]]; do shift; done
-exec "$@"
-"""
-SCONTROL = """#!/bin/bash
-echo localhost
-"""
-
-
-@pytest.mark.slow
-def test_a_cluster_of_slurm_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, text in (
-        ("sbatch", SBATCH.format(python=sys.executable)),
-        ("srun", SRUN),
-        ("scontrol", SCONTROL),
-    ):
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    search = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
-    monkeypatch.setenv("PATH", os.pathsep.join(search))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    section = ExecutionSection(executor="slurm", partition="cpu")
-    done = [
-        Stage("read", [ReadDocuments(tmp_path / "one"), WriteDocuments(tmp_path / "two")], TASKS),
-        Stage("copy", [ReadDocuments(tmp_path / "two"), WriteDocuments(tmp_path / "three")], TASKS),
-    ]
-    for rank in range(TASKS):
-        for _ in WriteDocuments(tmp_path / "one").run(Make(tmp_path).run(rank=rank), rank=rank):
-            pass
-    assert not run_stages(done, tmp_path / "work", section)
-    for rank in range(TASKS):
-        one, three = (documents_file(tmp_path / name, rank) for name in ("one", "three"))
-        assert one.read_bytes() == three.read_bytes()
