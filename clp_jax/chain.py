@@ -21,7 +21,7 @@ from clp_jax.config import (
 )
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table
-from clp_jax.files import is_address, read_json, write_json
+from clp_jax.files import local_path, read_json, write_json
 from clp_jax.mesh import make_mesh, start_distributed
 from clp_jax.models import (
     Decoder,
@@ -107,8 +107,7 @@ def plan_chain(config: ChainConfig) -> list[Link]:
     Raises:
         UserError: see `run_chain`.
     """
-    if is_address(config.out):
-        raise UserError(f"out is {config.out}, but the folder of a chain must be on a disk.")
+    local_path(config.out)
     tokenizer = load_tokenizer(config.helper)
     rows, hash_ = max(tokenizer.get_vocab().values()) + 1, tokenizer_hash(tokenizer)
     links: list[Link] = []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,17 +14,49 @@ from etils import epath
 
 from clp_jax.errors import UserError
 
+ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
+"""How an address begins; a `Path` of one has lost the second slash."""
+
+
+def is_address(place: str | Path) -> bool:
+    """Whether it is an address, such as ``gs://bucket/run``, and not a path on a disk."""
+    return ADDRESS.match(str(place)) is not None
+
+
+def local_path(place: str | Path) -> Path:
+    """The path of a place on a disk.
+
+    Raises:
+        UserError: it is an address, which would become a folder called ``gs:``.
+    """
+    if is_address(place):
+        raise UserError(
+            f"{place} is an address, but this must be a path on a disk: only the folder of a "
+            "training run may be in a bucket."
+        )
+    return Path(place)
+
+
+def new_path(folder: str | Path) -> Path:
+    """The path of a folder that can be made: nothing is there, or an empty folder.
+
+    Raises:
+        UserError: something is there, or it is an address.
+    """
+    folder = local_path(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} exists already: remove it or choose another output folder.")
+    return folder
+
 
 @contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
     """Yield an empty folder beside ``folder`` that becomes ``folder`` when the block succeeds.
 
     Raises:
-        UserError: ``folder`` exists and is not an empty folder.
+        UserError: see `new_path`.
     """
-    folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} exists already: remove it or choose another output folder.")
+    folder = new_path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.partial"
     scratch.mkdir()
@@ -39,8 +72,12 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(file: str | Path) -> Iterator[Path]:
-    """Yield a path beside ``file`` that replaces ``file`` when the block succeeds."""
-    file = Path(file)
+    """Yield a path beside ``file`` that replaces ``file`` when the block succeeds.
+
+    Raises:
+        UserError: it is an address.
+    """
+    file = local_path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.parent / f".{file.stem}.{uuid.uuid4().hex[:8]}.partial{file.suffix}"
     try:
@@ -48,11 +85,6 @@ def new_file(file: str | Path) -> Iterator[Path]:
         scratch.replace(file)
     finally:
         scratch.unlink(missing_ok=True)
-
-
-def is_address(place: str | Path) -> bool:
-    """Whether it is an address, such as ``gs://bucket/run``, and not a path on a disk."""
-    return "://" in str(place)
 
 
 def cache_folder() -> Path:

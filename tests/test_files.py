@@ -1,7 +1,14 @@
+from pathlib import Path
+
 import pytest
 
+from clp_jax.config import SourceSection
+from clp_jax.data.pieces import whole_pieces
+from clp_jax.data.prepare import prepare_corpus
+from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
-from clp_jax.files import new_file, new_folder, read_json, write_json
+from clp_jax.files import is_address, local_path, new_file, new_folder, read_json, write_json
+from clp_jax.quickstart.run import run_quickstart
 
 
 def test_a_folder_appears_when_it_is_whole(tmp_path):
@@ -26,6 +33,24 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path):
     assert (tmp_path / "empty" / "x").exists()
     with pytest.raises(UserError, match="exists already"), new_folder(tmp_path / "empty"):
         pass
+
+
+@pytest.mark.parametrize("place", ["gs://b/x", Path("gs://b/x"), "file:///x", "s3://b"])
+def test_an_address_is_no_path_on_a_disk(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for use in (local_path, lambda out: new_folder(out).__enter__(),
+                lambda out: new_file(out).__enter__(), Corpus.open,
+                lambda out: prepare_corpus(["x.txt"], None, out),
+                lambda out: run_quickstart(out),
+                lambda data: whole_pieces([SourceSection(input=str(data))])):  # fmt: skip
+        with pytest.raises(UserError, match="is an address, but this must be a path on a disk"):
+            use(place)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["/a/b:/c", "a/gs:/b", "C:/x", "runs/x", Path("/x")])
+def test_a_path_is_no_address(place):
+    assert not is_address(place)
 
 
 def test_json(tmp_path):

@@ -12,7 +12,7 @@ from clp_jax.data.formats import CODECS, WHOLE, suffix
 from clp_jax.data.hub import HUB, check_address, hub_shards
 from clp_jax.data.sources import layout_of
 from clp_jax.errors import UserError
-from clp_jax.files import public_name
+from clp_jax.files import local_path, public_name
 
 _TASK_BYTES = 8 << 20
 _MOST_TASKS = 1024
@@ -128,7 +128,7 @@ def _pieces_of(source: SourceSection, number: int) -> Iterator[Piece]:
         name = public_name(item.removeprefix(HUB))
         yield Piece(source.kind, item, source.text_field, f"{number}/{name}")
         return
-    pattern = Path(item).expanduser()
+    pattern = local_path(item).expanduser()
     if pattern.is_dir():
         raise UserError(f"{item} is a folder: name its files, for example {pattern}/*.jsonl.")
     folder = pattern.parent if pattern.exists() else _above_wildcards(pattern)

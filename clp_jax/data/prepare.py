@@ -25,7 +25,7 @@ from clp_jax.data.store import MANIFEST
 from clp_jax.data.tokenize import KEPT, SAMPLES, SHARDS, Count, Tokenize
 from clp_jax.data.tokens import Encoder
 from clp_jax.errors import UserError
-from clp_jax.files import public_name, read_json, write_json
+from clp_jax.files import local_path, public_name, read_json, write_json
 
 WORK = "work"
 TEXT = "text"
@@ -66,7 +66,7 @@ def prepare_corpus(
     Raises:
         UserError: the inputs, the recipe, the tokenizer or ``out`` are not as they should be.
     """
-    config, out = config or PrepareConfig(), Path(out)
+    config, out = config or PrepareConfig(), local_path(out)
     if limit is not None and limit < 1:
         raise UserError(f"The limit of {limit} documents leaves none: it must be 1 or more.")
     if inputs:

@@ -17,7 +17,7 @@ from clp_jax.checkpoint.hub import tokenizer_hash
 from clp_jax.data.shards import ShardWriter, lengths_name, new_shard, tokens_name
 from clp_jax.data.tokens import Encoder
 from clp_jax.errors import UserError
-from clp_jax.files import new_folder, read_json, write_json
+from clp_jax.files import local_path, new_folder, read_json, write_json
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "SHA256SUMS"
@@ -55,7 +55,7 @@ class Corpus:
         Raises:
             UserError: it is not the folder of a corpus, or a file of it is damaged.
         """
-        folder = Path(folder)
+        folder = local_path(folder)
         if not (folder / MANIFEST).exists():
             raise UserError(f"{folder} is not a corpus: write one with `clp-jax prepare`.")
         manifest = read_json(folder / MANIFEST)

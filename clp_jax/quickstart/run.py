@@ -16,7 +16,7 @@ from clp_jax.errors import UserError
 from clp_jax.evaluate.perplexity import evaluate_perplexity
 from clp_jax.evaluate.plots import plot_perplexity, tokens_to_reach
 from clp_jax.evaluate.tables import markdown_table
-from clp_jax.files import write_json
+from clp_jax.files import local_path, write_json
 from clp_jax.generate import generate_text
 from clp_jax.quickstart.inputs import made_up_text, own_text, write_new_model, write_text
 from clp_jax.train.loop import RunSummary, train_model
@@ -82,7 +82,7 @@ def run_quickstart(
     Raises:
         UserError: ``out`` exists, only one of the corpora is given, or one holds too little text.
     """
-    out = Path(out)
+    out = local_path(out)
     if out.exists():
         raise UserError(f"{out} exists already: remove it or choose another output folder.")
     if (corpus_source is None) != (corpus_target is None):
