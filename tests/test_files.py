@@ -1,3 +1,5 @@
+import math
+import os
 from pathlib import Path
 
 import pytest
@@ -56,8 +58,53 @@ def test_a_path_is_no_address(place):
 def test_json(tmp_path):
     write_json(tmp_path / "x.json", {"ü": 1})
     assert read_json(tmp_path / "x.json") == {"ü": 1}
-    (tmp_path / "x.json").write_text("{")
-    with pytest.raises(UserError, match=r"x.json is not valid JSON"):
-        read_json(tmp_path / "x.json")
     with pytest.raises(UserError, match=r"y.json is missing"):
         read_json(tmp_path / "y.json")
+    write_json(tmp_path / "x.json", {"a": [math.nan, (-math.inf, 1.5)]})
+    assert read_json(tmp_path / "x.json") == {"a": [None, [None, 1.5]]}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "is not valid JSON"),
+        ("{", "is not valid JSON"),
+        (b"\xff{}", "is not valid JSON"),
+        ("[1]", "must hold a JSON object, not a list"),
+        ("null", "must hold a JSON object, not a single value"),
+        ("[" * 100_000, "is nested too deep"),
+        ("[" * 200 + "]" * 200, "is nested too deep"),
+        ('{"a": ' * 200 + "1" + "}" * 200, "is nested too deep"),
+        ('{"a": ' + "1" * 5000 + "}", "is not valid JSON"),
+        ('{"a": [' + "1" * 50 + "]}", "an integer has more than 128 bits"),
+        ('{"a": NaN}', "a number is NaN or infinite"),
+        ('{"a": {"b": 1e999}}', "a number is NaN or infinite"),
+        ('{"a": "\\ud800"}', "surrogates not allowed"),
+        ('{"a": 1, "a": 2}', "'a' is there twice"),
+    ],
+)
+def test_json_that_is_no_use_is_told_in_a_sentence(tmp_path, text, sentence):
+    file = tmp_path / "x.json"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=rf"x\.json {sentence}|x\.json .*{sentence}"):
+        read_json(file)
+
+
+def test_json_that_strangers_write(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text('{"model_max_length": 1000000000000000019884624838656, "a": 1, "a": 1}')
+    assert read_json(file) == {"model_max_length": 1000000000000000019884624838656, "a": 1}
+    file.write_text("[1]")
+    assert read_json(file, list) == [1]
+
+
+def test_only_regular_files_of_a_bounded_size_are_read(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for name in ("pipe", "link", "."):
+        with pytest.raises(UserError, match="is not a regular file"):
+            read_json(tmp_path / name)
+    monkeypatch.setattr("clp_jax.files.MAX_JSON_BYTES", 1 << 20)
+    (tmp_path / "x.json").write_text(" " * (1 << 20) + "{}")
+    with pytest.raises(UserError, match="is larger than 1 MiB"):
+        read_json(tmp_path / "x.json")

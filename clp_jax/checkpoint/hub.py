@@ -99,10 +99,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged.
     """
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict):
-        raise UserError(f"{folder / 'config.json'} must hold a JSON object.")
-    return config
+    return read_json(folder / "config.json")
 
 
 def load_tokenizer(name: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:

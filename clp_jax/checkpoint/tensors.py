@@ -111,7 +111,7 @@ def _open_shards(
     index: Path, read_file: Callable[[Path], dict[str, LazyTensor]]
 ) -> dict[str, LazyTensor]:
     contents = read_json(index)
-    if not isinstance(contents, dict) or not isinstance(contents.get("weight_map"), dict):
+    if not isinstance(contents.get("weight_map"), dict):
         raise UserError(f"{index} has no weight_map: fetch the file again.")
     places: dict[str, str] = contents["weight_map"]
     shards = {}

@@ -120,7 +120,7 @@ def _read_counts(work: Path, stage: str) -> list[_Step]:
     """What datatrove has counted for each step of a stage, over all its tasks."""
     steps: list[_Step] = []
     for file in sorted((logs_of(work, stage) / "stats").glob("*.json")):
-        for number, found in enumerate(read_json(file)):
+        for number, found in enumerate(read_json(file, list)):
             if number == len(steps):
                 steps.append(_Step(stage, found["name"].partition(": ")[2], 0.0, Counter()))
             step = steps[number]
@@ -198,7 +198,7 @@ def _sources(
 def _read_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
     samples: dict[str, list[dict[str, Any]]] = {}
     for file in sorted(folder.glob("*/*.json")):
-        samples.setdefault(file.parent.name, []).extend(read_json(file))
+        samples.setdefault(file.parent.name, []).extend(read_json(file, list))
     return samples
 
 

