@@ -15,6 +15,8 @@ from clp_jax import __version__
 from clp_jax.config import ChainConfig, PrepareConfig, RunConfig, TransferConfig
 from clp_jax.errors import RunStopped, UserError
 from clp_jax.flags import set_compiler_flags
+from clp_jax.signals import Stopped, answered_signals
+from clp_jax.terminal import printable, printable_output
 
 DESCRIPTION = """\
 Turn a language model of one language into a model of another (CLP-Transfer).
@@ -43,29 +45,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     known, unknown = parser.parse_known_args(arguments)
     if unknown and known.run not in (_train, _prepare, _plan):
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        parser.error(printable(f"unrecognized arguments: {' '.join(unknown)}"))
     known.overrides = unknown
     _quiet_libraries()
     set_compiler_flags()
-    try:
-        known.run(known)
-    except RunStopped as stopped:
-        _tell_how_to_go_on(stopped, known, arguments)
-    except (UserError, OSError) as error:  # OSError: no space, no permission, with the file's name
-        _fail(f"clp-jax: {error}")
-    except KeyboardInterrupt:
-        _fail("clp-jax: interrupted")
-    except Exception:
-        _fail(traceback.format_exc())
+    with printable_output():
+        try:
+            with answered_signals():
+                known.run(known)
+        except RunStopped as stopped:
+            _tell_how_to_go_on(stopped, known, arguments)
+        except (UserError, OSError) as error:  # OSError: no permission, with the file's name
+            _fail(f"clp-jax: {printable(str(error))}")
+        except KeyboardInterrupt as stopped:
+            _fail(f"clp-jax: {stopped}", stopped.status if isinstance(stopped, Stopped) else 130)
+        except Exception:
+            _fail(printable(traceback.format_exc(), keep="\n"))
 
 
-def _fail(reason: str) -> NoReturn:
-    """End with status 1; one of several processes does not wait for the others, which may hang."""
+def _fail(reason: str, status: int = 1) -> NoReturn:
+    """End with a status; one of several processes does not wait for the others, which may hang."""
     jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
-        print(reason, file=sys.stderr, flush=True)
-        os._exit(1)
-    sys.exit(reason)
+    alone = jax is None or not jax.distributed.is_initialized()
+    if alone and status == 1:
+        sys.exit(reason)
+    print(reason, file=sys.stderr, flush=True)
+    if alone:
+        sys.exit(status)
+    os._exit(status)
 
 
 def _tell_how_to_go_on(
@@ -74,7 +81,7 @@ def _tell_how_to_go_on(
     import jax
 
     if known.run not in (_train, _chain):
-        sys.exit("clp-jax: interrupted")
+        _fail("clp-jax: stopped")
     if jax.process_index() == 0:
         flag = ["--resume"] if known.run is _train and not known.resume else []
         print(f"clp-jax: {stopped} Go on with: clp-jax {shlex.join([*arguments, *flag])}")

@@ -1,14 +1,16 @@
 """Write beside, then rename: nothing half-written is ever left where a result belongs."""
 
+import errno
 import json
 import math
 import os
 import re
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from clp_jax.errors import UserError
 MAX_JSON_BYTES = 100 << 20
 _MAX_JSON_DEPTH = 64
 _KINDS: Mapping[type, str] = {dict: "object", list: "list"}
+
+_scratch: set[Path] = set()
+"""What is being written by this process, to be renamed or removed in the end."""
 
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 """How an address begins; a `Path` of one has lost the second slash."""
@@ -51,7 +56,7 @@ def new_path(folder: str | Path) -> Path:
     """
     folder = local_path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} exists already: remove it or choose another output folder.")
+        raise _exists(folder)
     return folder
 
 
@@ -60,20 +65,23 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     """Yield an empty folder beside ``folder`` that becomes ``folder`` when the block succeeds.
 
     Raises:
-        UserError: see `new_path`.
+        UserError: see `new_path`; or the disk is full.
     """
     folder = new_path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.partial"
-    scratch.mkdir()
-    try:
+    with _beside(folder, f".{folder.name}.{_nonce()}.partial") as scratch:
+        scratch.mkdir()
         yield scratch
-        if folder.exists():
-            folder.rmdir()
-        scratch.rename(folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        for path in (*scratch.rglob("*"), scratch):
+            sync(path)
+        try:
+            if folder.exists():
+                folder.rmdir()
+            scratch.rename(folder)
+            sync(folder.parent)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            raise _exists(folder) from None
 
 
 @contextmanager
@@ -81,16 +89,81 @@ def new_file(file: str | Path) -> Iterator[Path]:
     """Yield a path beside ``file`` that replaces ``file`` when the block succeeds.
 
     Raises:
-        UserError: it is an address.
+        UserError: it is an address, or the disk is full.
     """
     file = local_path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.parent / f".{file.stem}.{uuid.uuid4().hex[:8]}.partial{file.suffix}"
-    try:
+    with _beside(file, f".{file.stem}.{_nonce()}.partial{file.suffix}") as scratch:
         yield scratch
+        sync(scratch)
         scratch.replace(file)
+        sync(file.parent)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder among the temporary ones, which is gone after the block however that ends."""
+    folder = Path(tempfile.mkdtemp(prefix="clp-jax-"))
+    with _beside(folder, folder.name):
+        yield folder
+
+
+@contextmanager
+def _beside(place: Path, name: str) -> Iterator[Path]:
+    """Yield the path ``name`` beside a place; what is there after the block is removed.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    scratch = place.parent / name
+    _scratch.add(scratch)
+    try:
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        yield scratch
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{place} cannot be written: no space is left on the disk mounted at "
+            f"{_mount_point(place)}. Make room there and try again."
+        ) from error
     finally:
-        scratch.unlink(missing_ok=True)
+        _remove(scratch)
+        _scratch.discard(scratch)
+
+
+def remove_scratch() -> None:
+    """Remove what this process has not finished, because it is about to end at once."""
+    for scratch in list(_scratch):
+        _remove(scratch)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, safely onto the disk: a power failure keeps them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError) if path.is_dir() else nullcontext():  # Not all disks sync folders.
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _exists(folder: Path) -> UserError:
+    return UserError(f"{folder} exists already: remove it or choose another output folder.")
+
+
+def _nonce() -> str:
+    return uuid.uuid4().hex[:8]
+
+
+def _mount_point(path: Path) -> Path:
+    return next(folder for folder in path.absolute().parents if folder.is_mount())
 
 
 def cache_folder() -> Path:
@@ -103,11 +176,16 @@ def public_name(place: str | Path) -> str:
     return Path(place).name if Path(place).is_absolute() else str(place)
 
 
-def write_json(file: str | Path, value: Any) -> None:
-    """Write ``value`` as indented UTF-8 JSON, whole or not at all; NaN and infinities as null."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+def write_text(file: str | Path, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all."""
     with new_file(file) as scratch:
-        scratch.write_text(text + "\n", "utf-8")
+        scratch.write_text(text, "utf-8")
+
+
+def write_json(file: str | Path, value: Any) -> None:
+    """Write ``value`` as indented UTF-8 JSON, whole or not at all; NaN and infinities are null."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(file, text + "\n")
 
 
 def _finite(value: Any) -> Any:

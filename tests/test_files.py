@@ -1,5 +1,7 @@
+import errno
 import math
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,17 @@ from clp_jax.data.pieces import whole_pieces
 from clp_jax.data.prepare import prepare_corpus
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
-from clp_jax.files import is_address, local_path, new_file, new_folder, read_json, write_json
+from clp_jax.files import (
+    is_address,
+    local_path,
+    new_file,
+    new_folder,
+    read_json,
+    remove_scratch,
+    scratch_folder,
+    write_json,
+    write_text,
+)
 from clp_jax.quickstart.run import run_quickstart
 
 
@@ -108,3 +120,65 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path, monkeypatch):
     (tmp_path / "x.json").write_text(" " * (1 << 20) + "{}")
     with pytest.raises(UserError, match="is larger than 1 MiB"):
         read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_with_its_name(tmp_path, number):
+    def fail():
+        raise OSError(number, os.strerror(number))  # A write names no file.
+
+    told = r"out cannot be written: no space is left on the disk mounted at /"
+    with pytest.raises(UserError, match=told), new_folder(tmp_path / "out"):
+        fail()
+    with pytest.raises(UserError, match=told), new_file(tmp_path / "out"):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """The names of what is brought onto the disk, in order, with those of what is there then."""
+    names = []
+
+    def note(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        names.append((path.name, sorted(p.name for p in path.parent.iterdir())))
+        fsync(descriptor)
+
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", note)
+    return names
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, synced):
+    write_text(tmp_path / "x", "1")
+    [(scratch, before), (folder, _)] = synced
+    assert "x" not in before
+    assert (scratch in before, folder) == (True, tmp_path.name)
+
+
+def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path, synced):
+    with new_folder(tmp_path / "out") as scratch:
+        (scratch / "inner").mkdir()
+        (scratch / "inner" / "x").write_text("1")
+    assert {name for name, _ in synced[:3]} == {"x", "inner", scratch.name}
+    assert "out" not in {name for _, names in synced[:3] for name in names}
+    assert synced[3][0] == tmp_path.name
+
+
+def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path, tmp_path_factory):
+    made = tmp_path_factory.mktemp("made")
+    (made / "x").write_text("theirs")
+    with pytest.raises(UserError, match="exists already"), new_folder(tmp_path / "out"):
+        shutil.copytree(made, tmp_path / "out")
+    assert [file.name for file in tmp_path.rglob("*")] == ["out", "x"]
+
+
+def test_what_is_unfinished_can_be_removed_at_once(tmp_path):
+    with pytest.raises(OSError, match="No such file"), new_file(tmp_path / "x") as file:  # noqa: PT012
+        file.write_text("1")
+        remove_scratch()
+    with scratch_folder() as folder:
+        (folder / "x").write_text("1")
+    assert not folder.exists()
+    assert not list(tmp_path.iterdir())

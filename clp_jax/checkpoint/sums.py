@@ -4,13 +4,12 @@ TensorStore notices a file that was cut short where it needs the end of it, and 
 bytes of an array have changed.
 """
 
-import os
 from pathlib import Path
 
 import xxhash
 
 from clp_jax.errors import UserError
-from clp_jax.files import read_json, write_json
+from clp_jax.files import read_json, sync, write_json
 
 SUMS = "sums.json"
 LATE = "_CHECKPOINT_METADATA"
@@ -62,6 +61,5 @@ def file_sum(file: Path) -> str:
 
 def _safe_sum(file: Path) -> str:
     """The same of a file that is safely on the disk then."""
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
+    sync(file)
     return file_sum(file)

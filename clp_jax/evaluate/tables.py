@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from clp_jax.terminal import printable
+
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Render a Markdown table with aligned columns, for the console and for documents.
@@ -18,7 +20,7 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     Raises:
         ValueError: a row has more or fewer cells than there are headers.
     """
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (headers, *rows)]
+    cells = [[printable(cell).replace("|", "\\|") for cell in row] for row in (headers, *rows)]
     columns = list(zip(*cells, strict=True))
     widths = [max(3, *map(len, column)) for column in columns]
     numeric = [bool(rows) and all(map(_is_numeric, column[1:])) for column in columns]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from clp_jax.checkpoint.hub import GENERATION, MANIFEST, ORIGINS, copy_tokenizer
 from clp_jax.checkpoint.tensors import LazyTensor, parse_dtype, write_tensors
 from clp_jax.config import TransferConfig
 from clp_jax.errors import UserError
-from clp_jax.files import new_folder, read_json, write_json
+from clp_jax.files import new_folder, read_json, scratch_folder, write_json
 from clp_jax.mesh import make_mesh
 from clp_jax.transfer.inputs import open_helper, open_source
 from clp_jax.transfer.manifest import describe_transfer, model_card
@@ -72,9 +71,9 @@ def transfer_model(
     mesh = mesh or make_mesh()
     source_model = open_source(source)
     text = read_text(config.data, config.text_field) if config.data else []
-    with new_folder(out) as folder, TemporaryDirectory() as scratch:
+    with new_folder(out) as folder, scratch_folder() as scratch:
         settings = [
-            Setting(source_model, open_helper(name), config, text, Path(scratch) / str(i), mesh)
+            Setting(source_model, open_helper(name), config, text, scratch / str(i), mesh)
             for i, name in enumerate(helpers)
         ]
         choice = choose(settings, config)

@@ -1,0 +1,45 @@
+"""Text for people: nothing that a terminal would obey, and nothing that it cannot show."""
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with its control characters, line breaks among them, written as escapes.
+
+    Names of files, tensors and models are a stranger's, and may hold any of them.
+
+    Args:
+        text: The text.
+        keep: Control characters that stay.
+    """
+    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
+
+
+@contextmanager
+def printable_output() -> Iterator[None]:
+    """Within, what is printed is `printable`, but for its lines and tabs.
+
+    A character that the terminal's encoding lacks is an escape too: it must not end what is done.
+    """
+    with redirect_stdout(_Printable(sys.stdout)):
+        yield
+
+
+class _Printable:
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        encoding = self._stream.encoding or "utf-8"
+        shown = printable(text, keep="\n\t").encode(encoding, "backslashreplace")
+        self._stream.write(shown.decode(encoding))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
