@@ -294,10 +294,20 @@ class DeduplicateSection(_Section):
     """Drop documents that are equal to an earlier one."""
     near: bool = False
     """Drop documents that are nearly equal to another one (MinHash)."""
-    lines: int = Field(0, ge=0)
-    """Drop lines found in more documents than this; 0 keeps all."""
+    lines: float = Field(0.0, ge=0)
+    """Share of the documents: a line that stands in more of them, and in more than a hundred, is
+    dropped but for its first copy; 0 keeps all."""
     substrings: int = Field(0, ge=0)
     """Cut passages of at least so many bytes that were there before; 0 keeps all."""
+
+    @field_validator("lines")
+    @classmethod
+    def _is_share(cls, share: float) -> float:
+        if share >= 1:
+            raise ValueError(
+                f"{share:g} is no share of the documents: write 0.01 for one in a hundred"
+            )
+        return share
 
     @field_validator("substrings")
     @classmethod

@@ -48,7 +48,7 @@ RECIPE = PrepareConfig(
         repetition=True,
         mask_personal_data=True,
     ),
-    deduplicate=DeduplicateSection(exact=True, near=True, lines=100, substrings=200),
+    deduplicate=DeduplicateSection(exact=True, near=True, lines=0.05, substrings=200),
 )
 BOILERPLATE = (
     "Diese Seite verwendet Cookies.",

@@ -1,5 +1,6 @@
 """HTML to plain text: a line a paragraph."""
 
+from html import unescape
 from html.parser import HTMLParser
 
 # fmt: off
@@ -8,7 +9,9 @@ _INLINE = frozenset((
     "mark", "q", "s", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var", "wbr",
 ))
 # fmt: on
-_UNREAD = frozenset(("script", "style", "head", "template"))
+_UNREAD = frozenset(("script", "style", "title", "template"))
+# What may stand in a head: anything else ends it, with or without `</head>`.
+_IN_HEAD = _UNREAD | {"head", "html", "base", "link", "meta", "noscript"}
 
 
 class _Paragraphs(HTMLParser):
@@ -19,14 +22,18 @@ class _Paragraphs(HTMLParser):
         self.paragraphs: list[str] = []
         self._pieces: list[str] = []
         self._unread = 0
+        self._in_head = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._in_head = tag == "head" or (self._in_head and tag in _IN_HEAD)
         self._unread += tag in _UNREAD
         self._tag(tag)
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _UNREAD and self._unread:
             self._unread -= 1
+        if tag == "head":
+            self._in_head = False
         self._tag(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -34,6 +41,7 @@ class _Paragraphs(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._unread:
+            self._in_head = self._in_head and data.isspace()
             self._pieces.append(data)
 
     def close(self) -> None:
@@ -57,8 +65,10 @@ def html_to_text(html: str) -> str:
         ValueError: it is broken beyond what the parser passes over.
     """
     parser = _Paragraphs()
+    end = html.rfind(">") + 1  # behind it no tag is whole, and none is looked for
     try:
-        parser.feed(html)
+        parser.feed(html[:end])
+        parser.handle_data(unescape(html[end:]))
         parser.close()
     except AssertionError as error:
         raise ValueError(str(error)) from None

@@ -1,5 +1,6 @@
 """Words of a text in any language that puts spaces between them."""
 
+import unicodedata
 from dataclasses import dataclass
 
 import regex
@@ -31,6 +32,11 @@ class Words(WordTokenizer):
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
         """Where each sentence starts and ends, in characters."""
         return [match.span() for match in _SENTENCE.finditer(text)]
+
+
+def composed(text: str) -> str:
+    """The same letters, each as one character where there is one: ``ü``, not ``u`` and a mark."""
+    return unicodedata.normalize("NFC", text)
 
 
 def is_symbol(word: str) -> bool:

@@ -23,7 +23,7 @@ from clp_jax.quickstart.inputs import made_up_text
 
 RECIPE: dict[str, Any] = {
     "clean": {"language": "de", "repair_encoding": True, "min_words": 5, "boilerplate": True},
-    "deduplicate": {"exact": True, "lines": 20, "near": True, "substrings": 100},
+    "deduplicate": {"exact": True, "lines": 0.05, "near": True, "substrings": 100},
     "corpus": {"heldout": 0.1},
     "execution": {"workers": 1},
 }

@@ -1,24 +1,33 @@
 """Lines that are on a page but say nothing of its own."""
 
-from datatrove.data import Document
-from datatrove.pipeline.filters import C4QualityFilter
+import re
 
-from clp_jax.data.clean.phrases import phrases
+import regex
+from datatrove.data import Document
+from datatrove.pipeline.filters.base_filter import BaseFilter
+
+from clp_jax.data.clean.phrases import hints, phrases
 from clp_jax.data.samples import Samples
 
 _LONGEST = 300
+_ITEM_WORDS = 5
+_SEAM = re.compile(r"\s*(?:[|•·»›]|\s[-–—/]\s|(?<=[^\W\d_])[.!?…]+(?=\s|$))\s*")
+_MARKS = " \t\r*#>-–—.!?…"
+# Scripts that put no blanks between words have long ones.
+_ENDLESS_WORD = regex.compile(
+    r"[^\s\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]{1001}"
+)
 
 
-class Boilerplate(C4QualityFilter):
+class Boilerplate(BaseFilter):
     """Drop lines on cookies, scripts and the like, and documents that hold nothing else.
 
-    A line goes if it holds a phrase of `phrases` and is short: a paragraph may speak of cookies.
-    Of the rules of C4 (https://jmlr.org/papers/v21/20-074.html) those are kept that fit any
-    language and kind of text: documents with the filler text "lorem ipsum" go, and lines with a
-    word of more than 1,000 characters. Not kept: that a line ends with a full stop and has three
-    words (headings, verse, dialogue), that a document has five sentences and no curly bracket
-    (formulas, programs), that each mention of JavaScript is an error message, and that a number in
-    brackets is a reference.
+    A line goes if its first sentence begins like one of `phrases`, or another one does and all the
+    rest are items of a menu, of five words or fewer. It stays if it is longer than 300 characters
+    or merely speaks of cookies or rights. Of the rules of C4 (https://jmlr.org/papers/v21/20-074.html)
+    those are kept that fit any language and kind of text: documents go of which a line begins with
+    the filler text "lorem ipsum", and lines with a word of more than 1,000 characters. What stays
+    is left as it is, indentation and blank lines too.
 
     Args:
         language: ISO 639-1 code of the language whose phrases are looked for beside the English
@@ -29,35 +38,40 @@ class Boilerplate(C4QualityFilter):
     name = "boilerplate"
 
     def __init__(self, language: str | None, samples: Samples):
-        super().__init__(
-            samples,
-            remove_citations=False,
-            filter_no_terminal_punct=False,
-            min_num_sentences=-1,
-            min_words_per_line=-1,
-            filter_javascript=False,
-            filter_curly_bracket=False,
-            filter_policy=False,
-        )
+        super().__init__(samples)
+        self.hints = hints(language)
         self.phrases = phrases(language)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Take the lines out of a document; keep it if something is left."""
-        if self._has_phrase(doc.text):
-            lines = doc.text.splitlines()
-            kept = [line for line in lines if len(line) > _LONGEST or not self._has_phrase(line)]
-            if len(kept) < len(lines):
-                self.stat_update("lines", value=len(lines) - len(kept))
-            doc.text = "\n".join(kept)
-        if super().filter(doc) is not True:
-            return False, "lorem ipsum"
-        return bool(doc.text) or (False, "nothing else")
+        lines = doc.text.split("\n")
+        kept = lines
+        if _ENDLESS_WORD.search(doc.text):
+            kept = [line for line in lines if not _ENDLESS_WORD.search(line)]
+            self.stat_update("line-filter-too_long_word", value=len(lines) - len(kept))
+        if self.hints.search(doc.text.lower()):
+            if any(_plain(line).startswith("lorem ipsum") for line in kept):
+                return False, "lorem ipsum"
+            own = [line for line in kept if not self.is_boilerplate(line)]
+            if len(own) < len(kept):
+                self.stat_update("lines", value=len(kept) - len(own))
+            kept = own
+        if len(kept) < len(lines):
+            doc.text = "\n".join(kept).strip("\n")
+        return bool(doc.text.strip()) or (False, "nothing else")
 
-    def stat_update(self, *labels: str, value: int = 1, unit: str | None = None) -> None:
-        """Count, but not the lines that stay."""
-        told = [label for label in labels if label not in ("line-total", "line-kept")]
-        super().stat_update(*told, value=value, unit=unit)
+    def is_boilerplate(self, line: str) -> bool:
+        """Whether a line says nothing of the page's own."""
+        if len(line) > _LONGEST or not self.hints.search(line.lower()):
+            return False
+        parts = [_plain(part) for part in _SEAM.split(line)]
+        parts = [part for part in parts if part]
+        found = [self.phrases.match(part) is not None for part in parts]
+        rest = [part for part, is_phrase in zip(parts, found, strict=True) if not is_phrase]
+        return any(found[:1]) or (
+            any(found) and all(len(part.split()) <= _ITEM_WORDS for part in rest)
+        )
 
-    def _has_phrase(self, text: str) -> bool:
-        small = text.lower()
-        return any(phrase in small for phrase in self.phrases)
+
+def _plain(line: str) -> str:
+    return line.strip(_MARKS).lower()

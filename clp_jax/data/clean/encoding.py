@@ -4,6 +4,8 @@ import re
 
 from datatrove.pipeline.formatters import FTFYFormatter
 
+from clp_jax.data.words import composed
+
 # Without one of these characters or pairs ftfy changes nothing: entities, control characters, and
 # what its heuristic of bad text needs, which tests/data/clean/test_encoding.py proves. Written so
 # that most German text is free of it.
@@ -14,15 +16,20 @@ _SUSPICIOUS = re.compile(
 
 
 class Encoding(FTFYFormatter):
-    """Repair text such as `fÃ¼r` or `f&uuml;r` and count the documents that were changed."""
+    """Repair text such as `fÃ¼r` or `f&uuml;r`, and compose letters of two characters (NFC).
+
+    The documents that were changed are counted.
+    """
 
     name = "encoding"
 
     def format(self, text: str) -> str:
         """The repaired text."""
-        if _SUSPICIOUS.search(text) is None:
-            return text
-        repaired: str = super().format(text)
-        if repaired != text:
-            self.stat_update("repaired")
-        return repaired
+        if _SUSPICIOUS.search(text) is not None:
+            repaired: str = super().format(text)
+            if repaired != text:
+                self.stat_update("repaired")
+                text = repaired
+        if (whole := composed(text)) != text:
+            self.stat_update("composed")
+        return whole

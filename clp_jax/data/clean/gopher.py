@@ -4,12 +4,13 @@ Where its thresholds would drop much good text that is not from the web, they ar
 on 2,000 German documents (law, parliament, novels, plays, diaries) and said where they are set.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 from datatrove.data import Document
 from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter
-from datatrove.utils.text import split_into_words
+from datatrove.utils.text import TERMINAL_PUNCTUATION, split_into_words
 
 from clp_jax.data.samples import Samples
 from clp_jax.data.words import Words
@@ -18,6 +19,12 @@ from clp_jax.data.words import Words
 _LETTERS = 0.4
 # 0.3 in the paper, which drops 2% of the plays: lines of dialogue break off.
 _UNFINISHED = 0.5
+# As in the paper; but what a line says in a whole sentence, or in four words, is no bullet point:
+# the novels of many languages begin each line of a dialogue with a hyphen.
+_BULLETS = 0.9
+_BULLET = re.compile(r"[ \t]*[-•*·▪] ?(?P<item>.*)")
+_ITEM_WORDS = 4
+_ENDS = (*TERMINAL_PUNCTUATION, "…", ":", ",", ";")
 # 0.3 in the paper, which drops sittings of a parliament: the speakers' names stand alone.
 _SAME_LINES = 0.5
 _TOP = ((2, 0.20), (3, 0.18), (4, 0.16))
@@ -29,7 +36,6 @@ _QUALITY_REASONS = {
     "gopher_above_avg_threshold": "long words",
     "gopher_too_many_hashes": "number signs",
     "gopher_too_many_ellipsis": "ellipses",
-    "gopher_too_many_bullets": "bullet points",
     "gopher_too_many_end_ellipsis": "unfinished lines",
     "gopher_below_alpha_threshold": "symbols and numbers",
 }
@@ -54,6 +60,7 @@ class Quality(GopherQualityFilter):
             max_doc_words=None,
             max_ellipsis_lines_ratio=_UNFINISHED,
             max_non_alpha_words_ratio=_LETTERS,
+            max_bullet_lines_ratio=None,
             min_stop_words=None,
             exclusion_writer=samples,
             language=Words(),
@@ -62,7 +69,19 @@ class Quality(GopherQualityFilter):
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep a document that reads like text."""
         result = super().filter(doc)
-        return result if result is True else (False, _QUALITY_REASONS.get(result[1], "no words"))
+        if result is not True:
+            return False, _QUALITY_REASONS.get(result[1], "no words")
+        lines = [line for line in doc.text.splitlines() if line.strip()]
+        bullets = sum(map(_is_bullet_point, lines))
+        return bullets <= _BULLETS * len(lines) or (False, "bullet points")
+
+
+def _is_bullet_point(line: str) -> bool:
+    """Whether a line is an item of a menu or of a list of names."""
+    found = _BULLET.fullmatch(line)
+    if found is None or len(found["item"].split()) >= _ITEM_WORDS:
+        return False
+    return not found["item"].rstrip("\"'”“’»«)] ").endswith(_ENDS)
 
 
 class Repetition(GopherRepetitionFilter):

@@ -6,20 +6,40 @@ from datatrove.pipeline.formatters.base import BaseFormatter
 
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?)\b")
 _EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}\b")
+# The codes of ITU-T E.164: 1, 7, those of two digits, and three digits that begin as none of them.
+_COUNTRY = (
+    r"(?:1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|(?:2[1-689]|3[578]|42|5[09]|6[7-9]"
+    r"|8[05789]|9[679])\d)"
+)
 # An international number, a national one with a mark or a space after its area code and five more
 # digits, or a German mobile number: no date, decimal, reference, time or ISBN is written so.
 _PHONE = re.compile(
-    r"""(?<! [\w.,:/+-] ) (?<! \d[ ] )
-    (?: (?: \+ [1-9]\d{0,2} | 00 [1-9]\d{0,2} [ /-] )
-        [ ./-]? (?: \(\d{1,6}\) [ /-]? )? \d (?: [ ./-]{0,2} \d ){5,11}
-      | (?: \( 0[1-9](?:[ ]?\d){1,4} \) [ ]?
-          | 0[1-9](?:[ ]?\d){1,4} [ ]? [/–-] [ ]?
-          | 0[1-9]\d{1,4} [ ] )
-        [1-9] (?: [ -]? \d ){4,9}
-      | 01[5-7]\d{8,9}
+    rf"""(?<! [\w.,:/+-] ) (?<! \d[ ] )
+    (?: (?P<international> (?: \+ {_COUNTRY} | 00 {_COUNTRY} [ /-] )
+        [ ./-]? (?: \(\d{{1,6}}\) [ /-]? )? \d (?: [ ./-]{{0,2}} \d ){{5,11}} )
+      | \( 0[1-9](?:[ ]?\d){{1,4}} \) [ ]? [1-9] (?: [ -]? \d ){{4,9}}
+      | (?P<marked> 0[1-9](?:[ ]?\d){{1,4}} [ ]? [/–-] [ ]? [1-9] (?: [ -]? \d ){{4,9}} )
+      | (?P<spaced> 0[1-9]\d{{1,4}} [ ] [1-9] (?: [ -]? \d ){{4,9}} )
+      | 01[5-7]\d{{8,9}}
     )
     (?! \d | [-.,/:]\d | [ ]?% )""",
     re.VERBOSE,
+)
+# +1.000.000, +2 500 000, +250000: amounts. A phone number of groups of three has nine digits after
+# the country's code (+420 123 456 789), one of North America or Russia ten.
+_GROUPS_OF_THREE = re.compile(r"\+\d{1,3}(?:([ .])\d{3})(?:\1\d{3})*")
+_ROUND = re.compile(r"0{3}$|0{4}")
+_MOBILE = re.compile(r"01[5-7]\d ")
+_BEFORE = 40
+_CALL = re.compile(
+    r"tel|fon|phone|fax|mobi|handy|\bruf|cell|gsm|call|móvil|cellulare|portable|тел|факс|моб|"
+    r"[☎✆📞📱]|電話|电话|전화"
+)
+_FILE = re.compile(
+    r"(?:\b(?:az|akten\w*|gz|geschäfts\w*|zeichen|reg|register\w*|drs|drucksache|konto|kunden?\w*|"
+    r"rechnung\w*|bestell\w*|artikel\w*|art|ref|vorgang\w*|case|file|docket|invoice|order|exp|"
+    r"expediente|dossier|prot\w*|fascicolo|sygn|akt|ügyszám|iktatószám|дело|num\w*|núm\w*|nr|no|"
+    r"serien\w*|serial|patent\w*|isbn|issn|ean|pin|id)|№|n°|nº)\W*$"
 )
 
 
@@ -27,8 +47,10 @@ class PersonalData(BaseFormatter):
     """Put `[iban]`, `[email]` and `[phone]` in the place of personal data, and count them.
 
     Phone numbers are found in their international form and with the 0 that national numbers have
-    in Germany and most of Europe; IBANs by their form and check digits (ISO 13616). datatrove's
-    `PIIFormatter` knows neither, and its masks depend on the documents before.
+    in Germany and most of Europe; IBANs by their form and check digits (ISO 13616). An amount with
+    a plus is no phone number, nor is what follows the word for a file, an invoice or a number; and
+    digits with nothing but a space between are one only if a telephone is named before them.
+    datatrove's `PIIFormatter` knows none of this, and its masks depend on the documents before.
     """
 
     name = "personal-data"
@@ -51,7 +73,7 @@ class PersonalData(BaseFormatter):
         text = _IBAN.sub(mask_iban, text)
         if "@" in text:
             text = _EMAIL.sub(lambda _: mask("[email]"), text)
-        text = _PHONE.sub(lambda _: mask("[phone]"), text)
+        text = _PHONE.sub(lambda match: mask("[phone]") if _is_phone(match) else match[0], text)
         for name, count in counts.items():
             if count:
                 self.stat_update(name, value=count)
@@ -63,3 +85,29 @@ def _is_iban(text: str) -> bool:
     compact = text.replace(" ", "")
     digits = "".join(str(int(c, 36)) for c in compact[4:] + compact[:4])
     return len(compact) >= 15 and int(digits) % 97 == 1
+
+
+def _is_phone(match: re.Match[str]) -> bool:
+    """Whether digits of the right form are a phone number, from themselves and what is before."""
+    if match["international"]:
+        return _is_international(match["international"])
+    before = match.string[max(0, match.start() - _BEFORE) : match.start()].lower()
+    before = before.rpartition("\n")[2]
+    if _CALL.search(before):
+        return True
+    if match["spaced"]:
+        return _MOBILE.match(match["spaced"]) is not None
+    return not (match["marked"] and _FILE.search(before))
+
+
+def _is_international(number: str) -> bool:
+    code = re.match(rf"(?:\+|00)({_COUNTRY})", number)
+    assert code
+    national = re.sub(r"\D", "", number[code.end() :])
+    if number.startswith("00") or "(" in number:
+        return True
+    if national.startswith("00") or (code[1] in "17" and len(national) != 10):
+        return False
+    if _GROUPS_OF_THREE.fullmatch(number):
+        return len(national) >= 9 and not _ROUND.search(national)
+    return len(national) >= 7 or not number[1:].isdigit()

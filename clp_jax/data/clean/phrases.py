@@ -1,116 +1,141 @@
-"""What lines of boilerplate say, in small letters."""
+"""How lines of boilerplate begin, or what they are as a whole, in small letters.
+
+Each entry is a regular expression for the beginning of a sentence or of an item of a menu; a ``$``
+at its end makes it the whole of it. A page speaks of itself: ``this site uses cookies`` is one,
+``the court held that the site uses cookies`` and ``the use of cookies`` are not. ``WEB`` stands
+for a word that tells the cookies of a browser from those on a plate.
+"""
+
+import re
+
+_WEB = (
+    r"(?=\W*$|.*(?:site|seite|sitio|página|pagina|navega|navigat|browser|experience|experiencia|"
+    r"expérience|esperienza|ervaring|erlebnis|conten|inhalt|publici|werb|advert|anzeigen|"
+    r"personali[sz]|analy|analisi|consent|zustimm|einwillig|akzept|accept|acept|accett|agree|"
+    r"einverstanden|privacy|datenschutz|confidential|traffic|services\b|servicios|servizi|dienste))"
+)
+_BY = r"(?:.*(?:©|\(c\)|copyright|\b[12]\d{3}\b).*)?"
 
 _PHRASES = {
     "de": (
-        "seite verwendet cookies",
-        "seite benutzt cookies",
-        "seite nutzt cookies",
-        "seite setzt cookies",
-        "wir verwenden cookies",
-        "wir benutzen cookies",
-        "wir nutzen cookies",
-        "wir setzen cookies",
-        "verwendung von cookies",
-        "einsatz von cookies",
-        "nutzung von cookies",
-        "cookies akzeptieren",
-        "cookies zulassen",
-        "cookies ablehnen",
-        "cookies zustimmen",
-        "cookie-einstellungen",
-        "cookie-richtlinie",
-        "cookie-hinweis",
-        "javascript aktivieren",
-        "javascript deaktiviert",
-        "javascript ist deaktiviert",
-        "javascript ausgeschaltet",
-        "javascript muss aktiviert",
-        "aktivieren sie javascript",
-        "aktivieren sie bitte javascript",
-        "aktiviertes javascript",
-        "alle rechte vorbehalten",
-        "unsere datenschutz",
-        "zur datenschutzerklärung",
-        "nutzungsbedingungen und datenschutz",
-        "newsletter abonnieren",
-        "newsletter bestellen",
-        "newsletter anmelden",
-        "auf facebook teilen",
-        "auf twitter teilen",
+        r"(diese|unsere?)r? [\w-]*(seiten?|site|shop|blog|angebot|portal|homepage) "
+        r"(verwende|benutz|nutz|setz)\w* (\w+ )?cookies",
+        r"auf (dieser|unserer) [\w-]*(seite|site) .{0,40}cookies (verwendet|eingesetzt|gesetzt)",
+        r"wir (und unsere partner )?(verwenden|benutzen|nutzen|setzen) (\w+ )?cookies WEB",
+        r"um .{1,120} (verwenden|benutzen|nutzen|setzen) wir (\w+ )?cookies WEB",
+        r"(durch|mit) (die|der) (weiteren? )?(nutzung|benutzung|verwendung) "
+        r"(dieser|unserer|der) [\w-]*(seite|site|dienste)\b.*(cookies|einverstanden|stimm)",
+        r"(alle )?cookies (akzeptieren|zulassen|ablehnen|zustimmen|verwalten)( und .{0,40})?$",
+        r"(unsere |zu den |zur )?cookie-?(einstellungen|richtlinien?|hinweise?)$",
+        r"(bitte )?(aktivieren|schalten) sie (bitte )?(javascript|cookies)",
+        r"(bitte )?javascript (bitte )?(aktivieren|einschalten)$",
+        r"javascript (ist|wurde|muss) (.{1,40} )?"
+        r"(deaktiviert|ausgeschaltet|aktiviert( sein| werden)?)$",
+        r"(um|für|zur) .{0,80}(\bsie\b|\bihre|seite|site|anwendung).{0,60}"
+        r"(aktiviertes javascript|javascript .{0,20}aktivier)",
+        r"BYalle rechte vorbehalten$",
+        r"(zur|unsere|zu unserer) datenschutz\w*$",
+        r"nutzungsbedingungen und datenschutz\w*$",
+        r"(jetzt |hier )?(für )?(den |unseren |zum )?(kostenlosen )?newsletter "
+        r"(abonnieren|bestellen|anmelden)\b",
+        r"((diesen |den )?(artikel|beitrag) )?(auf|bei) (facebook|twitter|whatsapp) teilen$",
     ),
     "en": (
-        "use cookies",
-        "uses cookies",
-        "use of cookies",
-        "using cookies",
-        "accept cookies",
-        "accept all cookies",
-        "cookie policy",
-        "cookie settings",
-        "privacy policy",
-        "terms of use",
-        "terms of service",
-        "terms and conditions",
-        "enable javascript",
-        "javascript is disabled",
-        "javascript is required",
-        "javascript enabled",
-        "all rights reserved",
-        "subscribe to our newsletter",
-        "share on facebook",
-        "share on twitter",
+        r"(this|our) (\w+ )?(web ?)?(site|page|shop|store|app) (also )?uses (\w+ )?cookies",
+        r"(we|we and our partners) (also )?use (\w+ )?cookies WEB",
+        r"by (\w+ to )?(using|use|visiting|browsing|browse) (this|our|the) (web ?)?(site|page)\b"
+        r".*(agree|accept|consent)",
+        r"by continuing to (use|browse|visit) (this|our|the) (web ?)?(site|page)",
+        r"(i )?(accept|allow|reject|decline|manage)( all)?( the)? cookies$",
+        r"(read |see )?(our |the )?(cookie|privacy) (policy|settings|notice|preferences)$",
+        r"(our )?terms of (use|service)( and privacy policy)?$",
+        r"(our )?terms and conditions and privacy policy$",
+        r"(please )?(enable|turn on|activate) javascript( (in|to|and|for) .*)?$",
+        r"(you need|you have|you must|to (use|view|see|run|access) .{1,80}) .{0,40}"
+        r"(enable javascript|javascript enabled)",
+        r"javascript (is|has been|seems to be|must be) (currently )?"
+        r"(disabled|turned off|not enabled|required|enabled)"
+        r"( (in|on|to|for) (your|this|view|use).*)?$",
+        r"(this|our) (web ?)?(site|page|app) (requires|needs|works best with) javascript",
+        r"your browser does( not|n't|n’t) support javascript",
+        r"BYall rights reserved( by .{1,40})?$",
+        r"(please )?(subscribe to|sign up for) (our|the) (\w+ )?newsletter",
+        r"share (this )?(\w+ )?(on|via) (facebook|twitter|whatsapp)$",
     ),
     "es": (
-        "utiliza cookies",
-        "utilizamos cookies",
-        "usa cookies",
-        "usamos cookies",
-        "uso de cookies",
-        "aceptar cookies",
-        "aceptar las cookies",
-        "política de cookies",
-        "política de privacidad",
-        "activar javascript",
-        "habilitar javascript",
-        "todos los derechos reservados",
+        r"(este|esta|nuestro|nuestra) (sitio|página|web|tienda|portal)( web)? (utiliza|usa) "
+        r"(\w+ )?cookies",
+        r"(utilizamos|usamos) cookies WEB",
+        r"(al|si) (continuar?|continúa|usar|utilizar|navegar?|navega|sigue) .*\bcookies",
+        r"(aceptar|rechazar|configurar)( todas)?( las)? cookies$",
+        r"(nuestra )?política de (cookies|privacidad)$",
+        r"(por favor,? )?(activ(e|ar)|habilit(e|ar)) javascript",
+        r"BYtodos los derechos reservados$",
+        r"(suscríbete|suscríbase|suscribirse) a(l| nuestro| la) (boletín|newsletter)",
+        r"compartir en (facebook|twitter)$",
     ),
     "fr": (
-        "utilise des cookies",
-        "utilisons des cookies",
-        "utilisation de cookies",
-        "utilisation des cookies",
-        "accepter les cookies",
-        "politique de confidentialité",
-        "politique de cookies",
-        "activer javascript",
-        "tous droits réservés",
+        r"(ce|notre) site( web| internet)? utilise des cookies",
+        r"nous utilisons des cookies WEB",
+        r"en (poursuivant|continuant|naviguant) .*\b(cookies|acceptez)",
+        r"(accepter|refuser)( tous)? les cookies$",
+        r"(notre )?politique de (confidentialité|cookies)$",
+        r"(veuillez |merci d.)?activ(er|ez) javascript",
+        r"BYtous droits réservés$",
+        r"(inscrivez|abonnez)-vous à (notre|la) newsletter",
+        r"partager sur (facebook|twitter)$",
     ),
     "it": (
-        "utilizza cookie",
-        "utilizza i cookie",
-        "utilizziamo cookie",
-        "utilizziamo i cookie",
-        "uso dei cookie",
-        "accetta i cookie",
-        "informativa sulla privacy",
-        "attivare javascript",
-        "abilitare javascript",
-        "tutti i diritti riservati",
+        r"(questo|il nostro) sito( web)? (utilizza|usa)( i)? cookie",
+        r"utilizziamo( i)? cookie WEB",
+        r"(continuando|proseguendo|navigando) .*\bcookie",
+        r"(accetta|accetto|accettare|rifiuta)( tutti)?( i)? cookie$",
+        r"(la nostra )?(informativa sulla privacy|cookie policy)$",
+        r"(è necessario |si prega di )?(attiva|abilita)(re)? javascript",
+        r"BYtutti i diritti riservati$",
+        r"(iscriviti|iscrivetevi) alla (nostra )?newsletter",
+        r"condividi su (facebook|twitter)$",
     ),
     "nl": (
-        "gebruikt cookies",
-        "gebruiken cookies",
-        "gebruik van cookies",
-        "cookies accepteren",
-        "cookiebeleid",
-        "privacybeleid",
-        "schakel javascript",
-        "alle rechten voorbehouden",
+        r"(deze|onze) (web)?(site|pagina|winkel|shop) (gebruikt|maakt gebruik van) cookies",
+        r"(wij|we) gebruiken cookies WEB",
+        r"door .{0,60}(site|pagina) .*\bcookies",
+        r"(alle )?cookies (accepteren|weigeren|toestaan)$",
+        r"(ons |onze )?(cookie|privacy)(beleid|verklaring)$",
+        r"schakel javascript in",
+        r"BYalle rechten voorbehouden$",
+        r"(meld je|meld u) aan voor (onze|de) nieuwsbrief",
+        r"delen op (facebook|twitter)$",
     ),
 }
+# fmt: off
+_HINTS = {
+    "de": ("rechte vorbehalten", "datenschutz"),
+    "en": (
+        "cookie", "javascript", "facebook", "twitter", "whatsapp", "newsletter", "rights reserved",
+        "privacy", "terms of", "by using", "by continuing", "lorem ipsum",
+    ),
+    "es": ("derechos reservados", "privacidad", "boletín"),
+    "fr": ("droits réservés", "confidentialité"),
+    "it": ("diritti riservati",),
+    "nl": (
+        "rechten voorbehouden", "cookiebeleid", "privacybeleid", "privacyverklaring", "nieuwsbrief",
+    ),
+}
+# fmt: on
 
 
-def phrases(language: str | None) -> tuple[str, ...]:
-    """The phrases of a language and the English ones, which are on pages of all languages."""
-    codes = dict.fromkeys(("en", language))
-    return tuple(phrase for code in codes for phrase in _PHRASES.get(code or "", ()))
+def phrases(language: str | None) -> re.Pattern[str]:
+    """What a sentence of boilerplate begins with, in a language or in English."""
+    every = "|".join(phrase for code in _codes(language) for phrase in _PHRASES.get(code, ()))
+    return re.compile(every.replace(" WEB", _WEB).replace("BY", _BY))
+
+
+def hints(language: str | None) -> re.Pattern[str]:
+    """Strings without one of which no sentence of a text is boilerplate."""
+    return re.compile("|".join(hint for code in _codes(language) for hint in _HINTS.get(code, ())))
+
+
+def _codes(language: str | None) -> list[str]:
+    """English notices are on pages of all languages."""
+    return [code for code in dict.fromkeys(("en", language)) if code is not None]

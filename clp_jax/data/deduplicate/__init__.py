@@ -19,8 +19,8 @@ from clp_jax.data.stages import Deduplication, Place
 def deduplications(section: DeduplicateSection) -> dict[str, Callable[[Place], Deduplication]]:
     """The deduplications that are turned on, by name, in the order in which they are done.
 
-    Lines come after documents: else a page that is in the corpus more often than a line may be
-    would lose all its lines, in its first copy too. Each function is called with a `Place`: the
+    Lines come after documents: else all lines of a page that is in the corpus very often would be
+    frequent ones. Each function is called with a `Place`: the
     folder that the one before has written, and a scratch folder of its own.
     """
     enabled: dict[str, Callable[[Place], Deduplication]] = {}

@@ -13,12 +13,16 @@ from clp_jax.data.deduplicate.found import DropFound, write_found
 from clp_jax.data.deduplicate.records import buckets, hash_range, read_between, write_sorted
 from clp_jax.data.documents import ReadDocuments
 from clp_jax.data.stages import Deduplication, Place, Stage
+from clp_jax.data.words import composed
 
 _SIGNATURE = np.dtype([("hash", "<u8"), ("more", "<u8"), ("task", "<u4"), ("index", "<u4")])
 
 
 def drop_copies(place: Place) -> Deduplication:
-    """Drop documents whose text, but for blanks around it, is that of an earlier one."""
+    """Drop documents whose text, but for blanks around it, is that of an earlier one.
+
+    The same letters are the same text, composed (ü) or not (u and a mark above it).
+    """
     signatures, found = place.scratch / "signatures", place.scratch / "found"
     count = buckets(place.tasks)
     return Deduplication(
@@ -45,7 +49,10 @@ class SignTexts(PipelineStep):
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> None:
         """Sign the documents of a task."""
         with self.track_time("task"):
-            digests = [xxhash.xxh3_128_digest(document.text.strip().encode()) for document in data]
+            digests = [
+                xxhash.xxh3_128_digest(composed(document.text).strip().encode())
+                for document in data
+            ]
             signatures = np.empty(len(digests), _SIGNATURE)
             halves = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
             signatures["hash"], signatures["more"] = halves.T

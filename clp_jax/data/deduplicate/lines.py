@@ -15,30 +15,34 @@ from clp_jax.data.deduplicate.records import among, buckets, hash_range, read_be
 from clp_jax.data.documents import ReadDocuments
 from clp_jax.data.samples import Samples
 from clp_jax.data.stages import Deduplication, Place, Stage
+from clp_jax.data.words import composed
 
-_COUNT = np.dtype([("hash", "<u8"), ("documents", "<u4")])
+_COUNT = np.dtype([("hash", "<u8"), ("documents", "<u4"), ("task", "<u4")])
+_FOUND = np.dtype([("hash", "<u8"), ("task", "<u4")])
 _SHORTEST = 8  # characters: shorter lines ("Ja.", "Kapitel") are said again and again
-_UNCOUNTED = 0
+_UNCOUNTED = 0  # the hash of those; its count is that of all documents
+_FEWEST = 100  # documents: a line that stands in no more is no notice, however small the corpus
 
 
-def drop_lines(limit: int, place: Place) -> Deduplication:
-    """Drop each line, but for blanks around it, that stands in more than ``limit`` documents.
+def drop_lines(share: float, place: Place) -> Deduplication:
+    """Drop each line, but for blanks around it, that too many documents have, except for the first.
 
-    Lines of fewer than 8 characters stay. Documents of which nothing stays are dropped.
+    Too many are more than ``share`` of all documents, and more than 100. Lines of fewer than 8
+    characters stay. Documents of which nothing stays are dropped.
     """
     counts, found = place.scratch / "counts", place.scratch / "found"
     count = buckets(place.tasks)
     return Deduplication(
         [
             Stage("lines-sign", [ReadDocuments(place.documents), CountLines(counts)], place.tasks),
-            Stage("lines-find", [FindFrequentLines(counts, place.tasks, limit, found)], count),
+            Stage("lines-find", [FindFrequentLines(counts, place.tasks, share, found)], count),
         ],
         DropLines(found, count, place.samples),
     )
 
 
 class CountLines(PipelineStep):
-    """Write in how many documents of the task each line stands, 12 bytes a line."""
+    """Write in how many documents of the task each line stands, 16 bytes a line."""
 
     type = "DEDUPLICATE"
     name = "count lines"
@@ -50,42 +54,51 @@ class CountLines(PipelineStep):
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> None:
         """Count the lines of a task."""
         with self.track_time("task"):
-            hashes = [np.unique(_hashes(document.text.split("\n"))) for document in data]
+            every = np.array([_UNCOUNTED], np.uint64)
+            hashes = [
+                np.unique(np.append(_hashes(document.text.split("\n")), every)) for document in data
+            ]
             distinct, documents = np.unique(
                 np.concatenate([*hashes, np.empty(0, np.uint64)]), return_counts=True
             )
             counts = np.empty(len(distinct), _COUNT)
-            counts["hash"], counts["documents"] = distinct, documents
-            write_sorted(self.folder, rank, counts[distinct != _UNCOUNTED], "hash")
+            counts["hash"], counts["documents"], counts["task"] = distinct, documents, rank
+            write_sorted(self.folder, rank, counts, "hash")
 
 
 class FindFrequentLines(PipelineStep):
-    """Find the lines that stand in more than ``limit`` documents of all tasks together."""
+    """Find the lines that too many documents of all tasks have, and the first task with each."""
 
     type = "DEDUPLICATE"
     name = "find frequent lines"
 
-    def __init__(self, counts: Path, tasks: int, limit: int, found: Path):
+    def __init__(self, counts: Path, tasks: int, share: float, found: Path):
         super().__init__()
         self.counts = counts
         self.tasks = tasks
-        self.limit = limit
+        self.share = share
         self.found = found
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         """Find those of one bucket."""
         with self.track_time("task"):
-            bounds = hash_range(rank, world_size)
-            counts = read_between(self.counts, self.tasks, "hash", *bounds)
+            every = self._read(_UNCOUNTED, _UNCOUNTED + 1)["documents"].sum()
+            low, high = hash_range(rank, world_size)
+            counts = self._read(max(low, _UNCOUNTED + 1), high)
             counts = counts[np.argsort(counts["hash"], kind="stable")]
             new = np.append(True, counts["hash"][1:] != counts["hash"][:-1])[: len(counts)]
-            found = counts[new]
-            found["documents"] = np.add.reduceat(counts["documents"], np.flatnonzero(new))
-            write_sorted(self.found, rank, found[found["documents"] > self.limit], "hash")
+            documents = np.add.reduceat(counts["documents"], np.flatnonzero(new))
+            first = counts[new][documents > max(_FEWEST, self.share * every)]
+            found = np.empty(len(first), _FOUND)
+            found["hash"], found["task"] = first["hash"], first["task"]
+            write_sorted(self.found, rank, found, "hash")
+
+    def _read(self, low: int, high: int) -> np.ndarray:
+        return read_between(self.counts, self.tasks, "hash", low, high)
 
 
 class DropLines(BaseFilter):
-    """Drop the lines that were found, and the documents that hold nothing else."""
+    """Drop the lines that were found but for the first copy, and documents of nothing else."""
 
     name = "lines"
 
@@ -101,18 +114,25 @@ class DropLines(BaseFilter):
         self._rank = rank
         found = read_between(self.found, self.files, "hash", *hash_range(0, 1))
         self._frequent = np.ascontiguousarray(found["hash"])
+        self._awaited = set(found["hash"][found["task"] == rank].tolist())
         yield from super().run(data, rank, world_size)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Take the lines out; whether anything stays."""
         every = doc.text.split("\n")
-        found = among(_hashes(every), self._frequent)
+        hashes = _hashes(every)
+        found = among(hashes, self._frequent)
+        for place in np.flatnonzero(found).tolist():
+            if (line := int(hashes[place])) in self._awaited:
+                self._awaited.remove(line)
+                found[place] = False
         if not found.any():
             return True
         dropped = [line for line, drop in zip(every, found, strict=True) if drop]
         self.stat_update("lines", value=len(dropped), unit="doc")
-        rest = "\n".join(line for line, drop in zip(every, found, strict=True) if not drop).strip()
-        if not rest:
+        rest = "\n".join(line for line, drop in zip(every, found, strict=True) if not drop)
+        rest = rest.strip("\n")
+        if not rest.strip():
             return False, "only frequent lines"
         doc.text = rest
         sample = Document("\n".join(dropped), doc.id, metadata={"filter_reason": "frequent lines"})
@@ -121,7 +141,7 @@ class DropLines(BaseFilter):
 
 
 def _hashes(every: list[str]) -> UInt64[np.ndarray, "lines"]:
-    stripped = (line.strip() for line in every)
+    stripped = (composed(line).strip() for line in every)
     return np.fromiter(
         (
             xxhash.xxh3_64_intdigest(line.encode()) if len(line) >= _SHORTEST else _UNCOUNTED

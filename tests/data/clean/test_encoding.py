@@ -30,6 +30,13 @@ def test_mojibake_is_repaired_and_counted(follow):
     assert counts == {"total": 5, "repaired": 4}
 
 
+def test_letters_are_composed(follow):
+    apart = "Fu\u0308r Gro\u0308\u00dfe, e\u0301v e\u0301s sza\u0301z"
+    left, counts = follow(Encoding(), apart, apart.encode().decode("latin-1"), "für", "हिन्दी")
+    assert left == [*["Für Größe, év és száz"] * 2, "für", "हिन्दी"]
+    assert counts == {"total": 4, "composed": 2, "repaired": 1}
+
+
 def characters(item) -> set[int] | None:
     """The characters of one place of a regular expression; none if it is no single place."""
     kind, value = item

@@ -23,7 +23,21 @@ VERSE = """Wer reitet so spät durch Nacht und Wind?
 Es ist der Vater mit seinem Kind;
 Er hat den Knaben wohl in dem Arm,
 Er faßt ihn sicher, er hält ihn warm."""
-GOOD = pytest.mark.parametrize("text", [PLAY, LAW, VERSE], ids=["play", "law", "verse"])
+DIALOGUE = """- Jó napot! - mondta az öreg.
+- Jó napot.
+- Hová mész ilyen korán reggel, fiam?
+- A folyóhoz.
+- Egyedül?
+- Egyedül, bátyám, mert a többiek még alszanak."""
+ERRANDS = """- zwei Kilo Kartoffeln vom Markt
+- Milch
+- die Schuhe beim Schuster abholen
+- den Brief an die Tante einwerfen"""
+GOOD = pytest.mark.parametrize(
+    "text",
+    [PLAY, LAW, VERSE, DIALOGUE, ERRANDS],
+    ids=["play", "law", "verse", "dialogue", "errands"],
+)
 
 
 @pytest.fixture

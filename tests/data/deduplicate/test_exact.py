@@ -25,6 +25,11 @@ def test_only_blanks_around_the_text_may_differ(corpus):
     assert made.counted()["dropped_copy"] == 2
 
 
+def test_composed_letters_or_not_are_the_same_text(corpus):
+    made = corpus([["Grüße an alle."], ["Gru\u0308ße an alle."]])
+    assert made.deduplicate(drop_copies) == {"0/0": "Grüße an alle."}
+
+
 def test_a_few_copies_are_kept_to_look_at(corpus):
     made = corpus([["Ein Satz."], ["Ein Satz."]])
     made.deduplicate(drop_copies)
