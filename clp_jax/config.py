@@ -6,18 +6,38 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from etils import epath
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from clp_jax.errors import UserError
+from clp_jax.faults import fault
+from clp_jax.limits import (
+    BatchSize,
+    Count,
+    Dtype,
+    Factor,
+    LearningRate,
+    LocalName,
+    MeshSize,
+    Method,
+    Name,
+    Natural,
+    PadMultiple,
+    PartialShare,
+    PositiveFactor,
+    PositiveShare,
+    Seed,
+    SequenceLength,
+    Share,
+    SourceKind,
+)
+from clp_jax.settings import parse_flags, read_settings
 
 C = TypeVar("C", bound="_Configuration")
 
@@ -32,13 +52,13 @@ class _Section(BaseModel):
 class ModelSection(_Section):
     """Which model is trained."""
 
-    path: str
+    path: Name
     """Hugging Face folder or hub id: the configuration, the tokenizer and the weights."""
-    revision: str | None = None
+    revision: Name | None = None
     """Branch, tag or commit of a hub id."""
     init: Literal["pretrained", "random"] = "pretrained"
     """`pretrained` keeps the weights; `random` draws new ones: training from scratch."""
-    dropout: float | None = Field(None, ge=0.0, lt=1.0)
+    dropout: PartialShare | None = None
     """Replaces every dropout rate of the model's configuration; empty keeps them. GPT-2's own, 0.1
     of the attention weights, makes a training hold all attention scores; 0 does not."""
 
@@ -46,9 +66,9 @@ class ModelSection(_Section):
 class MixedCorpusSection(_Section):
     """One of the corpora that are trained on."""
 
-    path: str
+    path: LocalName
     """Folder written by `clp-jax prepare`."""
-    weight: float | None = Field(None, gt=0, allow_inf_nan=False)
+    weight: PositiveFactor | None = None
     """Its share of the sequences, on any scale."""
 
 
@@ -57,9 +77,9 @@ class DataSection(_Section):
 
     train: tuple[MixedCorpusSection, ...] = Field(min_length=1)
     """Corpus folder, or a list of `{path, weight}`; without weights, each token counts the same."""
-    validation: str | None = None
+    validation: LocalName | None = None
     """Corpus folder to measure perplexity on."""
-    sequence_length: PositiveInt = 1024
+    sequence_length: SequenceLength = 1024
     """Tokens of one training sequence."""
     document_mask: bool = False
     """Keep attention within documents, of which a sequence can hold several."""
@@ -94,13 +114,13 @@ class MeshSection(_Section):
 
     auto: bool = False
     """Pick all sizes by devices, memory, model and batch, and print them and why."""
-    data: int = 1
+    data: MeshSize = 1
     """Devices that hold copies of the model and different sequences."""
-    fsdp: int = -1
+    fsdp: MeshSize = -1
     """Devices that share the parameters and hold different sequences."""
-    tensor: int = 1
+    tensor: MeshSize = 1
     """Devices that share the heads, the hidden units and the vocabulary of each layer."""
-    sequence: int = 1
+    sequence: MeshSize = 1
     """Devices that share the positions of each sequence."""
 
     @model_validator(mode="before")
@@ -126,34 +146,34 @@ class OptimizerSection(_Section):
     name: Literal["adamw", "adafactor", "lion", "muon"] = "adamw"
     """`adafactor`'s learning rate is relative to the size of each matrix, up to about 1e-2;
     `lion` wants a third to a tenth of AdamW's; `muon` is AdamW but for the layers' matrices."""
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: LearningRate = 1e-4
     """The highest learning rate, reached after the warm-up."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate goes on after the warm-up."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: Natural = 0
     """Steps over which the learning rate rises from zero."""
-    final_ratio: float = Field(0.1, ge=0, le=1)
+    final_ratio: Share = 0.1
     """Learning rate at the last step, as a share of the highest."""
-    restarts: int = Field(0, ge=0)
+    restarts: Natural = 0
     """How often the learning rate jumps back to the highest and falls again (SGDR)."""
-    rates: dict[ParameterGroup, float] = {}
+    rates: dict[ParameterGroup, Factor] = {}
     """Factors of the learning rate for embeddings, positions, layers or final_norm, such as
     `{layers: 0.1}`; what has 0 is frozen, and costs neither gradients nor optimizer state."""
-    embeddings_first: int = Field(0, ge=0)
+    embeddings_first: Natural = 0
     """Steps in which only the embeddings are trained; then the rest joins with a warm-up. Costs
     from the start what the whole training costs."""
-    layer_decay: float = Field(1.0, gt=0, le=1)
+    layer_decay: PositiveShare = 1.0
     """Factor of the learning rate for each layer between a layer and the nearer end of the model:
     the middle, which is farthest from the new vocabulary, changes the least."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: Factor = 0.01
     """Decoupled weight decay of matrices; biases and norms are not decayed."""
-    beta1: float = Field(0.9, ge=0, lt=1)
+    beta1: PartialShare = 0.9
     """Decay of the mean of the gradients; `adafactor` keeps none."""
-    beta2: float = Field(0.98, ge=0, lt=1)
+    beta2: PartialShare = 0.98
     """Decay of the mean of their squares; `lion`: of the mean of the gradients that it keeps."""
-    epsilon: float = Field(1e-8, gt=0)
+    epsilon: PositiveShare = 1e-8
     """Added to the denominator of the update by `adamw` and `muon`."""
-    clip_norm: float = Field(1.0, gt=0)
+    clip_norm: PositiveFactor = 1.0
     """Largest global norm of the gradients."""
     mu_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision in which the mean of the gradients is kept."""
@@ -164,8 +184,6 @@ class OptimizerSection(_Section):
             raise ValueError("restarts need a schedule that falls: cosine or linear")
         if self.mu_dtype != "float32" and self.name == "adafactor":
             raise ValueError("adafactor keeps no mean of the gradients: leave mu_dtype out")
-        if any(factor < 0 for factor in self.rates.values()):
-            raise ValueError("rates are factors of the learning rate: 0 or more")
         if not any(self.rates.get(group, 1) for group in get_args(ParameterGroup)):
             raise ValueError("rates freeze everything: nothing is left to train")
         return self
@@ -174,11 +192,11 @@ class OptimizerSection(_Section):
 class TrainingSection(_Section):
     """A training, wherever its results go."""
 
-    steps: PositiveInt
+    steps: Count
     """Optimizer steps in all."""
-    batch_size: PositiveInt = 32
+    batch_size: BatchSize = 32
     """Sequences of one optimizer step, over all devices."""
-    accumulation: PositiveInt = 1
+    accumulation: Count = 1
     """Parts in which a batch is computed, to save memory."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Precision of the computation; parameters and optimizer are always float32."""
@@ -186,36 +204,36 @@ class TrainingSection(_Section):
     """What layers keep for the backward pass, which computes the rest again: `full` their input;
     `attention` also the result of the attention; `attention_block` also the products around it;
     `dots` also the first product of the MLP; `none` everything."""
-    loss_chunk: PositiveInt = 256
+    loss_chunk: Count = 256
     """Positions of a sequence whose logits exist at the same time."""
-    z_loss: float = Field(0.0, ge=0)
+    z_loss: Factor = 0.0
     """Coefficient of the squared log of the softmax's normalizer; PaLM had 1e-4; 0: none."""
-    spike_factor: float = Field(10.0, ge=0)
+    spike_factor: Factor = 10.0
     """Steps whose gradient norm is above so many times its recent level change nothing; 0: none."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the initialisation, the dropout and the order of the data."""
-    log_every: PositiveInt = 10
+    log_every: Count = 10
     """Steps between two lines of metrics."""
-    validate_every: PositiveInt = 500
+    validate_every: Count = 500
     """Steps between two measurements of the validation perplexity."""
-    checkpoint_every: PositiveInt = 500
+    checkpoint_every: Count = 500
     """Steps between two checkpoints."""
-    keep_checkpoints: PositiveInt = 2
+    keep_checkpoints: Count = 2
     """How many of the newest checkpoints are kept."""
-    keep_every: int = Field(0, ge=0)
+    keep_every: Natural = 0
     """Checkpoints whose step is a multiple of this are kept too; 0: none."""
-    keep_best: int = Field(0, ge=0)
+    keep_best: Natural = 0
     """How many of the checkpoints with the lowest validation loss are kept too."""
-    max_skipped: PositiveInt = 10
+    max_skipped: Count = 10
     """So many steps in a row that change nothing, for want of a finite loss or for a gradient
     spike, are too many."""
     on_skipped: Literal["stop", "rollback"] = "stop"
     """What follows: `stop` ends the run, `rollback` goes back to the newest checkpoint and on with
     the data behind those steps."""
-    watchdog_minutes: float = Field(30.0, ge=0)
+    watchdog_minutes: Factor = 30.0
     """A step, a validation, a checkpoint or a wait for data that takes longer ends the process with
     status 75, so that it can be started again; 0: none."""
-    wandb: str | None = None
+    wandb: Name | None = None
     """Project of Weights & Biases that gets the metrics too; empty: none."""
 
     @model_validator(mode="after")
@@ -231,7 +249,7 @@ class TrainingSection(_Section):
 class TrainSection(TrainingSection):
     """The run itself."""
 
-    out: str
+    out: Name
     """Run folder: checkpoints, metrics, plot and configuration."""
 
 
@@ -240,9 +258,9 @@ class ChainModelSection(_Section):
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
     """Its folder in that of the chain."""
-    source: str
+    source: Name
     """Hugging Face folder or hub id of the model whose layers it gets."""
-    dropout: float | None = Field(None, ge=0.0, lt=1.0)
+    dropout: PartialShare | None = None
     """Replaces every dropout rate of the source's configuration; empty keeps them."""
     data: DataSection | None = None
     """Its own corpora; empty: those of the chain."""
@@ -254,20 +272,20 @@ class ChainModelSection(_Section):
 class SourceSection(_Section):
     """One source of text."""
 
-    input: str
+    input: Name
     """File, glob or hub data set, written `hf://NAME[:CONFIG][@SPLIT]`."""
-    kind: str = "files"
+    kind: SourceKind = "files"
     """How its records are laid out: `files`, or a corpus by name, such as `oscar` or `gc4`."""
-    text_field: str | None = None
+    text_field: Name | None = None
     """Field of a record that holds the text; empty: as the kind has it."""
 
 
 class CleanSection(_Section):
     """Which documents are dropped or changed, one by one."""
 
-    language: str | None = None
+    language: Name | None = None
     """ISO 639-1 code: documents in other languages are dropped; empty keeps all."""
-    language_score: float = Field(0.65, ge=0, le=1)
+    language_score: Share = 0.65
     """How sure the language identification must be."""
     exclude_tags: tuple[str, ...] = ()
     """Documents to which their source gave one of these tags are dropped."""
@@ -275,9 +293,9 @@ class CleanSection(_Section):
     """Repair text that was decoded wrongly, such as `fÃ¼r`."""
     boilerplate: bool = False
     """Drop lines on cookies, scripts and placeholders (rules of C4)."""
-    min_words: int = Field(0, ge=0)
+    min_words: Natural = 0
     """Shorter documents are dropped."""
-    max_characters: PositiveInt | None = None
+    max_characters: Count | None = None
     """Longer documents are dropped; empty keeps all."""
     quality: bool = False
     """Drop documents of symbols, bullets and odd words (rules of Gopher)."""
@@ -294,10 +312,10 @@ class DeduplicateSection(_Section):
     """Drop documents that are equal to an earlier one."""
     near: bool = False
     """Drop documents that are nearly equal to another one (MinHash)."""
-    lines: float = Field(0.0, ge=0)
+    lines: Factor = 0.0
     """Share of the documents: a line that stands in more of them, and in more than a hundred, is
     dropped but for its first copy; 0 keeps all."""
-    substrings: int = Field(0, ge=0)
+    substrings: Natural = 0
     """Cut passages of at least so many bytes that were there before; 0 keeps all."""
 
     @field_validator("lines")
@@ -320,20 +338,20 @@ class DeduplicateSection(_Section):
 class DecontaminateSection(_Section):
     """Which documents are dropped because a test would be answered from memory."""
 
-    against: tuple[str, ...] = ()
+    against: tuple[Name, ...] = ()
     """Files, globs and hub data sets with the texts of the tests."""
-    text_fields: tuple[str, ...] = ("text",)
+    text_fields: tuple[Name, ...] = ("text",)
     """Fields of their records that hold text."""
-    ngram: PositiveInt = 13
+    ngram: Count = 13
     """Words in a row that must not be shared."""
 
 
 class CorpusSection(_Section):
     """What is written."""
 
-    heldout: float = Field(0.0, ge=0, lt=1)
+    heldout: PartialShare = 0.0
     """Share of the documents that is held out in OUT/heldout, chosen by their hash."""
-    max_broken: int = Field(0, ge=0)
+    max_broken: Natural = 0
     """Broken records of an input file that are skipped; with more the run ends."""
 
 
@@ -342,13 +360,13 @@ class ExecutionSection(_Section):
 
     executor: Literal["local", "slurm", "ray"] = "local"
     """`local`: processes of this machine; the others need a folder that all machines see."""
-    workers: int = Field(-1, ge=-1)
+    workers: int = Field(-1, ge=-1, le=2**20)
     """Tasks that run at the same time; -1: one for each core (slurm and ray: no limit)."""
     partition: str | None = None
     """Slurm partition, or several with commas between them."""
     time: str = "24:00:00"
     """Slurm time limit of a task."""
-    memory: PositiveInt = 4
+    memory: Count = 4
     """Memory of a task in GB that slurm and ray are asked for."""
 
     @field_validator("partition")
@@ -370,38 +388,45 @@ class _Configuration(_Section):
     """Sections that are a file."""
 
     @classmethod
-    def from_dict(cls: type[C], values: dict[str, Any], *, origin: str = "configuration") -> C:
-        """Check ``values`` and fill in the defaults.
+    def from_dict(cls: type[C], values: Any, *, origin: str = "configuration") -> C:
+        """Check ``values``, sections with keys, and fill in the defaults.
 
         Raises:
-            UserError: keys are unknown or missing or have values of the wrong kind; all are told.
+            UserError: they are no sections, or keys are unknown or missing or have values of the
+                wrong kind; all are told.
         """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            faults = "; ".join(_fault(e) for e in error.errors())
-            raise UserError(f"{origin}: {faults}.") from None
+        return cls._checked(values, origin, ())
 
     @classmethod
     def from_yaml(cls: type[C], file: str | Path | None, overrides: Sequence[str] = ()) -> C:
         """Read a YAML file, if one is given, then apply ``--section.key value`` pairs.
 
         Raises:
-            UserError: the file is missing or not YAML, or a key or value is not accepted.
+            UserError: the file is missing or not YAML, or a key or value is not accepted; a value
+                that came from a flag is told with the flag's name.
         """
-        try:
-            values = yaml.safe_load(epath.Path(file).read_text("utf-8")) or {} if file else {}
-        except FileNotFoundError:
-            raise UserError(f"{file} is missing: name an existing configuration.") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{file} is not valid YAML ({' '.join(str(error).split())}).") from None
-        if not isinstance(values, dict):
-            raise UserError(f"{file} must hold sections with keys, as the files in configs/ do.")
-        for section, key, value in _parse_flags(overrides):
+        values = {} if file is None else read_settings(file)
+        flags = parse_flags(overrides)
+        for (section, key), value in flags.items():
             if not isinstance(values.setdefault(section, {}), dict):
-                raise UserError(f"{file}: {section} must be a section with keys.")
+                raise UserError(f"--{section}.{key}: {section} has no keys in {file}.")
             values[section][key] = value
-        return cls.from_dict(values, origin=str(file or "command line"))
+        return cls._checked(values, str(file or "command line"), [*flags])
+
+    @classmethod
+    def _checked(cls: type[C], values: Any, origin: str, flags: Sequence[tuple[str, str]]) -> C:
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            faults: dict[str, list[str]] = {}
+            for one in error.errors():
+                place = one["loc"][:2]
+                given = [f"--{section}.{key}" for section, key in flags if (section, key) == place]
+                others = [f"--{section}.{key}" for section, key in flags if (section,) == place]
+                whose = given[0] if given else " ".join([origin, *others])
+                faults.setdefault(whose, []).append(fault(one))
+            told = "; ".join(f"{whose}: {'; '.join(them)}" for whose, them in faults.items())
+            raise UserError(f"{told}.") from None
 
     @classmethod
     def describe(cls) -> str:
@@ -413,7 +438,7 @@ class _Configuration(_Section):
                 continue
             lines.append(f"{section}: {kind.__doc__}")
             for key, knob in kind.model_fields.items():
-                default = "required" if knob.is_required() else f"default {knob.default}"
+                default = "required" if knob.is_required() else f"default {_as_flag(knob.default)}"
                 lines.append(f"  --{section}.{key} ({default})\n      {knob.description}")
         return "\n".join(lines)
 
@@ -435,13 +460,13 @@ class RunConfig(_Configuration):
 class TransferConfig(_Configuration):
     """How a source model gets the vocabulary of a helper."""
 
-    method: str = "auto"
+    method: Method = "auto"
     """How new rows are made; `clp` is the paper's, `auto` ranks all methods and takes the best."""
-    data: tuple[str, ...] = ()
+    data: tuple[Name, ...] = ()
     """A little text of the target language: to rank methods by, to calibrate, to train vectors."""
-    text_field: str = "text"
+    text_field: Name = "text"
     """Field of a record that holds the text."""
-    copy_share: float | None = Field(None, ge=0, le=1)
+    copy_share: Share | None = None
     """How much of a shared token's row is the source's, 0 to 1; empty: as the method has it."""
     match_norms: bool | None = None
     """Make computed rows as different from each other as the source's rows are; empty: as the
@@ -454,22 +479,22 @@ class TransferConfig(_Configuration):
     """Also match tokens that differ in case or in the space before them."""
     extend: bool = False
     """Keep the source's vocabulary and add the target's tokens to it: a model of two languages."""
-    pad_to_multiple_of: PositiveInt = 1
+    pad_to_multiple_of: PadMultiple = 1
     """Add rows that no token has, until their number is a multiple of this."""
-    token_vectors: str | None = None
+    token_vectors: LocalName | None = None
     """For `focus`: .npy file with a row for each target id; empty: trained on the data."""
-    source_vectors: str | None = None
+    source_vectors: LocalName | None = None
     """For `wechsel`: word vectors of the source language, .vec, .txt or .npy."""
-    target_vectors: str | None = None
+    target_vectors: LocalName | None = None
     """For `wechsel`: word vectors of the target language."""
-    dictionary: str | None = None
+    dictionary: LocalName | None = None
     """For `wechsel`: file of word pairs to align the two by; empty: they are aligned already."""
     trace: bool = False
     """Also write transfer_trace.jsonl: what each row is made of."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of random rows and of trained vectors."""
-    dtype: str | None = None
-    """float32, bfloat16 or float16; empty keeps the source's."""
+    dtype: Dtype | None = None
+    """float32, bfloat16, float16 or float64; empty keeps the source's."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TransferConfig":
@@ -506,9 +531,9 @@ class PrepareConfig(_Configuration):
 class ChainConfig(_Configuration):
     """Everything that `clp-jax chain` needs to know: models, each the helper of the next."""
 
-    helper: str
+    helper: Name
     """Model of the target language that helps the first one; all get its tokenizer."""
-    out: str
+    out: LocalName
     """Folder of the chain, with a folder for each model."""
     transfer: TransferConfig = TransferConfig()
     data: DataSection
@@ -523,30 +548,7 @@ class ChainConfig(_Configuration):
         return models
 
 
-def _fault(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    match error["type"]:
-        case "extra_forbidden":
-            return f"unknown key {key}"
-        case "missing":
-            return f"{key} is missing"
-        case _:
-            return f"{key}: {error['msg']}".removeprefix(": ").replace("Value error, ", "", 1)
-
-
-def _parse_flags(flags: Sequence[str]) -> list[tuple[str, str, Any]]:
-    """``["--train.steps", "10", "--mesh.fsdp=2"]`` -> ``[("train", "steps", 10), ...]``."""
-    pairs = []
-    rest = list(flags)
-    while rest:
-        flag = rest.pop(0)
-        name, equals, value = flag.partition("=")
-        section, dot, key = name.removeprefix("--").partition(".")
-        if not (flag.startswith("--") and dot and section and key):
-            raise UserError(f"{flag} is not understood: write --section.key value.")
-        if not equals:
-            if not rest:
-                raise UserError(f"{flag} needs a value: write {flag} VALUE.")
-            value = rest.pop(0)
-        pairs.append((section, key, yaml.safe_load(value)))
-    return pairs
+def _as_flag(value: Any) -> str:
+    """A default as a flag would have it."""
+    plain = [*value] if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()

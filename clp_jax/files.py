@@ -34,6 +34,26 @@ def is_address(place: str | Path) -> bool:
     return ADDRESS.match(str(place)) is not None
 
 
+@contextmanager
+def reaching(place: str) -> Iterator[None]:
+    """Tell in one sentence what goes wrong within, on the way to a folder or a bucket.
+
+    Raises:
+        UserError: it cannot be reached.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"{place} needs gcsfs: install clp-jax[gcs].") from error
+    except Exception as error:  # Each store has exceptions of its own.
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(
+            f"{place} cannot be reached ({reason}): check its name and your rights."
+        ) from error
+
+
 def local_path(place: str | Path) -> Path:
     """The path of a place on a disk.
 

@@ -14,11 +14,10 @@ from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.evaluate.plots import plot_perplexity
 from clp_jax.evaluate.tables import markdown_table
-from clp_jax.files import public_name, read_json
+from clp_jax.files import public_name, reaching, read_json
 from clp_jax.train.card import NORMALISATIONS
 from clp_jax.train.folder import CONFIG, RECORD
 from clp_jax.train.metrics import METRICS, read_metrics, validation_curve
-from clp_jax.train.place import reaching
 
 AGES = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 

@@ -1,8 +1,16 @@
+import os
+import re
+from typing import get_args
+
 import pytest
 
-from clp_jax.config import RunConfig, TransferConfig
+from clp_jax.checkpoint.tensors import FLOATS
+from clp_jax.config import PrepareConfig, RunConfig, TransferConfig
+from clp_jax.data.sources import SOURCES
 from clp_jax.errors import UserError
+from clp_jax.limits import Dtype, Method, SourceKind
 from clp_jax.train.folder import flat_settings
+from clp_jax.transfer.methods import METHODS
 
 MINIMAL = """
 model: {path: gpt2}
@@ -62,12 +70,16 @@ def test_one_corpus_or_several(file, tmp_path, train, paths, weights):
         (["--trane.steps", "7"], "unknown key trane"),
         (["--train.steps", "many"], "train.steps: Input should be a valid integer"),
         (["--train.steps", "0"], "train.steps: Input should be greater than 0"),
-        (["--train.accumulation", "5"], "batch_size 32 is not a multiple of accumulation 5"),
+        (
+            ["--train.accumulation", "5"],
+            "run.yaml --train.accumulation: train: batch_size 32 is not a multiple of accum",
+        ),
         (["--optimizer.schedule", "steps"], "optimizer.schedule: .*'cosine'"),
         (["--data.train", "[]"], "data.train: Tuple should have at least 1 item"),
         (["--data.train", "[{path: a, wieght: 1}]"], "unknown key data.train.0.wieght"),
         (["--data.train", "[{path: a, weight: 0}]"], "data.train.0.weight: .*greater than 0"),
-        (["--data.train", "[{path: a, weight: .inf}]"], "data.train.0.weight: .*finite number"),
+        (["--data.train", "[{path: a, weight: inf}]"], "data.train.0.weight: .*finite number"),
+        (["--data.train", "[{path: a, weight: .inf}]"], "data.train.0.weight: .*valid number"),
         (
             ["--data.train", "[{path: a, weight: 1}, {path: b}]"],
             "data: give every corpus of train a weight, or none",
@@ -81,6 +93,113 @@ def test_one_corpus_or_several(file, tmp_path, train, paths, weights):
 def test_mistakes_are_told_by_key(file, flags, sentence):
     with pytest.raises(UserError, match=sentence):
         RunConfig.from_yaml(file, flags)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "values"),
+    [
+        ("optimizer", "learning_rate", ["nan", "inf", "-1", "0", "1e400", "100"]),
+        ("optimizer", "weight_decay", ["nan", "inf", "-0.1"]),
+        ("optimizer", "clip_norm", ["nan", "inf", "0"]),
+        ("optimizer", "epsilon", ["nan", "inf", "0"]),
+        ("optimizer", "beta2", ["nan", "1", "-0.1"]),
+        ("optimizer", "final_ratio", ["nan", "2"]),
+        ("optimizer", "rates", ["{layers: nan}", "{layers: inf}", "{layers: -1}"]),
+        ("train", "z_loss", ["nan", "inf", "-1"]),
+        ("train", "spike_factor", ["nan", "inf", "-1"]),
+        ("train", "watchdog_minutes", ["nan", "inf", "1e300"]),
+        ("train", "seed", ["-1", "2147483648", "9" * 5000]),
+        ("train", "steps", ["0", "-5", "2147483648", "1.5"]),
+        ("train", "batch_size", ["0", "-8", "1000000000"]),
+        ("train", "keep_every", ["-1", "1000000000000"]),
+        ("data", "sequence_length", ["0", "-1", "1000000000"]),
+        ("mesh", "fsdp", ["-2", "1000000000"]),
+        ("model", "dropout", ["nan", "1", "-0.1"]),
+    ],
+)
+def test_numbers_that_nobody_means(file, section, key, values):
+    for value in values:
+        with pytest.raises(UserError, match=f"^--{section}.{key}: {section}.{key}"):
+            RunConfig.from_yaml(file, [f"--{section}.{key}", value])
+
+
+@pytest.mark.parametrize("word", ["no", "on", "12:00:00", "20241126", "2024-99-99", "1e3", "0x1f"])
+def test_a_key_that_is_text_takes_any_word(file, word):
+    assert RunConfig.from_yaml(file, ["--data.validation", word]).data.validation == word
+    config = PrepareConfig.from_yaml(None, ["--clean.exclude_tags", f"[{word}]"])
+    assert config.clean.exclude_tags == (word,)
+
+
+@pytest.mark.parametrize("config", [RunConfig, PrepareConfig])
+def test_the_default_that_is_printed_is_understood(config, file):
+    origin = file if config is RunConfig else None
+    printed = re.findall(r"^  --(\S+) \(default (.*)\)$", config.describe(), re.MULTILINE)
+    assert len(printed) > 15
+    for name, default in printed:
+        section, key = name.split(".")
+        found = getattr(getattr(config.from_yaml(origin, [f"--{name}", default]), section), key)
+        assert found == config.model_fields[section].annotation.model_fields[key].default
+    flags = ["--data.validation", "None"] if config is RunConfig else ["--clean.language", "None"]
+    config.from_yaml(origin, flags)
+
+
+@pytest.mark.parametrize(
+    "value", ["[", "@home", "%x", "\t", "{layers: 0.1", "*x", "\x00", "--- a\n--- b", "[" * 20_000]
+)
+def test_a_flag_that_is_no_yaml_is_blamed_itself(file, value):
+    for flag in (["--data.validation", value], [f"--data.validation={value}"]):
+        with pytest.raises(UserError, match=r"^--data.validation: .* is not valid YAML") as error:
+            RunConfig.from_yaml(file, flag)
+        assert len(str(error.value).splitlines()) == 1
+        assert len(str(error.value)) < 400
+
+
+def test_a_fault_is_blamed_on_the_file_or_the_flag_that_it_came_from(file):
+    file.write_text(MINIMAL.replace("steps: 100", "steps: many"))
+    with pytest.raises(UserError) as error:
+        RunConfig.from_yaml(file, ["--train.seed", "x"])
+    assert re.fullmatch(
+        rf"{file}: train.steps: [^;]*; --train.seed: train.seed: [^;]*\.", str(error.value)
+    )
+
+
+@pytest.mark.parametrize("text", ["train: {steps: 1}\ntrain: {out: x}", "train: {out: x, out: x}"])
+def test_a_key_that_is_given_twice(tmp_path, text):
+    (tmp_path / "twice.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"twice.yaml is not valid YAML \(\w+ is there twice in li"):
+        RunConfig.from_yaml(tmp_path / "twice.yaml")
+
+
+def test_places_that_hold_no_configuration(tmp_path):
+    (tmp_path / "large.yaml").write_text("# " + "x" * (1 << 20))
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for place, sentence in {
+        "foo://x/y.yaml": "cannot be reached",
+        "/dev/zero": "is not a file",
+        tmp_path: "is not a file",
+        tmp_path / "pipe.yaml": "is not a file",
+        tmp_path / "large.yaml": "has more than 1,048,576 bytes",
+        "": "is not a file",
+    }.items():
+        with pytest.raises(UserError, match=sentence):
+            RunConfig.from_yaml(place)
+
+
+def test_a_section_without_keys_has_its_defaults(file):
+    file.write_text(f"{MINIMAL}mesh:\n")
+    assert RunConfig.from_yaml(file, ["--mesh.tensor", "2"]).mesh.tensor == 2
+
+
+@pytest.mark.parametrize("values", [None, "run.yaml", [], 5, TransferConfig()])
+def test_what_is_no_configuration(values):
+    with pytest.raises(UserError, match="must be a section with keys, or a RunConfig"):
+        RunConfig.from_dict(values)
+
+
+def test_names_that_the_configuration_knows_are_those_that_there_are():
+    assert get_args(Method) == ("auto", *METHODS)
+    assert get_args(SourceKind) == (*SOURCES,)
+    assert {*get_args(Dtype)} == {str(dtype) for dtype in FLOATS}
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):
@@ -152,6 +271,13 @@ def test_options_of_a_transfer_that_fit_together(keys):
         ({"source_vectors": "a"}, "source_vectors and target_vectors belong together"),
         ({"pad_to_multiple_of": 0}, "pad_to_multiple_of: .*greater than 0"),
         ({"metod": "clp"}, "unknown key metod"),
+        ({"method": "magic"}, "method: Input should be 'auto', "),
+        ({"dtype": "int8"}, "dtype: Input should be 'bfloat16'"),
+        ({"data": "text.txt"}, "data: must be a list, such as"),
+        ({"seed": 2**31}, "seed: .*less than or equal to 2147483647"),
+        ({"copy_share": float("nan"), "method": "clp"}, "copy_share: .*finite number"),
+        ({"pad_to_multiple_of": 10**12}, "pad_to_multiple_of: .*less than or equal to 65536"),
+        ({"token_vectors": "gs://b/x"}, "token_vectors: gs://b/x is an address"),
     ],
 )
 def test_options_of_a_transfer_that_do_not(keys, sentence):

@@ -10,7 +10,7 @@ import yaml
 from clp_jax.cli import _parser
 from clp_jax.config import ChainConfig, PrepareConfig, RunConfig
 from clp_jax.data.clean import clean_steps
-from clp_jax.data.sources import layout_of
+from clp_jax.data.sources import SOURCES
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 CHAINS = sorted(CONFIGS.glob("chain-*.yaml"))
@@ -126,7 +126,7 @@ def test_the_chain_trains_as_the_recipes_of_its_models_do():
 def test_recipe_of_a_corpus(file, tmp_path):
     config = PrepareConfig.from_yaml(file, ["--clean.language", "sv"])
     assert config.clean.language == "sv"
-    assert [layout_of(source.kind).text for source in config.sources]
+    assert [SOURCES[source.kind].text for source in config.sources]
     assert len(clean_steps(config.clean, tmp_path)) == (9 if config.clean.quality else 1)
     assert config.corpus.heldout > 0
     ((_, *words),) = commands(file)

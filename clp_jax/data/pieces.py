@@ -10,7 +10,7 @@ from pathlib import Path
 from clp_jax.config import SourceSection
 from clp_jax.data.formats import CODECS, WHOLE, suffix
 from clp_jax.data.hub import HUB, check_address, hub_shards
-from clp_jax.data.sources import layout_of
+from clp_jax.data.sources import SOURCES
 from clp_jax.errors import UserError
 from clp_jax.files import local_path, public_name
 
@@ -55,7 +55,7 @@ def whole_pieces(sources: Sequence[SourceSection]) -> list[Piece]:
     """A piece for each input: sources in order, the files of a glob by name, each file once.
 
     Raises:
-        UserError: there is no source, its kind is not known, it matches no file, is a folder, or a
+        UserError: there is no source, it matches no file, is a folder, or a
             file has a suffix that its kind does not have.
     """
     if not sources:
@@ -115,14 +115,14 @@ def _text_bytes(file: str) -> int:
 
 
 def _parts(piece: Piece, wanted: int) -> int:
-    whole = layout_of(piece.kind).formats[suffix(piece.input)] is WHOLE
+    whole = SOURCES[piece.kind].formats[suffix(piece.input)] is WHOLE
     return 1 if whole else max(1, min(_MOST_PARTS, wanted))
 
 
 def _pieces_of(source: SourceSection, number: int) -> Iterator[Piece]:
     """A piece for each file that a source stands for, or for its hub data set."""
     item = source.input
-    known = layout_of(source.kind).formats
+    known = SOURCES[source.kind].formats
     if item.startswith(HUB):
         check_address(item)
         name = public_name(item.removeprefix(HUB))

@@ -14,7 +14,7 @@ from clp_jax.config import SourceSection
 from clp_jax.data.formats import DAMAGE, Fault, open_file, suffix
 from clp_jax.data.hub import hub_rows
 from clp_jax.data.pieces import Piece, whole_pieces
-from clp_jax.data.sources import Layout, MissingText, layout_of, needed_columns, read_record
+from clp_jax.data.sources import SOURCES, Layout, MissingText, needed_columns, read_record
 from clp_jax.errors import UserError
 from clp_jax.files import write_json
 
@@ -161,7 +161,7 @@ def read_piece(piece: Piece) -> Iterator[Document | Broken]:
         UserError: the first record of a file has no text field, the file cannot be opened, or a hub
             data set cannot be read.
     """
-    layout = layout_of(piece.kind)
+    layout = SOURCES[piece.kind]
     if piece.text_field is not None:
         layout = layout._replace(text=(piece.text_field,))
     return _read_hub(piece, layout) if piece.is_hub else _read_file(piece, layout)

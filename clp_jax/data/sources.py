@@ -15,7 +15,6 @@ from clp_jax.data.formats import (
     Text,
 )
 from clp_jax.data.html import html_to_text
-from clp_jax.errors import UserError
 
 _RECORDS = {".jsonl": LINES, ".json": LINES, ".parquet": ROWS}
 
@@ -89,17 +88,6 @@ SOURCES = {
     "open-legal-data": Layout(text=("content",), to_text=html_to_text),
 }
 """The kinds of sources."""
-
-
-def layout_of(kind: str) -> Layout:
-    """The layout of a kind of source.
-
-    Raises:
-        UserError: there is no such kind.
-    """
-    if kind not in SOURCES:
-        raise UserError(f"The source kind {kind} is not known: choose {', '.join(SOURCES)}.")
-    return SOURCES[kind]
 
 
 class MissingText(Fault):

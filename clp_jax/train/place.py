@@ -2,8 +2,6 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,7 @@ import jax
 from etils import epath
 
 from clp_jax.checkpoint.orbax import CHECKPOINTS
-from clp_jax.errors import UserError
-from clp_jax.files import cache_folder, is_address
+from clp_jax.files import cache_folder, is_address, reaching
 
 
 class RunPlace:
@@ -56,26 +53,6 @@ class RunPlace:
         if self.remote and jax.process_index() == 0:
             with reaching(self.out):
                 _copy(self.folder, epath.Path(self.out))
-
-
-@contextmanager
-def reaching(place: str) -> Iterator[None]:
-    """Tell in one sentence what goes wrong within, on the way to a folder or a bucket.
-
-    Raises:
-        UserError: it cannot be reached.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except ImportError as error:
-        raise UserError(f"{place} needs gcsfs: install clp-jax[gcs].") from error
-    except Exception as error:  # Each store has exceptions of its own.
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(
-            f"{place} cannot be reached ({reason}): check its name and your rights."
-        ) from error
 
 
 def _copy(source: Any, target: Any) -> None:

@@ -17,7 +17,6 @@ from clp_jax.files import new_folder, read_json, scratch_folder, write_json
 from clp_jax.mesh import make_mesh
 from clp_jax.transfer.inputs import open_helper, open_source
 from clp_jax.transfer.manifest import describe_transfer, model_card
-from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.ranking import Choice, rank_by_overlap, rank_by_text
 from clp_jax.transfer.sample import read_text
 from clp_jax.transfer.setting import Setting
@@ -63,8 +62,6 @@ def transfer_model(
     """
     config = TransferConfig.from_dict(options, origin="transfer")
     helpers = [helper] if isinstance(helper, str | Path) else list(helper)
-    if config.method not in (AUTO, *METHODS):
-        raise UserError(f"Method {config.method!r} is not one of {', '.join((AUTO, *METHODS))}.")
     if len(helpers) > 1 and config.method != AUTO:
         raise UserError("Several helpers are ranked by the method auto: name it, or one helper.")
     dtype = None if config.dtype is None else parse_dtype(config.dtype)

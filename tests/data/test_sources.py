@@ -12,7 +12,7 @@ import pytest
 import zstandard
 from datatrove.data import Document
 
-from clp_jax.config import SourceSection
+from clp_jax.config import PrepareConfig, SourceSection
 from clp_jax.data.formats import Fault
 from clp_jax.data.pieces import whole_pieces
 from clp_jax.data.readers import Broken, read_piece
@@ -237,9 +237,10 @@ def test_a_text_field_replaces_that_of_the_kind(tmp_path: Path):
     assert document.text == "Alan Smithee"
 
 
-def test_an_unknown_kind_is_told(tmp_path: Path):
-    with pytest.raises(UserError, match="kind pile is not known: choose files, oscar-2019, oscar,"):
-        read("pile", tmp_path)
+def test_an_unknown_kind_is_told():
+    sources = {"sources": [{"input": "x", "kind": "pile"}]}
+    with pytest.raises(UserError, match=r"sources.0.kind: .*'files', 'oscar-2019', 'oscar',"):
+        PrepareConfig.from_dict(sources)
 
 
 def test_a_suffix_that_the_kind_does_not_have_is_told(tmp_path: Path):

@@ -405,8 +405,8 @@ def test_a_score_that_is_no_number_is_an_error(source, helper, tmp_path):
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ({"method": "magic"}, "'magic' is not one of auto, random"),
-        ({"dtype": "int3"}, "'int3' is not one of"),
+        ({"method": "magic"}, "method: Input should be 'auto', 'random'"),
+        ({"dtype": "int3"}, "dtype: Input should be 'bfloat16'"),
         ({"speed": 3}, "unknown key speed"),
         ({"strict": True}, "strict belongs to the method clp, not to auto"),
         ({"method": "focus"}, "focus needs vectors of tokens: give token_vectors or data"),

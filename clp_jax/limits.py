@@ -1,0 +1,80 @@
+"""The types of keys, flags and arguments: each says once what a value may be."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+
+from clp_jax.errors import UserError
+from clp_jax.files import local_path
+
+MOST = 2**31 - 1
+"""The largest of the 32-bit integers, in which JAX counts."""
+
+LONGEST_NAME = 4096
+
+Natural = Annotated[int, Field(ge=0, le=MOST)]
+Count = Annotated[int, Field(gt=0, le=MOST)]
+Seed = Annotated[int, Field(ge=0, le=MOST)]
+BatchSize = Annotated[int, Field(gt=0, le=2**20)]
+SequenceLength = Annotated[int, Field(gt=0, le=2**20)]
+NewTokens = Annotated[int, Field(gt=0, le=2**20)]
+VocabularySize = Annotated[int, Field(ge=257, le=2**22)]  # The 256 bytes and the end of text.
+PadMultiple = Annotated[int, Field(gt=0, le=2**16)]
+MeshSize = Annotated[int, Field(ge=-1, le=2**20)]
+
+Factor = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+PositiveFactor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+PartialShare = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+PositiveShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+Dtype = Literal["bfloat16", "float16", "float32", "float64"]
+Method = Literal[
+    "auto", "random", "mean", "subword", "clp", "clp-sparse", "clp-topk", "ridge", "procrustes",
+    "omp", "wechsel", "focus",
+]  # fmt: skip
+SourceKind = Literal[
+    "files", "oscar-2019", "oscar", "gc4", "wikipedia", "culturax", "fineweb-2", "mc4",
+    "open-legal-data",
+]  # fmt: skip
+
+
+def _named(place: Any) -> Any:
+    if not str(place) or "\0" in str(place):
+        raise ValueError("must name something, but is empty or holds a zero byte")
+    if len(str(place)) > LONGEST_NAME:
+        raise ValueError(f"has more than {LONGEST_NAME} characters: no name is so long")
+    return place
+
+
+def _place(place: Any) -> Any:
+    if not isinstance(place, str | os.PathLike):
+        raise ValueError("must be a path or a name")
+    return _named(place)
+
+
+def _on_disk(place: Any) -> Any:
+    try:
+        local_path(place)
+    except UserError as error:
+        raise ValueError(str(error).removesuffix(".")) from None
+    return place
+
+
+Name = Annotated[str, AfterValidator(_named)]
+"""A path, an address or the name of something elsewhere."""
+LocalName = Annotated[Name, AfterValidator(_on_disk)]
+"""A path on a disk."""
+Place = Annotated[str | Path, PlainValidator(_place)]
+"""What `Name` is, or a `pathlib.Path`."""
+LocalPlace = Annotated[Place, AfterValidator(_on_disk)]
+"""What `LocalName` is, or a `pathlib.Path`."""
+Inputs = Sequence[
+    Annotated[Name, BeforeValidator(lambda x: os.fspath(x) if isinstance(x, os.PathLike) else x)]
+]
+"""Files, globs and data sets of the hub."""
