@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -89,6 +90,7 @@ def write_inputs(folder: Path, name: str, length: int, rows: int) -> None:
 
 def run(python: str, worker: Path, folder: Path, device: str, *arguments: str) -> Measured:
     """What a worker prints as JSON on its last line."""
+    print(f"{time.strftime('%X')} {worker.name} {' '.join(arguments)}", file=sys.stderr)
     process = subprocess.run(
         [python, str(worker), str(folder), *arguments],
         env=os.environ | {"JAX_PLATFORMS": device, "TRANSFORMERS_VERBOSITY": "error"},

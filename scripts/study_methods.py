@@ -7,18 +7,20 @@ Trains, for each seed, a source model on the source text and a helper on the tar
 with each method; trains every result on for the same tokens in the same order, beside the same
 model from scratch. `auto` sees training text only, never the held-out text that the losses are
 measured on. What is there already is not made again. Writes study.json, table.md and a plot.
+
+`--size base` is for a GPU or a TPU: a GPT-2 of 12 layers x 768, on some 40 million characters.
 """
 
 import argparse
 import math
 import random
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from gensim.models import Word2Vec
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -36,15 +38,31 @@ METHODS = (
     "focus", "ridge", "procrustes", "auto",
 )  # fmt: skip
 PLOTTED = ("scratch", "random", "clp", "clp-sparse", "focus", "ridge", "auto")
-# Source, helper, learning rate: half of it after the transfer.
+
+
+@dataclass(frozen=True)
+class StudySize:
+    """The models, and how they are trained; after the transfer at half the learning rate."""
+
+    source: ModelSize
+    helper: ModelSize
+    learning_rate: float
+    batch: int = 16
+    length: int = 128
+    dtype: str = "float32"
+
+
 SIZES = {
-    "small": (ModelSize(4, 128, 4, 1500), ModelSize(2, 64, 2, 1500), 2e-3),
-    "larger": (ModelSize(6, 256, 4, 500), ModelSize(3, 128, 4, 500), 1.5e-3),
+    "tiny": StudySize(ModelSize(1, 32, 2, 4), ModelSize(1, 16, 2, 4), 1e-3),
+    "small": StudySize(ModelSize(4, 128, 4, 1500), ModelSize(2, 64, 2, 1500), 2e-3),
+    "larger": StudySize(ModelSize(6, 256, 4, 500), ModelSize(3, 128, 4, 500), 1.5e-3),
+    "base": StudySize(
+        ModelSize(12, 768, 12, 1500), ModelSize(6, 384, 6, 1500), 1e-3, 64, 512, "bfloat16"
+    ),
 }
-SIDES = ("source", "source"), ("helper", "target")
+LANGUAGES = {"source": "source", "helper": "target"}
 """The models that are trained beforehand, and the language of each."""
 
-BATCH, LENGTH = 16, 128
 HELDOUT_DOCUMENTS, HELDOUT_CHARACTERS = 60, 1_500
 
 
@@ -77,23 +95,33 @@ def write_texts(wishes: argparse.Namespace, out: Path) -> None:
     if out.exists():
         return
     with new_folder(out) as folder:
-        vectors = {}
+        taken = {}
         for name, glob in (("source", wishes.source_text), ("target", wishes.target_text)):
             documents = read_documents([glob])
-            taken, _ = own_text(documents, f"The {name} corpus", wishes.characters, 1_000)
-            write_text(taken, folder / f"{name}.jsonl")
-            words = [re.findall(r"\w+|[^\w\s]", document) for document in taken]
-            vectors[name] = Word2Vec(words, vector_size=100, workers=1, seed=0, epochs=3).wv
-            np.save(folder / f"{name}.npy", vectors[name].vectors)
-            names = "\n".join(vectors[name].index_to_key)
-            (folder / f"{name}.txt").write_text(names + "\n", "utf-8")
-        # Without a real dictionary, words that both languages write alike stand in for one.
-        alike = [word for word in vectors["source"].index_to_key if word in vectors["target"]]
-        (folder / "dictionary.txt").write_text("".join(f"{w}\t{w}\n" for w in alike), "utf-8")
+            taken[name], _ = own_text(documents, f"The {name} corpus", wishes.characters, 1_000)
+            write_text(taken[name], folder / f"{name}.jsonl")
+        if any(method.startswith("wechsel") for method in wishes.methods):
+            write_word_vectors(taken, folder)
         heldout = list(read_documents([wishes.heldout]))
         random.Random(0).shuffle(heldout)
         cut = [document[:HELDOUT_CHARACTERS] for document in heldout[:HELDOUT_DOCUMENTS]]
         write_text(cut, folder / "heldout.jsonl")
+
+
+def write_word_vectors(texts: dict[str, list[str]], folder: Path) -> None:
+    """Vectors of both languages' words, and a dictionary."""
+    from gensim.models import Word2Vec
+
+    vectors = {}
+    for name, documents in texts.items():
+        words = [re.findall(r"\w+|[^\w\s]", document) for document in documents]
+        vectors[name] = Word2Vec(words, vector_size=100, workers=1, seed=0, epochs=3).wv
+        np.save(folder / f"{name}.npy", vectors[name].vectors)
+        names = "\n".join(vectors[name].index_to_key)
+        (folder / f"{name}.txt").write_text(names + "\n", "utf-8")
+    # Without a real dictionary, words that both languages write alike stand in for one.
+    alike = [word for word in vectors["source"].index_to_key if word in vectors["target"]]
+    (folder / "dictionary.txt").write_text("".join(f"{w}\t{w}\n" for w in alike), "utf-8")
 
 
 def write_new_models(wishes: argparse.Namespace, texts: Path, out: Path) -> None:
@@ -101,15 +129,17 @@ def write_new_models(wishes: argparse.Namespace, texts: Path, out: Path) -> None
     if out.exists():
         return
     with new_folder(out) as folder:
-        for (side, text), size in zip(SIDES, SIZES[wishes.size], strict=False):
+        study = SIZES[wishes.size]
+        for side, text in LANGUAGES.items():
+            model: ModelSize = getattr(study, side)
             write_new_model(
                 folder / side,
                 texts / f"{text}.jsonl",
                 vocabulary=wishes.vocabulary,
-                positions=LENGTH,
-                layers=size.layers,
-                width=size.width,
-                heads=size.heads,
+                positions=study.length,
+                layers=model.layers,
+                width=model.width,
+                heads=model.heads,
             )
         if wishes.unigram:
             write_unigram(folder / "helper", texts / "target.jsonl", wishes.vocabulary)
@@ -145,10 +175,11 @@ def train(
     model: Path,
     run: Path,
     corpora: tuple[Path, Path | None],
+    study: StudySize,
     *,
     init: str,
     steps: int,
-    rate: float,
+    learning_rate: float,
     seed: int,
 ) -> list[tuple[int, float]]:
     """Train, and return the tokens seen and the loss on the validation corpus."""
@@ -158,16 +189,16 @@ def train(
         "data": {
             "train": str(corpus),
             "validation": validation and str(validation),
-            "sequence_length": LENGTH,
+            "sequence_length": study.length,
         },
-        "optimizer": {"learning_rate": rate, "warmup_steps": steps // 20},
+        "optimizer": {"learning_rate": learning_rate, "warmup_steps": steps // 20},
         "train": {
             "out": str(run),
             "steps": steps,
-            "batch_size": BATCH,
-            "dtype": "float32",
+            "batch_size": study.batch,
+            "dtype": study.dtype,
             "remat": "none",
-            "loss_chunk": LENGTH,
+            "loss_chunk": study.length,
             "seed": seed,
             "validate_every": max(steps // 4, 1),
             "checkpoint_every": steps,
@@ -179,12 +210,20 @@ def train(
 
 def study_seed(wishes: argparse.Namespace, texts: Path, new: Path, seed: int) -> dict[str, Any]:
     """Curves of all methods, and what `auto` found, for one seed."""
-    folder, rate = wishes.out / f"seed-{seed}", SIZES[wishes.size][2]
-    for (side, text), size in zip(SIDES, SIZES[wishes.size], strict=False):
+    folder, study = wishes.out / f"seed-{seed}", SIZES[wishes.size]
+    for side, text in LANGUAGES.items():
         if not (folder / side).exists():
-            corpora = (new / f"corpus-{text}", None)
             run = folder / f"run-{side}"
-            train(new / side, run, corpora, init="random", steps=size.steps, rate=rate, seed=seed)
+            train(
+                new / side,
+                run,
+                (new / f"corpus-{text}", None),
+                study,
+                init="random",
+                steps=getattr(study, side).steps,
+                learning_rate=study.learning_rate,
+                seed=seed,
+            )
             convert_checkpoint(run, folder / side, "hf")
     curves, manifests = {}, {}
     for method in wishes.methods:
@@ -199,14 +238,15 @@ def study_seed(wishes: argparse.Namespace, texts: Path, new: Path, seed: int) ->
                 start,
                 folder / "runs" / method,
                 (new / "corpus-target", new / "corpus-heldout"),
+                study,
                 init="random" if method == "scratch" else "pretrained",
                 steps=wishes.steps,
-                rate=rate / 2,
+                learning_rate=study.learning_rate / 2,
                 seed=seed,
             )
             result.parent.mkdir(exist_ok=True)
             write_json(result, curve)
-        curves[method] = read_json(result)
+        curves[method] = read_json(result, list)
         if method == "auto":
             manifests = read_json(folder / "starts" / "auto" / "transfer.json")
     return {"curves": curves, "auto": manifests}

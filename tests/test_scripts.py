@@ -338,3 +338,23 @@ def test_no_suitable_python_is_one_sentence(checkout):
     assert output == (
         "No Python 3.11 or newer with venv and pip was found: install one and run this again.\n"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("piece", ["kernels", "attention", "train"])
+def test_what_runs_on_gpus_runs_small_on_any_device(tmp_path, piece):
+    environment = os.environ | {"PYTHON": sys.executable, "OUT": str(tmp_path / "out")}
+    script = REPOSITORY / "scripts" / "gpu" / "run"
+    done = subprocess.run(
+        [script, "--small", piece], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| " in done.stdout
+
+
+def test_what_runs_on_gpus_has_pieces(tmp_path):
+    environment = os.environ | {"OUT": str(tmp_path)}
+    script = REPOSITORY / "scripts" / "gpu" / "run"
+    done = subprocess.run([script, "nothing"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("nothing is no piece")
