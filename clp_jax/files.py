@@ -216,6 +216,22 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def inside(folder: Path, file: str) -> Path:
+    """The path of a file of a stranger's folder, which is there and does not lead out of it.
+
+    Links into the hub's cache are fine: of those its own folders are made.
+
+    Raises:
+        UserError: it is missing, no regular file, or elsewhere.
+    """
+    path = regular_file(folder / file)
+    place = path.resolve()
+    blob = place.parent.name == "blobs" and place.parent.parent.name.startswith("models--")
+    if not (blob or place.is_relative_to(folder.resolve())):
+        raise UserError(f"{path} leads out of its folder: put a copy of the file there.")
+    return path
+
+
 def regular_file(file: str | Path) -> Path:
     """The path of a file that can be read to its end: no folder, pipe or device.
 

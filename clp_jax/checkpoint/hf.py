@@ -12,17 +12,18 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Int, Shaped
+from jaxtyping import Array, Bool, Int, PyTree, Shaped
 
 from clp_jax.checkpoint.hub import (
     GENERATION,
     UNPADDED,
+    check_files,
     copy_model_files,
     read_config,
     resolve,
 )
 from clp_jax.checkpoint.orbax import CHECKPOINTS, restore_params
-from clp_jax.checkpoint.tensors import LazyTensor, open_tensors, write_tensors
+from clp_jax.checkpoint.tensors import FLOATS, LazyTensor, open_tensors, write_tensors
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, public_name, read_json, write_json
 from clp_jax.mesh import single_device_mesh, to_host
@@ -64,6 +65,7 @@ def is_run_folder(folder: str | Path) -> bool:
 def model_files(name: str | Path, revision: str | None = None) -> Path:
     """The folder with the configuration and the tokenizer of a model, run folder or hub id."""
     if is_run_folder(name):
+        check_files(Path(name) / MODEL)
         return Path(name) / MODEL
     return resolve(name, revision, weights=False)
 
@@ -92,14 +94,30 @@ def load_model(
     mesh = mesh or single_device_mesh()
     run = is_run_folder(name)
     folder = model_files(name) if run else resolve(name, revision)
-    config = read_decoder_config(read_config(folder))
+    config = read_decoder_config(read_config(folder), folder / "config.json")
     if run:
         model = abstract_model(config, dtype=compute_dtype)
         params = restore_params(name, abstract_parameters(model, mesh), dtype=dtype)
+        _check_numbers(name, params)
         return nnx.merge(nnx.graphdef(model), params)
     return build_model(
         config, checkpoint_tensors(folder, config), mesh, dtype=dtype, compute_dtype=compute_dtype
     )
+
+
+def _check_numbers(run: str | Path, params: PyTree[Array]) -> None:
+    """What `LazyTensor` sees to for other checkpoints: that all values are numbers."""
+    for path, finite in jax.tree_util.tree_leaves_with_path(_all_finite(params)):
+        if not finite:
+            raise UserError(
+                f"{run}: {parameter_path(path)} holds values that are NaN, infinite or too large "
+                "for the type asked for: take an earlier checkpoint, or float32."
+            )
+
+
+@jax.jit
+def _all_finite(params: PyTree[Array]) -> PyTree[Bool[Array, ""]]:
+    return jax.tree.map(lambda x: jnp.isfinite(x).all(), params)
 
 
 def build_model(
@@ -144,13 +162,20 @@ def checkpoint_tensors(folder: Path, config: DecoderConfig) -> dict[str, LazyTen
         for weight in weight_table(config)
         for name in weight.names(config.num_layers)
     }
-    found, faults = {}, []
+    found: dict[str, LazyTensor] = {}
+    names: dict[str, str] = {}
+    faults = []
     for name, tensor in open_tensors(folder).items():
         full = name if name.startswith(PREFIX) or name == HEAD.name else PREFIX + name
         if full in shapes:
             found[full] = tensor
+            if full in names:
+                faults.append(f"{names[full]} and {name} are the same tensor")
+            names[full] = name
             if tensor.shape != shapes[full]:
                 faults.append(f"{name} has the shape {tensor.shape}, not {shapes[full]}")
+            elif tensor.dtype not in FLOATS:
+                faults.append(f"{name} has the type {tensor.dtype}, which is no weight's")
         elif not (full == HEAD.name or re.fullmatch(decoder_class(config).ignored, full)):
             faults.append(f"{name} is not part of this model")
         if full == HEAD.name and config.tied:
@@ -186,16 +211,16 @@ def _load_parameter(
 ) -> Array:
     """Read one parameter to its devices; the host holds one tensor of the checkpoint at a time."""
     names = weight.names(config.num_layers)
-    kind = tensors[names[0]].dtype if dtype is None else jnp.dtype(dtype)
+    kind = jax.dtypes.canonicalize_dtype(tensors[names[0]].dtype if dtype is None else dtype)
 
     def read(name: str, place: NamedSharding) -> Array:
-        tensor = weight.to_model(tensors[name].read(), config.sizes)
+        tensor = weight.to_model(tensors[name].astype(kind).read(), config.sizes)
         return jax.make_array_from_callback(
             tensor.shape, place, lambda index: np.ascontiguousarray(tensor[index])
         )
 
     if not weight.stacked:
-        return _cast(read(names[0], sharding), kind)
+        return read(names[0], sharding)
     one_layer = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
     shape = tuple(config.sizes[axis] for axis in weight.axes)
     stacked = jax.jit(partial(jnp.zeros, shape, kind), out_shardings=sharding)()
@@ -204,15 +229,11 @@ def _load_parameter(
     return stacked
 
 
-def _cast(x: Array, dtype: np.dtype) -> Array:
-    return x if x.dtype == dtype else jax.jit(lambda x: x.astype(dtype))(x)
-
-
 @partial(jax.jit, donate_argnums=0)
 def _set_layer(
     stacked: Shaped[Array, "layers ..."], layer: Shaped[Array, "..."], index: int | Int[Array, ""]
 ) -> Shaped[Array, "layers ..."]:
-    return jax.lax.dynamic_update_index_in_dim(stacked, layer.astype(stacked.dtype), index, 0)
+    return jax.lax.dynamic_update_index_in_dim(stacked, layer, index, 0)
 
 
 def model_tensors(model: Decoder) -> dict[str, LazyTensor]:
@@ -229,6 +250,7 @@ def model_tensors(model: Decoder) -> dict[str, LazyTensor]:
                 weight.checkpoint_shape(sizes),
                 params[weight.path].dtype,
                 partial(_read_parameter, weight, params[weight.path], layer, sizes),
+                name,
             )
     return tensors
 

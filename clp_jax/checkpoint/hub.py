@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from clp_jax.errors import UserError
-from clp_jax.files import read_json
+from clp_jax.files import inside, read_json, write_json
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 UNPADDED = "unpadded_vocab_size"
@@ -46,6 +46,8 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "spiece.model",
 )
+PROGRAMS = ("auto_map", "custom_pipelines")
+"""Keys that name programs to run. None is run here, and none is passed on with a new model."""
 
 
 def resolve(name: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
@@ -55,10 +57,12 @@ def resolve(name: str | Path, revision: str | None = None, *, weights: bool = Tr
     to ``pytorch_model.bin``; without ``weights`` only the small files are fetched.
 
     Raises:
-        UserError: there is neither such a folder nor such a model.
+        UserError: there is neither such a folder nor such a model, or a file in the folder is none
+            or leads out of it.
     """
     folder = Path(name)
     if folder.is_dir():
+        check_files(folder)
         return folder
     if folder.exists() or not HUB_ID.fullmatch(str(name)):
         raise UserError(f"{name} is not a folder: name a Hugging Face folder or a hub id.")
@@ -69,6 +73,18 @@ def resolve(name: str | Path, revision: str | None = None, *, weights: bool = Tr
     if weights and not any(snapshot.glob("model*.safetensors")):
         snapshot = _download(str(name), revision, [*small, "pytorch_model*.bin"])
     return snapshot
+
+
+def check_files(folder: Path) -> None:
+    """Make sure that what is read of a model's folder are files, and in it.
+
+    Raises:
+        UserError: one is a pipe, a device or a link that leads nowhere or elsewhere.
+    """
+    weights = ("model*.safetensors*", "pytorch_model*.bin*")
+    for pattern in ("config.json", *DESCRIPTIONS, *TOKENIZER_FILES, *weights):
+        for file in folder.glob(pattern):
+            inside(folder, file.name)
 
 
 def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
@@ -94,12 +110,24 @@ def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The contents of a folder's ``config.json``.
+    """The contents of a folder's ``config.json``, without the programs that it names.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing or damaged, or says that more rows are for tokens than there
+            are.
     """
-    return read_json(folder / "config.json")
+    config = without_programs(read_json(folder / "config.json"))
+    real, rows = config.get(UNPADDED), config.get("vocab_size")
+    if real is not None and not (type(real) is int and type(rows) is int and 1 <= real <= rows):
+        raise UserError(
+            f"{folder / 'config.json'}: {UNPADDED} is {real!r}, but must be from 1 to vocab_size."
+        )
+    return config
+
+
+def without_programs(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a model or tokenizer but for the programs that they name."""
+    return {key: value for key, value in settings.items() if key not in PROGRAMS}
 
 
 def load_tokenizer(name: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -128,7 +156,7 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> PreTrainedT
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer's files from folder to folder, byte for byte."""
+    """Copy the tokenizer's files from folder to folder, byte for byte but for `PROGRAMS`."""
     _copy(source, target, TOKENIZER_FILES)
 
 
@@ -139,8 +167,14 @@ def copy_model_files(source: Path, target: Path) -> None:
 
 def _copy(source: Path, target: Path, files: Iterable[str]) -> None:
     for file in files:
-        if (source / file).exists():
-            shutil.copyfile(source / file, target / file)
+        if not (source / file).exists():
+            continue
+        if file in ("config.json", "tokenizer_config.json"):
+            settings = read_json(source / file)
+            if not settings.keys().isdisjoint(PROGRAMS):
+                write_json(target / file, without_programs(settings))
+                continue
+        shutil.copyfile(source / file, target / file)
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -11,12 +11,12 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from clp_jax.errors import UserError
-from clp_jax.files import read_json, write_json
+from clp_jax.files import inside, read_json, write_json
 
 DTYPES: Mapping[str, np.dtype] = {
     "F64": np.dtype(np.float64),
@@ -33,30 +33,69 @@ DTYPES: Mapping[str, np.dtype] = {
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 FLOATS = {DTYPES[name] for name in ("F64", "F32", "F16", "BF16")}
 MAX_SHARD_BYTES = 5 * 10**9
+_CACHED = 1 << 16
+"""Values at a time that a core's cache holds."""
 
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor that is read when it is asked for."""
+    """A tensor that is read when it is asked for, and whose values are numbers.
+
+    NaN and infinities are refused where they are read, since nothing that follows means anything.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     load: Callable[[slice], Shaped[np.ndarray, "..."]]
     """Reads the rows of a slice."""
+    name: str = "a tensor"
+    """Its file and name, for errors."""
 
     def read(self) -> Shaped[np.ndarray, "..."]:
-        """The whole tensor."""
-        return self.load(slice(None))
+        """The whole tensor.
+
+        Raises:
+            UserError: it holds NaN or an infinity.
+        """
+        return self._numbers(slice(None))
 
     def read_rows(self, start: int, stop: int) -> Shaped[np.ndarray, "..."]:
-        """The rows from ``start`` up to but without ``stop``."""
-        return self.load(slice(start, min(stop, self.shape[0])))
+        """The rows from ``start`` up to but without ``stop``.
+
+        Raises:
+            UserError: they hold NaN or an infinity.
+        """
+        return self._numbers(slice(start, min(stop, self.shape[0])))
+
+    def _numbers(self, rows: slice) -> Shaped[np.ndarray, "..."]:
+        array = self.load(rows)
+        if self.dtype in FLOATS and not all_finite(array):
+            raise UserError(
+                f"{self.name} holds NaN or infinite values, so that the model computes nothing: "
+                "fetch it again, or take an earlier checkpoint."
+            )
+        return array
 
     def astype(self, dtype: np.dtype | None) -> "LazyTensor":
-        """The tensor in another floating-point type; integers and None stay as they are."""
-        if dtype is None or self.dtype not in FLOATS:
+        """The tensor in another floating-point type; integers and None stay as they are.
+
+        Reading it raises a `UserError` if a value is too large for the type.
+        """
+        if dtype in (None, self.dtype) or self.dtype not in FLOATS:
             return self
-        return replace(self, dtype=dtype, load=lambda rows: self.load(rows).astype(dtype))
+
+        def load(rows: slice) -> Shaped[np.ndarray, "..."]:
+            array = self._numbers(rows)
+            with np.errstate(over="ignore"):
+                cast = array.astype(dtype)
+            if not all_finite(cast):
+                raise UserError(
+                    f"{self.name} holds values that are too large for {dtype}: choose bfloat16 or "
+                    "float32."
+                )
+            return cast
+
+        return replace(self, dtype=dtype, load=load)
 
     def head(self, rows: int) -> "LazyTensor":
         """The first rows."""
@@ -75,6 +114,17 @@ class LazyTensor:
     def of(cls, array: Shaped[np.ndarray, "..."]) -> "LazyTensor":
         """An array in memory."""
         return cls(array.shape, array.dtype, lambda rows: array[rows] if array.ndim else array)
+
+
+def all_finite(array: Float[np.ndarray, "..."]) -> bool:
+    """Whether no value is NaN or infinite: none has an exponent of nothing but ones."""
+    bits = np.dtype(f"u{array.dtype.itemsize}")
+    ones = np.array(np.inf, array.dtype).view(bits)
+    values = np.ascontiguousarray(array).reshape(-1).view(bits)
+    return not any(
+        ((values[start : start + _CACHED] & ones) == ones).any()
+        for start in range(0, values.size, _CACHED)
+    )
 
 
 def parse_dtype(name: str) -> np.dtype:
@@ -100,7 +150,7 @@ def open_tensors(folder: Path) -> dict[str, LazyTensor]:
         ("pytorch_model.bin", _open_torch),
     ):
         if (folder / weights).exists():
-            return read_file(folder / weights)
+            return read_file(inside(folder, weights))
         index = folder / f"{weights}.index.json"
         if index.exists():
             return _open_shards(index, read_file)
@@ -114,11 +164,18 @@ def _open_shards(
     if not isinstance(contents.get("weight_map"), dict):
         raise UserError(f"{index} has no weight_map: fetch the file again.")
     places: dict[str, str] = contents["weight_map"]
-    shards = {}
+    for name, file in places.items():
+        if not isinstance(file, str) or not file or Path(file).name != file:
+            raise UserError(f"{index} places {name} in {file!r}, which is no file beside it.")
+    shards: dict[str, dict[str, LazyTensor]] = {}
+    owners: dict[str, str] = {}
     for file in sorted(set(places.values())):
         if not (index.parent / file).exists():
             raise UserError(f"{index} names {file}, which is missing: fetch it again.")
-        shards[file] = read_file(index.parent / file)
+        shards[file] = read_file(inside(index.parent, file))
+        for name in shards[file]:
+            if owners.setdefault(name, file) != file:
+                raise UserError(f"{name} is in {owners[name]} and in {file} of {index.parent}.")
     lost = [name for name, file in places.items() if name not in shards[file]]
     if lost:
         raise UserError(f"{index} places {lost[0]} in {places[lost[0]]}, which lacks it.")
@@ -128,7 +185,9 @@ def _open_shards(
 def _open_safetensors(file: Path) -> dict[str, LazyTensor]:
     try:
         handle = safe_open(file, framework="numpy")
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error}).") from None
+    except SafetensorError as error:
         raise UserError(f"{file} is damaged ({error}): fetch it again.") from None
 
     def load(name: str, rows: slice) -> np.ndarray:
@@ -143,7 +202,10 @@ def _open_safetensors(file: Path) -> dict[str, LazyTensor]:
         if view.get_dtype() not in DTYPES:
             raise UserError(f"{file}: {name} has the type {view.get_dtype()}, not supported.")
         tensors[name] = LazyTensor(
-            tuple(view.get_shape()), DTYPES[view.get_dtype()], partial(load, name)
+            tuple(view.get_shape()),
+            DTYPES[view.get_dtype()],
+            partial(load, name),
+            f"{file}: {name}",
         )
     return tensors
 
@@ -157,17 +219,32 @@ def _open_torch(file: Path) -> dict[str, LazyTensor]:
             "safetensors."
         ) from None
     try:
-        state: dict[str, Any] = torch.load(
+        state = torch.load(
             file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
         )
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file} is damaged or no plain state dict ({reason}).") from None
-    if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise UserError(f"{file} holds more than tensors: save the model's state dict alone.")
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error}).") from None
+    except Exception:  # PyTorch's advice would be to run what the file holds.
+        raise UserError(
+            f"{file} is damaged or no plain state dict: fetch it again, or save the model as "
+            "safetensors."
+        ) from None
+    if not isinstance(state, dict):
+        raise UserError(f"{file} holds no state dict, but a {type(state).__name__}.")
+    kinds = {f"torch.{dtype}": dtype for dtype in DTYPES.values()}
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise UserError(
+                f"{file} holds more than tensors, {name!r}: save the model's state dict alone."
+            )
+        if str(tensor.dtype) not in kinds or tensor.layout != torch.strided or tensor.is_meta:
+            kind = "meta" if tensor.is_meta else f"{tensor.dtype} {tensor.layout}"
+            raise UserError(
+                f"{file}: {name} has the type {kind.replace('torch.', '')}, not supported."
+            )
 
     def load(tensor: Any, rows: slice) -> np.ndarray:
-        tensor = (tensor[rows] if tensor.ndim else tensor).contiguous()
+        tensor = (tensor[rows] if tensor.ndim else tensor).detach().contiguous()
         if tensor.dtype == torch.bfloat16:
             return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return tensor.numpy()
@@ -175,8 +252,9 @@ def _open_torch(file: Path) -> dict[str, LazyTensor]:
     return {
         name: LazyTensor(
             tuple(tensor.shape),
-            np.dtype(str(tensor.dtype).removeprefix("torch.")),
+            kinds[str(tensor.dtype)],
             partial(load, tensor),
+            f"{file}: {name}",
         )
         for name, tensor in state.items()
     }

@@ -1,6 +1,7 @@
 """GPT-2 and BLOOM as Flax NNX decoders, each beside its Hugging Face weight table."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -44,19 +45,28 @@ ARCHITECTURES: Mapping[str, tuple[type[Decoder], type[GPT2Config] | type[BloomCo
 HEAD = Weight("head.embedding", "lm_head.weight", "vocab embed -> vocab embed")
 
 
-def read_decoder_config(values: Mapping[str, Any]) -> DecoderConfig:
+def read_decoder_config(
+    values: Mapping[str, Any], file: str | Path = "config.json"
+) -> DecoderConfig:
     """The configuration of the architecture that a Hugging Face ``config.json`` names.
 
+    Args:
+        values: The contents.
+        file: Where they are from, for the error.
+
     Raises:
-        UserError: the architecture or one of its settings is not supported.
+        UserError: the architecture or one of its settings is not supported, or a value is beyond
+            what the setting allows.
     """
     kind = str(values.get("model_type"))
     if kind not in ARCHITECTURES:
         raise UserError(
-            f"config.json: model_type {kind} is not supported; "
-            f"supported are {', '.join(ARCHITECTURES)}."
+            f"{file}: model_type {kind} is not supported; supported are {', '.join(ARCHITECTURES)}."
         )
-    return ARCHITECTURES[kind][1].from_hf(values)
+    try:
+        return ARCHITECTURES[kind][1].from_hf(values)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
 
 
 def decoder_class(config: DecoderConfig) -> type[Decoder]:

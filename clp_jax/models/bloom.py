@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from clp_jax.attention import alibi_slopes
+from clp_jax.models.configuration import read_fields
 from clp_jax.models.decoder import Decoder, DecoderConfig, layer_norm
 from clp_jax.models.weights import Weight
 
@@ -24,10 +25,10 @@ class BloomConfig(DecoderConfig):
         """Read the contents of a Hugging Face ``config.json``.
 
         Raises:
-            UserError: a setting is not supported.
+            UserError: a setting is not supported, or no value for it.
         """
         cls.refuse_unsupported(values)
-        hf = transformers.BloomConfig.from_dict(dict(values))
+        hf: Any = read_fields(transformers.BloomConfig, values)
         return cls(
             vocab_size=hf.vocab_size,
             hidden_size=hf.hidden_size,

@@ -75,12 +75,12 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
             raise UserError(
-                f"config.json: the hidden size {self.hidden_size} is not a multiple of the "
+                f"the hidden size {self.hidden_size} is not a multiple of the "
                 f"{self.num_heads} attention heads."
             )
         if self.activation not in ACTIVATIONS:
             raise UserError(
-                f"config.json: activation function {self.activation!r} is not supported; "
+                f"activation function {self.activation!r} is not supported; "
                 f"supported are {', '.join(ACTIVATIONS)}."
             )
 
@@ -97,7 +97,7 @@ class DecoderConfig:
             if key in values and values[key] not in (fine, None)
         ]
         if faults:
-            raise UserError(f"config.json: {', '.join(faults)} is not supported.")
+            raise UserError(f"{', '.join(faults)} is not supported.")
 
     @property
     def head_dim(self) -> int:

@@ -10,6 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from clp_jax.models.configuration import read_fields
 from clp_jax.models.decoder import Decoder, DecoderConfig, embedding
 from clp_jax.models.weights import Weight
 
@@ -29,10 +30,10 @@ class GPT2Config(DecoderConfig):
         """Read the contents of a Hugging Face ``config.json``.
 
         Raises:
-            UserError: a setting is not supported.
+            UserError: a setting is not supported, or no value for it.
         """
         cls.refuse_unsupported(values)
-        hf = transformers.GPT2Config.from_dict(dict(values))
+        hf: Any = read_fields(transformers.GPT2Config, values)
         return cls(
             vocab_size=hf.vocab_size,
             hidden_size=hf.n_embd,

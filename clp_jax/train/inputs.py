@@ -73,7 +73,7 @@ def read_decoder(files: Path, section: ModelSection) -> DecoderConfig:
     values = read_config(files)
     if section.dropout is not None:
         values |= dict.fromkeys(DROPOUT_RATES, section.dropout)
-    return read_decoder_config(values)
+    return read_decoder_config(values, files / "config.json")
 
 
 def check_sizes(config: RunConfig, decoder: DecoderConfig, mesh: Mesh) -> None:

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clp_jax.checkpoint.hf import checkpoint_tensors
 from clp_jax.checkpoint.hub import load_tokenizer, read_config, resolve
-from clp_jax.checkpoint.tensors import LazyTensor, open_tensors
+from clp_jax.checkpoint.tensors import FLOATS, LazyTensor, open_tensors
 from clp_jax.errors import UserError
 from clp_jax.models import read_decoder_config, weight_table
 
@@ -58,7 +58,7 @@ def open_source(name: str | Path) -> Checkpoint:
     """
     folder = resolve(name)
     config = read_config(folder)
-    decoder = read_decoder_config(config)
+    decoder = read_decoder_config(config, folder / "config.json")
     return Checkpoint(
         name=str(name),
         folder=folder,
@@ -87,4 +87,7 @@ def open_helper(name: str | Path) -> Checkpoint:
         )
     if not config.get("tie_word_embeddings"):
         tables += [tensor for tensor, ending in endings.items() if ending in HEADS]
+    for table in tables:
+        if tensors[table].dtype not in FLOATS or len(tensors[table].shape) != 2:
+            raise UserError(f"{name}: {table} is no table of floating-point numbers.")
     return Checkpoint(str(name), folder, config, load_tokenizer(folder), tensors, tables)

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
-from clp_jax.checkpoint.hub import load_tokenizer, resolve
+from clp_jax.checkpoint.hub import load_tokenizer, resolve, without_programs
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, read_json, write_json
 
@@ -126,5 +126,5 @@ def _configuration(name: str | Path, tokenizer: PreTrainedTokenizerBase) -> dict
     ``ignore_merges``, and give the special tokens that the file does not name: so both are named.
     """
     file = resolve(name, weights=False) / "tokenizer_config.json"
-    settings = read_json(file) if file.exists() else {}
+    settings = without_programs(read_json(file)) if file.exists() else {}
     return settings | tokenizer.special_tokens_map | {"tokenizer_class": "PreTrainedTokenizerFast"}

@@ -1,6 +1,10 @@
+import shutil
+
+import ml_dtypes
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from safetensors.numpy import load_file, save_file
 
 from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hf import load_model
@@ -28,6 +32,20 @@ def test_half_precision_stays_half(tiny_model, tmp_path):
     for name in before:
         assert after[name].dtype == np.float16
         assert before[name].read().tobytes() == after[name].read().tobytes()
+
+
+@pytest.mark.parametrize("tiny_model", ["gpt2"], indirect=True)
+def test_weights_too_large_for_half_precision_are_told(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.h.0.mlp.c_fc.weight"][0, 0] = 1e5
+    save_file(tensors, folder / "model.safetensors")
+    convert_checkpoint(folder, tmp_path / "brain", "hf", dtype=np.dtype(ml_dtypes.bfloat16))
+    convert_checkpoint(folder, tmp_path / "run", "orbax")
+    for source in (folder, tmp_path / "brain", tmp_path / "run"):
+        with pytest.raises(UserError, match=r"mlp\.(c_fc\.weight|up\.kernel) holds .*too large"):
+            convert_checkpoint(source, tmp_path / "half", "hf", dtype=np.dtype(np.float16))
+    assert not (tmp_path / "half").exists()
 
 
 def test_an_orbax_folder_is_loaded_on_a_mesh(tiny_model, tmp_path):

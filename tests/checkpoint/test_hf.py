@@ -6,10 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
+from flax import nnx
 from jax.sharding import PartitionSpec
 from safetensors.numpy import load_file, save_file
 
+from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hf import load_model, save_model
+from clp_jax.checkpoint.hub import copy_model_files
+from clp_jax.checkpoint.orbax import save_params
 from clp_jax.checkpoint.tensors import open_tensors
 from clp_jax.errors import UserError
 from clp_jax.mesh import make_mesh
@@ -63,6 +67,68 @@ def test_another_tied_head_is_refused(folder):
     change_tensors(folder, lambda tensors: tensors.update({"lm_head.weight": tensors[name] + 1}))
     with pytest.raises(UserError, match=r"lm_head.weight differs from transformer"):
         load_model(folder)
+
+
+def test_one_tensor_under_two_names_is_refused(folder):
+    name = embedding_name(folder)
+    short = name.removeprefix("transformer.")
+    change_tensors(folder, lambda tensors: tensors.update({short: tensors[name] * 0}))
+    with pytest.raises(UserError) as error:
+        load_model(folder)
+    assert f"{name} and {short} are the same tensor" in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.bool_])
+def test_weights_that_are_no_floats_are_refused(folder, dtype):
+    name = embedding_name(folder)
+    change_tensors(folder, lambda tensors: tensors.update({name: tensors[name].astype(dtype)}))
+    with pytest.raises(UserError, match=rf"{name} has the type {np.dtype(dtype)}, which is no w"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_weights_that_are_no_numbers_are_refused(folder, value):
+    def spoil(tensors):
+        tensors["transformer.ln_f.bias"][3] = value
+
+    change_tensors(folder, spoil)
+    with pytest.raises(UserError, match=r"safetensors: transformer\.ln_f\.bias holds NaN or inf"):
+        load_model(folder)
+
+
+def test_a_run_whose_weights_are_no_numbers_is_refused(tiny_model, tmp_path):
+    model = load_model(tiny_model)
+    model.final_norm.bias[...] = model.final_norm.bias[...].at[3].set(jnp.nan)
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    copy_model_files(tiny_model, tmp_path / "run" / "model")
+    save_params(tmp_path / "run", nnx.to_pure_dict(nnx.state(model)))
+    with pytest.raises(UserError, match=r"run: final_norm\.bias holds values that are NaN"):
+        load_model(tmp_path / "run")
+    with pytest.raises(UserError, match=r"transformer\.ln_f\.bias holds NaN"):
+        save_model(model, tmp_path / "out", origin=tiny_model)
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("unpadded", [0, -1, 301, 10**6, "300", True])
+def test_more_tokens_than_rows_are_refused(folder, unpadded):
+    change_config(folder, unpadded_vocab_size=unpadded)
+    with pytest.raises(UserError, match=r"unpadded_vocab_size is .*, but must be from 1"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("tiny_model", ["gpt2"], indirect=True)
+def test_no_program_that_a_model_names_survives(folder, tmp_path):
+    change_config(folder, auto_map={"AutoModelForCausalLM": "x--evil.Model"}, custom_pipelines={})
+    file = folder / "tokenizer_config.json"
+    tokenizer = json.loads(file.read_text())
+    file.write_text(json.dumps(tokenizer | {"auto_map": {"AutoTokenizer": ["evil.T", None]}}))
+    convert_checkpoint(folder, tmp_path / "run", "orbax")
+    convert_checkpoint(tmp_path / "run", tmp_path / "out", "hf")
+    for out in ("run/model", "out"):
+        for name in ("config.json", "tokenizer_config.json"):
+            values = json.loads((tmp_path / out / name).read_text())
+            assert values.keys().isdisjoint({"auto_map", "custom_pipelines"})
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text()) == tokenizer
 
 
 def test_all_faults_are_told_at_once(folder):

@@ -1,5 +1,6 @@
 """The hub's cache in its published layout: refs, snapshots, no network."""
 
+import os
 import shutil
 
 import huggingface_hub.constants
@@ -41,6 +42,38 @@ def test_what_is_nowhere_is_told_in_a_sentence(cached):
         resolve("someone/else")
     with pytest.raises(UserError, match="name a Hugging Face folder or a hub id"):
         resolve("no/such/folder")
+
+
+@pytest.mark.parametrize("tiny_model", ["gpt2"], indirect=True)
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_file_that_leads_out_of_the_folder_is_refused(tiny_model, tmp_path, name):
+    folder, secret = shutil.copytree(tiny_model, tmp_path / "model"), tmp_path / name
+    (folder / name).touch()
+    (folder / name).rename(secret)
+    (folder / name).symlink_to(secret)
+    for use in (resolve, load_tokenizer, load_model):
+        with pytest.raises(UserError, match=f"{name} leads out of its folder"):
+            use(folder)
+
+
+@pytest.mark.parametrize("tiny_model", ["gpt2"], indirect=True)
+def test_links_into_the_cache_are_fine(cached, tmp_path):
+    (cached / "blobs").mkdir()
+    snapshot, local = cached / "snapshots" / ("a" * 40), tmp_path / "local"
+    local.mkdir()
+    for number, file in enumerate(sorted(snapshot.iterdir())):
+        file.rename(cached / "blobs" / str(number))
+        file.symlink_to(f"../../blobs/{number}")
+        (local / file.name).symlink_to(cached / "blobs" / str(number))
+    for name in ("someone/tiny", local):
+        assert load_model(name).config.vocab_size == 300
+        assert load_tokenizer(name).eos_token_id == 0
+
+
+def test_a_tokenizer_in_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "tokenizer.json")
+    with pytest.raises(UserError, match=r"tokenizer.json is not a regular file"):
+        load_tokenizer(tmp_path)
 
 
 def test_a_folder_without_tokenizer(tmp_path):

@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import struct
 
 import ml_dtypes
@@ -8,7 +10,13 @@ import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
-from clp_jax.checkpoint.tensors import LazyTensor, open_tensors, parse_dtype, write_tensors
+from clp_jax.checkpoint.tensors import (
+    LazyTensor,
+    all_finite,
+    open_tensors,
+    parse_dtype,
+    write_tensors,
+)
 from clp_jax.errors import UserError
 
 
@@ -93,7 +101,53 @@ def test_a_pickle_with_code_is_refused(tmp_path):
             return (print, ("executed",))
 
     torch.save({"a": Evil()}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match="no plain state dict"):
+    with pytest.raises(UserError, match="no plain state dict") as error:
+        open_tensors(tmp_path)
+    assert "weights_only" not in str(error.value)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_torch_files_of_parameters_are_read(arrays, tmp_path, legacy):
+    parameter = torch.nn.Parameter(torch.from_numpy(arrays["a"]))
+    file = tmp_path / "pytorch_model.bin"
+    torch.save({"a": parameter}, file, _use_new_zipfile_serialization=not legacy)
+    assert_same(open_tensors(tmp_path), {"a": arrays["a"]})
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ([torch.ones(2)], "holds no state dict, but a list"),
+        (torch.ones(2), "holds no state dict, but a Tensor"),
+        ({0: torch.ones(2)}, "holds more than tensors, 0"),
+        ({"a": [torch.ones(2)]}, "holds more than tensors, 'a'"),
+        ({"a": torch.ones(2, device="meta")}, "a has the type meta"),
+        ({"a": torch.ones(2, dtype=torch.complex64)}, "a has the type complex64"),
+        ({"a": torch.ones(2).to(torch.float8_e4m3fn)}, "a has the type float8_e4m3fn"),
+        ({"a": torch.ones(2).to_sparse()}, "a has the type float32 sparse_coo"),
+        ({"a": torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8)}, "a has the type qint8"),
+    ],
+)
+def test_torch_files_of_anything_else_are_refused_by_name(tmp_path, state, sentence):
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match=rf"pytorch_model.bin:? {sentence}"):
+        open_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_in_a_pipe_are_refused(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name} is not a regular file"):
+        open_tensors(tmp_path)
+
+
+def test_what_the_system_does_not_let_read_is_not_called_damaged(arrays, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    write_tensors(tmp_path, lazy(arrays))
+    monkeypatch.setattr("clp_jax.checkpoint.tensors.safe_open", refuse)
+    with pytest.raises(UserError, match=r"safetensors cannot be read .*Permission denied"):
         open_tensors(tmp_path)
 
 
@@ -139,6 +193,42 @@ def test_index_that_lies(arrays, tmp_path):
     index.write_text(json.dumps(contents))
     with pytest.raises(UserError, match="places a in model-00003"):
         open_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["../model-00001-of-00003.safetensors", "/x.safetensors", 3, ""])
+def test_an_index_that_leads_elsewhere(arrays, tmp_path, place):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_tensors(folder, lazy(arrays), max_shard_bytes=60)
+    shutil.copy(folder / "model-00001-of-00003.safetensors", tmp_path)
+    index = folder / "model.safetensors.index.json"
+    contents = json.loads(index.read_text())
+    contents["weight_map"]["a"] = place
+    index.write_text(json.dumps(contents))
+    with pytest.raises(UserError, match=r"places a in .*, which is no file beside it"):
+        open_tensors(folder)
+
+
+def test_a_tensor_in_two_shards(arrays, tmp_path):
+    write_tensors(tmp_path, lazy(arrays), max_shard_bytes=60)
+    second = tmp_path / "model-00002-of-00003.safetensors"
+    save_file(load_file(second) | {"a": arrays["a"] * 0}, second)
+    with pytest.raises(UserError, match=r"a is in model-00001.* and in model-00002"):
+        open_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_number_is_found(monkeypatch, dtype, value):
+    monkeypatch.setattr("clp_jax.checkpoint.tensors._CACHED", 8)
+    array = np.array([0.0, -0.0, 1e-42, 3e38, -6e4] * 5).clip(-6e4, 6e4).astype(dtype)
+    assert all_finite(array.reshape(5, 5).T)
+    for place in (0, 7, 8, 24):
+        broken = array.copy()
+        broken[place] = value
+        assert not all_finite(broken)
+        with pytest.raises(UserError, match="a tensor holds NaN or infinite values"):
+            LazyTensor.of(broken).read_rows(place, place + 1)
 
 
 def test_unsupported_type_is_named(tmp_path):
