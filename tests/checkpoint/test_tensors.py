@@ -125,7 +125,10 @@ def test_torch_files_of_parameters_are_read(arrays, tmp_path, legacy):
         ({"a": torch.ones(2, dtype=torch.complex64)}, "a has the type complex64"),
         ({"a": torch.ones(2).to(torch.float8_e4m3fn)}, "a has the type float8_e4m3fn"),
         ({"a": torch.ones(2).to_sparse()}, "a has the type float32 sparse_coo"),
-        ({"a": torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8)}, "a has the type qint8"),
+        (
+            {"a": torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8)},
+            "a has the type qint8",
+        ),
     ],
 )
 def test_torch_files_of_anything_else_are_refused_by_name(tmp_path, state, sentence):
