@@ -151,6 +151,12 @@ def _beside(place: Path, name: str) -> Iterator[Path]:
         _scratch.discard(scratch)
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove the files that writers left in ``folder`` when they were killed; none may be alive."""
+    for file in folder.glob(".*.partial*"):
+        _remove(file)
+
+
 def remove_scratch() -> None:
     """Remove what this process has not finished, because it is about to end at once."""
     for scratch in list(_scratch):

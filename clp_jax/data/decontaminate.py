@@ -17,14 +17,22 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from jaxtyping import UInt64
 
 from clp_jax.config import DecontaminateSection
-from clp_jax.data.readers import read_documents
+from clp_jax.data.readers import NoText, read_documents
 from clp_jax.data.samples import Samples
 from clp_jax.errors import UserError
 from clp_jax.files import new_file
 
 _SHORTEST = 8
-_WORD = re.compile(r"[^\W_]+")
 _MARKS = regex.compile(r"\p{M}+")
+# A character of Chinese or Japanese stands for a word. Scripts of Southeast Asia write words of
+# several letters without blanks between: each place counts, with the twelve letters from there on.
+_SYLLABIC = r"\p{Han}\p{Hiragana}\p{Katakana}"
+_UNSPACED = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_WORD = regex.compile(
+    rf"(?P<unspaced>[{_UNSPACED}]+)|[{_SYLLABIC}]|(?:(?![{_SYLLABIC}{_UNSPACED}])[^\W_])+"
+)
+_ASCII_WORD = re.compile(r"[^\W_]+")
+_LETTERS = 12
 # A table of the first bits of known hashes spares most searches: 4 MB.
 _BITS = 22
 _FACTOR = 0x9E3779B97F4A7C15
@@ -50,7 +58,8 @@ def build_index(section: DecontaminateSection, file: Path) -> IndexedTests:
     An input need not have all of ``section.text_fields``, but one of them.
 
     Raises:
-        UserError: an input cannot be read, has none of the fields, or no text is long enough.
+        UserError: an input cannot be read or has none of the fields, a field holds something else
+            than text, or no text is long enough.
     """
     hashes: list[np.ndarray] = []
     ignored = 0
@@ -105,10 +114,22 @@ class Decontaminate(BaseFilter):
 
 
 def normal_words(text: str) -> list[bytes]:
-    """The words of ``text``, in UTF-8, without regard to case, accents and punctuation."""
-    if not text.isascii():
-        text = _MARKS.sub("", unicodedata.normalize("NFD", text))
-    return " ".join(_WORD.findall(text.casefold())).encode().split()
+    """The words of ``text``, in UTF-8, without regard to case, accents and punctuation.
+
+    In scripts without blanks between words, words are characters, or sequences of twelve.
+    """
+    if text.isascii():
+        return " ".join(_ASCII_WORD.findall(text.casefold())).encode().split()
+    text = _MARKS.sub("", unicodedata.normalize("NFD", text)).casefold()
+    return [word.encode() for match in _WORD.finditer(text) for word in _parts(match)]
+
+
+def _parts(match: regex.Match[str]) -> Iterator[str]:
+    run = match["unspaced"]
+    if run is None:
+        yield match[0]
+    else:
+        yield from (run[i : i + _LETTERS] for i in range(max(1, len(run) - _LETTERS + 1)))
 
 
 def sequence_hashes(
@@ -134,7 +155,7 @@ def _test_texts(section: DecontaminateSection) -> Iterator[str]:
             texts = read_documents([item], field)
             try:
                 yield next(texts)
-            except UserError as fault:
+            except NoText as fault:
                 faults.append(fault)
                 continue
             yield from texts

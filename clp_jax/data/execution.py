@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import errno
-import fcntl
 import io
 import os
 import signal
@@ -20,13 +19,12 @@ from datatrove.executor.base import DistributedEnvVars, PipelineExecutor
 from tqdm import tqdm
 
 from clp_jax.config import ExecutionSection
+from clp_jax.data.lock import HEARTBEAT, share
 from clp_jax.data.slurm import submit
 from clp_jax.data.stages import Stage, logs_of
 from clp_jax.errors import UserError
 
 GO_ON = "run the same command again to go on from there"
-_PATIENCE = 5.0
-_HEARTBEAT = 0.5
 
 
 def run_stages(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> bool:
@@ -34,15 +32,15 @@ def run_stages(stages: Sequence[Stage], work: Path, section: ExecutionSection) -
 
     Args:
         stages: What there is to do.
-        work: Folder for logs and marks, seen by all machines that take part.
+        work: Folder for logs and marks, seen by all machines that take part, and held by this
+            run (see `clp_jax.data.lock`).
         section: Where to run them.
 
     Returns:
         Whether they are done; stages given to Slurm are not yet.
 
     Raises:
-        UserError: a task ended with one, the disk is full, a worker process was killed, or another
-            run is at work in the folder.
+        UserError: a task ended with one, the disk is full, or a worker process was killed.
     """
     match section.executor:
         case "local":
@@ -86,24 +84,23 @@ class _Tasks(PipelineExecutor):
 
 
 def _run_here(stages: Sequence[Stage], work: Path, workers: int) -> None:
-    with _only_run(work / "lock"):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        workers = min(workers if workers > 0 else cores or 1, max(stage.tasks for stage in stages))
-        with _pool(workers, max(1, (cores or 1) // workers), work / "lock") as pool:
-            for stage in stages:
-                try:
-                    _run_stage(_Tasks(stage, work), stage.name, pool)
-                except BrokenProcessPool:
-                    raise UserError(
-                        f"A process of the stage {stage.name} was killed, probably for want of "
-                        f"memory: give fewer --execution.workers and {GO_ON}."
-                    ) from None
-                except OSError as error:
-                    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                        raise
-                    raise UserError(
-                        f"The disk that holds {work.parent} is full: make room and {GO_ON}."
-                    ) from None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = min(workers if workers > 0 else cores or 1, max(stage.tasks for stage in stages))
+    with _pool(workers, max(1, (cores or 1) // workers), work) as pool:
+        for stage in stages:
+            try:
+                _run_stage(_Tasks(stage, work), stage.name, pool)
+            except BrokenProcessPool:
+                raise UserError(
+                    f"A process of the stage {stage.name} was killed, probably for want of "
+                    f"memory: give fewer --execution.workers and {GO_ON}."
+                ) from None
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise UserError(
+                    f"The disk that holds {work.parent} is full: make room and {GO_ON}."
+                ) from None
 
 
 def _run_stage(tasks: _Tasks, name: str, pool: ProcessPoolExecutor | None) -> None:
@@ -122,14 +119,14 @@ def _run_stage(tasks: _Tasks, name: str, pool: ProcessPoolExecutor | None) -> No
 
 
 @contextlib.contextmanager
-def _pool(workers: int, threads: int, lock: Path) -> Iterator[ProcessPoolExecutor | None]:
+def _pool(workers: int, threads: int, work: Path) -> Iterator[ProcessPoolExecutor | None]:
     """Worker processes, ended at once if the block fails; none for one task at a time."""
     if workers == 1:
         yield None
         return
     others = active_children()
     with ProcessPoolExecutor(
-        workers, get_context("spawn"), _start_worker, (os.getpid(), threads, lock)
+        workers, get_context("spawn"), _start_worker, (os.getpid(), threads, work)
     ) as pool:
         try:
             yield pool
@@ -139,39 +136,18 @@ def _pool(workers: int, threads: int, lock: Path) -> Iterator[ProcessPoolExecuto
             raise
 
 
-def _start_worker(parent: int, threads: int, lock: Path) -> None:
-    """Share the lock as long as this process lives, and do not outlive the one that started it."""
+def _start_worker(parent: int, threads: int, work: Path) -> None:
+    """Keep the folder as long as this process lives, and do not outlive the one that started it."""
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    fcntl.flock(os.open(lock, os.O_RDWR), fcntl.LOCK_SH)
+    share(work)
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(_HEARTBEAT)
+            time.sleep(HEARTBEAT)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _only_run(lock: Path) -> Iterator[None]:
-    """Hold the lock, which processes of a run that was killed may keep for a moment."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + _PATIENCE
-    with lock.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f"Another run is at work in {lock.parent.parent}: wait for its end or "
-                        "choose another output folder."
-                    ) from None
-                time.sleep(_HEARTBEAT / 5)
-        fcntl.flock(file, fcntl.LOCK_SH)
-        yield
 
 
 def _run_on_ray(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> None:

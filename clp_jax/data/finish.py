@@ -18,7 +18,11 @@ from clp_jax.data.stages import logs_of
 from clp_jax.data.store import MANIFEST, describe, document_lengths, seal
 from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, read_facts
 from clp_jax.errors import UserError
-from clp_jax.files import public_name, read_json, write_json
+from clp_jax.files import public_name, read_json, remove_partial, write_json
+
+
+class NothingLeft(UserError):
+    """The tasks are done, but there is no corpus: going on would end in the same."""
 
 
 class Finish(PipelineStep):
@@ -66,13 +70,10 @@ class Finish(PipelineStep):
             "steps": _describe_steps(steps),
             "heldout": None,
         }
+        for folder in (self.folder, *filter(Path.is_dir, self.folder.iterdir())):
+            remove_partial(folder)
         if not manifest["documents"]:
-            dropped = {step["name"]: sum(step["dropped"].values()) for step in manifest["steps"]}
-            raise UserError(
-                "No document is left: "
-                + ", ".join(f"{name} dropped {n}" for name, n in dropped.items() if n)
-                + f"; look at some of them in {self.work / 'samples'}."
-            )
+            raise NothingLeft(self._nothing_left(manifest))
         if self.tokenizer is None:
             self._report(manifest)
             write_json(self.folder / MANIFEST, manifest)
@@ -80,6 +81,10 @@ class Finish(PipelineStep):
         tokenizer = load_tokenizer(self.tokenizer)
         facts = read_facts(self.work / SHARDS)
         splits = {split: [fact[split] for fact in facts] for split in facts[0]}
+        if not any(shard["documents"] for shard in splits["train"]):
+            raise NothingLeft(
+                f"All {manifest['documents']} documents are held out: lower corpus.heldout."
+            )
         manifest |= describe(splits["train"], tokenizer)
         manifest["lengths"] = _histogram(document_lengths(self.folder, len(facts)))
         manifest["fertility"] = self._fertility(tokenizer, kept)
@@ -94,6 +99,18 @@ class Finish(PipelineStep):
         self._report(manifest)
         seal(self.folder, splits["train"], manifest)
         yield from ()
+
+    def _nothing_left(self, manifest: Mapping[str, Any]) -> str:
+        steps = [
+            f"{step['name']} dropped {sum(step['dropped'].values())} ({', '.join(step['dropped'])})"
+            for step in manifest["steps"]
+            if step["dropped"]
+        ]
+        if steps:
+            return f"No document is left: {', '.join(steps)}; relax these rules."
+        names = ", ".join(source["input"] for source in manifest["sources"])
+        broken = f", and {manifest['broken']} records are broken" if manifest["broken"] else ""
+        return f"{names}: no document holds any text{broken}."
 
     def _report(self, manifest: dict[str, Any]) -> None:
         write_report(self.folder, manifest, _read_samples(self.work / SAMPLES))

@@ -5,10 +5,12 @@ of its (first) line, of its row or of its place, counted from one.
 """
 
 import ast
+import codecs
 import io
 import json
 import re
 import shutil
+import string
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,15 +21,23 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-CODECS = {".gz": "gzip", ".zst": "zstd"}
+from clp_jax.data.packed import CODECS
+
 DAMAGE = (OSError, pa.ArrowException, tarfile.TarError)
+"""What a file raises that cannot be read, or no further."""
+LONGEST = 128 << 20
+"""Bytes of a record: a longer one is no document but a corpus, or a bomb."""
+
 _CHUNK = 1 << 16
 _ROWS = 256
+_BOMB_BYTES, _BOMB_RATIO = 1 << 30, 1000
+_HEADER_BYTES = 1 << 20
 # Where one dictionary ends and another begins, with url as its first key. Inside a JSON string the
 # quote would be escaped, and inside one of Python too, unless that has a ' and no ".
 _JSON_SEAM = re.compile(rb'\}\s{0,2}(?=\{"url")')
 _PYTHON_SEAM = re.compile(rb"\}\s{0,2}(?=\{'url')")
 _SEAM_BYTES = len(b"}\r\n{'url'")
+_BLANK = string.whitespace.encode() + codecs.BOM_UTF8
 
 Numbered = Iterator[tuple[int, Any]]
 ChooseColumns = Callable[[Sequence[str]], list[str]]
@@ -82,31 +92,80 @@ def suffix(file: str | Path) -> str:
     return Path(path.stem).suffix if path.suffix in CODECS else path.suffix
 
 
-def open_file(file: str | Path) -> io.BufferedReader:
-    """The decompressed bytes of ``file``, seekable if it is not compressed.
-
-    Arrow, unlike the Python modules, also notices that a zstd file ends too early.
-    """
-    return io.BufferedReader(pa.input_stream(str(file), compression=CODECS.get(Path(file).suffix)))
+def _too_long(what: str) -> OSError:
+    return OSError(
+        f"{what} has more than {LONGEST >> 20} MiB: write a document a line, or cut it into parts"
+    )
 
 
 def _split_whole(stream: io.BufferedReader, _: ChooseColumns) -> Numbered:
-    yield 1, stream.read()
+    whole = stream.read(LONGEST + 1)
+    if len(whole) > LONGEST:
+        raise _too_long("its only document")
+    yield 1, whole
+
+
+def _lines(stream: io.BufferedReader) -> Iterator[bytes]:
+    while line := stream.readline(LONGEST + 1):
+        if len(line) > LONGEST:
+            raise _too_long("a line")
+        yield line
 
 
 def _split_lines(stream: io.BufferedReader, _: ChooseColumns) -> Numbered:
-    for number, line in enumerate(stream, 1):
-        if not line.isspace():
+    for number, line in enumerate(_lines(stream), 1):
+        if line.strip(_BLANK):
             yield number, line
+
+
+def _split_json(stream: io.BufferedReader, choose: ChooseColumns) -> Numbered:
+    """The items of a list that is the whole file, or lines."""
+    start = stream.peek(_CHUNK)[:_CHUNK].lstrip(_BLANK)
+    return _split_list(stream) if start.startswith(b"[") else _split_lines(stream, choose)
+
+
+def _split_list(stream: io.BufferedReader) -> Numbered:
+    decoder, utf8 = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8-sig")()
+    text, number, size = "", 0, _CHUNK
+    separators = "[" + string.whitespace
+    while True:
+        rest = text.lstrip(separators)
+        if rest.startswith("]"):
+            return
+        try:
+            _, end = decoder.raw_decode(rest)
+            whole = rest[end : end + 1] != ""  # a number could go on
+        except ValueError:
+            whole = False
+        except RecursionError:
+            raise OSError(f"record {number + 1} of its list is nested too deep") from None
+        if whole:
+            number += 1
+            yield number, rest[:end].encode("utf-8", "surrogatepass")
+            text, separators, size = rest[end:], "," + string.whitespace, _CHUNK
+            continue
+        if len(rest) > LONGEST:
+            raise _too_long(f"record {number + 1} of its list")
+        # Twice as much each time: a long record is tried a few times, not once for each chunk.
+        if not (more := stream.read(size)):
+            raise OSError(f"its list breaks off or is no JSON at record {number + 1}")
+        try:
+            text, size = rest + utf8.decode(more), 2 * size
+        except UnicodeDecodeError as error:
+            raise OSError(f"not UTF-8 ({error.reason}) after record {number} of its list") from None
 
 
 def _split_blank_lines(stream: io.BufferedReader, _: ChooseColumns) -> Numbered:
     lines: list[bytes] = []
-    number = 0
-    for number, line in enumerate(stream, 1):
-        if not line.isspace():
+    number = size = 0
+    for number, line in enumerate(_lines(stream), 1):
+        if line.strip(_BLANK):
             lines.append(line)
+            size += len(line)
+            if size > LONGEST:
+                raise _too_long("a document")
         elif lines:
+            size = 0
             yield number - len(lines), b"".join(lines).rstrip()
             lines = []
     if lines:
@@ -121,11 +180,22 @@ def _split_archive(stream: io.BufferedReader, _: ChooseColumns) -> Numbered:
     return enumerate(_dictionaries_of_members(stream), 1)
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose headers, which are read whole, are of a sound size."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type not in tarfile.REGULAR_TYPES and self.size > _HEADER_BYTES:
+            raise tarfile.ReadError("a header of its archive is too long")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
 def _dictionaries_of_members(stream: io.BufferedReader) -> Iterator[bytearray]:
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
         for member in archive:
             if member.isfile():
                 yield from _dictionaries(archive.extractfile(member))
+    while stream.read(_CHUNK):  # whether the file ends too early shows at its end
+        pass
 
 
 def _dictionaries(stream: Any) -> Iterator[bytearray]:
@@ -140,6 +210,8 @@ def _dictionaries(stream: Any) -> Iterator[bytearray]:
             start = following
         del buffer[:start]
         searched = max(0, len(buffer) - _SEAM_BYTES)
+        if len(buffer) > LONGEST:
+            raise _too_long("a record")
     if buffer.strip():
         yield buffer
 
@@ -150,11 +222,22 @@ def _split_rows(stream: io.BufferedReader, choose: ChooseColumns) -> Numbered:
             shutil.copyfileobj(stream, copy)
         table = pq.ParquetFile(stream if stream.seekable() else copy)
         columns = choose(table.schema_arrow.names)
+        _refuse_bombs(table.metadata, columns)
         number = 0
         for batch in table.iter_batches(batch_size=_ROWS, columns=columns):
             for index in range(batch.num_rows):
                 number += 1
                 yield number, Row(batch, index)
+
+
+def _refuse_bombs(metadata: pq.FileMetaData, columns: Sequence[str]) -> None:
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            column = metadata.row_group(group).column(index)
+            unpacked, packed = column.total_uncompressed_size, column.total_compressed_size
+            named = column.path_in_schema.partition(".")[0] in columns
+            if named and unpacked > max(_BOMB_BYTES, _BOMB_RATIO * packed):
+                raise OSError(f"its column {column.path_in_schema} unpacks to {unpacked:,} bytes")
 
 
 def _decode(raw: bytes | bytearray) -> str:
@@ -200,6 +283,8 @@ WHOLE = Format("line", _split_whole, _parse_text)
 """The file is one text."""
 LINES = Format("line", _split_lines, _parse_json)
 """A JSON object a line; blank lines are passed over."""
+LIST = Format("record", _split_json, _parse_json)
+"""One list of JSON objects, or lines."""
 BLANK_LINES = Format("line", _split_blank_lines, _parse_text)
 """Texts with blank lines between them."""
 ROWS = Format("row", _split_rows, _parse_row)

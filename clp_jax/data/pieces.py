@@ -2,14 +2,16 @@
 
 import glob
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
 from clp_jax.config import SourceSection
-from clp_jax.data.formats import CODECS, WHOLE, suffix
+from clp_jax.data.formats import WHOLE, suffix
 from clp_jax.data.hub import HUB, check_address, hub_shards
+from clp_jax.data.packed import CODECS
 from clp_jax.data.sources import SOURCES
 from clp_jax.errors import UserError
 from clp_jax.files import local_path, public_name
@@ -133,11 +135,12 @@ def _pieces_of(source: SourceSection, number: int) -> Iterator[Piece]:
         raise UserError(f"{item} is a folder: name its files, for example {pattern}/*.jsonl.")
     folder = pattern.parent if pattern.exists() else _above_wildcards(pattern)
     escaped = glob.escape(str(pattern)) if pattern.exists() else str(pattern)
-    found = sorted(glob.glob(escaped, recursive=True))  # noqa: PTH207
-    files = [file for file in found if not Path(file).is_dir()]
+    files = [file for file in sorted(set(_matches(escaped))) if not Path(file).is_dir()]
     if not files:
         raise UserError(f"{item} matches no file.")
     for file in files:
+        if not Path(file).is_file():
+            raise UserError(f"{file} is no file that can be read: a pipe, a device or a lost link.")
         if suffix(file) not in known:
             raise UserError(
                 f"{file} has an unknown suffix: a source of the kind {source.kind} has "
@@ -145,6 +148,25 @@ def _pieces_of(source: SourceSection, number: int) -> Iterator[Piece]:
             )
         name = Path(file).relative_to(folder).as_posix()
         yield Piece(source.kind, file, source.text_field, f"{number}/{name}")
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What a glob matches; ``**`` follows links to folders, but enters no folder twice."""
+    pattern = f"{pattern}/*" if Path(pattern).name == "**" else pattern
+    above, found, below = pattern.partition("**/")
+    if not found or above[-1:] not in ("", "/"):
+        yield from glob.glob(pattern)  # noqa: PTH207
+        return
+    entered: set[Path] = set()
+    for start in sorted(glob.glob(above)) if above else ["."]:  # noqa: PTH207
+        for folder, inner, _ in os.walk(start, followlinks=True):
+            real = Path(folder).resolve()
+            inner[:] = sorted(name for name in inner if not name.startswith("."))
+            if real in entered:
+                inner.clear()
+                continue
+            entered.add(real)
+            yield from _matches(str(Path(glob.escape(folder)) / below))
 
 
 def _above_wildcards(pattern: Path) -> Path:

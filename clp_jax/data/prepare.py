@@ -1,7 +1,9 @@
 """Text to a corpus: the stages of `clp-jax prepare`, begun or gone on with."""
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,16 +18,17 @@ from clp_jax.data.decontaminate import Decontaminate, build_index
 from clp_jax.data.deduplicate import deduplications
 from clp_jax.data.documents import ReadDocuments, WriteDocuments
 from clp_jax.data.execution import run_stages
-from clp_jax.data.finish import Finish
+from clp_jax.data.finish import Finish, NothingLeft
+from clp_jax.data.lock import only_run
 from clp_jax.data.pieces import Piece, plan_tasks
 from clp_jax.data.readers import Read
 from clp_jax.data.samples import Samples
 from clp_jax.data.stages import Place, Stage
 from clp_jax.data.store import MANIFEST
-from clp_jax.data.tokenize import KEPT, SAMPLES, SHARDS, Count, Tokenize
+from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, Count, Tokenize
 from clp_jax.data.tokens import Encoder
 from clp_jax.errors import UserError
-from clp_jax.files import local_path, public_name, read_json, write_json
+from clp_jax.files import local_path, public_name, read_json, remove_partial, write_json
 
 WORK = "work"
 TEXT = "text"
@@ -84,27 +87,28 @@ def prepare_corpus(
         "tasks": [[_described(piece) for piece in task] for task in tasks],
         "version": version("clp-jax"),
     }
-    _begin(out, plan)
+    about: dict[str, Any] = {
+        "tokenizer": None if tokenizer is None else public_name(tokenizer),
+        "recipe": _public(config),
+    }
     work = out / WORK
     heldout = config.corpus.heldout
     last = Tokenize(encoder, out, work / SHARDS, heldout) if encoder else WriteDocuments(out / TEXT)
-    try:
-        about: dict[str, Any] = {
-            "tokenizer": None if tokenizer is None else public_name(tokenizer),
-            "recipe": _public(config),
-        }
+    with _held(out):
         if config.decontaminate.against:
-            about["tests"] = build_index(config.decontaminate, work / TESTS)._asdict()
+            index = work / f"new-{TESTS}"
+            about["tests"] = build_index(config.decontaminate, index)._asdict()
+            plan["tests_hash"] = hashlib.sha256(index.read_bytes()).hexdigest()
+        _begin(out, plan)
+        if config.decontaminate.against:
+            index.replace(work / TESTS)
         read = Read(tasks, config.corpus.max_broken, limit, work / SAMPLES)
         reported = ["clean", *deduplications(config.deduplicate)]
         finish = Finish(out, work, reported, about, tokenizer, source_tokenizer)
         stages = [*_stages(config, read, work, last), Stage("finish", [finish], 1)]
         if not run_stages(stages, work, config.execution):
             return None
-    except UserError:
-        _forget_if_nothing_is_done(out)
-        raise
-    shutil.rmtree(work)
+        shutil.rmtree(work, ignore_errors=True)
     return read_json(out / MANIFEST)
 
 
@@ -120,21 +124,56 @@ def _described(piece: Piece) -> dict[str, Any]:
     return {**asdict(piece), "state": state and [state.st_size, state.st_mtime_ns]}
 
 
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Hold the folder, which is new, empty or one to go on with, alone.
+
+    If the block fails with nothing to go on from, the folder is left as it was found.
+    """
+    existed, work = out.exists(), out / WORK
+    taken = UserError(f"{out} exists already: remove it or choose another output folder.")
+    if existed and not (out.is_dir() and (work.exists() or not any(out.iterdir()))):
+        raise taken
+    with only_run(work):
+        if not (work / _PLAN).exists() and any(item != work for item in out.iterdir()):
+            shutil.rmtree(work, ignore_errors=True)
+            raise taken
+        try:
+            yield
+        except UserError as error:
+            if isinstance(error, NothingLeft) or not _is_begun(work):
+                _clear(out)
+                if not existed:
+                    out.rmdir()
+            raise
+
+
+def _is_begun(work: Path) -> bool:
+    """Whether a task is done, or left to a cluster."""
+    logs = work / "logs"
+    return any(logs.glob("*/completions/*")) or any(logs.glob("*/executor.pik"))
+
+
+def _clear(out: Path) -> None:
+    """Remove what runs have written, and nothing else."""
+    for folder in (TEXT, HELDOUT, WORK):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    for file in (*out.glob("tokens-*.bin"), *out.glob("documents-*.npy")):
+        file.unlink()
+    remove_partial(out)
+
+
 def _begin(out: Path, plan: dict[str, Any]) -> None:
-    """Make the folder, or check that it holds the beginnings of the same corpus."""
-    file = out / WORK / _PLAN
-    if not file.exists():
-        if out.exists() and any(out.iterdir()):
-            raise UserError(f"{out} exists already: remove it or choose another output folder.")
-        write_json(file, plan)
-        return
-    begun = read_json(file)
+    """Note what is made, or check that the folder holds the beginnings of the same corpus."""
+    work = out / WORK
+    begun = read_json(work / _PLAN) if (work / _PLAN).exists() and _is_begun(work) else plan
     different = [key for key, value in plan.items() if begun.get(key) != value]
     if different:
         raise UserError(
             f"{out} was begun with another {' and '.join(different)}: call with the same to go on, "
             "or remove the folder to start again."
         )
+    write_json(work / _PLAN, plan)
 
 
 def _stages(config: PrepareConfig, read: Read, work: Path, last: PipelineStep) -> Iterator[Stage]:
@@ -160,9 +199,3 @@ def _public(config: PrepareConfig) -> dict[str, Any]:
         source["input"] = public_name(source["input"])
     recipe["decontaminate"]["against"] = [*map(public_name, config.decontaminate.against)]
     return recipe
-
-
-def _forget_if_nothing_is_done(out: Path) -> None:
-    """Leave no folder behind if there is nothing in it to go on from."""
-    if not any((out / WORK / "logs").glob("*/completions/*")):
-        shutil.rmtree(out)

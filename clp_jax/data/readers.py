@@ -11,8 +11,9 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.config import SourceSection
-from clp_jax.data.formats import DAMAGE, Fault, open_file, suffix
+from clp_jax.data.formats import DAMAGE, Fault, suffix
 from clp_jax.data.hub import hub_rows
+from clp_jax.data.packed import open_file
 from clp_jax.data.pieces import Piece, whole_pieces
 from clp_jax.data.sources import SOURCES, Layout, MissingText, needed_columns, read_record
 from clp_jax.errors import UserError
@@ -40,6 +41,10 @@ class Broken:
 
     def __str__(self) -> str:
         return f"{self.input}, {self.place}: {self.fault}" if self.place else self.fault
+
+
+class NoText(UserError):
+    """An input has no field with text."""
 
 
 def read_documents(inputs: Sequence[str], text_field: str = "text") -> Iterator[str]:
@@ -76,7 +81,7 @@ def _texts(pieces: Sequence[Piece], inputs: str) -> Iterator[str]:
                 empty = False
                 yield document.text
     if empty:
-        raise UserError(f"{inputs}: no document holds any text.")
+        raise NoText(f"{inputs}: no document holds any text.")
 
 
 class Read(PipelineStep):
@@ -174,13 +179,13 @@ def _read_hub(piece: Piece, layout: Layout) -> Iterator[Document | Broken]:
         except Fault as fault:
             broken = Broken(piece.input, f"row {number}", str(fault))
             if number == 1 and isinstance(fault, MissingText):
-                raise UserError(f"{broken}.") from None
+                raise NoText(f"{broken}.") from None
             yield broken
 
 
 def _read_file(piece: Piece, layout: Layout) -> Iterator[Document | Broken]:
     form = layout.formats[suffix(piece.input)]
-    first = piece.part == 0
+    first, number = piece.part == 0, 0
     try:
         with open_file(piece.input) as stream:
             for number, raw in form.split(stream, partial(needed_columns, layout)):
@@ -192,17 +197,17 @@ def _read_file(piece: Piece, layout: Layout) -> Iterator[Document | Broken]:
                     place = f"{form.unit} {number + fault.line}"
                     broken = Broken(piece.input, place, str(fault), _start(raw))
                     if first and isinstance(fault, MissingText):
-                        raise UserError(f"{broken}.") from None
+                        raise NoText(f"{broken}.") from None
                     yield broken
                 first = False
     except MissingText as fault:
-        raise UserError(f"{piece.input}: {fault}.") from None
+        raise NoText(f"{piece.input}: {fault}.") from None
     except DAMAGE as error:
-        reason = f"{piece.input} cannot be read ({' '.join(str(error).split())})"
-        broken = Broken(piece.input, "", reason)
-        if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(f"{broken}.") from error
-        yield broken
+        reason = " ".join(str(error).split())
+        if number == 0 or (isinstance(error, OSError) and error.errno is not None):
+            raise UserError(f"{piece.input} cannot be read ({reason}).") from error
+        place = f"{form.unit} {number}"
+        yield Broken(piece.input, "", f"{piece.input} cannot be read beyond {place} ({reason})")
 
 
 def _document(piece: Piece, layout: Layout, number: str, record: Any) -> Document:

@@ -8,6 +8,7 @@ from clp_jax.data.formats import (
     BLANK_LINES,
     DICTIONARIES,
     LINES,
+    LIST,
     ROWS,
     WHOLE,
     Fault,
@@ -16,7 +17,7 @@ from clp_jax.data.formats import (
 )
 from clp_jax.data.html import html_to_text
 
-_RECORDS = {".jsonl": LINES, ".json": LINES, ".parquet": ROWS}
+_RECORDS = {".jsonl": LINES, ".json": LIST, ".parquet": ROWS}
 
 
 class Layout(NamedTuple):

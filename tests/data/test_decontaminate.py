@@ -83,6 +83,37 @@ def test_normal_words():
     assert b" ".join(normal_words(text)) == b"grosse ete ete i m here 3 5"
 
 
+@pytest.mark.parametrize(
+    ("test", "near"),
+    [
+        (
+            "這條河流在科隆附近流入萊茵河，全長八十公里。",
+            "這條河流在波恩附近流入多瑙河，全長九十公里。",
+        ),
+        ("แม่น้ำสายเล็กไหลลงสู่แม่น้ำไรน์ใกล้เมืองโคโลญ", "แม่น้ำสายใหญ่ไหลผ่านเมืองบอนน์ไปยังทะเลเหนือ"),
+        (
+            "小さな川はケルンの近くでライン川に注いでいる。",
+            "大きな川はボンの近くで北海に流れ込んでいる。",
+        ),
+    ],
+)
+def test_scripts_without_blanks(tmp_path, test, near):
+    (tmp_path / "test.txt").write_text(test)
+    section = DecontaminateSection(against=(str(tmp_path / "test.txt"),))
+    assert build_index(section, tmp_path / "index.npy") == (1, 0)
+    rule = Decontaminate(section, tmp_path / "index.npy", Samples(tmp_path, "decontaminate"))
+    assert rule.filter(Document(f"{near}{test}{near}", "0")) is not True
+    assert rule.filter(Document(near * 3, "0")) is True
+
+
+def test_a_field_that_cannot_be_read_is_told(tmp_path):
+    tests = tmp_path / "tests.jsonl"
+    tests.write_text(json.dumps({"text": LONG, "second": 7}) + "\n")
+    section = DecontaminateSection(against=(str(tests),), text_fields=("text", "second"))
+    with pytest.raises(UserError, match="second is int, not a string"):
+        build_index(section, tmp_path / "index.npy")
+
+
 def test_a_short_ngram_needs_no_eight_words(tmp_path):
     (tmp_path / "test.txt").write_text("eins zwei drei vier")
     section = DecontaminateSection(against=(str(tmp_path / "test.txt"),), ngram=3)

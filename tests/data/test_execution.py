@@ -14,6 +14,7 @@ from datatrove.pipeline.base import PipelineStep
 from clp_jax.config import ExecutionSection
 from clp_jax.data.documents import ReadDocuments, WriteDocuments, documents_file
 from clp_jax.data.execution import run_stages
+from clp_jax.data.lock import only_run
 from clp_jax.data.stages import Stage, logs_of
 from clp_jax.errors import UserError
 
@@ -63,7 +64,8 @@ def stages(folder: Path, **faults: Any) -> list[Stage]:
 
 def run(folder: Path, workers: int = 2, **faults: Any) -> None:
     (folder / "marks").mkdir(exist_ok=True, parents=True)
-    run_stages(stages(folder, **faults), folder / "work", ExecutionSection(workers=workers))
+    with only_run(folder / "work"):
+        run_stages(stages(folder, **faults), folder / "work", ExecutionSection(workers=workers))
 
 
 def results(folder: Path) -> list[bytes]:
@@ -94,8 +96,8 @@ def test_every_task_of_every_stage_runs_once(tmp_path: Path, workers: int):
     [
         ("user", 1, r"Line 7 is broken\."),
         ("user", 2, r"Line 7 is broken\."),
-        ("disk", 1, "is full: make room and run the same command again"),
-        ("disk", 2, "is full: make room and run the same command again"),
+        ("disk", 1, "no space is left on the disk .* Make room there"),
+        ("disk", 2, "no space is left on the disk .* Make room there"),
         ("killed", 2, r"process of the stage make was killed.* fewer --execution\.workers"),
     ],
 )

@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import random
@@ -9,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import zstandard
 from transformers import PreTrainedTokenizerFast
 
 from clp_jax.config import PrepareConfig
@@ -18,7 +22,9 @@ from clp_jax.data.execution import run_stages
 from clp_jax.data.prepare import WORK, prepare_corpus
 from clp_jax.data.readers import read_documents
 from clp_jax.data.store import Corpus
+from clp_jax.data.tokenize import HELDOUT
 from clp_jax.errors import UserError
+from clp_jax.files import write_json
 from clp_jax.quickstart.inputs import made_up_text
 
 RECIPE: dict[str, Any] = {
@@ -219,21 +225,126 @@ def test_bad_input_is_told_and_leaves_nothing_behind(tmp_path: Path, tokenizer_f
     with pytest.raises(UserError, match="exists already"):
         prepare_corpus([str(good)], tokenizer_folder, out)
     recipe = PrepareConfig.from_dict({"clean": {"min_words": 5}})
-    with pytest.raises(UserError, match="No document is left: min-length dropped 1"):
+    left = r"No document is left: min-length dropped 1 \(too short\)"
+    with pytest.raises(UserError, match=left):
         prepare_corpus([str(good)], tokenizer_folder, tmp_path / "none", config=recipe)
+    assert not (tmp_path / "none").exists()
+    recipe = PrepareConfig.from_dict({"corpus": {"heldout": 0.999999}})
+    with pytest.raises(UserError, match=r"All 1 documents are held out"):
+        prepare_corpus([str(good)], tokenizer_folder, tmp_path / "none", config=recipe)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_of_the_user_stays(tmp_path: Path, tokenizer_folder: Path):
+    bad, out = tmp_path / "bad.jsonl", tmp_path / "corpus"
+    out.mkdir()
+    bad.write_text('{"text": \n')
+    with pytest.raises(UserError, match=r"bad\.jsonl, line 1"):
+        prepare_corpus([str(bad)], tokenizer_folder, out)
+    bad.write_text('{"text": " "}\n')
+    with pytest.raises(UserError, match=r"bad\.jsonl: no document holds any text\."):
+        prepare_corpus([str(bad)], tokenizer_folder, out)
+    assert out.is_dir()
+    assert not [*out.iterdir()]
+    (out / "mine").touch()
+    with pytest.raises(UserError, match="exists already"):
+        prepare_corpus([str(bad)], tokenizer_folder, out)
+    assert [file.name for file in out.iterdir()] == ["mine"]
+
+
+EMPTY: dict[str, bytes] = {
+    "nothing.txt": b"",
+    "blank.txt": b" \n\t\n",
+    "mark.txt": b"\xef\xbb\xbf",
+    "nothing.jsonl": b"",
+    "blank.jsonl": b"\n \n",
+    "mark.jsonl": b"\xef\xbb\xbf\n",
+    "no-text.jsonl": b'{"text": ""}\n',
+    "list.json": b"[]",
+    "nothing.txt.gz": gzip.compress(b""),
+    "no-byte.txt.gz": b"",
+    "nothing.jsonl.zst": zstandard.ZstdCompressor().compress(b""),
+    "rows.parquet": b"",
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_empty_text_is_named_and_leaves_nothing(tmp_path: Path, tokenizer_folder: Path, name: str):
+    file, out = tmp_path / name, tmp_path / "corpus"
+    if name.endswith("parquet"):
+        pq.write_table(pa.table({"text": pa.array([], pa.string())}), file)
+    else:
+        file.write_bytes(EMPTY[name])
+    one = PrepareConfig.from_dict({"execution": {"workers": 1}})
+    with pytest.raises(UserError, match=rf"{name}: no document holds any text\.$"):
+        prepare_corpus([str(file)], tokenizer_folder, out, config=one)
+    assert not out.exists()
 
 
 def test_what_was_begun_with_another_recipe_is_not_gone_on_with(
-    tmp_path: Path, texts: list[Path], tokenizer_folder: Path
+    tmp_path: Path, texts: list[Path], tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    recipe = PrepareConfig.from_dict({"clean": {"min_words": 10_000}})
+    def interrupted(stages: Any, *arguments: Any) -> None:
+        if count := done.pop():
+            run_stages(stages[:count], *arguments)
+        raise KeyboardInterrupt
+
+    done = [1, 0]  # stages; with nothing done, nothing is lost
+
+    monkeypatch.setattr("clp_jax.data.prepare.run_stages", interrupted)
+    first, second = (PrepareConfig.from_dict({"clean": {"min_words": n}}) for n in (1, 2))
     out = tmp_path / "corpus"
-    with pytest.raises(UserError, match="No document is left"):
-        prepare_corpus([str(texts[0])], tokenizer_folder, out, config=recipe)
+    for recipe in (second, first):
+        with pytest.raises(KeyboardInterrupt):
+            prepare_corpus([str(texts[0])], tokenizer_folder, out, config=recipe)
     with pytest.raises(UserError, match=r"begun with another recipe: .* or remove the folder"):
         prepare_corpus([str(texts[0])], tokenizer_folder, out)
     with pytest.raises(UserError, match="begun with another recipe and tasks"):
-        prepare_corpus([str(texts[1])], tokenizer_folder, out, config=recipe)
+        prepare_corpus([str(texts[1])], tokenizer_folder, out)
+
+
+def test_a_corpus_is_freed_of_one_version_of_the_tests(
+    tmp_path: Path, texts: list[Path], tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(stages: Any, *arguments: Any) -> None:
+        run_stages(stages[:1], *arguments)
+        raise KeyboardInterrupt
+
+    tests, out = tmp_path / "tests.txt", tmp_path / "corpus"
+    tests.write_text("eins zwei drei vier fünf sechs sieben acht neun")
+    recipe = PrepareConfig.from_dict({"decontaminate": {"against": [str(tests)]}})
+    monkeypatch.setattr("clp_jax.data.prepare.run_stages", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_corpus([str(texts[0])], tokenizer_folder, out, config=recipe)
+    kept = (out / WORK / "tests.npy").read_bytes()
+    tests.write_text("eins zwei drei vier fünf sechs sieben acht neun zehn")
+    with pytest.raises(UserError, match="begun with another tests_hash"):
+        prepare_corpus([str(texts[0])], tokenizer_folder, out, config=recipe)
+    assert (out / WORK / "tests.npy").read_bytes() == kept
+
+
+def test_a_second_run_is_refused_and_takes_nothing_from_the_first(
+    tmp_path: Path, texts: list[Path], tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("clp_jax.data.lock._PATIENCE", 0.2)
+    out, before = tmp_path / "corpus", []
+
+    def meanwhile(*arguments: Any) -> bool:
+        before.extend(sorted(out.rglob("*")))
+        with pytest.raises(UserError, match="Another run is at work"):
+            prepare_corpus([str(texts[0])], tokenizer_folder, out)
+        assert sorted(out.rglob("*")) == before
+        return run_stages(*arguments)
+
+    monkeypatch.setattr("clp_jax.data.prepare.run_stages", meanwhile)
+    (out / HELDOUT).mkdir(parents=True)
+    (out / WORK).mkdir()
+    for folder in (out, out / HELDOUT):
+        (folder / ".tokens-00000-of-00001.0123abcd.partial.bin").touch()
+    write_json(out / WORK / "plan.json", {})
+    assert prepare_corpus([str(texts[0])], tokenizer_folder, out) is not None
+    assert before
+    assert not [*out.rglob(".*")]
 
 
 def test_a_run_that_was_stopped_at_its_very_end_is_cleared_up(

@@ -1,8 +1,10 @@
 import gzip
 import io
 import json
+import os
 import pickle
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -309,19 +311,37 @@ def test_a_first_record_without_the_field_is_never_skipped(tmp_path: Path, name:
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("a.jsonl.gz", COMPRESS[".gz"](json_lines(["x"]))[:-9]),
+        ("a.jsonl.gz", json_lines(["x"])),
         ("a.jsonl.zst", json_lines(["x"])),
         ("a.parquet", parquet(TEXTS)[:-9]),
         ("a.parquet.gz", COMPRESS[".gz"](b"PAR1")),
+        ("a.json", b'[{"text": '),
     ],
 )
-def test_a_broken_stream_counts_as_one_record(tmp_path: Path, name: str, data: bytes):
+def test_a_file_that_cannot_be_read_is_no_broken_record(tmp_path: Path, name: str, data: bytes):
+    (tmp_path / name).write_bytes(data)
+    (tmp_path / "z.txt").write_text("gut")
+    with pytest.raises(UserError, match=rf"{name} cannot be read \(.*\)\.$"):
+        list(reader(tmp_path, tmp_path / "*", max_broken=100).run())
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl.gz", COMPRESS[".gz"](json_lines(["eins", "zwei"]))[:-9]),
+        ("a.jsonl.zst", COMPRESS[".zst"](json_lines(["eins"])) + b"(\xb5/\xfd"),
+        ("a.jsonl.gz", COMPRESS[".gz"](json_lines(["eins"])) + b"?" + COMPRESS[".gz"](b"{}")),
+        ("a.json", b'[{"text": "eins"}, {"text": '),
+    ],
+)
+def test_a_stream_that_breaks_off_counts_as_one_record(tmp_path: Path, name: str, data: bytes):
     (tmp_path / name).write_bytes(data)
     (tmp_path / "z.txt").write_text("gut")
     step = reader(tmp_path, tmp_path / "*", max_broken=1)
-    assert [document.text for document in step.run()] == ["gut"]
+    texts = [document.text for document in step.run()]
+    assert (texts[0], texts[-1]) == ("eins", "gut")
     assert total(step, "broken") == 1
-    with pytest.raises(UserError, match=r"cannot be read \(.*\), and only 0 broken"):
+    with pytest.raises(UserError, match=r"cannot be read beyond \w+ [12] .*, and only 0 broken"):
         list(reader(tmp_path, tmp_path / name).run())
 
 
@@ -347,3 +367,94 @@ def test_a_file_that_cannot_be_opened_is_never_skipped(tmp_path: Path):
     (tmp_path / "a.jsonl").unlink()
     with pytest.raises(UserError, match=r"a\.jsonl cannot be read .*No such file"):
         list(step.run())
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("zeros.jsonl.gz", COMPRESS[".gz"](json_lines(TEXTS)) + bytes(512)),
+        ("garbage.jsonl.gz", COMPRESS[".gz"](json_lines(TEXTS)) + b"garbage"),
+        ("members.jsonl.gz", b"".join(COMPRESS[".gz"](json_lines([text])) for text in TEXTS)),
+        ("frames.jsonl.zst", b"".join(COMPRESS[".zst"](json_lines([text])) for text in TEXTS)),
+        ("list.json", json.dumps([{"text": text} for text in TEXTS]).encode()),
+        ("pretty.json", json.dumps([{"text": text} for text in TEXTS], indent=2).encode()),
+        ("mark.json", b"\xef\xbb\xbf\n" + json.dumps([{"text": text} for text in TEXTS]).encode()),
+    ],
+)
+def test_ways_to_pack_and_to_list(tmp_path: Path, name: str, data: bytes, monkeypatch):
+    monkeypatch.setattr("clp_jax.data.formats._CHUNK", 7)
+    (tmp_path / name).write_bytes(data)
+    assert [*read_documents([str(tmp_path / name)])] == [text for text in TEXTS if text.strip()]
+
+
+def test_the_longest_window_of_zstd_is_read(tmp_path: Path):
+    sink = io.BytesIO()
+    settings = zstandard.ZstdCompressionParameters.from_level(3, window_log=31, enable_ldm=1)
+    packer = zstandard.ZstdCompressor(compression_params=settings)
+    with packer.stream_writer(sink, closefd=False) as writer:
+        writer.write(json_lines(TEXTS))
+    (tmp_path / "a.jsonl.zst").write_bytes(sink.getvalue())
+    (tmp_path / "b.jsonl").write_bytes(json_lines(TEXTS))
+    a, b = ([*read_documents([str(tmp_path / name)])] for name in ("a.jsonl.zst", "b.jsonl"))
+    assert a == b
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.zst", "a.jsonl.gz", "a.json.gz", "a.tar.gz"])
+def test_a_record_is_bounded(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("clp_jax.data.formats.LONGEST", 1 << 20)
+    zeros = {"a.json.gz": b'["' + b"0" * (5 << 20), "a.tar.gz": tar(bytes(5 << 20))}
+    data = zeros.get(name, bytes(5 << 20))
+    (tmp_path / name).write_bytes(COMPRESS[Path(name).suffix](data))
+    kind = "gc4" if "tar" in name else "files"
+    tracemalloc.start()
+    told = rf"{name} cannot be read \(.* has more than 1 MiB: .*cut it"
+    with pytest.raises(UserError, match=told):
+        list(reader(tmp_path, tmp_path / name, max_broken=100, kind=kind).run())
+    assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    tracemalloc.stop()
+
+
+def tar(data: bytes) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        member = tarfile.TarInfo("a.txt")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    return sink.getvalue()
+
+
+def test_a_column_of_parquet_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("clp_jax.data.formats._BOMB_BYTES", 1 << 20)
+    table = pa.table({"text": ["0" * (2 << 20)], "other": ["0" * (2 << 20)]})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    with pytest.raises(UserError, match=r"its column text unpacks to 2,\d+,\d+ bytes"):
+        list(reader(tmp_path, tmp_path / "a.parquet", max_broken=100).run())
+
+
+@pytest.mark.parametrize("name", ["pipe", "device", "lost"])
+def test_what_is_no_file_is_not_opened(tmp_path: Path, name: str):
+    place = tmp_path / f"{name}.txt"
+    match name:
+        case "pipe":
+            os.mkfifo(place)
+        case "device":
+            place.symlink_to("/dev/zero")
+        case "lost":
+            place.symlink_to(tmp_path / "nowhere")
+    for pattern in (place, tmp_path / "*"):
+        with pytest.raises(UserError, match=r"txt (is no file that can be read|matches no file)"):
+            [*read_documents([str(pattern)])]
+
+
+def test_folders_that_hold_themselves_are_entered_once(tmp_path: Path):
+    inner, linked = tmp_path / "here" / "inner", tmp_path / "linked"
+    inner.mkdir(parents=True)
+    linked.mkdir()
+    for number in range(2):
+        (inner / f"loop{number}").symlink_to(tmp_path / "here")
+    (tmp_path / "here" / "elsewhere").symlink_to(linked)
+    for place in (tmp_path / "here", inner, linked):
+        (place / "a.txt").write_text(place.name)
+    assert sorted(read_documents([f"{tmp_path}/here/**/*.txt"])) == ["here", "inner", "linked"]
+    assert sorted(read_documents([f"{tmp_path}/here/**/a.txt"])) == ["here", "inner", "linked"]
+    assert [*read_documents([f"{tmp_path}/here/**/inner/*.txt"])] == ["inner"]
