@@ -169,12 +169,11 @@ def _copy(source: Path, target: Path, files: Iterable[str]) -> None:
     for file in files:
         if not (source / file).exists():
             continue
-        if file in ("config.json", "tokenizer_config.json"):
-            settings = read_json(source / file)
-            if not settings.keys().isdisjoint(PROGRAMS):
-                write_json(target / file, without_programs(settings))
-                continue
-        shutil.copyfile(source / file, target / file)
+        settings = read_json(source / file) if file.endswith(".json") else {}
+        if settings.keys().isdisjoint(PROGRAMS):
+            shutil.copyfile(source / file, target / file)
+        else:
+            write_json(target / file, without_programs(settings))
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

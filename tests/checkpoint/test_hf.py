@@ -131,6 +131,15 @@ def test_no_program_that_a_model_names_survives(folder, tmp_path):
     assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text()) == tokenizer
 
 
+@pytest.mark.parametrize("tiny_model", ["gpt2"], indirect=True)
+@pytest.mark.parametrize("name", ["tokenizer.json", "generation_config.json"])
+def test_what_goes_with_a_model_is_looked_at_before_it_is_passed_on(folder, tmp_path, name):
+    (folder / name).write_text("[]")
+    with pytest.raises(UserError, match=f"{name} must hold a JSON object"):
+        save_model(load_model(folder), tmp_path / "out", origin=folder)
+    assert not (tmp_path / "out").exists()
+
+
 def test_all_faults_are_told_at_once(folder):
     name = embedding_name(folder)
 
