@@ -24,7 +24,7 @@ def planted(monkeypatch):
     import planted_corpus
 
     yield planted_corpus
-    del sys.modules["planted_corpus"]
+    del sys.modules["planted_corpus"], sys.modules["good_text"]
 
 
 def write(file: Path, texts: Iterable[str]) -> str:
@@ -76,6 +76,12 @@ def test_real_text(planted, shared_data):
     )
     found = {row.kind: (round(row.recall, 3), round(row.precision, 3)) for row in rows}
     assert found == MEASURED
+
+
+def test_good_text_of_ten_kinds_in_six_languages_is_left_as_it_is(planted, tmp_path):
+    kept = planted.kept_as_they_are(5, tmp_path)
+    assert len(kept) == 60
+    assert {key: value for key, value in kept.items() if value != (5, [])} == {}
 
 
 def test_a_fault_that_is_not_mended_is_seen(planted, tmp_path, monkeypatch):

@@ -32,13 +32,13 @@ _ROUND = re.compile(r"0{3}$|0{4}")
 _MOBILE = re.compile(r"01[5-7]\d ")
 _BEFORE = 40
 _CALL = re.compile(
-    r"tel|fon|phone|fax|mobi|handy|\bruf|cell|gsm|call|móvil|cellulare|portable|тел|факс|моб|"
+    r"\b(?:t[eé]l|fon|phone|fax|mobi|handy|ruf|cell|gsm|call|móvil|portable|тел|факс|моб)|"
     r"[☎✆📞📱]|電話|电话|전화"
 )
 _FILE = re.compile(
-    r"(?:\b(?:az|akten\w*|gz|geschäfts\w*|zeichen|reg|register\w*|drs|drucksache|konto|kunden?\w*|"
+    r"(?:\b(?:az|akten\w*|gz|\w*zeichen|reg|register\w*|drs|drucksache|konto|kunden?\w*|"
     r"rechnung\w*|bestell\w*|artikel\w*|art|ref|vorgang\w*|case|file|docket|invoice|order|exp|"
-    r"expediente|dossier|prot\w*|fascicolo|sygn|akt|ügyszám|iktatószám|дело|num\w*|núm\w*|nr|no|"
+    r"expediente|dossier|prot\w*|fascicolo|sygn|akt|\w*szám|дело|num\w*|núm\w*|nr|no|"
     r"serien\w*|serial|patent\w*|isbn|issn|ean|pin|id)|№|n°|nº)\W*$"
 )
 
@@ -92,7 +92,6 @@ def _is_phone(match: re.Match[str]) -> bool:
     if match["international"]:
         return _is_international(match["international"])
     before = match.string[max(0, match.start() - _BEFORE) : match.start()].lower()
-    before = before.rpartition("\n")[2]
     if _CALL.search(before):
         return True
     if match["spaced"]:
