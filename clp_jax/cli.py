@@ -1,6 +1,7 @@
 """``clp-jax STAGE``: one thin subcommand a stage. Each imports its room when it runs."""
 
 import argparse
+import inspect
 import logging
 import os
 import shlex
@@ -100,7 +101,8 @@ def _quiet_libraries() -> None:
 
 
 def _print_unless_late(unraisable: Any) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
+    late = str(unraisable.exc_value) == "Event loop is closed"
+    if not late and not inspect.iscoroutine(unraisable.object):
         sys.__unraisablehook__(unraisable)
 
 

@@ -1,8 +1,10 @@
 """The one file that knows meshes, axis rules, several hosts and the quirks of JAX's versions."""
 
+import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -12,6 +14,8 @@ from jaxtyping import Array, Int, Shaped
 
 from clp_jax.errors import UserError
 from clp_jax.files import cache_folder
+
+T = TypeVar("T")
 
 AXES = ("data", "fsdp", "sequence", "tensor")
 
@@ -79,6 +83,32 @@ def start_distributed() -> None:
         or int(env.get("SLURM_NTASKS", 1)) > 1
     ):
         jax.distributed.initialize()
+
+
+def decided_by_first(decide: Callable[[], T]) -> T:
+    """What the first process decides, a JSON value, told to all; every process must call it.
+
+    Storage need not show the same to all of them at the same time.
+
+    Raises:
+        UserError: of the first process, in all of them.
+    """
+    if jax.process_count() == 1:
+        return decide()
+    told, failure = b"", None
+    if jax.process_index() == 0:
+        try:
+            told = json.dumps({"value": decide()}).encode()
+        except Exception as error:
+            told, failure = json.dumps({"error": str(error)}).encode(), error
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(told))))
+    sent = np.frombuffer(told or bytes(size), np.uint8)
+    heard = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes())
+    if failure is not None:
+        raise failure
+    if "error" in heard:
+        raise UserError(heard["error"])
+    return heard["value"]
 
 
 def use_compilation_cache() -> None:

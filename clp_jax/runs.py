@@ -2,8 +2,11 @@
 
 import datetime
 import math
+import os
 import statistics
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,13 @@ from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.evaluate.plots import plot_perplexity
 from clp_jax.evaluate.tables import markdown_table
-from clp_jax.files import public_name, reaching, read_json
+from clp_jax.files import is_address, public_name, reaching
 from clp_jax.train.card import NORMALISATIONS
 from clp_jax.train.folder import CONFIG, RECORD
 from clp_jax.train.metrics import METRICS, read_metrics, validation_curve
+from clp_jax.train.record import read_record
 
+MOST_FOLDERS = 20_000
 AGES = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -117,7 +122,7 @@ class RunList:
         plot_perplexity(curves, Path(file), f"Perplexity per {unit}")
 
 
-def list_runs(places: Sequence[str | Path] = ("runs",)) -> RunList:
+def list_runs(places: str | Path | Sequence[str | Path] = ("runs",)) -> RunList:
     """Read what run folders tell of themselves; they may be at work meanwhile.
 
     Args:
@@ -126,6 +131,7 @@ def list_runs(places: Sequence[str | Path] = ("runs",)) -> RunList:
     Raises:
         UserError: a place is missing or cannot be reached, or there is no run in any.
     """
+    places = [places] if isinstance(places, str | Path) else places
     runs, curves, unreadable = [], {}, {}
     for folder in dict.fromkeys(found for place in places for found in _find_all(str(place))):
         run = str(folder)
@@ -133,7 +139,7 @@ def list_runs(places: Sequence[str | Path] = ("runs",)) -> RunList:
             lines = read_metrics(run)
             runs.append(_report(folder, lines))
             curves[run] = {unit: validation_curve(lines, unit) for unit in NORMALISATIONS}
-        except (UserError, OSError, ValueError, LookupError, TypeError) as error:
+        except Exception as error:  # One bad run must not hide the others, whatever it holds.
             unreadable[run] = " ".join(str(error).split())
     if not runs and not unreadable:
         raise UserError(f"There is no run in {', '.join(map(str, places))}: name other folders.")
@@ -142,24 +148,37 @@ def list_runs(places: Sequence[str | Path] = ("runs",)) -> RunList:
 
 def _find_all(place: str) -> list[epath.Path]:
     with reaching(place):
-        return [*_find(epath.Path(place))]
+        if not epath.Path(place).is_dir():
+            raise UserError(f"{place} is not a folder: name run folders, or a folder with some.")
+        return sorted(_find(epath.Path(place)))
 
 
-def _find(folder: epath.Path) -> Iterator[epath.Path]:
-    """The run folders in a folder, or itself."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: name run folders, or a folder with some.")
-    if (folder / RECORD).exists():
-        yield folder
-        return
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not entry.name.startswith("."):
-            yield from _find(entry)
+def _find(place: epath.Path) -> Iterator[epath.Path]:
+    """The run folders in a folder, or itself; each once, however many links lead to it."""
+    real, linked, seen = deque([place]), deque[epath.Path](), set[str]()
+    while real or linked:
+        folder = (real or linked).popleft()
+        name = str(folder) if is_address(str(folder)) else os.path.realpath(folder)
+        if name in seen:
+            continue
+        seen.add(name)
+        if len(seen) > MOST_FOLDERS:
+            raise UserError(
+                f"{place} has more than {MOST_FOLDERS:,} folders: name the one with the runs."
+            )
+        if (folder / RECORD).exists():
+            yield folder
+            continue
+        with suppress(PermissionError) if folder != place else nullcontext():
+            for entry in folder.iterdir():
+                if entry.is_dir() and not entry.name.startswith("."):
+                    link = not is_address(str(entry)) and Path(entry).is_symlink()
+                    (linked if link else real).append(entry)
 
 
 def _report(folder: epath.Path, lines: Sequence[Mapping[str, Any]]) -> RunReport:
     config = RunConfig.from_yaml(str(folder / CONFIG))
-    record = read_json(str(folder / RECORD))
+    record = read_record(str(folder))
     metrics = folder / METRICS
     losses = {
         line["step"]: line["validation/loss"]
@@ -181,7 +200,7 @@ def _report(folder: epath.Path, lines: Sequence[Mapping[str, Any]]) -> RunReport
         parameters=record["parameters"],
         tokenizer=record["hashes"]["tokenizer"],
         step=last["step"],
-        steps=config.train.steps,
+        steps=max(config.train.steps, last["step"]),
         tokens=last["tokens"],
         loss=last.get("train/loss"),
         token_perplexity=last.get("validation/token_perplexity"),

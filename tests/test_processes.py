@@ -55,3 +55,36 @@ def test_two_processes_find_each_other(environment):
     ]
     ends = [process.communicate(timeout=120) for process in processes]
     assert [out for out, _ in ends] == ["0 2 4 [0, 1]\n", "1 2 4 [2, 3]\n"], ends
+
+
+DECISION = """
+import jax, sys
+from clp_jax.errors import UserError
+from clp_jax.mesh import decided_by_first, start_distributed
+start_distributed()
+def refuse():
+    raise UserError(f"of {jax.process_index()}")
+index = jax.process_index()
+try:
+    decided_by_first(refuse)
+except UserError as error:
+    print(decided_by_first(lambda: [index, None]), error)
+"""
+
+
+def test_the_first_process_decides_for_all():
+    port = free_port()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", DECISION],
+            env=os.environ
+            | {"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+            | of_any_launcher(index, port),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    ends = [process.communicate(timeout=120) for process in processes]
+    assert [out.splitlines()[-1] for out, _ in ends] == ["[0, None] of 0"] * 2, ends

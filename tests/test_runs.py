@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -7,7 +8,7 @@ from clp_jax.cli import main
 from clp_jax.errors import UserError
 from clp_jax.runs import list_runs
 from clp_jax.train.folder import CONFIG, RECORD
-from clp_jax.train.metrics import METRICS
+from clp_jax.train.metrics import METRICS, read_metrics
 
 CONFIGURATION = """
 model:
@@ -173,3 +174,67 @@ def test_a_bucket_that_cannot_be_reached(monkeypatch):
     monkeypatch.setattr("etils.epath.gpath.PosixGPath.is_dir", missing)
     with pytest.raises(UserError, match=r"^gs://bucket/runs needs gcsfs: install clp-jax\[gcs\]"):
         list_runs(["gs://bucket/runs"])
+
+
+DAMAGES = [
+    *[(RECORD, text) for text in ("", "[]", "null", "[" * 100_000, '{"parameters": 1}')],
+    (RECORD, '{"parameters": "many", "hashes": {"tokenizer": "a"}}'),
+    (RECORD, '{"parameters": 1, "hashes": [1]}'),
+    (RECORD, '{"parameters": 1, "hashes": {"tokenizer": 7}}'),
+    *[(METRICS, f"{text}\n") for text in ("[]", "null", "7", "{}", "[" * 100_000, "\xff")],
+    (METRICS, '{"step": "1", "tokens": 1, "seconds": 1}\n'),
+    (METRICS, '{"step": 1, "tokens": 1.5, "seconds": 1}\n'),
+    (METRICS, '{"step": 1, "tokens": 1, "seconds": 1, "train/loss": []}\n'),
+    (METRICS, '{"step": 1, "tokens": 1, "seconds": 1, "train/loss": ' + "1" * 5000 + "}\n"),
+    (CONFIG, "[" * 20_000),
+]
+
+
+def test_one_damaged_run_hides_no_other(tmp_path):
+    write_run(tmp_path / "good")
+    for number, (file, text) in enumerate(DAMAGES):
+        (write_run(tmp_path / f"bad{number}") / file).write_text(text, "latin-1")
+    pipes = {file: write_run(tmp_path / f"pipe of {file}") / file for file in (RECORD, METRICS)}
+    for file in pipes.values():
+        file.unlink()
+        os.mkfifo(file)
+    found = list_runs([tmp_path])
+    assert [run.run for run in found.runs] == [str(tmp_path / "good")]
+    assert len(found.unreadable) == len(DAMAGES) + 2
+    assert all(file in reason for file, reason in found.unreadable.items() if "pipe" in file)
+    assert all(len(line) < 1000 for line in str(found).splitlines())
+
+
+@pytest.mark.parametrize(
+    "lost", [b"\0" * 300, b"\0" * 300 + b"\n", b'{"step": 50, "tok', b'{"step"\0\0\n']
+)
+def test_a_last_line_that_a_power_failure_spoilt_is_left_out(tmp_path, lost):
+    whole = read_metrics(write_run(tmp_path / "run"))
+    with (tmp_path / "run" / METRICS).open("ab") as file:
+        file.write(lost)
+    assert read_metrics(tmp_path / "run") == whole
+
+
+def test_a_string_is_a_place(tmp_path):
+    write_run(tmp_path / "run")
+    assert len(list_runs(str(tmp_path)).runs) == len(list_runs(tmp_path).runs) == 1
+
+
+def test_links_are_followed_and_end_nowhere(tmp_path):
+    place = tmp_path / "runs"
+    write_run(place / "here")
+    write_run(tmp_path / "elsewhere")
+    (place / "one").symlink_to(".")
+    (place / "two").symlink_to("..")
+    (place / "a copy").symlink_to("here")
+    (place / "self").symlink_to("self")
+    found = [run.run for run in list_runs(place).runs]
+    assert found == [str(place / "here"), str(place / "two" / "elsewhere")]
+
+
+def test_the_search_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("clp_jax.runs.MOST_FOLDERS", 20)
+    for number in range(20):
+        (tmp_path / str(number)).mkdir()
+    with pytest.raises(UserError, match="has more than 20 folders: name the one with the runs"):
+        list_runs(tmp_path)

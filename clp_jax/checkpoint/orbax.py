@@ -19,6 +19,7 @@ from jaxtyping import PyTree
 from clp_jax.checkpoint.sums import SUMS, find_damage, write_sums
 from clp_jax.errors import UserError
 from clp_jax.files import is_address
+from clp_jax.mesh import decided_by_first
 
 CHECKPOINTS = "checkpoints"
 DAMAGED = ".damaged"
@@ -63,9 +64,13 @@ class RunCheckpoints:
     def __enter__(self) -> "RunCheckpoints":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        with self._told_of_writing():
-            self._manager.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            with self._told_of_writing():
+                self._manager.close()
+        except UserError:
+            if kind is None:  # Else what ends the run is told, and this follows from it.
+                raise
 
     def save(self, step: int, params: PyTree, optimizer: PyTree, data: dict[str, Any]) -> None:
         """Copy the arrays to the host, then write them in the background.
@@ -145,7 +150,8 @@ def restore_newest(
     """Read the newest whole checkpoint of a run straight onto the devices.
 
     On a disk, one that is damaged is renamed to ``STEP.damaged``, and the one before it is taken.
-    Every process of a run must call it.
+    One without sums, as a copy from a bucket is, is told and taken. The first process decides
+    which it is. Every process of a run must call it.
 
     Args:
         run_folder: Folder of the run.
@@ -164,12 +170,13 @@ def restore_newest(
         optimizer=ocp.args.StandardRestore(abstract_optimizer),
         data=ocp.args.JsonRestore(),
     )
-    while (step := latest_step(run_folder)) is not None:
-        folder, damage = _root(run_folder) / str(step), None
-        if not is_address(run_folder):
-            damage = find_damage(folder, part=jax.process_index(), parts=jax.process_count())
+    wanted = {"params": abstract_params, "optimizer": abstract_optimizer}
+    while (step := _newest(run_folder)) is not None:
+        folder = _root(run_folder) / str(step)
+        damage = None if is_address(run_folder) else _damage(folder)
         if not _anywhere(damage is not None):
             with _manager(run_folder, read_only=True) as manager, _told(manager, step):
+                _refuse_other_model(folder, wanted)
                 state = manager.restore(step, args=items)
             return step, state["params"], state["optimizer"], state["data"]
         _set_aside(folder, damage)
@@ -178,6 +185,51 @@ def restore_newest(
             f"All checkpoints of {run_folder} are damaged: start a new run in another folder."
         )
     return None
+
+
+def _newest(run_folder: str | Path) -> int | None:
+    return decided_by_first(lambda: latest_step(run_folder))
+
+
+def _damage(folder: Path) -> str | None:
+    """A file of the checkpoint that is not as it was written, as far as its sums are known.
+
+    Each process looks at a part of the files.
+    """
+    if not decided_by_first((folder / SUMS).exists):
+        if jax.process_index() == 0:
+            print(f"{folder} is unverified: {SUMS} is missing, as in a copy of a bucket.")
+        return None
+    return find_damage(folder, part=jax.process_index(), parts=jax.process_count())
+
+
+def _refuse_other_model(folder: Any, wanted: Mapping[str, PyTree]) -> None:
+    """Compare the arrays of a checkpoint by name and shape, before any is read.
+
+    Orbax finds them out one by one, in as many exceptions.
+
+    Raises:
+        UserError: they differ.
+    """
+    for item, tree in wanted.items():
+        with ocp.StandardCheckpointer() as reader:
+            found = _shapes(reader.metadata(folder / item).item_metadata.tree)
+        for name, shape in (ours := _shapes(tree)).items():
+            if found.get(name) != shape:
+                has = f"has the shape {found[name]}, not {shape}" if name in found else "is missing"
+                raise UserError(f"{folder} is of another model: {name} of {item} {has}.")
+        if more := next(iter(found.keys() - ours.keys()), None):
+            raise UserError(f"{folder} is of another model: it has {more} of {item} too.")
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays by their path; where Orbax keeps nothing, there is none."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+        for path, leaf in leaves
+        if hasattr(leaf, "shape")
+    }
 
 
 def _anywhere(found: bool) -> bool:
@@ -228,12 +280,13 @@ def restore_params(
     Raises:
         UserError: the run has no checkpoint, or it is damaged or of another model.
     """
-    newest = latest_step(run_folder) if step is None else step
+    newest = _newest(run_folder) if step is None else step
     if newest is None:
         raise UserError(f"{run_folder} holds no whole checkpoint: name the folder of a run.")
     with _manager(run_folder, read_only=True) as manager, _told(manager, newest) as folder:
         if (folder / SUMS).exists():  # `save_params` writes none.
             _refuse_damage(Path(folder))
+        _refuse_other_model(folder, {"params": abstract_params})
         with ocp.StandardCheckpointer() as reader:
             stored = reader.metadata(folder / "params").item_metadata.tree
         targets = jax.tree.map(
@@ -280,10 +333,10 @@ def _told(manager: ocp.CheckpointManager, step: int) -> Iterator[epath.Path]:
 def _refuse_damage(folder: Path) -> None:
     part, parts = jax.process_index(), jax.process_count()
     damage = find_damage(folder, within="params/", part=part, parts=parts)
-    if damage is not None:
+    if _anywhere(damage is not None):
         raise UserError(
-            f"{folder} is damaged ({damage} is not as it was written): resume the run, which goes "
-            "on from the checkpoint before it."
+            f"{folder} is damaged ({damage or 'another file'} is not as it was written): resume "
+            "the run, which goes on from the checkpoint before it."
         )
 
 

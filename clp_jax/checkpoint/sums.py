@@ -40,11 +40,15 @@ def find_damage(folder: Path, *, within: str = "", part: int = 0, parts: int = 1
     try:
         sums = read_json(folder / SUMS)
     except UserError:
+        sums = {}
+    if not sums:
         return SUMS
     names = sorted(name for name in sums if name.startswith(within))
     for name in names[part::parts]:
-        file, (size, sum_) = folder / name, sums[name]
-        if not file.is_file() or file.stat().st_size != size or file_sum(file) != sum_:
+        file, noted = folder / name, sums[name]
+        if not (isinstance(noted, list) and len(noted) == 2 and file.is_file()):
+            return name
+        if file.stat().st_size != noted[0] or file_sum(file) != noted[1]:
             return name
     return None
 

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 from jax.experimental.multihost_utils import sync_global_devices
 
 from clp_jax.checkpoint.hf import MODEL
 from clp_jax.checkpoint.hub import MANIFEST, ORIGINS, copy_model_files
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
-from clp_jax.files import new_folder, write_json
+from clp_jax.files import new_folder, write_json, write_text
 from clp_jax.train.card import run_card
 from clp_jax.train.place import RunPlace
 
@@ -40,12 +41,12 @@ FREE = (
 )
 
 
-def find_run(config: RunConfig, folder: Path, *, resume: bool) -> bool:
+def find_run(config: RunConfig, folder: Path | epath.Path, *, resume: bool) -> bool:
     """Whether a run exists and is to be continued.
 
     Args:
         config: The configuration.
-        folder: Where its folder is on this machine.
+        folder: Its folder.
         resume: It may be continued.
 
     Raises:
@@ -58,7 +59,7 @@ def find_run(config: RunConfig, folder: Path, *, resume: bool) -> bool:
         return False
     if not resume:
         raise UserError(f"{out} exists already: add --resume to continue it, or choose another.")
-    _refuse_changes(RunConfig.from_yaml(folder / CONFIG), config)
+    _refuse_changes(RunConfig.from_yaml(str(folder / CONFIG)), config)
     return True
 
 
@@ -100,6 +101,26 @@ def create_run(
     place.fetch()
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder}: train.out must be on a disk that all hosts share.")
+
+
+def continue_run(config: RunConfig, place: RunPlace, step: int) -> None:
+    """Write down the settings with which a run goes on; the first process does it.
+
+    Args:
+        config: The configuration.
+        place: Where the run folder is.
+        step: The step that it goes on from.
+
+    Raises:
+        UserError: it has more steps already than it is to have.
+    """
+    if step > config.train.steps:
+        raise UserError(
+            f"{config.train.out} is at step {step}, beyond train.steps, which is "
+            f"{config.train.steps}: set it to {step} to end the run there, or to more."
+        )
+    if jax.process_index() == 0:
+        write_text(place.folder / CONFIG, config.to_yaml())
 
 
 def _refuse_changes(old: RunConfig, new: RunConfig) -> None:

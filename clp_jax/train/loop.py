@@ -22,14 +22,16 @@ from clp_jax.data.batches import TrainingBatches
 from clp_jax.errors import RunStopped, UserError
 from clp_jax.evaluate.perplexity import measure_perplexity
 from clp_jax.evaluate.plots import plot_perplexity
-from clp_jax.mesh import local_rows, start_distributed, to_global
+from clp_jax.files import reaching, write_text
+from clp_jax.mesh import decided_by_first, local_rows, start_distributed, to_global
 from clp_jax.models import abstract_model, abstract_parameters, initialize
 from clp_jax.train.card import run_card
 from clp_jax.train.corpora import corpora_table
 from clp_jax.train.embeddings import mean_norms, read_origins
-from clp_jax.train.folder import create_run, find_run
+from clp_jax.train.folder import continue_run, create_run, find_run
 from clp_jax.train.inputs import Inputs, open_inputs
 from clp_jax.train.interrupt import StopRequests
+from clp_jax.train.lease import RunLease
 from clp_jax.train.metrics import RunLog, read_metrics, validation_curve
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.place import RunPlace
@@ -73,6 +75,7 @@ class _Run:
 
     config: RunConfig
     place: RunPlace
+    lease: RunLease
     inputs: Inputs
     batches: TrainingBatches
     graphdef: nnx.GraphDef
@@ -121,13 +124,29 @@ def train_model(config: RunConfig, *, resume: bool = False, profile: bool = Fals
     """
     began = time.monotonic()
     start_distributed()
-    place, train, length = RunPlace(config.train.out), config.train, config.data.sequence_length
-    folder = place.folder
+    place = RunPlace(config.train.out)
+    with RunLease(place) as lease:
+        return _train_model(config, place, lease, resume=resume, profile=profile, began=began)
+
+
+def _train_model(
+    config: RunConfig,
+    place: RunPlace,
+    lease: RunLease,
+    *,
+    resume: bool,
+    profile: bool,
+    began: float,
+) -> RunSummary:
+    train, length, folder = config.train, config.data.sequence_length, place.folder
 
     # Everything is checked before anything is computed or written.
     check_wandb(train.wandb)
+    with reaching(place.out):
+        found = decided_by_first(lambda: find_run(config, place.root, resume=resume))
+    if found:
+        lease.take()
     place.fetch()
-    found = find_run(config, folder, resume=resume)
     inputs = open_inputs(config, folder if found else None)
     if found:
         compare_record(folder, config, inputs)
@@ -151,13 +170,27 @@ def train_model(config: RunConfig, *, resume: bool = False, profile: bool = Fals
     )
     flops = model.flops_per_token(length)
     run = _Run(
-        config, place, inputs, batches, graphdef, shapes, optimizer, step, flops, profile, began
+        config,
+        place,
+        lease,
+        inputs,
+        batches,
+        graphdef,
+        shapes,
+        optimizer,
+        step,
+        flops,
+        profile,
+        began,
     )
 
     state = _load_state(run)
-    if not found:
+    if found:
+        continue_run(config, place, state.step)
+    else:
         record = run_record(config, inputs, shapes) if jax.process_index() == 0 else None
         create_run(config, place, inputs.files, corpora, record)
+        lease.take()
     if jax.process_index() == 0:
         print(corpora, flush=True)
 
@@ -174,7 +207,8 @@ def train_model(config: RunConfig, *, resume: bool = False, profile: bool = Fals
             losses=losses,
         ) as checkpoints,
     ):
-        while state.step < train.steps:
+        measures = inputs.validation is not None
+        while state.step < train.steps or (measures and train.steps not in losses):
             try:
                 state = _train(run, state, losses, checkpoints, requests, watchdog, wandb)
             except TooManySkipped as bad:
@@ -184,13 +218,14 @@ def train_model(config: RunConfig, *, resume: bool = False, profile: bool = Fals
 
     if wandb is not None:
         wandb.finish()
+    lease.check()
     if jax.process_index() == 0:
         card = run_card(config, corpora, read_metrics(folder))
-        (folder / MODEL / "README.md").write_text(card, "utf-8")
+        write_text(folder / MODEL / "README.md", card)
     place.publish()
     sync_global_devices("the run is complete")
     place.fetch()
-    return _summary(folder)
+    return _summary(config, folder)
 
 
 def _train(
@@ -216,9 +251,9 @@ def _train(
         wandb=wandb,
     ) as log:
         profile = Profile(run.place.folder if run.profile else None, state.step, train.steps)
-        if not state.step:
-            watchdog.stage("the first validation")
-            losses[0] = _validate(run, 0, params, log)
+        if state.step in (0, train.steps):  # The latter: it was shortened to where it stood.
+            watchdog.stage(f"the validation of step {state.step}")
+            losses[state.step] = _validate(run, state.step, params, log)
 
         watchdog.stage("the wait for the first batch")
         steps = range(state.step + 1, train.steps + 1)
@@ -244,6 +279,7 @@ def _train(
                 watchdog.stage(f"the checkpoint of step {step}")
                 position = state.position + (step - state.step) * train.batch_size
                 data = run.batches.state(position) | {"skipped": asdict(skipped.settled())}
+                run.lease.check()
                 with log.during("saving"):
                     run.place.publish()
                     checkpoints.save(step, params, optimizer_state, data)
@@ -313,14 +349,14 @@ def _go_back(run: _Run, state: _State, bad: int) -> _State:
     return replace(newest, position=position, skipped=skipped, rollbacks=rollbacks)
 
 
-def _summary(run: Path) -> RunSummary:
-    lines = read_metrics(run)
-    last = [line for line in lines if "train/loss" in line][-1]
+def _summary(config: RunConfig, folder: Path) -> RunSummary:
+    lines, steps = read_metrics(folder), config.train.steps
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
     return RunSummary(
-        folder=run,
-        steps=last["step"],
-        tokens=last["tokens"],
-        loss=last["train/loss"],
+        folder=folder,
+        steps=steps,
+        tokens=steps * config.train.batch_size * config.data.sequence_length,
+        loss=losses[-1] if losses else math.nan,
         curve=validation_curve(lines),
     )
 

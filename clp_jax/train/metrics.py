@@ -14,7 +14,7 @@ from etils import epath
 from tqdm import tqdm
 
 from clp_jax.errors import UserError
-from clp_jax.files import new_file
+from clp_jax.files import is_address, new_file, parse_json, regular_file
 from clp_jax.mesh import peak_flops
 from clp_jax.train.spent import TimeSpent, time_before
 from clp_jax.train.tensorboard import EventFile
@@ -22,22 +22,48 @@ from clp_jax.train.tensorboard import EventFile
 T = TypeVar("T")
 
 METRICS = "metrics.jsonl"
+_LONGEST_LINE = 1 << 20
 TENSORBOARD = "tensorboard"
 COUNTED = ("skipped", "spike", "tokens")
 """Metrics of a step that are not told one by one."""
 
 
 def read_metrics(run_folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics in the order of the steps; a torn last line is left out."""
+    """The lines of a run's metrics in the order of the steps; what is no number is NaN.
+
+    A power failure tears the last line or fills it with zero bytes: it is left out.
+
+    Raises:
+        UserError: the file or a line of it is not what a run writes.
+    """
     file = epath.Path(run_folder) / METRICS
     if not file.exists():
         return []
-    lines = file.read_text("utf-8").splitlines(keepends=True)
-    return [
-        {key: math.nan if value is None else value for key, value in json.loads(line).items()}
-        for line in lines
-        if line.endswith("\n")
-    ]
+    if not is_address(str(file)):
+        regular_file(str(file))
+    lines: list[dict[str, Any]] = []
+    with file.open("rb") as stream:
+        while line := stream.readline(_LONGEST_LINE):
+            if not line.endswith(b"\n") or b"\0" in line:
+                break
+            lines.append(_parse_line(line, f"{file}, line {len(lines) + 1},"))
+    return lines
+
+
+def _parse_line(line: bytes, name: str) -> dict[str, Any]:
+    values = {key: _number(value) for key, value in parse_json(line, name).items()}
+    if None in values.values() or not values.keys() >= {"step", "tokens", "seconds"}:
+        raise UserError(f"{name} is not of a run: it needs step, tokens and seconds, and numbers.")
+    if not all(isinstance(values[key], int) for key in ("step", "tokens")):
+        raise UserError(f"{name} is not of a run: step and tokens are integers.")
+    return values
+
+
+def _number(value: Any) -> int | float | None:
+    """A value of a line; None where it is none."""
+    if value is None:
+        return math.nan
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def validation_curve(

@@ -11,6 +11,9 @@ from etils import epath
 from clp_jax.checkpoint.orbax import CHECKPOINTS
 from clp_jax.files import cache_folder, is_address, reaching
 
+LEASE = "lease.json"
+"""File of the run folder that says which process the run belongs to."""
+
 
 class RunPlace:
     """The run folder ``out`` and the folder on this machine where it is read and written.
@@ -33,6 +36,11 @@ class RunPlace:
             process = str(jax.process_index())
             self.folder = cache_folder() / "runs" / name / process / out.rstrip("/").split("/")[-1]
 
+    @property
+    def root(self) -> Any:
+        """The run folder itself, wherever it is."""
+        return epath.Path(self.out)
+
     def fetch(self) -> None:
         """Make the folder here what the one in the bucket is.
 
@@ -42,7 +50,7 @@ class RunPlace:
         if self.remote:
             shutil.rmtree(self.folder, ignore_errors=True)
             with reaching(self.out):
-                _copy(epath.Path(self.out), self.folder)
+                _copy(self.root, self.folder)
 
     def publish(self) -> None:
         """Copy the files of the first process into the bucket.
@@ -52,16 +60,16 @@ class RunPlace:
         """
         if self.remote and jax.process_index() == 0:
             with reaching(self.out):
-                _copy(self.folder, epath.Path(self.out))
+                _copy(self.folder, self.root)
 
 
 def _copy(source: Any, target: Any) -> None:
-    """Copy a folder but for its checkpoints; one that is not there is an empty one."""
+    """Copy a folder but for checkpoints and lease; one that is not there is an empty one."""
     if not source.exists():
         return
     target.mkdir(parents=True, exist_ok=True)
     for entry in source.iterdir():
-        if entry.name == CHECKPOINTS:
+        if entry.name in (CHECKPOINTS, LEASE):
             continue
         if entry.is_dir():
             _copy(entry, target / entry.name)

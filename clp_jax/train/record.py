@@ -49,23 +49,45 @@ def run_record(config: RunConfig, inputs: Inputs, shapes: PyTree) -> dict[str, A
     }
 
 
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """The record of a run: the number of ``parameters``, and ``hashes`` and ``versions`` by name.
+
+    Raises:
+        UserError: it is missing, or no such record.
+    """
+    file = f"{folder}/{RECORD}"
+    record = {"versions": {}} | read_json(file)
+    by_name = [record.get(key) for key in ("hashes", "versions")]
+    if not (
+        isinstance(record.get("parameters"), int)
+        and all(isinstance(values, dict) for values in by_name)
+        and isinstance(record["hashes"].get("tokenizer"), str)
+    ):
+        raise UserError(
+            f"{file} is not the record of a run: parameters, hashes or the hash of the tokenizer "
+            "are missing. Bring the file back from a copy, or start a new run."
+        )
+    return record
+
+
 def compare_record(folder: Path, config: RunConfig, inputs: Inputs) -> None:
     """See that a run goes on with the data it was started with; tell of other versions.
 
     Raises:
         UserError: a corpus or the tokenizer is another one.
     """
-    before = read_json(folder / RECORD)
+    before = read_record(folder)
     for name, hash_ in _hashes(config, inputs).items():
         if before["hashes"].get(name) != hash_:
             raise UserError(
                 f"{folder} was started with another {name}, of hash {before['hashes'].get(name)} "
                 f"and not {hash_}: bring the old one back, or start a new run."
             )
+    versions = before["versions"]
     changes = [
-        f"{package} was {before['versions'].get(package)} and is {now}"
+        f"{package} was {versions[package]} and is {now}"
         for package, now in _versions().items()
-        if before["versions"].get(package) != now
+        if versions.get(package, now) != now
     ]
     if changes and jax.process_index() == 0:
         print(f"{folder}: {', '.join(changes)}: numbers may differ in their rounding.", flush=True)

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import jax
@@ -143,12 +144,24 @@ def lose_the_data_position(checkpoint):
     shutil.rmtree(checkpoint / "data")
 
 
-def lose_the_sums(checkpoint):
-    (checkpoint / SUMS).unlink()
+def confuse_the_sums(checkpoint):
+    (checkpoint / SUMS).write_text(
+        json.dumps(dict.fromkeys(json.loads((checkpoint / SUMS).read_text())))
+    )
+
+
+def empty_the_sums(checkpoint):
+    (checkpoint / SUMS).write_text("[]")
 
 
 @pytest.mark.parametrize(
-    "spoil", [flip_a_bit_of_the_largest_file, lose_the_data_position, lose_the_sums]
+    "spoil",
+    [
+        flip_a_bit_of_the_largest_file,
+        lose_the_data_position,
+        confuse_the_sums,
+        empty_the_sums,
+    ],
 )
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(run, spoil, capsys):
     params, optimizer = placed(8)
@@ -165,6 +178,38 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(run, spoil, capsys
     names = {folder.name for folder in (run / "checkpoints").iterdir()}
     assert names == {"20", "30", "30.damaged"}
     assert restore_newest(run, abstract(params), abstract(optimizer))[3] == {"position": 31}
+
+
+def test_a_copy_of_a_bucket_has_no_sums_and_is_told_and_taken(run, capsys):
+    params, optimizer = placed(8)
+    (run / "checkpoints" / "30" / SUMS).unlink()
+    assert restore_newest(run, abstract(params), abstract(optimizer))[0] == 30
+    told = capsys.readouterr().out
+    assert "checkpoints/30 is unverified: sums.json is missing, as in a copy of a bucket." in told
+
+
+@pytest.mark.parametrize("item", ["params", "optimizer"])
+@pytest.mark.parametrize("change", ["shape", "more", "less"])
+def test_another_model_is_told_by_its_array_before_any_is_read(run, item, change, monkeypatch):
+    trees = dict(zip(("params", "optimizer"), map(abstract, placed(8)), strict=True))
+    kernel = trees["params"]["layer"]["kernel"]
+    other = {"layer": {"kernel": jax.ShapeDtypeStruct((32, 4), kernel.dtype)}}
+    match change:
+        case "more":
+            other = {"layer": {"kernel": kernel, "bias": kernel}}
+        case "less":
+            other = {"layer": {}}
+    trees[item] = (
+        other
+        if item == "params"
+        else OPTIMIZER.init(other)
+        if change == "less"
+        else jax.eval_shape(OPTIMIZER.init, other)
+    )
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.restore", None)
+    told = rf"checkpoints/30 is of another model: .*layer.* of {item} "
+    with pytest.raises(UserError, match=told if change != "less" else "another model: it has"):
+        restore_newest(run, trees["params"], trees["optimizer"])
 
 
 def test_when_all_are_damaged_nothing_is_made_up(run):
@@ -224,7 +269,7 @@ def test_another_model_is_told_in_a_sentence(run):
         ),
         other,
     )
-    with pytest.raises(UserError, match=r"checkpoints/30 is damaged or of another model"):
+    with pytest.raises(UserError, match=r"checkpoints/30 is of another model: layer.kernel of"):
         restore_params(run, other)
 
 
