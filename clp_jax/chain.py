@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from clp_jax.config import (
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import local_path, read_json, write_json
-from clp_jax.mesh import make_mesh, start_distributed
+from clp_jax.mesh import decided_by_first, make_mesh, start_distributed
 from clp_jax.models import (
     Decoder,
     DecoderConfig,
@@ -123,8 +124,7 @@ def plan_chain(config: ChainConfig) -> list[Link]:
         own = {"source": section.source, "dropout": section.dropout}
         settings = settings | _named(section.name, own | dependent)
         _refuse_other_settings(folder, settings)
-        done, transferred = ((folder / stage).exists() for stage in (MODEL, TRANSFER))
-        step = latest_step(folder / RUN) or 0
+        done, transferred, step = decided_by_first(partial(_progress, folder))
         origin = folder / MODEL if done else folder / TRANSFER if transferred else section.source
         values = read_config(resolve(origin, weights=False))
         if origin == section.source:
@@ -246,6 +246,12 @@ def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{folder} was made with other settings: {'; '.join(changes[:5])}{more}. "
             "Put them back, or remove the folder to make the model anew."
         )
+
+
+def _progress(folder: Path) -> tuple[bool, bool, int]:
+    """Of a model: whether it is written, whether it is transferred, and its newest checkpoint."""
+    done, transferred = ((folder / stage).exists() for stage in (MODEL, TRANSFER))
+    return done, transferred, latest_step(folder / RUN) or 0
 
 
 def _named(section: str, values: Mapping[str, Any]) -> dict[str, Any]:

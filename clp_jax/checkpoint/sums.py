@@ -25,6 +25,8 @@ def write_sums(folder: Path) -> None:
     """
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != LATE)
     sums = {str(file.relative_to(folder)): [file.stat().st_size, _safe_sum(file)] for file in files}
+    for inner in folder.rglob("*/"):
+        sync(inner)
     write_json(folder / SUMS, sums)
 
 

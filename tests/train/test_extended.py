@@ -21,7 +21,7 @@ def kill(_):
 
 
 def train(settings, steps):
-    settings["optimizer"]["schedule"] = "constant"
+    settings["optimizer"] |= {"schedule": "constant", "warmup_steps": 0}
     settings["train"]["steps"] = steps
     return train_model(RunConfig.from_dict(settings), resume=True)
 
