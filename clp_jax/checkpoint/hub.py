@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 )
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from clp_jax.checkpoint.bounds import check_tokenizer
 from clp_jax.errors import UserError
 from clp_jax.files import inside, read_json, write_json
 
@@ -141,6 +142,7 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> PreTrainedT
         (folder / file).exists() for file in TOKENIZER_FILES if file != "tokenizer_config.json"
     ):
         raise UserError(f"{name} has no tokenizer: tokenizer.json is missing.")
+    check_tokenizer(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
