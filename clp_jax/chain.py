@@ -110,7 +110,7 @@ def plan_chain(config: ChainConfig) -> list[Link]:
     """
     local_path(config.out)
     tokenizer = load_tokenizer(config.helper)
-    rows, hash_ = max(tokenizer.get_vocab().values()) + 1, tokenizer_hash(tokenizer)
+    rows, hash_ = tokenizer.rows, tokenizer_hash(tokenizer)
     links: list[Link] = []
     settings = {"helper": config.helper, **_named(TRANSFER, config.transfer.given)}
     for section in config.models:

@@ -550,17 +550,21 @@ def _chain(arguments: argparse.Namespace) -> None:
 
 
 def _perplexity(arguments: argparse.Namespace) -> None:
+    from clp_jax.data.count import lost_text
     from clp_jax.evaluate.perplexity import evaluate_perplexity
     from clp_jax.evaluate.tables import markdown_table
 
-    result = evaluate_perplexity(
+    perplexity = evaluate_perplexity(
         arguments.model,
         arguments.data,
         sequence_length=arguments.sequence_length,
         batch_size=arguments.batch_size,
         text_field=arguments.text_field,
         mesh=_mesh(arguments.mesh),
-    ).to_dict()
+    )
+    if note := lost_text(perplexity.unknown_bytes, perplexity.bytes):
+        print(note, file=sys.stderr)
+    result = perplexity.to_dict()
     rows = [
         [name, f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"]
         for name, value in result.items()

@@ -1,8 +1,9 @@
 """Text that goes on from a prompt."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,8 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from clp_jax.checkpoint.hf import load_model, model_files
-from clp_jax.checkpoint.hub import GENERATION, load_tokenizer
+from clp_jax.checkpoint.hf import load_model, model_files, model_tokenizer
+from clp_jax.checkpoint.hub import GENERATION
 from clp_jax.errors import UserError
 from clp_jax.files import read_json
 from clp_jax.models import Cache, Decoder
@@ -115,21 +116,33 @@ def generate_text(
     Raises:
         UserError: the model cannot be loaded, or the prompt is too long for it.
     """
-    folder = model_files(model)
-    tokenizer = load_tokenizer(folder)
-    settings = folder / GENERATION
-    suppress = read_json(settings).get("suppress_tokens") if settings.exists() else None
-    end = tokenizer.eos_token_id
-    tokens = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    if not tokens and end is not None:
-        tokens = [end]
+    tokenizer = model_tokenizer(model)
+    stop, suppress = _own_settings(model_files(model))
+    tokens = tokenizer.encode_context(prompt)
+    if not tokens and tokenizer.eos is not None:
+        tokens = [tokenizer.eos]
     generated = generate_tokens(
         load_model(model, mesh=mesh),
         np.asarray(tokens, np.int32),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
-        stop=() if end is None else (end,),
-        suppress=suppress or (),
+        stop=stop if tokenizer.eos is None else {tokenizer.eos, *stop},
+        suppress=suppress,
     )
-    return f"{prompt}{tokenizer.decode(generated)}"
+    return f"{prompt}{tokenizer.decode_after(tokens, generated)}"
+
+
+def _own_settings(folder: Path) -> tuple[set[int], set[int]]:
+    """Ids that end a text and ids that are never generated, by the model's own settings."""
+    file = folder / GENERATION
+    settings = read_json(file) if file.exists() else {}
+    return _ids(file, settings, "eos_token_id"), _ids(file, settings, "suppress_tokens")
+
+
+def _ids(file: Path, settings: Mapping[str, Any], key: str) -> set[int]:
+    value = settings.get(key)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(id, int) for id in ids):
+        raise UserError(f"{file}: {key} is {value!r}, but must be an id or a list of ids.")
+    return set(ids)

@@ -19,6 +19,7 @@ from clp_jax.checkpoint.hub import (
     UNPADDED,
     check_files,
     copy_model_files,
+    load_tokenizer,
     read_config,
     resolve,
 )
@@ -40,6 +41,7 @@ from clp_jax.models import (
     read_decoder_config,
     weight_table,
 )
+from clp_jax.tokenizer import Tokenizer
 
 PREFIX = "transformer."
 MODEL = "model"
@@ -68,6 +70,18 @@ def model_files(name: str | Path, revision: str | None = None) -> Path:
         check_files(Path(name) / MODEL)
         return Path(name) / MODEL
     return resolve(name, revision, weights=False)
+
+
+def model_tokenizer(name: str | Path) -> Tokenizer:
+    """The tokenizer of a model, run folder or hub id.
+
+    Raises:
+        UserError: there is none, or the model's embedding lacks a row for one of its ids.
+    """
+    folder = model_files(name)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.check_rows(read_decoder_config(read_config(folder)).vocab_size, f"The model {name}")
+    return tokenizer
 
 
 def load_model(

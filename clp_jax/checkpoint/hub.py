@@ -18,11 +18,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from clp_jax.checkpoint.bounds import check_tokenizer
 from clp_jax.errors import UserError
 from clp_jax.files import inside, read_json, write_json
+from clp_jax.tokenizer import AnyTokenizer, Tokenizer, read_tokenizer
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 UNPADDED = "unpadded_vocab_size"
@@ -131,8 +131,8 @@ def without_programs(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in PROGRAMS}
 
 
-def load_tokenizer(name: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a folder or hub id.
+def load_tokenizer(name: str | Path, revision: str | None = None) -> Tokenizer:
+    """The tokenizer of a folder or hub id.
 
     Raises:
         UserError: there is none, or it cannot be loaded.
@@ -143,18 +143,7 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> PreTrainedT
     ):
         raise UserError(f"{name} has no tokenizer: tokenizer.json is missing.")
     check_tokenizer(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"The tokenizer in {name} cannot be loaded ({type(error).__name__}: {reason})."
-        ) from None
-    if not tokenizer.is_fast:
-        raise UserError(f"The tokenizer in {name} has no fast version: save it as tokenizer.json.")
-    return tokenizer
+    return read_tokenizer(folder, str(name))
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
@@ -178,12 +167,13 @@ def _copy(source: Path, target: Path, files: Iterable[str]) -> None:
             write_json(target / file, without_programs(settings))
 
 
-def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of all that decides which ids a text gets.
+def tokenizer_hash(tokenizer: AnyTokenizer) -> str:
+    """SHA-256 of all that decides which ids a document gets.
 
-    Truncation, padding, post-processor and decoder do not count: they change no id of a corpus.
+    Truncation, padding and decoder do not count: they change no id of a corpus.
     """
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    tokenizer = Tokenizer.of(tokenizer)
+    state = tokenizer.state
     parts = [state[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "model")]
-    described = json.dumps([tokenizer.eos_token_id, *parts], sort_keys=True)
+    described = json.dumps([tokenizer.eos, *tokenizer.opening, *parts], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()

@@ -10,7 +10,6 @@ import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from jaxtyping import UInt32
-from transformers import PreTrainedTokenizerBase
 
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.data.report import write_report
@@ -19,6 +18,7 @@ from clp_jax.data.store import MANIFEST, describe, document_lengths, seal
 from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, read_facts
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, remove_partial, write_json
+from clp_jax.tokenizer import Tokenizer
 
 
 class NothingLeft(UserError):
@@ -115,9 +115,7 @@ class Finish(PipelineStep):
     def _report(self, manifest: dict[str, Any]) -> None:
         write_report(self.folder, manifest, _read_samples(self.work / SAMPLES))
 
-    def _fertility(
-        self, tokenizer: PreTrainedTokenizerBase, kept: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _fertility(self, tokenizer: Tokenizer, kept: Mapping[str, Any]) -> dict[str, Any]:
         fertility: dict[str, Any] = {"new": _measure(tokenizer, kept["sample"])}
         if self.source_tokenizer:
             source = load_tokenizer(self.source_tokenizer)
@@ -225,9 +223,8 @@ def _histogram(lengths: UInt32[np.ndarray, "documents 2"]) -> dict[str, list[int
     return {"edges": [1 << n for n in range(len(bins) + 1)], "documents": bins.tolist()}
 
 
-def _measure(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:
-    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    tokens = sum(map(len, encoded))
+def _measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, float]:
+    tokens = sum(map(len, tokenizer.encode_batch(texts)))
     return {
         "tokens_per_word": tokens / sum(len(text.split()) for text in texts),
         "bytes_per_token": sum(len(text.encode()) for text in texts) / tokens,

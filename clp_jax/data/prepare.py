@@ -26,7 +26,6 @@ from clp_jax.data.samples import Samples
 from clp_jax.data.stages import Place, Stage
 from clp_jax.data.store import MANIFEST
 from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, Count, Tokenize
-from clp_jax.data.tokens import Encoder
 from clp_jax.errors import UserError
 from clp_jax.files import local_path, public_name, read_json, remove_partial, write_json
 
@@ -78,7 +77,8 @@ def prepare_corpus(
     if not config.sources:
         raise UserError("There is nothing to read: name --input files or sources in the recipe.")
     loaded = None if tokenizer is None else load_tokenizer(tokenizer)
-    encoder = None if loaded is None else Encoder.of(loaded)
+    if loaded is not None:
+        loaded.separator()
     tasks = plan_tasks(config.sources, limit)
     plan = {
         "recipe": _identity(config),
@@ -93,7 +93,7 @@ def prepare_corpus(
     }
     work = out / WORK
     heldout = config.corpus.heldout
-    last = Tokenize(encoder, out, work / SHARDS, heldout) if encoder else WriteDocuments(out / TEXT)
+    last = Tokenize(loaded, out, work / SHARDS, heldout) if loaded else WriteDocuments(out / TEXT)
     with _held(out):
         if config.decontaminate.against:
             index = work / f"new-{TESTS}"

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt, UInt32
-from transformers import PreTrainedTokenizerBase
 
 from clp_jax.checkpoint.hub import tokenizer_hash
 from clp_jax.data.shards import ShardWriter, lengths_name, new_shard, tokens_name
-from clp_jax.data.tokens import Encoder
 from clp_jax.errors import UserError
 from clp_jax.files import local_path, new_folder, read_json, write_json
+from clp_jax.tokenizer import AnyTokenizer, Tokenizer
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "SHA256SUMS"
@@ -32,11 +31,14 @@ _HASHES = ("fingerprint", "tokenizer_hash")
 class Corpus:
     """Tokenised text: ``eos, document 1, eos, document 2, eos, ...``.
 
+    A document begins with bos where its tokenizer has that habit (see `clp_jax.tokenizer`).
+
     Attributes:
         shards: The ids, uint16 or uint32, in one or more arrays; mapped from files where there are.
         documents: Number of documents.
         words: Number of words, that is, of parts between white space.
         bytes: Number of UTF-8 bytes of the text.
+        unknown_bytes: How many of them stand behind nothing but the unknown token.
         eos_id: The id between documents.
         fingerprint: SHA-256 of the SHA-256 of the shards.
         tokenizer_hash: SHA-256 of the tokenizer (see `clp_jax.checkpoint.hub`).
@@ -46,6 +48,7 @@ class Corpus:
     documents: int
     words: int
     bytes: int
+    unknown_bytes: int
     eos_id: int
     fingerprint: str
     tokenizer_hash: str
@@ -68,6 +71,7 @@ class Corpus:
             facts |= {key: str(manifest[key]) for key in _HASHES}
             if dtype not in _DTYPES or min(*sizes, *(facts[key] for key in _NUMBERS)) < 0:
                 raise ValueError
+            facts["unknown_bytes"] = int(manifest.get("unknown_bytes", 0))
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{folder / MANIFEST} is damaged: write the corpus again with `clp-jax prepare`."
@@ -77,22 +81,20 @@ class Corpus:
         return cls(tuple(shards), **facts)
 
     @classmethod
-    def from_documents(
-        cls, documents: Iterable[str], tokenizer: PreTrainedTokenizerBase
-    ) -> "Corpus":
+    def from_documents(cls, documents: Iterable[str], tokenizer: AnyTokenizer) -> "Corpus":
         """Tokenise ``documents`` into memory.
 
         Raises:
             UserError: there is no document, or the tokenizer has no end-of-text token.
         """
-        encoder, memory = Encoder.of(tokenizer), io.BytesIO()
-        writer = ShardWriter(encoder, memory.write, first=True)
+        tokenizer, memory = Tokenizer.of(tokenizer), io.BytesIO()
+        writer = ShardWriter(tokenizer, memory.write, first=True)
         for document in documents:
             writer.add(document)
         writer.flush()
         manifest = describe([writer.facts()], tokenizer)
-        facts = {key: manifest[key] for key in (*_NUMBERS, *_HASHES)}
-        return cls((np.frombuffer(memory.getbuffer(), encoder.dtype),), **facts)
+        facts = {key: manifest[key] for key in (*_NUMBERS, "unknown_bytes", *_HASHES)}
+        return cls((np.frombuffer(memory.getbuffer(), tokenizer.dtype),), **facts)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -154,9 +156,7 @@ def document_lengths(folder: Path, shards: int) -> UInt32[np.ndarray, "documents
     )
 
 
-def describe(
-    shards: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Any]:
+def describe(shards: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> dict[str, Any]:
     """The manifest of a corpus with these shards.
 
     Args:
@@ -166,15 +166,16 @@ def describe(
     Raises:
         UserError: they hold no document.
     """
-    counts = {key: sum(shard[key] for shard in shards) for key in ("tokens", *_COUNTS)}
+    counts = {
+        key: sum(shard[key] for shard in shards) for key in ("tokens", *_COUNTS, "unknown_bytes")
+    }
     if not counts["documents"]:
         raise UserError("The corpus is empty: it needs at least one document.")
-    encoder = Encoder.of(tokenizer)
     prints = "".join(shard["sha256"] for shard in shards if shard["tokens"])
     return {
         **counts,
-        "dtype": encoder.dtype,
-        "eos_id": encoder.eos,
+        "dtype": tokenizer.dtype,
+        "eos_id": tokenizer.separator(),
         "fingerprint": hashlib.sha256(prints.encode()).hexdigest(),
         "tokenizer_hash": tokenizer_hash(tokenizer),
         "shards": [{key: shard[key] for key in ("tokens", "documents")} for shard in shards],
@@ -199,13 +200,13 @@ def seal(folder: Path, shards: Sequence[Mapping[str, Any]], manifest: Mapping[st
 
 
 def write_corpus(
-    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, out: str | Path
+    documents: Iterable[str], tokenizer: AnyTokenizer, out: str | Path
 ) -> dict[str, Any]:
     """Tokenise a stream of documents into the folder ``out``, as it is, in this process.
 
     Args:
         documents: The texts; they are read once, as a stream.
-        tokenizer: A fast tokenizer with an end-of-text token.
+        tokenizer: A tokenizer with an end-of-text token.
         out: Folder to write; it must not exist yet.
 
     Returns:
@@ -214,8 +215,9 @@ def write_corpus(
     Raises:
         UserError: there is no document, ``out`` exists, or the tokenizer has no end-of-text token.
     """
+    tokenizer = Tokenizer.of(tokenizer)
     with new_folder(out) as folder:
-        with new_shard(folder, 0, 1, Encoder.of(tokenizer)) as writer:
+        with new_shard(folder, 0, 1, tokenizer) as writer:
             for document in documents:
                 writer.add(document)
         manifest = describe([writer.facts()], tokenizer)

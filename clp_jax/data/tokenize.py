@@ -11,9 +11,10 @@ from typing import Any
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
+from clp_jax.data.count import count_words
 from clp_jax.data.shards import new_shard
-from clp_jax.data.tokens import Encoder, count_words
 from clp_jax.files import read_json, write_json
+from clp_jax.tokenizer import Tokenizer
 
 HELDOUT = "heldout"
 KEPT, SHARDS, SAMPLES = "kept", "shards", "samples"
@@ -68,7 +69,7 @@ class Tokenize(PipelineStep):
     """Write the tokens of a task's documents as one shard, and as one of the held-out corpus.
 
     Args:
-        encoder: The tokenizer.
+        tokenizer: The tokenizer.
         folder: Folder of the corpus.
         facts: Folder for the facts of each task's shards.
         heldout: Share of the documents that go to the held-out corpus.
@@ -77,9 +78,9 @@ class Tokenize(PipelineStep):
     type = "WRITE"
     name = "tokens"
 
-    def __init__(self, encoder: Encoder, folder: Path, facts: Path, heldout: float):
+    def __init__(self, tokenizer: Tokenizer, folder: Path, facts: Path, heldout: float):
         super().__init__()
-        self.encoder = encoder
+        self.tokenizer = tokenizer
         self.folder = folder
         self.facts = facts
         self.heldout = heldout
@@ -93,7 +94,7 @@ class Tokenize(PipelineStep):
             folders[HELDOUT] = self.folder / HELDOUT
         with ExitStack() as stack:
             shards = {
-                split: stack.enter_context(new_shard(folder, rank, world_size, self.encoder))
+                split: stack.enter_context(new_shard(folder, rank, world_size, self.tokenizer))
                 for split, folder in folders.items()
             }
             for document in data:

@@ -11,13 +11,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
 
 from clp_jax.errors import UserError
 from clp_jax.evaluate.batches import round_up, share
 from clp_jax.generate import generate_tokens
 from clp_jax.mesh import single_device_mesh, to_host
 from clp_jax.models.decoder import Decoder, to_logits
+from clp_jax.tokenizer import AnyTokenizer, Tokenizer
 
 try:
     from lm_eval.api.instance import Instance
@@ -42,6 +42,10 @@ class JaxLM(TemplateLM):
     token (or eos), spaces at a context's end belong to the continuation, what is too long loses
     its left end, and a continuation is greedy if each of its tokens is the most likely one.
 
+    Three things differ, where that model is wrong: nothing that a tokenizer puts behind a text
+    stands behind a context or an answer; a text is scored behind one bos, not two; a continuation
+    that a token of context and continuation together swallows whole is encoded alone.
+
     Lengths are padded to powers of two, so that few programs are compiled. In a run of several
     processes each makes the same requests and all compute every batch together.
     """
@@ -49,47 +53,59 @@ class JaxLM(TemplateLM):
     def __init__(
         self,
         model: Decoder,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: AnyTokenizer,
         *,
         batch_size: int = 8,
         mesh: Mesh | None = None,
     ) -> None:
-        """Wrap a model that lives on ``mesh`` (None: on one device)."""
+        """Wrap a model that lives on ``mesh`` (None: on one device).
+
+        Raises:
+            UserError: the model lacks a row for an id of the tokenizer, or this has neither bos
+                nor eos.
+        """
         super().__init__()
         self.model = model
-        self.tokenizer = tokenizer
+        self.tokenizer = tokenizer = Tokenizer.of(tokenizer)
+        tokenizer.check_rows(model.config.vocab_size, "The model")
         self.mesh = mesh or single_device_mesh()
         self.batch_size = round_up(batch_size, self.mesh)
-        limit = tokenizer.model_max_length
-        self.max_length = model.config.max_positions or (limit if limit < 10**9 else 2048)
+        self.max_length = model.config.max_positions or tokenizer.max_length or 2048
+        bos = tokenizer.separator() if tokenizer.bos is None else tokenizer.bos
+        self._bos = bos
 
     @property
-    def eot_token_id(self) -> int:
+    def eot_token_id(self) -> int | None:
         """The end-of-text token."""
-        return self.tokenizer.eos_token_id
+        return self.tokenizer.eos
 
     @property
     def prefix_token_id(self) -> int:
         """What stands before a text that has no context."""
-        bos = self.tokenizer.bos_token_id
-        return self.eot_token_id if bos is None else bos
+        return self._bos
 
     @property
     def tokenizer_name(self) -> str:
         """What tells caches of requests apart."""
-        return self.tokenizer.name_or_path.replace("/", "__")
+        return self.tokenizer.name.replace("/", "__")
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
-        """Encode a text; by default with the special tokens that the tokenizer adds itself."""
-        if add_special_tokens is None and string.startswith(
-            str(self.tokenizer.decode([self.prefix_token_id]))
-        ):
-            add_special_tokens = False
-        if add_special_tokens is None:
-            return self.tokenizer.encode(string)
-        return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+        """Encode a text; by default behind what the tokenizer puts before a text."""
+        if add_special_tokens is False:
+            return self.tokenizer.encode(string, special=True)
+        return self.tokenizer.encode_context(string)
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Cut the tokens of both together behind as many as the context has alone."""
+        text = context.rstrip()
+        continuation = context[len(text) :] + continuation
+        if not text:
+            return [self.prefix_token_id], self.tok_encode(continuation, False)
+        head = self.tok_encode(text)
+        rest = self.tok_encode(text + continuation)[len(head) :]
+        return head, rest or self.tok_encode(continuation, False)
 
     def loglikelihood_rolling(
         self, requests: Sequence[Instance], disable_tqdm: bool = False
@@ -115,7 +131,7 @@ class JaxLM(TemplateLM):
 
     def _rolling_windows(self, text: str) -> list[Request]:
         windows = get_rolling_token_windows(
-            token_list=self.tok_encode(text),
+            token_list=self.tok_encode(text, False),
             prefix_token=self.prefix_token_id,
             max_seq_len=self.max_length,
             context_len=1,
@@ -131,15 +147,16 @@ class JaxLM(TemplateLM):
                 f"max_gen_toks {limit} leaves no room for a context in the {self.max_length} "
                 "positions of the model: choose a smaller one."
             )
-        tokens = self.tok_encode(context)[-(self.max_length - limit) :]
+        tokens = self.tok_encode(context) or [self.prefix_token_id]
+        tokens = tokens[-(self.max_length - limit) :]
         generated = generate_tokens(
             self.model,
             np.asarray(tokens, np.int32),
             max_new_tokens=limit,
             temperature=options.get("temperature", 0.0) if options.get("do_sample") else 0.0,
-            stop=(self.eot_token_id,),
+            stop=() if self.eot_token_id is None else (self.eot_token_id,),
         )
-        text = str(self.tokenizer.decode(generated, skip_special_tokens=True))
+        text = self.tokenizer.decode_after(tokens, generated, skip_special=True)
         for stop in filter(None, stops):
             text = text.split(stop)[0]
         self.cache_hook.add_partial("generate_until", (context, options), text)
@@ -150,22 +167,25 @@ class JaxLM(TemplateLM):
     ) -> list[tuple[float, bool]]:
         """Log-likelihood in nats of each continuation, and whether greedy decoding gives it."""
         for _, context, continuation in requests:
-            if not (context and 0 < len(continuation) <= self.max_length):
+            if not context or len(continuation) > self.max_length:
                 raise UserError(
                     f"A context of {len(context)} and a continuation of {len(continuation)} "
-                    f"tokens cannot be scored: both need a token, and the continuation may have "
-                    f"{self.max_length} at most."
+                    f"tokens cannot be scored: a context needs a token, and the continuation may "
+                    f"have {self.max_length} at most."
                 )
         longest_first = sorted(
-            range(len(requests)), key=lambda i: -len(requests[i][1]) - len(requests[i][2])
+            (i for i, request in enumerate(requests) if request[2]),
+            key=lambda i: -len(requests[i][1]) - len(requests[i][2]),
         )
-        scores: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        scores = [(0.0, True)] * len(requests)  # of those without a token to score
         graphdef, parameters = nnx.split(self.model)
         with (
             jax.set_mesh(self.mesh),
-            tqdm(total=len(requests), desc="log-likelihoods", disable=disable_tqdm) as progress,
+            tqdm(
+                total=len(longest_first), desc="log-likelihoods", disable=disable_tqdm
+            ) as progress,
         ):
-            for first in range(0, len(requests), self.batch_size):
+            for first in range(0, len(longest_first), self.batch_size):
                 batch = longest_first[first : first + self.batch_size]
                 arrays = self._pad([requests[i][1:] for i in batch])
                 sums, greedy = map(

@@ -12,8 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Int
 from tqdm import tqdm
 
-from clp_jax.checkpoint.hf import load_model, model_files
-from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.checkpoint.hf import load_model, model_tokenizer
 from clp_jax.data.readers import read_documents
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
@@ -39,6 +38,8 @@ class Perplexity:
     """Words of the text, separated by white space."""
     bytes: int
     """Bytes of the text in UTF-8."""
+    unknown_bytes: int = 0
+    """How many of them stand behind nothing but the unknown token, so that they cost too little."""
 
     @property
     def loss(self) -> float:
@@ -72,6 +73,7 @@ class Perplexity:
             "tokens": self.tokens,
             "words": self.words,
             "bytes": self.bytes,
+            "unknown_bytes": self.unknown_bytes,
             "loss": self.loss,
             "token_perplexity": self.token_perplexity,
             "word_perplexity": self.word_perplexity,
@@ -104,7 +106,7 @@ def evaluate_perplexity(
     """
     mesh = mesh or make_mesh()
     corpus = Corpus.from_documents(
-        read_documents(data, text_field=text_field), load_tokenizer(model_files(model_path))
+        read_documents(data, text_field=text_field), model_tokenizer(model_path)
     )
     model = load_model(model_path, mesh=mesh)
     return measure_perplexity(
@@ -161,7 +163,13 @@ def measure_perplexity(
             )
             nll += float(total)
             tokens += int(mask.sum())
-    return Perplexity(nll=nll, tokens=tokens, words=corpus.words, bytes=corpus.bytes)
+    return Perplexity(
+        nll=nll,
+        tokens=tokens,
+        words=corpus.words,
+        bytes=corpus.bytes,
+        unknown_bytes=corpus.unknown_bytes,
+    )
 
 
 def _batches(

@@ -103,12 +103,7 @@ def check_sizes(config: RunConfig, decoder: DecoderConfig, mesh: Mesh) -> None:
 
 def _tokenizer_hash(files: Path, decoder: DecoderConfig) -> str:
     tokenizer = load_tokenizer(files)
-    ids = max(tokenizer.get_vocab().values()) + 1
-    if ids > decoder.vocab_size:
-        raise UserError(
-            f"{files}: the tokenizer has {ids} ids, but config.json says vocab_size "
-            f"{decoder.vocab_size}: they do not belong together."
-        )
+    tokenizer.check_rows(decoder.vocab_size, f"The model {files}")
     return tokenizer_hash(tokenizer)
 
 

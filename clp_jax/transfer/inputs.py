@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from clp_jax.checkpoint.hf import checkpoint_tensors
 from clp_jax.checkpoint.hub import load_tokenizer, read_config, resolve
 from clp_jax.checkpoint.tensors import FLOATS, LazyTensor, open_tensors
 from clp_jax.errors import UserError
 from clp_jax.models import read_decoder_config, weight_table
+from clp_jax.tokenizer import Tokenizer
 
 # How the usual decoders call the input embedding and the head, after any prefix.
 EMBEDDINGS = ("wte.weight", "word_embeddings.weight", "embed_tokens.weight", "embed_in.weight")
@@ -34,19 +33,13 @@ class Checkpoint:
     name: str
     folder: Path
     config: dict[str, Any]
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
     tensors: dict[str, LazyTensor]
     tables: list[str]
 
     def __post_init__(self) -> None:
-        highest = max(self.tokenizer.get_vocab().values(), default=-1)
         for name in self.tables:
-            rows = self.tensors[name].shape[0]
-            if rows <= highest:
-                raise UserError(
-                    f"{self.name}: {name} has {rows} rows, but its tokenizer has ids up to "
-                    f"{highest}: give the model the tokenizer it was trained with."
-                )
+            self.tokenizer.check_rows(self.tensors[name].shape[0], f"{self.name}: {name}")
 
 
 def open_source(name: str | Path) -> Checkpoint:

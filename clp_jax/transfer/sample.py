@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int32
-from transformers import PreTrainedTokenizerBase
 
 from clp_jax.data.readers import read_documents
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
+from clp_jax.tokenizer import Tokenizer
 
 MOST_READ = 4_000_000
 """Characters of the text that are read, from the beginning."""
@@ -62,7 +62,7 @@ def read_text(data: Sequence[str], text_field: str) -> list[str]:
 
 def make_sample(
     documents: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     *,
     rows: int,
     positions: int | None,
@@ -77,7 +77,7 @@ def make_sample(
     """
     fit, judge = (Corpus.from_documents(documents[half::2], tokenizer) for half in (0, 1))
     known = np.zeros(rows)
-    known[[*tokenizer.get_vocab().values()]] = UNSEEN
+    known[[*tokenizer.vocabulary.values()]] = UNSEEN
     counts = np.bincount(fit.tokens(), minlength=rows) + np.maximum(known, 1e-9)
     length = min(LONGEST_WINDOW, positions or LONGEST_WINDOW)
     return Sample(

@@ -140,7 +140,7 @@ def check_finite(table: NewTable, name: str, dtype: np.dtype, setting: Setting) 
     broken = np.flatnonzero(~(largest <= float(jnp.finfo(dtype).max)))
     broken = np.setdiff1d(broken, table.origins["padding"])
     if len(broken):
-        token = setting.tokenizer.convert_ids_to_tokens(int(broken[0]))
+        token = setting.tokenizer.token(int(broken[0]))
         raise UserError(
             f"{name}: {len(broken)} new rows are not finite in {dtype}, the first for the token "
             f"{token!r} (id {broken[0]}): look for broken rows in {setting.helper.name} and the "

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from clp_jax.checkpoint.hub import UNPADDED
+from clp_jax.tokenizer import Tokenizer
 
 ROLES = ("bos", "eos", "pad", "unk")
 
@@ -20,9 +19,7 @@ SOURCE_TOKENS = {
 }
 
 
-def with_target_tokens(
-    values: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Any]:
+def with_target_tokens(values: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
     """A model or generation configuration whose token ids are those of ``tokenizer``.
 
     A role that the tokenizer lacks is written as null, since a missing key would mean the
@@ -33,12 +30,12 @@ def with_target_tokens(
         for key, value in values.items()
         if not key.endswith("_token_id") and key not in SOURCE_TOKENS
     }
-    return kept | {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ROLES}
+    return kept | {f"{role}_token_id": tokenizer.roles[role] for role in ROLES}
 
 
 def target_config(
     source: Mapping[str, Any],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     rows: int,
     dtype: str | None,
 ) -> dict[str, Any]:
@@ -52,10 +49,9 @@ def target_config(
         dtype: type of the weights, where one was chosen.
     """
     config = with_target_tokens(source, tokenizer) | {"vocab_size": rows}
-    real = max(tokenizer.get_vocab().values()) + 1
     config.pop(UNPADDED, None)
-    if real < rows:
-        config[UNPADDED] = real
+    if tokenizer.rows < rows:
+        config[UNPADDED] = tokenizer.rows
     config.pop("_name_or_path", None)
     if dtype is not None:
         config.pop("torch_dtype", None)

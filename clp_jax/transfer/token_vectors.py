@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer
 from scipy.sparse import csr_array
-from transformers import PreTrainedTokenizerBase
 
 from clp_jax.errors import UserError
+from clp_jax.tokenizer import Tokenizer
 from clp_jax.transfer.word_vectors import WordVectors, read_matrix
 
 BLOCK_WORDS = 65_536
@@ -19,7 +19,7 @@ DIM = 100
 
 
 def token_vectors(
-    words: WordVectors, tokenizer: PreTrainedTokenizerBase, rows: int
+    words: WordVectors, tokenizer: Tokenizer, rows: int
 ) -> Float[np.ndarray, "row dim"]:
     """Vectors of tokens, each the weighted mean of the words in which it occurs.
 
@@ -53,10 +53,10 @@ def token_vectors(
     return (sums / np.where(totals == 0, 1, totals)).astype(np.float32)
 
 
-def _occurrences(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, rows: int) -> csr_array:
+def _occurrences(words: Sequence[str], tokenizer: Tokenizer, rows: int) -> csr_array:
     """Which token, a row, occurs in which word, a column: 1, however often."""
     texts = [*words, *(f" {word}" for word in words)]
-    ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    ids = tokenizer.encode_batch(texts)
     tokens = np.fromiter(chain.from_iterable(ids), np.int64)
     if tokens.max(initial=-1) >= rows:
         raise UserError(

@@ -34,7 +34,7 @@ def write_trace(file: Path, setting: Setting, tables: Mapping[str, NewTable]) ->
                 line = {
                     "table": name,
                     "id": id,
-                    "token": setting.tokenizer.convert_ids_to_tokens(id),
+                    "token": setting.tokenizer.token(id),
                     "origin": origins[id],
                     "from": [
                         [source_names.get(source), round(weight, 6)]

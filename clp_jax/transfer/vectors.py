@@ -34,7 +34,7 @@ def read_vectors(
     Raises:
         UserError: a file is missing or damaged or does not fit the tokenizer.
     """
-    rows = [max(model.tokenizer.get_vocab().values()) + 1 for model in (source, helper)]
+    rows = [model.tokenizer.rows for model in (source, helper)]
     source_vectors = target_vectors = tokens = None
     if config.source_vectors and config.target_vectors:
         words = read_word_vectors(config.source_vectors), read_word_vectors(config.target_vectors)
@@ -45,7 +45,7 @@ def read_vectors(
     if config.token_vectors:
         tokens = read_token_vectors(config.token_vectors, rows[1])
     elif config.method == "focus" and text:
-        names = helper.tokenizer.convert_ids_to_tokens([*range(rows[1])])
-        ids = helper.tokenizer(list(text), add_special_tokens=False)["input_ids"]
-        tokens = train_token_vectors(ids, [name or "" for name in names], seed=config.seed)
+        names = [helper.tokenizer.token(id) or "" for id in range(rows[1])]
+        ids = helper.tokenizer.encode_batch(text)
+        tokens = train_token_vectors(ids, names, seed=config.seed)
     return Vectors(source_vectors, target_vectors, tokens)

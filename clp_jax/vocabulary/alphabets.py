@@ -6,13 +6,13 @@ names mean. The rules are written out in docs/vocabulary.md.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from clp_jax.errors import UserError
+from clp_jax.tokenizer.owner import steps
 
 BYTE_NAME = re.compile(r"<0x[0-9A-F]{2}>")
 _UNDECODED = re.compile("([\udc80-\udcff])")
@@ -24,6 +24,10 @@ class Alphabet(ABC):
     @abstractmethod
     def read(self, name: str) -> bytes:
         """The bytes that a name stands for, a leading space where it starts a word."""
+
+    def read_added(self, name: str) -> bytes:
+        """The bytes that the name of an added token stands for: as a rule it is their text."""
+        return name.encode()
 
     @abstractmethod
     def write(self, data: bytes) -> list[str]:
@@ -92,6 +96,10 @@ class SentencePieceAlphabet(Alphabet):
         """See `Alphabet`."""
         if self.byte_names and BYTE_NAME.fullmatch(name):
             return bytes.fromhex(name[3:5])
+        return name.replace(self.space, " ").encode()
+
+    def read_added(self, name: str) -> bytes:
+        """See `Alphabet`. The decoder reads the mark in any token."""
         return name.replace(self.space, " ").encode()
 
     def write(self, data: bytes) -> list[str]:
@@ -169,9 +177,9 @@ def read_alphabet(tokenizer: Tokenizer, description: dict[str, Any], name: str) 
             "end_of_word_suffix is not supported: use byte-level BPE, SentencePiece or WordPiece."
         )
     byte_names = bool(model.get("byte_fallback")) or any(
-        step["type"] == "ByteFallback" for step in _steps(description["decoder"])
+        step["type"] == "ByteFallback" for step in steps(description["decoder"])
     )
-    for step in [*_steps(description["decoder"]), *_steps(description["pre_tokenizer"])]:
+    for step in [*steps(description["decoder"]), *steps(description["pre_tokenizer"])]:
         match step:
             case {"type": "ByteLevel"}:
                 return ByteLevelAlphabet()
@@ -182,13 +190,3 @@ def read_alphabet(tokenizer: Tokenizer, description: dict[str, Any], name: str) 
             case {"type": "WordPiece", "prefix": mark}:
                 return WordPieceAlphabet(mark, tokenizer)
     return WordPieceAlphabet(prefix, tokenizer) if prefix else PlainAlphabet()
-
-
-def _steps(description: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """A decoder or pre-tokenizer, or the members of a sequence of them, however deep."""
-    if description is None:
-        return
-    if description["type"] != "Sequence":
-        yield description
-    for step in description.get("decoders", description.get("pretokenizers", [])):
-        yield from _steps(step)

@@ -1,6 +1,5 @@
 """A tokenizer for two languages: the source's, with the target's tokens behind its own."""
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import PreTrainedTokenizerBase
 
 from clp_jax.checkpoint.hub import load_tokenizer, resolve, without_programs
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, read_json, write_json
+from clp_jax.tokenizer import Tokenizer
 
 Merge = tuple[str, str]
 
@@ -78,9 +77,9 @@ def extend_tokenizer(source: str | Path, target: str | Path, out: str | Path) ->
     return Extension(new_ids, np.array([target_vocabulary[token] for token in new], dtype=np.int64))
 
 
-def _byte_level_state(tokenizer: PreTrainedTokenizerBase, name: str | Path) -> dict[str, Any]:
+def _byte_level_state(tokenizer: Tokenizer, name: str | Path) -> dict[str, Any]:
     """All of a tokenizer as `tokenizers` describes it, if its tokens are strings of bytes."""
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state = tokenizer.state
     model, decoder = state["model"], state["decoder"] or {}
     decoders = [decoder, *decoder.get("decoders", [])]
     if not (
@@ -119,7 +118,7 @@ def _cut(word: str, ranks: dict[Merge, int]) -> list[str]:
     return pieces
 
 
-def _configuration(name: str | Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _configuration(name: str | Path, tokenizer: Tokenizer) -> dict[str, Any]:
     """The source's settings under a class that takes ``tokenizer.json`` as it is.
 
     GPT2Tokenizer and its kin build the tokenizer anew from vocabulary and merges, without
@@ -127,4 +126,9 @@ def _configuration(name: str | Path, tokenizer: PreTrainedTokenizerBase) -> dict
     """
     file = resolve(name, weights=False) / "tokenizer_config.json"
     settings = without_programs(read_json(file)) if file.exists() else {}
-    return settings | tokenizer.special_tokens_map | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    named = {
+        f"{role}_token": tokenizer.token(id)
+        for role, id in tokenizer.roles.items()
+        if id is not None
+    }
+    return settings | named | {"tokenizer_class": "PreTrainedTokenizerFast"}

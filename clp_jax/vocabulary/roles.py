@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-ROLES = ("eos", "bos", "pad", "unk", "cls", "sep", "mask")
-"""Roles that a tokenizer names itself. A token with several goes by the first."""
+from clp_jax.tokenizer import ROLES
 
 CHAT_ROLES = {
     "<|im_start|>": "turn start",  # ChatML

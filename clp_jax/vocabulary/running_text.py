@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
-from transformers import PreTrainedTokenizerBase
 
+from clp_jax.tokenizer import Tokenizer
 from clp_jax.vocabulary.tokens import Vocabulary
 
 MAX_BYTES = 10_000_000
@@ -69,8 +69,8 @@ class RunningText:
 
 def measure_text(
     documents: Iterable[str],
-    source: PreTrainedTokenizerBase,
-    target: PreTrainedTokenizerBase,
+    source: Tokenizer,
+    target: Tokenizer,
     vocabulary: Vocabulary,
     matched_ids: Int[np.ndarray, "matched"],
 ) -> RunningText:
@@ -90,8 +90,8 @@ def measure_text(
         text = data.decode(errors="ignore")
         read += len(data)
         words += len(text.split())
-        source_tokens += len(_encode(text, source))
-        counts += np.bincount(_encode(text, target), minlength=len(counts))
+        source_tokens += len(source.encode(text))
+        counts += np.bincount(target.encode_batch([text])[0], minlength=len(counts))
         if read == MAX_BYTES:
             break
     lengths = np.zeros(len(counts), np.int64)
@@ -111,8 +111,3 @@ def measure_text(
 
 def _share(counts: Int[np.ndarray, "ids"], chosen: Bool[np.ndarray, "ids"]) -> float:
     return float(counts[chosen].sum() / max(counts.sum(), 1))
-
-
-def _encode(text: str, tokenizer: PreTrainedTokenizerBase) -> Int[np.ndarray, "tokens"]:
-    encoded = tokenizer(text, add_special_tokens=False, verbose=False)
-    return np.array(encoded["input_ids"], np.int64)

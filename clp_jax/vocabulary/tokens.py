@@ -1,21 +1,20 @@
 """Tokens in one form for all tokenizers: the exact bytes, or the role of a special token."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
 from tokenizers.models import Model
-from transformers import PreTrainedTokenizerBase
 
+from clp_jax.tokenizer import AnyTokenizer, Tokenizer
 from clp_jax.vocabulary.alphabets import (
     BYTE_NAME,
     Alphabet,
     SentencePieceAlphabet,
     read_alphabet,
 )
-from clp_jax.vocabulary.roles import ROLES, roles_of
+from clp_jax.vocabulary.roles import roles_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,29 +112,28 @@ class Vocabulary:
             raise ValueError(part) from error
 
 
-def read_vocabulary(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
-    """The vocabulary of a fast tokenizer, added and special tokens included.
+def read_vocabulary(tokenizer: AnyTokenizer) -> Vocabulary:
+    """The vocabulary of a tokenizer, added and special tokens included.
 
     Raises:
         UserError: no rule covers the way in which the tokenizer writes its tokens.
     """
-    fast = tokenizer.backend_tokenizer
-    description = json.loads(fast.to_str())
-    alphabet = read_alphabet(fast, description, tokenizer.name_or_path)
+    tokenizer = Tokenizer.of(tokenizer)
+    description = tokenizer.state
+    alphabet = read_alphabet(tokenizer.backend, description, tokenizer.name)
     added = {token["id"]: token for token in description["added_tokens"]}
     # Of several names of one id the alphabetically first counts, and an added one before all.
-    in_order = sorted(tokenizer.get_vocab().items(), reverse=True)
+    in_order = sorted(tokenizer.vocabulary.items(), reverse=True)
     names = {id: name for name, id in in_order}
     names |= {id: token["content"] for id, token in added.items()}
-    role_ids = {role: getattr(tokenizer, f"{role}_token_id") for role in ROLES}
-    special = {id for id, token in added.items() if token["special"]} | {*role_ids.values()}
+    special = {id for id, token in added.items() if token["special"]} | {*tokenizer.roles.values()}
 
     tokens = {}
     for id, name in sorted(names.items()):
         if id in special:
-            tokens[id] = Token(name.encode(), roles=roles_of(name, role_ids, id))
+            tokens[id] = Token(name.encode(), roles=roles_of(name, tokenizer.roles, id))
         else:
-            tokens[id] = Token.of(name.encode() if id in added else alphabet.read(name))
+            tokens[id] = Token.of((alphabet.read_added if id in added else alphabet.read)(name))
     byte_ids = {}
     if isinstance(alphabet, SentencePieceAlphabet) and alphabet.byte_names:
         byte_ids = {name: id for id, name in names.items() if BYTE_NAME.fullmatch(name)}
@@ -145,5 +143,5 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
         added=frozenset(added.keys() - special),
         byte_ids=byte_ids,
         alphabet=alphabet,
-        model=fast.model,
+        model=tokenizer.backend.model,
     )

@@ -158,10 +158,14 @@ def test_few_programs_are_compiled(model_folder, tokenizer, texts):
     assert harness._score._cache_size() - before <= 3
 
 
-@pytest.mark.parametrize("continuation", ["", "ü" * 400])
-def test_what_cannot_be_scored_is_refused(ours, continuation):
+def test_what_cannot_be_scored_is_refused(ours):
     with pytest.raises(UserError, match="cannot be scored"):
-        ours.loglikelihood(requests("loglikelihood", [("Am Abend", continuation)]))
+        ours.loglikelihood(requests("loglikelihood", [("Am Abend", "ü" * 400)]))
+
+
+def test_nothing_is_certain(ours):
+    asked = requests("loglikelihood", [("Am Abend", "")])
+    assert ours.loglikelihood(asked, disable_tqdm=True) == [(0.0, True)]
 
 
 def test_without_the_harness_it_says_what_to_install(monkeypatch):

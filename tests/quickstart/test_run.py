@@ -154,7 +154,7 @@ def test_the_tokenizer_gives_every_text_back(tmp_path):
         vocabulary=600, positions=64, layers=1, width=8, heads=1,
     )  # fmt: skip
     tokenizer = load_tokenizer(tmp_path / "new")
-    assert len(tokenizer) == read_json(tmp_path / "new" / "config.json")["vocab_size"] == 600
-    assert tokenizer.eos_token == END_OF_TEXT
+    assert tokenizer.rows == read_json(tmp_path / "new" / "config.json")["vocab_size"] == 600
+    assert tokenizer.token(tokenizer.eos) == END_OF_TEXT
     for text in ("Größe über alles: „Käse“\n\tund 日本語 🙂", " a  b "):
-        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+        assert tokenizer.decode(tokenizer.encode(text)) == text

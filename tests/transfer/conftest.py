@@ -191,7 +191,7 @@ def planted(tmp_path_factory):
     source = write_source(folder / "source", [*SHARED, *NAMES])
     helper = write_helper(folder / "helper", [*SHARED, *NAMES])
     tensors, rows = (load_file(f / "model.safetensors") for f in (source, helper))
-    old, new = (load_tokenizer(folder).get_vocab() for folder in (source, helper))
+    old, new = (load_tokenizer(folder).vocabulary for folder in (source, helper))
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 6)))
     table = "transformer.wte.weight"
     for token in old.keys() & new.keys():

@@ -5,6 +5,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from clp_jax.errors import UserError
+from clp_jax.tokenizer import Tokenizer
 from clp_jax.transfer import sample as module
 from clp_jax.transfer.sample import make_sample, read_text
 
@@ -25,7 +26,7 @@ def encoded(tokenizer, documents):
 
 
 def test_frequencies_are_those_of_every_other_document(tokenizer):
-    sample = make_sample(DOCUMENTS, tokenizer, rows=310, positions=8)
+    sample = make_sample(DOCUMENTS, Tokenizer.of(tokenizer), rows=310, positions=8)
     counts = Counter(encoded(tokenizer, DOCUMENTS[::2]))
     size = len(tokenizer)
     expected = np.array([counts[id] + module.UNSEEN for id in range(size)])
@@ -36,7 +37,7 @@ def test_frequencies_are_those_of_every_other_document(tokenizer):
 
 
 def test_windows_of_both_halves_follow_their_text(tokenizer):
-    sample = make_sample(DOCUMENTS, tokenizer, rows=300, positions=8)
+    sample = make_sample(DOCUMENTS, Tokenizer.of(tokenizer), rows=300, positions=8)
     for windows, half in ((sample.fit, DOCUMENTS[::2]), (sample.judge, DOCUMENTS[1::2])):
         ids = encoded(tokenizer, half)
         count = (len(ids) - 1) // 8
@@ -49,18 +50,18 @@ def test_windows_of_both_halves_follow_their_text(tokenizer):
 
 
 def test_a_long_text_is_sampled_evenly(tokenizer):
-    sample = make_sample(DOCUMENTS * 100, tokenizer, rows=300, positions=4)
+    sample = make_sample(DOCUMENTS * 100, Tokenizer.of(tokenizer), rows=300, positions=4)
     assert len(sample.fit) == module.WINDOWS
     assert len(np.unique(sample.fit, axis=0)) > module.WINDOWS / 4
 
 
 def test_windows_have_a_length_where_the_model_has_none(tokenizer):
-    sample = make_sample(DOCUMENTS * 30, tokenizer, rows=300, positions=None)
+    sample = make_sample(DOCUMENTS * 30, Tokenizer.of(tokenizer), rows=300, positions=None)
     assert sample.fit.shape[1] == module.LONGEST_WINDOW + 1
 
 
 def test_a_text_shorter_than_a_window_is_one_window(tokenizer):
-    sample = make_sample(["Die Katze", "Das Dach"], tokenizer, rows=300, positions=64)
+    sample = make_sample(["Die Katze", "Das Dach"], Tokenizer.of(tokenizer), rows=300, positions=64)
     assert sample.fit.tolist() == [encoded(tokenizer, ["Die Katze"])]
     assert sample.judge.tolist() == [encoded(tokenizer, ["Das Dach"])]
 

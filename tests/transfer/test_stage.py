@@ -281,7 +281,7 @@ def test_pytorch_loads_and_runs_it(source, helper, tmp_path, model_type):
     if model_type == "bloom":
         tokenizer = load_tokenizer(source)
         config = transformers.BloomConfig(
-            vocab_size=len(tokenizer), hidden_size=16, n_layer=1, n_head=2
+            vocab_size=tokenizer.rows, hidden_size=16, n_layer=1, n_head=2
         )
         pytest.importorskip("torch")
         transformers.BloomForCausalLM(config).save_pretrained(source)
@@ -330,7 +330,7 @@ def share_nothing(source, helper):
 
 def break_a_row(source, helper):
     table = weights(helper)[TABLE]
-    table[load_tokenizer(helper).get_vocab()["katze"]] = np.inf
+    table[load_tokenizer(helper).vocabulary["katze"]] = np.inf
     change(helper, tensors={TABLE: table})
 
 
@@ -383,7 +383,7 @@ def test_mistakes_are_told_and_leave_nothing(source, helper, tmp_path, mistake, 
 
 def test_strict_row_without_a_direction_is_an_error(source, helper, tmp_path):
     table = weights(helper)[TABLE]
-    table[load_tokenizer(helper).get_vocab()["sonne"]] = 0
+    table[load_tokenizer(helper).vocabulary["sonne"]] = 0
     change(helper, tensors={TABLE: table})
     with pytest.raises(UserError, match="'sonne'"):
         transfer_model(source, helper, tmp_path / "strict", method="clp", strict=True)
@@ -400,7 +400,7 @@ def test_numbers_too_large_for_the_dtype_are_an_error(source, helper, tmp_path):
 
 def test_a_score_that_is_no_number_is_an_error(source, helper, tmp_path):
     table = weights(helper)[TABLE]
-    table[load_tokenizer(helper).get_vocab()["hand"]] = 3e38
+    table[load_tokenizer(helper).vocabulary["hand"]] = 3e38
     change(helper, tensors={TABLE: table})
     with pytest.raises(UserError, match="helper has a score that is not finite"):
         transfer_model(source, helper, tmp_path / "out")

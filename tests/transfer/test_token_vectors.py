@@ -7,6 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from clp_jax.errors import UserError
+from clp_jax.tokenizer import Tokenizer
 from clp_jax.transfer import token_vectors as module
 from clp_jax.transfer.token_vectors import (
     read_token_vectors,
@@ -42,7 +43,7 @@ def test_tokens_of_a_tiny_tokenizer(tiny_tokenizer, monkeypatch, block):
     monkeypatch.setattr(module, "BLOCK_WORDS", block)
     tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer)
     words = some_vectors(["die", "Katze", "dem", "the", "tttt", "", "Dach.", "ü", "New York"])
-    found = token_vectors(words, tokenizer, 310)
+    found = token_vectors(words, Tokenizer.of(tokenizer), 310)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, one_token_at_a_time(words, tokenizer, 310), atol=1e-6)
     assert not found[300:].any()
@@ -53,7 +54,7 @@ def test_tokens_of_a_real_tokenizer(shared_data):
     report = (shared_data / "tokenizers" / "de_bpe50k_focus" / "README.md").read_text("utf-8")
     names = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)[300:50_000:25]
     words = some_vectors([*dict.fromkeys(report.split()), *names, "Donaudampfschiff", "über"])
-    found = token_vectors(words, tokenizer, len(tokenizer))
+    found = token_vectors(words, Tokenizer.of(tokenizer), len(tokenizer))
     expected = one_token_at_a_time(words, tokenizer, len(tokenizer))
     np.testing.assert_allclose(found, expected, atol=1e-6)
     zero = ~expected.any(axis=1)
@@ -65,7 +66,7 @@ def test_a_token_without_a_row(tiny_tokenizer):
     tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer)
     highest = max(tokenizer.encode("Katze") + tokenizer.encode(" Katze"))
     with pytest.raises(UserError, match=f"ids up to {highest}, but there are only {highest} rows"):
-        token_vectors(some_vectors(["Katze"]), tokenizer, highest)
+        token_vectors(some_vectors(["Katze"]), Tokenizer.of(tokenizer), highest)
 
 
 def test_vectors_of_ones_own(tmp_path):

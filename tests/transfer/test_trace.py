@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from transformers import AutoTokenizer
 
-from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.stage import transfer_model
 from clp_jax.transfer.trace import CONTRIBUTORS
@@ -37,7 +37,7 @@ def test_every_row_has_a_line_and_the_manifests_origin(trace, pair, method):
     lines, manifest, _ = trace(method)
     assert [line["id"] for line in lines] == list(range(21))
     assert {line["table"] for line in lines} == {TABLE}
-    names = load_tokenizer(pair[1]).convert_ids_to_tokens([*range(21)])
+    names = AutoTokenizer.from_pretrained(pair[1]).convert_ids_to_tokens([*range(21)])
     assert [line["token"] for line in lines] == names
     counts = dict(manifest["tables"][TABLE]["rows"])
     del counts["total"]
@@ -55,7 +55,7 @@ def test_every_row_has_a_line_and_the_manifests_origin(trace, pair, method):
 def test_copied_rows_name_the_token_they_are_copied_from(trace, pair):
     lines, _, tables = trace("mean")
     source = load_file(pair[0] / "model.safetensors")[TABLE]
-    ids = load_tokenizer(pair[0]).get_vocab()
+    ids = AutoTokenizer.from_pretrained(pair[0]).get_vocab()
     copied = [line for line in lines if line["origin"] in ("copied", "role")]
     assert len(copied) > 11
     for line in copied:
@@ -69,7 +69,7 @@ def test_computed_rows_are_their_contributors(trace, pair, monkeypatch):
     monkeypatch.setattr("clp_jax.transfer.trace.CONTRIBUTORS", 11)
     lines, _, tables = trace("clp-sparse")
     source = load_file(pair[0] / "model.safetensors")[TABLE]
-    ids = load_tokenizer(pair[0]).get_vocab()
+    ids = AutoTokenizer.from_pretrained(pair[0]).get_vocab()
     computed = [line for line in lines if line["origin"] == "combined"]
     assert computed
     for line in computed:

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import zstandard
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.vocabulary import read_vocabulary
@@ -74,9 +74,10 @@ def read(request, shared_data):
     @cache
     def read(name):
         folder = shared_data / "tokenizers" / name
-        own = not folder.exists()
-        tokenizer = request.getfixturevalue(name) if own else load_tokenizer(folder)
-        return tokenizer, read_vocabulary(tokenizer)
+        if not folder.exists():
+            tokenizer = request.getfixturevalue(name)
+            return tokenizer, read_vocabulary(tokenizer)
+        return AutoTokenizer.from_pretrained(folder), read_vocabulary(load_tokenizer(folder))
 
     return read
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from clp_jax.data.count import lost_text
 from clp_jax.data.report.plots import plot_lengths, plot_steps
 
 Sample = Mapping[str, Any]
@@ -156,7 +157,7 @@ def _reasons(steps: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
             yield Table(("step", what, "count"), rows)
 
 
-def _tokens(manifest: Mapping[str, Any]) -> Iterator[Plot | Table]:
+def _tokens(manifest: Mapping[str, Any]) -> Iterator[str | Plot | Table]:
     if "fertility" not in manifest:
         return
     fertility = manifest["fertility"]
@@ -170,6 +171,8 @@ def _tokens(manifest: Mapping[str, Any]) -> Iterator[Plot | Table]:
             for name, figures in tokenizers
         ],
     )
+    if note := lost_text(manifest.get("unknown_bytes", 0), manifest["bytes"]):
+        yield note
     edges, documents = manifest["lengths"]["edges"], manifest["lengths"]["documents"]
     yield Plot(plot_lengths(edges, documents), "documents by their number of tokens")
     yield Table(

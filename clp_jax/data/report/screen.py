@@ -31,6 +31,8 @@ def summary(manifest: Mapping[str, Any]) -> str:
         lines.append(f"tokenizer   {_fertility(manifest['tokenizer'], fertility['new'])}")
         if old := fertility.get("old"):
             lines.append(f"before      {_fertility(old['name'], old)}")
+    if unknown := manifest.get("unknown_bytes"):
+        lines.append(f"unknown     {unknown:,} bytes that the tokenizer cannot write")
     return "\n".join(visible(line)[:WIDTH] for line in [*lines, *_steps(manifest["steps"])])
 
 

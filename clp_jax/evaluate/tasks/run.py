@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from clp_jax.checkpoint.hf import load_model, model_files
-from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.checkpoint.hf import load_model, model_tokenizer
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.evaluate.tasks.scores import (
@@ -66,12 +65,8 @@ def evaluate_tasks(
 
     loaded = load_tasks(tasks, task_data)
     mesh = mesh or make_mesh()
-    model = JaxLM(
-        load_model(model_path, mesh=mesh),
-        load_tokenizer(model_files(model_path)),
-        batch_size=batch_size,
-        mesh=mesh,
-    )
+    tokenizer = model_tokenizer(model_path)
+    model = JaxLM(load_model(model_path, mesh=mesh), tokenizer, batch_size=batch_size, mesh=mesh)
     samples = run_harness(model, loaded, limit)
     return {
         name: _summarise(samples[name], loaded["tasks"][name].config.doc_to_choice)
