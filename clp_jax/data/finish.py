@@ -1,5 +1,6 @@
 """The last stage of `clp-jax prepare`: what all tasks have counted becomes manifest and report."""
 
+import hashlib
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,16 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from jaxtyping import UInt32
 
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.data.report import write_report
+from clp_jax.data.shards import lengths_name
 from clp_jax.data.stages import logs_of
-from clp_jax.data.store import MANIFEST, describe, document_lengths, seal
+from clp_jax.data.store import MANIFEST, describe, seal
 from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, read_facts
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, remove_partial, write_json
 from clp_jax.tokenizer import Tokenizer
+
+_SAMPLED = 1000
+"""Beginnings of documents, of at most 5,000 characters, that a tokenizer is measured on."""
 
 
 class NothingLeft(UserError):
@@ -86,7 +90,7 @@ class Finish(PipelineStep):
                 f"All {manifest['documents']} documents are held out: lower corpus.heldout."
             )
         manifest |= describe(splits["train"], tokenizer)
-        manifest["lengths"] = _histogram(document_lengths(self.folder, len(facts)))
+        manifest["lengths"] = _histogram(self.folder, len(facts))
         manifest["fertility"] = self._fertility(tokenizer, kept)
         if any(shard["documents"] for shard in splits.get(HELDOUT, ())):
             heldout = describe(splits[HELDOUT], tokenizer)
@@ -183,7 +187,7 @@ def _counted(folder: Path) -> dict[str, Any]:
     for facts in read_facts(folder):
         for source, numbers in facts["sources"].items():
             sources[source].update(numbers)
-        sample += facts["sample"]
+        sample = sorted({*sample, *facts["sample"]}, key=_digest)[:_SAMPLED]
     return {"sources": sources, "sample": sample}
 
 
@@ -217,10 +221,21 @@ def _read_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return samples
 
 
-def _histogram(lengths: UInt32[np.ndarray, "documents 2"]) -> dict[str, list[int]]:
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _histogram(folder: Path, shards: int) -> dict[str, list[int]]:
     """Documents by their number of tokens, in bins that double: 1, 2 to 3, 4 to 7, ..."""
-    bins = np.bincount(np.frexp(lengths[:, 0])[1] - 1)
-    return {"edges": [1 << n for n in range(len(bins) + 1)], "documents": bins.tolist()}
+    bins: Counter[int] = Counter()
+    for shard in range(shards):
+        lengths = np.load(folder / lengths_name(shard, shards))[:, 0]
+        bins.update(dict(enumerate(np.bincount(np.frexp(lengths)[1] - 1).tolist())))
+    count = max(n for n, documents in bins.items() if documents) + 1
+    return {
+        "edges": [1 << n for n in range(count + 1)],
+        "documents": [bins[n] for n in range(count)],
+    }
 
 
 def _measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, float]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64, UInt, UInt32
+from jaxtyping import Bool, Int32, Int64, UInt
 
 from clp_jax.checkpoint.hub import tokenizer_hash
-from clp_jax.data.shards import ShardWriter, lengths_name, new_shard, tokens_name
+from clp_jax.data.shards import ShardWriter, new_shard, tokens_name
 from clp_jax.errors import UserError
 from clp_jax.files import local_path, new_folder, read_json, write_json
 from clp_jax.tokenizer import AnyTokenizer, Tokenizer
@@ -147,13 +147,6 @@ def _map(file: Path, dtype: np.dtype, count: int) -> UInt[np.ndarray, "_"]:
             "copy it again, or write the corpus again with `clp-jax prepare`."
         )
     return np.memmap(file, dtype, "r")
-
-
-def document_lengths(folder: Path, shards: int) -> UInt32[np.ndarray, "documents 2"]:
-    """Tokens, the eos included, and UTF-8 bytes of every document of a corpus, in order."""
-    return np.concatenate(
-        [np.load(folder / lengths_name(shard, shards)) for shard in range(shards)]
-    )
 
 
 def describe(shards: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> dict[str, Any]:

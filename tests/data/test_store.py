@@ -14,7 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from clp_jax.checkpoint.hub import tokenizer_hash
 from clp_jax.data.readers import read_documents
-from clp_jax.data.store import Corpus, document_lengths, write_corpus
+from clp_jax.data.shards import lengths_name
+from clp_jax.data.store import Corpus, write_corpus
 from clp_jax.errors import UserError
 
 TEXTS = [
@@ -51,7 +52,7 @@ def test_a_corpus_on_disk_has_the_tokens_of_transformers(
     assert corpus.tokenizer_hash == tokenizer_hash(tokenizer)
     ids = tokenizer(TEXTS, add_special_tokens=False)["input_ids"]
     sizes = [[len(own) + 1, len(text.encode())] for own, text in zip(ids, TEXTS, strict=True)]
-    assert document_lengths(corpus_folder, 1).tolist() == sizes
+    assert np.load(corpus_folder / lengths_name(0, 1)).tolist() == sizes
     check = ["sha256sum", "--check", "--quiet", "--strict", "SHA256SUMS"]
     subprocess.run(check, cwd=corpus_folder, check=True)
 

@@ -6,17 +6,21 @@ similarity s has the probability 1 - (1 - s^8)^14: 0.56 at 0.7, 0.92 at 0.8, 1.0
 """
 
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup.minhash import (
     MinhashConfig,
     MinhashDedupBuckets,
-    MinhashDedupCluster,
     MinhashDedupSignature,
 )
 from datatrove.utils.hashing import HashConfig
+from jaxtyping import Int32, UInt64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from clp_jax.data.deduplicate.found import DropFound, write_found
 from clp_jax.data.documents import ReadDocuments
@@ -32,12 +36,14 @@ _CONFIG = MinhashConfig(
 )
 _SHINGLES = 4096
 _OTHER_FILES = 256
+_TASK = np.uint64(1 << 32)
+_PAIRS = 1 << 22  # read at once
 
 
 def drop_near(place: Place) -> Deduplication:
     """Drop documents that are near to an earlier one, or near to one that is, and so on."""
     signatures, pairs = place.scratch / "signatures", place.scratch / "pairs"
-    clusters, found = place.scratch / "clusters", place.scratch / "found"
+    found = place.scratch / "found"
     return Deduplication(
         [
             Stage(
@@ -48,7 +54,7 @@ def drop_near(place: Place) -> Deduplication:
                 [PairSignatures(signatures, pairs, place.tasks)],
                 _CONFIG.num_buckets,
             ),
-            Stage("near-cluster", [FindNear(pairs, clusters, place.tasks, found)], 1),
+            Stage("near-cluster", [FindNear(pairs, found)], 1),
         ],
         DropFound("near", found, 1, place.samples),
     )
@@ -80,36 +86,57 @@ class PairSignatures(MinhashDedupBuckets):
         super().run(data, rank, world_size)
 
 
-class FindNear(MinhashDedupCluster):
-    """datatrove's clusters, of each of which the first document stays, not any.
+class FindNear(PipelineStep):
+    """Find all but the first document of each cluster of near ones.
+
+    datatrove's clusters are Python dictionaries, of 300 bytes a document that is in a pair; these
+    are arrays, of some 30.
 
     Args:
-        pairs: What `MinhashDedupBuckets` has written.
-        clusters: Folder for the clusters.
-        tasks: Number of tasks that have signed documents.
+        pairs: What `PairSignatures` has written.
         found: Folder for the documents to drop.
     """
 
-    def __init__(self, pairs: Path, clusters: Path, tasks: int, found: Path):
-        super().__init__(str(pairs), str(clusters), _CONFIG, save_cluster_id=True)
-        self.clusters = clusters
-        self.tasks = tasks
+    type = "DEDUPLICATE"
+    name = "find near"
+
+    def __init__(self, pairs: Path, found: Path):
+        super().__init__()
+        self.pairs = pairs
         self.found = found
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
-        """Cluster the pairs, and find all but the first document of each cluster."""
-        _open_files(2 * self.tasks)
-        super().run(data, rank, world_size)
-        parts = [np.empty((0, 3), np.uint32)]
-        for task in range(self.tasks):
-            file = self.clusters / f"{task:06d}.clusters"
-            if file.exists():
-                index_cluster = np.fromfile(file, "<u4").reshape(-1, 2)
-                parts.append(np.insert(index_cluster, 0, task, axis=1))
-        members = np.concatenate(parts)
-        _, first = np.unique(members[:, 2], return_index=True)
-        copies = np.delete(members, first, axis=0)
-        write_found(self.found, rank, copies[:, 0], copies[:, 1])
+        """Cluster the pairs, and find the first of each cluster."""
+        with self.track_time("task"):
+            documents = np.empty(0, np.uint64)
+            for pairs in self._read():
+                documents = np.union1d(documents, pairs)
+            first = np.arange(len(documents), dtype=np.int32)  # of the cluster of each
+            for pairs in self._read():
+                first = _join(first, first[np.searchsorted(documents, pairs)])
+            copies = documents[first != np.arange(len(documents), dtype=np.int32)]
+            task, index = (part.astype(np.uint32) for part in np.divmod(copies, _TASK))
+            write_found(self.found, rank, task, index)
+
+    def _read(self) -> Iterator[UInt64[np.ndarray, "pairs 2"]]:
+        """The pairs, some at a time; a document is one number, that orders it in the corpus."""
+        for file in sorted(self.pairs.glob("*.dups")):
+            if file.stat().st_size:
+                pairs = np.memmap(file, "<u4", "r").reshape(-1, 2, 2)
+                for start in range(0, len(pairs), _PAIRS):
+                    part = pairs[start : start + _PAIRS].astype(np.uint64)
+                    yield part[..., 0] * _TASK + part[..., 1]
+
+
+def _join(
+    first: Int32[np.ndarray, "documents"], pairs: Int32[np.ndarray, "pairs 2"]
+) -> Int32[np.ndarray, "documents"]:
+    """The first document of the cluster of each, with clusters joined by pairs of first ones."""
+    edges = coo_array((np.ones(len(pairs), np.int8), (*pairs.T,)), shape=(len(first),) * 2)
+    count, cluster = connected_components(edges, directed=False)
+    smallest = np.empty(count, np.int32)
+    smallest[cluster[::-1]] = np.arange(len(first), dtype=np.int32)[::-1]
+    return smallest[cluster[first]]
 
 
 def _open_files(count: int) -> None:
