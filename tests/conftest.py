@@ -1,12 +1,21 @@
-"""Eight fake CPU devices in every test run, and the real data where it is at hand."""
+"""Eight fake CPU devices in every test run, and the real data where it is at hand.
+
+Programs are compiled fast rather than well, and once: the workers of a test run and the processes
+that its tests start find them in one folder, which goes with the run.
+"""
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
-os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    programs = TemporaryDirectory(prefix="clp-jax-programs-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
 
 import jax
 import pytest

@@ -7,7 +7,6 @@ import sys
 
 import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from tensorboardX.proto.event_pb2 import Event
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -102,34 +101,6 @@ def on_step(monkeypatch, index, action):
         return disturbed
 
     monkeypatch.setattr(loop, "make_train_step", make_disturbed_step)
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory):
-    """Folder of compiled programs, for the runs of one test session and their processes."""
-    return tmp_path_factory.mktemp("programs")
-
-
-def _configure(settings):
-    compilation_cache.reset_cache()
-    for name, value in settings.items():
-        jax.config.update(name, value)
-
-
-@pytest.fixture(scope="module")
-def compiled_once(programs):
-    """What the runs of a module share is compiled once, and by one of its processes."""
-    settings = {
-        "jax_enable_compilation_cache": True,
-        "jax_compilation_cache_dir": str(programs),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    _configure(settings)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(programs))
-        yield programs
-    _configure(before)
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,6 @@ from clp_jax.train.loop import train_model
 
 from .conftest import leaves, on_step, without_times
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.fixture
 def stopped(settings, monkeypatch):

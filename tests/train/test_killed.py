@@ -55,16 +55,6 @@ cli.main(["train", "--config", sys.argv[1], "--resume"])
 
 
 @pytest.fixture
-def environment(programs):
-    """That of a process which shares its compiled programs with others."""
-    return os.environ | {
-        "JAX_ENABLE_COMPILATION_CACHE": "true",
-        "JAX_COMPILATION_CACHE_DIR": str(programs),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-
-@pytest.fixture
 def configure(settings, tmp_path):
     """Writes the configuration of a run with this folder."""
     settings["data"]["validation"] = None
@@ -83,7 +73,7 @@ def configure(settings, tmp_path):
 
 
 @pytest.fixture
-def life(configure, environment):
+def life(configure):
     """Starts the processes of a run, which goes on from where it is."""
 
     def start(out, processes=1):
@@ -96,7 +86,7 @@ def life(configure, environment):
         return [
             subprocess.Popen(
                 [sys.executable, "-c", RUN, str(file)],
-                env=environment | shared | {"JAX_PROCESS_ID": str(index)},
+                env=os.environ | shared | {"JAX_PROCESS_ID": str(index)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
@@ -222,14 +212,13 @@ cp -r disk/run ended
 
 
 def test_a_full_disk_is_told_and_costs_no_more_than_the_last_interval(
-    life, configure, environment, settings, tmp_path
+    life, configure, settings, tmp_path
 ):
     (tmp_path / "disk").mkdir()
     settings["train"]["log_every"] = 1
     configure(tmp_path / "disk" / "run")
     told = subprocess.run(
         ["unshare", "-rm", "sh", "-c", FULL_DISK, "sh", sys.executable],
-        env=environment,
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -18,8 +18,6 @@ from clp_jax.train.metrics import read_metrics
 
 from .conftest import CONFIG, leaves, sentences, without_times, write_model_files
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 TIMES = {"step", "tokens", "seconds"}
 VALIDATION = {"loss", "token_perplexity", "word_perplexity", "byte_perplexity"}
 GROUPS = {f"gradient_norm/{group}" for group in ("embeddings", "positions", "layers", "final_norm")}

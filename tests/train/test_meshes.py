@@ -17,7 +17,7 @@ from clp_jax.train.loop import train_model
 
 from .conftest import CONFIG, leaves, start_process, without_times, write_model_files
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
+pytestmark = pytest.mark.slow
 
 BLOOM = {"model_type": "bloom", "vocab_size": 304, "hidden_size": 32, "n_layer": 2, "n_head": 8}
 MODELS = {"gpt2": CONFIG | {"n_head": 8}, "bloom": BLOOM}

@@ -16,8 +16,6 @@ from clp_jax.train.place import RunPlace
 
 from .conftest import leaves, on_step, without_times
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):

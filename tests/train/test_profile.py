@@ -4,8 +4,6 @@ from clp_jax.config import RunConfig
 from clp_jax.train.loop import train_model
 from clp_jax.train.profile import Profile
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def test_a_trace_of_a_few_steps_is_written(settings, tmp_path, capsys):
     train_model(RunConfig.from_dict(settings), profile=True)

@@ -15,8 +15,6 @@ from clp_jax.train.skipped import Skipped, SkippedSteps, TooManySkipped
 
 from .conftest import leaves, on_step, without_times
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 NOTHING, SPIKE = 300, 301
 """Ids that no text has: a batch with the first has no finite loss, one with the second a loss and
 gradients that are a hundred times as large."""

@@ -10,8 +10,6 @@ from clp_jax.errors import UserError
 from clp_jax.train.loop import train_model
 from clp_jax.train.metrics import read_metrics
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.fixture
 def sessions(monkeypatch):
