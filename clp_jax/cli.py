@@ -81,7 +81,7 @@ def _tell_how_to_go_on(
 ) -> None:
     import jax
 
-    if known.run not in (_train, _chain):
+    if known.run not in (_train, _chain, _quickstart):
         _fail("clp-jax: stopped")
     if jax.process_index() == 0:
         flag = ["--resume"] if known.run is _train and not known.resume else []
@@ -133,7 +133,8 @@ def _parser() -> argparse.ArgumentParser:
         "quickstart",
         _quickstart,
         "See the whole method work on a small example. Tiny models are trained, one is transferred "
-        "and trained on, beside training from scratch. Needs no network.",
+        "and trained on, beside training from scratch. Needs no network; goes on where it was "
+        "interrupted.",
     )
     quickstart.add_argument(
         "--out", default="quickstart", metavar="DIR", help="new folder (default: %(default)s)"

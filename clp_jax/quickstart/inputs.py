@@ -8,6 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, PreTrainedTokenizerFast
 
+from clp_jax import files
 from clp_jax.data.readers import read_documents
 from clp_jax.errors import UserError
 from clp_jax.quickstart.sentences import Language, documents
@@ -69,9 +70,8 @@ def _take(documents: Iterable[str], characters: int) -> list[str]:
 
 def write_text(documents: list[str], file: Path) -> None:
     """Write documents as the lines of a ``.jsonl`` file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in documents)
-    file.write_text("".join(lines), "utf-8")
+    files.write_text(file, "".join(lines))
 
 
 def write_new_model(
@@ -98,24 +98,25 @@ def write_new_model(
         show_progress=False,
     )
     tokenizer.train_from_iterator(read_documents([str(text)]), trainer)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
-        unk_token=END_OF_TEXT,
-        model_max_length=positions,
-    ).save_pretrained(folder)
-    end = tokenizer.token_to_id(END_OF_TEXT)
-    GPT2Config(
-        vocab_size=tokenizer.get_vocab_size(),
-        n_positions=positions,
-        n_embd=width,
-        n_layer=layers,
-        n_head=heads,
-        bos_token_id=end,
-        eos_token_id=end,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        resid_pdrop=0.0,
-        architectures=["GPT2LMHeadModel"],
-    ).save_pretrained(folder)
+    with files.new_folder(folder) as scratch:
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            bos_token=END_OF_TEXT,
+            eos_token=END_OF_TEXT,
+            unk_token=END_OF_TEXT,
+            model_max_length=positions,
+        ).save_pretrained(scratch)
+        end = tokenizer.token_to_id(END_OF_TEXT)
+        GPT2Config(
+            vocab_size=tokenizer.get_vocab_size(),
+            n_positions=positions,
+            n_embd=width,
+            n_layer=layers,
+            n_head=heads,
+            bos_token_id=end,
+            eos_token_id=end,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            resid_pdrop=0.0,
+            architectures=["GPT2LMHeadModel"],
+        ).save_pretrained(scratch)

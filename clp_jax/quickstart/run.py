@@ -1,6 +1,5 @@
 """The whole method on a small scale, top to bottom: text in, a German model and its proof out."""
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from clp_jax.checkpoint.convert import convert_checkpoint
+from clp_jax.checkpoint.hub import MANIFEST as TRANSFER
 from clp_jax.config import RunConfig
 from clp_jax.data.prepare import prepare_corpus
 from clp_jax.data.readers import read_documents
-from clp_jax.errors import UserError
+from clp_jax.data.store import MANIFEST as CORPUS
+from clp_jax.errors import RunStopped, UserError
 from clp_jax.evaluate.perplexity import evaluate_perplexity
 from clp_jax.evaluate.plots import plot_perplexity, tokens_to_reach
 from clp_jax.evaluate.tables import markdown_table
-from clp_jax.files import local_path, write_json
+from clp_jax.files import local_path, new_path, read_json, write_json
 from clp_jax.generate import generate_text
 from clp_jax.quickstart.inputs import made_up_text, own_text, write_new_model, write_text
 from clp_jax.train.loop import RunSummary, train_model
@@ -24,6 +25,7 @@ from clp_jax.transfer.stage import transfer_model
 from clp_jax.transfer.summary import summarize
 
 STAGES = 8
+RESULT = "quickstart.json"
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,11 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is; by default a few minutes' work for two CPU cores."""
+    """How large everything is; by default two minutes' work for two CPU cores."""
 
-    source: ModelSize = ModelSize(layers=4, width=128, heads=4, steps=700)
-    helper: ModelSize = ModelSize(layers=2, width=64, heads=2, steps=600)
-    target_steps: int = 400
+    source: ModelSize = ModelSize(layers=4, width=128, heads=4, steps=350)
+    helper: ModelSize = ModelSize(layers=2, width=64, heads=2, steps=300)
+    target_steps: int = 240
     """Optimizer steps of continued pretraining, of the transferred model and from scratch."""
     measurements: int = 8
     """How often the perplexity is measured on the way."""
@@ -68,9 +70,10 @@ def run_quickstart(
 
     Everything is written below ``out``: text, tokenizers, corpora, models, runs, ``table.md``,
     ``perplexity.png`` and ``quickstart.json``. One numbered line a stage is printed, and the table.
+    The same call goes on where one was interrupted.
 
     Args:
-        out: the folder to write; it must not exist yet.
+        out: the folder to write; what is in it must be of the same call, interrupted.
         corpus_source: file or glob with text of the source language. By default English sentences
             are made up, and German ones for the target language.
         corpus_target: file or glob with text of the target language.
@@ -80,25 +83,47 @@ def run_quickstart(
         What ``quickstart.json`` holds: the curves, the perplexities, a sample, the sizes.
 
     Raises:
-        UserError: ``out`` exists, only one of the corpora is given, or one holds too little text.
+        UserError: ``out`` holds something else, only one of the corpora is given, or one holds too
+            little text.
+        RunStopped: it was interrupted; what was made is kept.
     """
     out = local_path(out)
-    if out.exists():
-        raise UserError(f"{out} exists already: remove it or choose another output folder.")
     if (corpus_source is None) != (corpus_target is None):
         raise UserError(
             "Text of both languages is needed: name a source corpus and a target corpus."
         )
     corpora = [corpus for corpus in (corpus_source, corpus_target) if corpus is not None]
+    settings = {"corpora": corpora, "sizes": asdict(sizes)}
+    _check_place(out, settings)
     own = [read_documents([corpus]) for corpus in corpora]
     try:
-        return _run(out, own, sizes)
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        raise
+        return _run(out, own, sizes, settings)
+    except KeyboardInterrupt:
+        raise RunStopped(f"{out} keeps what was made.") from None
 
 
-def _run(out: Path, own: Sequence[Iterator[str]], sizes: Sizes) -> dict[str, Any]:
+def _check_place(out: Path, settings: dict[str, Any]) -> None:
+    """Refuse what is neither new nor begun with the same settings and unfinished.
+
+    Raises:
+        UserError: see above.
+    """
+    if not (out / RESULT).exists():
+        new_path(out)
+        return
+    begun = read_json(out / RESULT)
+    if "curves" in begun:
+        raise UserError(f"{out} exists already and is finished: choose another output folder.")
+    if begun != settings:
+        raise UserError(
+            f"{out} was begun with other corpora or sizes: remove it or choose another output "
+            "folder."
+        )
+
+
+def _run(
+    out: Path, own: Sequence[Iterator[str]], sizes: Sizes, settings: dict[str, Any]
+) -> dict[str, Any]:
     began = time.monotonic()
     text, new, models = out / "text", out / "new", out / "models"
     corpora, runs = out / "corpora", out / "runs"
@@ -112,6 +137,7 @@ def _run(out: Path, own: Sequence[Iterator[str]], sizes: Sizes) -> dict[str, Any
             source, _ = made_up_text("en", *amount)
             target, heldout = made_up_text("de", *amount)
         files = {name: text / f"{name}.jsonl" for name in ("source", "target", "heldout")}
+        write_json(out / RESULT, settings)
         for name, documents in (("source", source), ("target", target), ("heldout", heldout)):
             write_text(documents, files[name])
 
@@ -119,25 +145,23 @@ def _run(out: Path, own: Sequence[Iterator[str]], sizes: Sizes) -> dict[str, Any
         _write_new_model(new / "source", files["source"], sizes.source, sizes)
         _write_new_model(new / "helper", files["target"], sizes.helper, sizes)
         for name, tokenizer in (("source", "source"), ("target", "helper"), ("heldout", "helper")):
-            prepare_corpus([str(files[name])], new / tokenizer, corpora / name)
+            if not (corpora / name / CORPUS).exists():
+                prepare_corpus([str(files[name])], new / tokenizer, corpora / name)
 
     with _stage(3, "the source model, trained on the source language"):
-        _train(
-            runs / "source", new / "source", "random", corpora / "source", sizes.source.steps, sizes
-        )
-        convert_checkpoint(runs / "source", models / "source", "hf")
+        _train_new(out, "source", corpora / "source", sizes.source.steps, sizes)
 
     with _stage(4, "the helper model, small, trained on the target language"):
-        _train(
-            runs / "helper", new / "helper", "random", corpora / "target", sizes.helper.steps, sizes
-        )
-        convert_checkpoint(runs / "helper", models / "helper", "hf")
+        _train_new(out, "helper", corpora / "target", sizes.helper.steps, sizes)
 
     with _stage(5, "transfer: the source's layers, new embeddings by the best of all methods"):
         start = models / "start"
-        manifest = transfer_model(
-            models / "source", models / "helper", start, data=[str(files["target"])]
-        )
+        if start.exists():
+            manifest = read_json(start / TRANSFER)
+        else:
+            manifest = transfer_model(
+                models / "source", models / "helper", start, data=[str(files["target"])]
+            )
         print(summarize(manifest, str(start)))
 
     with _stage(6, "continued pretraining of it, and the same model from scratch"):
@@ -163,26 +187,26 @@ def _run(out: Path, own: Sequence[Iterator[str]], sizes: Sizes) -> dict[str, Any
         }
 
     with _stage(8, "the model as PyTorch users load it, and a sentence of it"):
-        convert_checkpoint(transferred.folder, models / "target", "hf")
+        if not (models / "target").exists():
+            convert_checkpoint(transferred.folder, models / "target", "hf")
         prompt = " ".join(heldout[0][:40].split()[:3])
         sample = generate_text(models / "target", prompt, max_new_tokens=40)
 
     curves = {"transfer": transferred.curve, "scratch": scratch.curve}
     reached = tokens_to_reach(transferred.curve, scratch.curve[-1][1])
-    result = {
+    result = settings | {
         "curves": curves,
         "share_of_tokens": None if reached is None else reached / scratch.tokens,
         "perplexity": perplexity,
         "transfer": manifest,
         "sample": sample,
-        "sizes": asdict(sizes),
         "seconds": round(time.monotonic() - began, 1),
     }
     report = _report(result, out)
     print(f"\n{report}")
     plot_perplexity(curves, out / "perplexity.png", "Held-out perplexity: transfer against scratch")
     (out / "table.md").write_text(report + "\n", "utf-8")
-    write_json(out / "quickstart.json", result)
+    write_json(out / RESULT, result)
     return result
 
 
@@ -195,6 +219,8 @@ def _stage(number: int, what: str) -> Iterator[None]:
 
 
 def _write_new_model(folder: Path, text: Path, size: ModelSize, sizes: Sizes) -> None:
+    if folder.exists():
+        return
     write_new_model(
         folder,
         text,
@@ -204,6 +230,15 @@ def _write_new_model(folder: Path, text: Path, size: ModelSize, sizes: Sizes) ->
         width=size.width,
         heads=size.heads,
     )
+
+
+def _train_new(out: Path, name: str, corpus: Path, steps: int, sizes: Sizes) -> None:
+    model = out / "models" / name
+    if model.exists():
+        return
+    run = out / "runs" / name
+    _train(run, out / "new" / name, "random", corpus, steps, sizes)
+    convert_checkpoint(run, model, "hf")
 
 
 def _train(
@@ -239,7 +274,8 @@ def _train(
                     "checkpoint_every": steps,
                 },
             }
-        )
+        ),
+        resume=True,
     )
 
 

@@ -1,6 +1,7 @@
 """The quickstart on the smallest scale: every stage runs and everything is where it says."""
 
 import json
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.cli import main
 from clp_jax.config import RunConfig
-from clp_jax.errors import UserError
-from clp_jax.files import read_json
+from clp_jax.errors import RunStopped, UserError
+from clp_jax.files import read_json, write_json
+from clp_jax.quickstart import run
 from clp_jax.quickstart.inputs import (
     END_OF_TEXT,
     made_up_text,
@@ -37,10 +40,22 @@ TINY = Sizes(
 )
 
 
+def press_ctrl_c(*_, **__):
+    raise KeyboardInterrupt
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A quickstart that was interrupted halfway; what had been made was not made again."""
     out = tmp_path_factory.mktemp("quickstart") / "out"
-    return out, run_quickstart(out, sizes=TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "transfer_model", press_ctrl_c)
+        with pytest.raises(RunStopped, match="out keeps what was made"):
+            run_quickstart(out, sizes=TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        for made in ("write_new_model", "prepare_corpus"):
+            patch.setattr(run, made, pytest.fail)
+        return out, run_quickstart(out, sizes=TINY)
 
 
 @pytest.mark.slow
@@ -116,6 +131,26 @@ def test_an_existing_folder_is_refused_and_kept(tmp_path):
     with pytest.raises(UserError, match="exists already"):
         run_quickstart(tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_what_was_finished_or_begun_otherwise_is_refused_and_kept(tmp_path):
+    begun = {"corpora": [], "sizes": asdict(TINY)}
+    for content, sentence in (
+        (begun, "other corpora or sizes"),
+        (begun | {"curves": {}}, "finish"),
+    ):
+        write_json(tmp_path / "quickstart.json", content)
+        with pytest.raises(UserError, match=sentence):
+            run_quickstart(tmp_path)
+        assert read_json(tmp_path / "quickstart.json") == content
+
+
+def test_the_command_line_says_how_to_go_on(monkeypatch, capsys):
+    monkeypatch.setattr(run, "_run", press_ctrl_c)
+    main(["quickstart", "--out", "mine"])
+    assert capsys.readouterr().out.endswith(
+        "clp-jax: mine keeps what was made. Go on with: clp-jax quickstart --out mine\n"
+    )
 
 
 def test_a_glob_without_files_is_refused(tmp_path):
