@@ -294,7 +294,14 @@ def test_test_runs_every_check_and_adds_to_the_environment_of_quickstart(checkou
     assert status == 0
     assert kinds(notes) == ["pip", "ruff", "ruff", "lint-imports", "mypy", "pytest"]
     assert notes[0].endswith("[torch,eval,dev]")
+    assert notes[-1].startswith("pytest -m not slow ")
     assert kinds(checkout("quickstart")[1]) == ["clp-jax"]
+
+
+def test_all_leaves_no_test_out(checkout):
+    _, notes, _ = checkout("test", "--all")
+    assert kinds(notes)[-5:] == ["ruff", "ruff", "lint-imports", "mypy", "pytest"]
+    assert notes[-1].startswith("pytest -m  --numprocesses")
 
 
 def test_arguments_of_test_go_to_pytest_alone(checkout):

@@ -40,11 +40,11 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is; by default two minutes' work for two CPU cores."""
+    """How large everything is; by default a few minutes' work for two CPU cores."""
 
-    source: ModelSize = ModelSize(layers=4, width=128, heads=4, steps=350)
-    helper: ModelSize = ModelSize(layers=2, width=64, heads=2, steps=300)
-    target_steps: int = 240
+    source: ModelSize = ModelSize(layers=4, width=128, heads=4, steps=700)
+    helper: ModelSize = ModelSize(layers=2, width=64, heads=2, steps=600)
+    target_steps: int = 400
     """Optimizer steps of continued pretraining, of the transferred model and from scratch."""
     measurements: int = 8
     """How often the perplexity is measured on the way."""

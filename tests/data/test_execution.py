@@ -144,7 +144,6 @@ def begin(folder: Path, slow: float = 0.3) -> subprocess.Popen[bytes]:
     return child
 
 
-@pytest.mark.slow
 def test_two_runs_do_not_share_a_folder_and_a_killed_one_leaves_no_process(tmp_path: Path):
     child = begin(tmp_path, slow=2.0)
     with pytest.raises(UserError, match="Another run is at work"):

@@ -139,7 +139,6 @@ def test_the_whole_recipe_splits_and_drops(
     assert (tokens == train.eos_id).sum() == train.documents + heldout.documents + 2
 
 
-@pytest.mark.slow
 def test_the_number_of_processes_does_not_change_the_corpus(
     tmp_path: Path, texts: list[Path], tokenizer_folder: Path, small_tasks: None
 ):

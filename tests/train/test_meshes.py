@@ -17,8 +17,6 @@ from clp_jax.train.loop import train_model
 
 from .conftest import CONFIG, leaves, start_process, without_times, write_model_files
 
-pytestmark = pytest.mark.slow
-
 BLOOM = {"model_type": "bloom", "vocab_size": 304, "hidden_size": 32, "n_layer": 2, "n_head": 8}
 MODELS = {"gpt2": CONFIG | {"n_head": 8}, "bloom": BLOOM}
 
@@ -30,10 +28,10 @@ MESHES = {
     "other mixed": {"fsdp": 2, "sequence": 2, "tensor": 2},
 }
 OF_A_MODEL = [
-    ("gpt2", "fsdp"),
-    ("gpt2", "sequence"),
+    pytest.param("gpt2", "fsdp", marks=pytest.mark.slow),
+    pytest.param("gpt2", "sequence", marks=pytest.mark.slow),
     ("gpt2", "mixed"),
-    ("bloom", "tensor"),
+    pytest.param("bloom", "tensor", marks=pytest.mark.slow),
     ("bloom", "other mixed"),
 ]
 
@@ -106,6 +104,7 @@ def test_eight_devices(configured, one, name):
 
 
 # The axis spans the processes, so that both feed the same rows.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("configured", "name"), [("gpt2", "sequence"), ("bloom", "tensor")], indirect=["configured"]
 )

@@ -13,8 +13,6 @@ from clp_jax.train.metrics import read_metrics
 
 from .conftest import leaves, start_process, without_times
 
-pytestmark = pytest.mark.slow
-
 KILLED_RUN = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -103,6 +101,7 @@ def test_killed_and_resumed_equals_never_interrupted(long_run, tmp_path):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(settings, tmp_path):
     settings["mesh"] = {"data": 2, "fsdp": 2, "tensor": 2}
     settings["optimizer"]["epsilon"] = 1e-3
