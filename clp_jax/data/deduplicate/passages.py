@@ -56,7 +56,7 @@ def winnow(
         new = np.append(True, hashes[1:] != hashes[:-1])
         kept = new | np.append(False, new[:-1])  # twice says as much as a hundred times
         counts = np.diff(starts[kept], append=len(chosen))
-        yield _mix(hashes[kept]), starts[kept] + offset, counts
+        yield mix(hashes[kept]), starts[kept] + offset, counts
 
 
 def _blocks(
@@ -95,7 +95,7 @@ def _window_minima(
     return np.minimum(values[: len(values) - rest], values[rest:])
 
 
-def _mix(hashes: UInt64[np.ndarray, "prints"]) -> UInt64[np.ndarray, "prints"]:
+def mix(hashes: UInt64[np.ndarray, "prints"]) -> UInt64[np.ndarray, "prints"]:
     """Spread minima evenly over all 64-bit numbers (the finaliser of SplitMix64)."""
     hashes = (hashes ^ hashes >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     hashes = (hashes ^ hashes >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)

@@ -5,7 +5,6 @@ import resource
 import numpy as np
 import pytest
 import zstandard
-from datatrove.pipeline.dedup.minhash import MinhashDedupSignature
 from datatrove.utils.text import simplify_text
 
 from clp_jax.data.deduplicate import near as module
@@ -64,14 +63,39 @@ def test_a_long_chain_of_near_documents_is_one_cluster(corpus):
     assert len(kept) <= 3
 
 
-def test_a_long_document_is_signed_in_parts_with_the_same_result(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_SHINGLES", 7)
+@pytest.mark.parametrize("size", [1, 7, 8, 100])
+def test_a_long_document_is_signed_in_parts_with_the_same_result(tmp_path, monkeypatch, size):
     signer = SignWords(tmp_path)
-    for size in (1, 7, 8, 100):
-        shingles = np.random.default_rng(size).integers(1 << 64, size=(size, 1), dtype=np.uint64)
-        assert signer.get_signature(shingles) == MinhashDedupSignature.get_signature(
-            signer, shingles
-        )
+    shingles = np.random.default_rng(size).integers(1 << 64, size=size, dtype=np.uint64)
+    whole = signer.get_signature(shingles)
+    monkeypatch.setattr(module, "_SHINGLES", 7)
+    assert signer.get_signature(shingles) == whole
+
+
+@pytest.mark.parametrize("similarity", [0.5, 0.8, 0.9])
+def test_hashes_agree_as_often_as_the_similarity(tmp_path, similarity):
+    signer, rng, pairs = SignWords(tmp_path), np.random.default_rng(0), 200
+    agreed = []
+    for _ in range(pairs):
+        both = rng.integers(1 << 64, size=1000, dtype=np.uint64)
+        alone = 1000 - round(1000 * similarity)
+        ours = signer.get_signature(both[alone // 2 :])
+        theirs = signer.get_signature(np.delete(both, slice(alone // 2, alone)))
+        agreed.append(np.mean(np.array(ours) == np.array(theirs)))
+    deviation = np.sqrt(similarity * (1 - similarity) / 112)
+    assert abs(np.mean(agreed) - similarity) < 4 * deviation / np.sqrt(pairs)
+    assert np.std(agreed) == pytest.approx(deviation, rel=0.2)
+
+
+def test_case_accents_digits_and_punctuation_do_not_count(tmp_path):
+    signer = SignWords(tmp_path)
+    plain = signer.get_shingles("am 12 mai kamen sieben aepfel ueber den fluss")
+    assert len(plain) == 5
+    same = "Am 34. Mai „kamen“ sieben aepfel, ueber dén Fluss!"
+    np.testing.assert_array_equal(signer.get_shingles(same), plain)
+    other = signer.get_shingles("mai am 12 kamen sieben aepfel ueber den fluss")
+    assert not set(other[:3]) & set(plain)
+    assert len(signer.get_shingles("nur vier kurze worte")) == 0
 
 
 def test_too_few_files_allowed_are_told(monkeypatch):
