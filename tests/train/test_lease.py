@@ -121,7 +121,7 @@ def test_who_has_lost_it_neither_lives_on_nor_removes_it(tmp_path, hurry):
         new.check()
 
 
-def test_a_run_that_lost_its_lease_saves_nothing(settings, monkeypatch, tmp_path, compiled_once):
+def test_a_run_that_lost_its_lease_saves_nothing(settings, monkeypatch, tmp_path):
     def requeue(_):
         file = tmp_path / "run" / LEASE
         change(file, nonce="of the other", process=7, host="far")
@@ -134,9 +134,7 @@ def test_a_run_that_lost_its_lease_saves_nothing(settings, monkeypatch, tmp_path
     assert json.loads((tmp_path / "run" / LEASE).read_text())["nonce"] == "of the other"
 
 
-def test_a_second_resume_is_refused_and_harms_nothing(
-    settings, monkeypatch, tmp_path, compiled_once
-):
+def test_a_second_resume_is_refused_and_harms_nothing(settings, monkeypatch, tmp_path):
     refused = []
 
     def resume(_):
