@@ -1,9 +1,8 @@
 """Text that goes on from a prompt."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +12,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from clp_jax.checkpoint.hf import load_model, model_files, model_tokenizer
-from clp_jax.checkpoint.hub import GENERATION
+from clp_jax.checkpoint.hub import read_generation
 from clp_jax.errors import UserError
-from clp_jax.files import read_json
 from clp_jax.models import Cache, Decoder
 
 # Prompts are padded to a multiple of this, so that few lengths are compiled.
@@ -135,14 +133,7 @@ def generate_text(
 
 def _own_settings(folder: Path) -> tuple[set[int], set[int]]:
     """Ids that end a text and ids that are never generated, by the model's own settings."""
-    file = folder / GENERATION
-    settings = read_json(file) if file.exists() else {}
-    return _ids(file, settings, "eos_token_id"), _ids(file, settings, "suppress_tokens")
-
-
-def _ids(file: Path, settings: Mapping[str, Any], key: str) -> set[int]:
-    value = settings.get(key)
-    ids = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(id, int) for id in ids):
-        raise UserError(f"{file}: {key} is {value!r}, but must be an id or a list of ids.")
-    return set(ids)
+    settings = read_generation(folder)
+    end = settings.get("eos_token_id")
+    ends = end if isinstance(end, list) else [] if end is None else [end]
+    return {*ends}, {*(settings.get("suppress_tokens") or ())}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +22,13 @@ from clp_jax.checkpoint.hub import (
     copy_model_files,
     load_tokenizer,
     read_config,
+    read_generation,
     resolve,
 )
 from clp_jax.checkpoint.orbax import CHECKPOINTS, restore_params
 from clp_jax.checkpoint.tensors import FLOATS, LazyTensor, open_tensors, write_tensors
 from clp_jax.errors import UserError
-from clp_jax.files import new_folder, public_name, read_json, write_json
+from clp_jax.files import new_folder, public_name, write_json
 from clp_jax.mesh import single_device_mesh, to_host
 from clp_jax.models import (
     HEAD,
@@ -312,8 +314,9 @@ def save_model(
             config.pop("torch_dtype", None)
             kind = tensors[weight_table(model.config)[0].name].dtype
             write_json(folder / "config.json", config | {"dtype": str(kind)})
-            if real is not None and (folder / GENERATION).exists():
-                _forget_padding(folder / GENERATION, real)
+            generation = read_generation(folder)
+            if real is not None and generation:
+                _forget_padding(folder / GENERATION, generation, real)
             if not (folder / "README.md").exists():
                 name = public_name(origin)
                 (folder / "README.md").write_text(CARD.format(name=name), "utf-8")
@@ -331,8 +334,7 @@ def _without_padding(
     return cut
 
 
-def _forget_padding(file: Path, real: int) -> None:
+def _forget_padding(file: Path, settings: dict[str, Any], real: int) -> None:
     """Take ids that are no more out of what ``generate`` must not say."""
-    settings = read_json(file)
     kept = [id for id in settings.pop("suppress_tokens", None) or [] if id < real]
     write_json(file, settings | ({"suppress_tokens": kept} if kept else {}))

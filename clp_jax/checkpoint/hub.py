@@ -126,6 +126,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def read_generation(folder: Path) -> dict[str, Any]:
+    """The contents of a folder's ``generation_config.json``; nothing where there is none.
+
+    Raises:
+        UserError: the file is damaged, or what names ids in it is none.
+    """
+    file = folder / GENERATION
+    settings = without_programs(read_json(file)) if file.exists() else {}
+    end, never = settings.get("eos_token_id"), settings.get("suppress_tokens") or []
+    ends = end if isinstance(end, list) else [] if end is None else [end]
+    for key, ids in (("eos_token_id", ends), ("suppress_tokens", never)):
+        if not (isinstance(ids, list) and all(type(id) is int for id in ids)):
+            raise UserError(f"{file}: {key} is {settings[key]!r}, but must name ids of tokens.")
+    return settings
+
+
 def without_programs(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a model or tokenizer but for the programs that they name."""
     return {key: value for key, value in settings.items() if key not in PROGRAMS}

@@ -9,11 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from clp_jax.checkpoint.hub import GENERATION, MANIFEST, ORIGINS, copy_tokenizer
+from clp_jax.checkpoint.hub import (
+    GENERATION,
+    MANIFEST,
+    ORIGINS,
+    copy_tokenizer,
+    read_generation,
+)
 from clp_jax.checkpoint.tensors import LazyTensor, parse_dtype, write_tensors
 from clp_jax.config import TransferConfig
 from clp_jax.errors import UserError
-from clp_jax.files import new_folder, read_json, scratch_folder, write_json
+from clp_jax.files import new_folder, scratch_folder, write_json
 from clp_jax.mesh import make_mesh
 from clp_jax.transfer.inputs import open_helper, open_source
 from clp_jax.transfer.manifest import describe_transfer, model_card
@@ -150,9 +156,7 @@ def check_finite(table: NewTable, name: str, dtype: np.dtype, setting: Setting) 
 
 def write_configuration(folder: Path, setting: Setting, dtype: str | None) -> None:
     """Write the new model's configurations, and its tokenizer."""
-    generation = setting.source.folder / GENERATION
-    settings = read_json(generation) if generation.exists() else {}
-    settings = with_target_tokens(settings, setting.tokenizer)
+    settings = with_target_tokens(read_generation(setting.source.folder), setting.tokenizer)
     if len(setting.layout.padding):
         settings["suppress_tokens"] = setting.layout.padding.tolist()
     write_json(folder / "config.json", setting.config(dtype))

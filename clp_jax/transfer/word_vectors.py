@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -16,9 +17,12 @@ import numpy as np
 from jaxtyping import Float
 
 from clp_jax.errors import UserError
+from clp_jax.files import regular_file
 
 PCA_WORDS = 100_000
-HEADER = re.compile(r"\d+ \d+")
+HEADER = re.compile(r"\d{1,9} \d{1,9}")
+MAX_LINE = 1 << 20
+"""Bytes of a line; the longest of published files have some ten thousand."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def read_matrix(file: str | Path) -> Float[np.ndarray, "row dim"]:
     Raises:
         UserError: it is missing or damaged, not such an array, or holds a value that is not finite.
     """
+    regular_file(file)
     try:
         matrix = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
@@ -142,9 +147,12 @@ def read_dictionary(file: str | Path) -> list[tuple[str, str]]:
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """Number, from 1, and text of every line that is not blank."""
+    regular_file(file)
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
+            for number, line in enumerate(iter(partial(stream.readline, MAX_LINE), b""), 1):
+                if len(line) == MAX_LINE:
+                    raise UserError(f"{file}, line {number}: longer than {MAX_LINE >> 20} MiB.")
                 if not line.isspace():
                     yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:

@@ -1,5 +1,6 @@
 """The hub's cache in its published layout: refs, snapshots, no network."""
 
+import json
 import os
 import shutil
 
@@ -7,7 +8,7 @@ import huggingface_hub.constants
 import pytest
 
 from clp_jax.checkpoint.hf import load_model
-from clp_jax.checkpoint.hub import load_tokenizer, resolve
+from clp_jax.checkpoint.hub import load_tokenizer, read_generation, resolve
 from clp_jax.errors import UserError
 
 
@@ -74,6 +75,31 @@ def test_a_tokenizer_in_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "tokenizer.json")
     with pytest.raises(UserError, match=r"tokenizer.json is not a regular file"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"eos_token_id": "0"},
+        {"eos_token_id": {"a": 1}},
+        {"eos_token_id": [0, None]},
+        {"eos_token_id": 0.5},
+        {"suppress_tokens": 5},
+        {"suppress_tokens": ["a"]},
+        {"suppress_tokens": [True]},
+    ],
+)
+def test_settings_of_generation_that_name_no_ids_are_refused(tmp_path, settings):
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=rf"config\.json: {next(iter(settings))} is .*, but must"):
+        read_generation(tmp_path)
+
+
+def test_settings_of_generation_are_read_where_there_are_any(tmp_path):
+    assert read_generation(tmp_path) == {}
+    settings = {"eos_token_id": [0, 3], "suppress_tokens": None, "temperature": 0.5}
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings | {"auto_map": {}}))
+    assert read_generation(tmp_path) == settings
 
 
 def test_a_folder_without_tokenizer(tmp_path):

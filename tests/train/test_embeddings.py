@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from clp_jax.checkpoint.hub import ORIGINS
+from clp_jax.errors import UserError
 from clp_jax.train.embeddings import mean_norms, read_origins
 
 
@@ -23,3 +24,21 @@ def test_norms_by_origin(tmp_path):
     )
     whole = mean_norms(jnp.asarray(table), read_origins(tmp_path / "none", 10))
     assert whole == pytest.approx({"norm_all": norms.mean()}, rel=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other ids", "floats", "bomb", "objects", "list"])
+def test_origins_that_are_none_are_told(tmp_path, damage):
+    file = tmp_path / "transfer_origins.npz"
+    arrays = {
+        "other ids": np.array([0, -1]),
+        "floats": np.array([0.5]),
+        "bomb": np.zeros(1 << 20, np.int64),
+        "objects": np.array([[], None], object),
+    }
+    np.savez_compressed(file, copied=arrays.get(damage, np.arange(10)))
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-30])
+    elif damage == "list":
+        file.write_text("[]")
+    with pytest.raises(UserError, match=r"origins\.npz does not say where 10 rows are from"):
+        read_origins(tmp_path, 10)

@@ -1,4 +1,5 @@
 import gzip
+import os
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_a_wrong_line_is_named(tmp_path, data, message):
 
 
 def test_files_that_cannot_be_read(vectors, tmp_path):
-    with pytest.raises(UserError, match=r"none\.vec cannot be read"):
+    with pytest.raises(UserError, match=r"none\.vec is missing"):
         read_word_vectors(tmp_path / "none.vec")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(text(vectors).encode())[:-20])
     with pytest.raises(UserError, match=r"cut\.gz cannot be read"):
@@ -97,7 +98,7 @@ def test_files_that_cannot_be_read(vectors, tmp_path):
 def test_arrays_that_do_not_fit(vectors, tmp_path):
     file = tmp_path / "a.npy"
     np.save(file, vectors.vectors)
-    with pytest.raises(UserError, match=r"a\.txt cannot be read"):
+    with pytest.raises(UserError, match=r"a\.txt is missing"):
         read_word_vectors(file)
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     with pytest.raises(UserError, match=r"a\.txt has 2 words for the 8 rows of a\.npy"):
@@ -109,6 +110,19 @@ def test_arrays_that_do_not_fit(vectors, tmp_path):
     np.save(file, np.array([[1.0, 2.0], [1.0, np.nan]]))
     with pytest.raises(UserError, match=r"a\.npy, row 1 \(from 0\): a number is not finite"):
         read_word_vectors(file)
+
+
+@pytest.mark.parametrize("name", ["a.vec", "a.vec.gz", "a.npy"])
+def test_vectors_in_a_pipe_are_refused(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} is not a regular file"):
+        read_word_vectors(tmp_path / name)
+
+
+def test_a_line_without_end_is_refused(tmp_path):
+    (tmp_path / "a.vec.gz").write_bytes(gzip.compress(bytes(5 << 20)))
+    with pytest.raises(UserError, match=r"a\.vec\.gz, line 1: longer than 1 MiB"):
+        read_word_vectors(tmp_path / "a.vec.gz")
 
 
 def test_a_dictionary_is_read(tmp_path):
