@@ -49,7 +49,7 @@ def test_ids_far_beyond_the_tokens_are_refused(tiny_tokenizer, tmp_path):
         (tmp_path / "tokenizer.json").write_text(json.dumps(state))
         (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
         if fine:
-            assert max(load_tokenizer(tmp_path).get_vocab().values()) == highest
+            assert max(load_tokenizer(tmp_path).vocabulary.values()) == highest
         else:
             with pytest.raises(UserError, match=f"but one has the id {highest}"):
                 load_tokenizer(tmp_path)
