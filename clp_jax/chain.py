@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 from jax.experimental.multihost_utils import sync_global_devices
 
+from clp_jax.arguments import checked
 from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hub import load_tokenizer, read_config, resolve, tokenizer_hash
 from clp_jax.checkpoint.orbax import latest_step
@@ -72,6 +73,7 @@ class Link:
     done: bool
 
 
+@checked
 def run_chain(config: ChainConfig, *, dry_run: bool = False) -> None:
     """Grow the models of a chain, each from its source with the one before it as the helper.
 

@@ -19,7 +19,6 @@ from clp_jax.errors import UserError
 from clp_jax.faults import fault
 from clp_jax.limits import (
     BatchSize,
-    Count,
     Dtype,
     Factor,
     LearningRate,
@@ -30,6 +29,7 @@ from clp_jax.limits import (
     Natural,
     PadMultiple,
     PartialShare,
+    Positive,
     PositiveFactor,
     PositiveShare,
     Seed,
@@ -84,7 +84,7 @@ class DataSection(_Section):
     document_mask: bool = False
     """Keep attention within documents, of which a sequence can hold several."""
     restart_positions: bool = False
-    """Count learned positions from the start of each document; needs `document_mask`."""
+    """Positive learned positions from the start of each document; needs `document_mask`."""
 
     @field_validator("train", mode="before")
     @classmethod
@@ -192,11 +192,11 @@ class OptimizerSection(_Section):
 class TrainingSection(_Section):
     """A training, wherever its results go."""
 
-    steps: Count
+    steps: Positive
     """Optimizer steps in all."""
     batch_size: BatchSize = 32
     """Sequences of one optimizer step, over all devices."""
-    accumulation: Count = 1
+    accumulation: Positive = 1
     """Parts in which a batch is computed, to save memory."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Precision of the computation; parameters and optimizer are always float32."""
@@ -204,7 +204,7 @@ class TrainingSection(_Section):
     """What layers keep for the backward pass, which computes the rest again: `full` their input;
     `attention` also the result of the attention; `attention_block` also the products around it;
     `dots` also the first product of the MLP; `none` everything."""
-    loss_chunk: Count = 256
+    loss_chunk: Positive = 256
     """Positions of a sequence whose logits exist at the same time."""
     z_loss: Factor = 0.0
     """Coefficient of the squared log of the softmax's normalizer; PaLM had 1e-4; 0: none."""
@@ -212,19 +212,19 @@ class TrainingSection(_Section):
     """Steps whose gradient norm is above so many times its recent level change nothing; 0: none."""
     seed: Seed = 0
     """Seed of the initialisation, the dropout and the order of the data."""
-    log_every: Count = 10
+    log_every: Positive = 10
     """Steps between two lines of metrics."""
-    validate_every: Count = 500
+    validate_every: Positive = 500
     """Steps between two measurements of the validation perplexity."""
-    checkpoint_every: Count = 500
+    checkpoint_every: Positive = 500
     """Steps between two checkpoints."""
-    keep_checkpoints: Count = 2
+    keep_checkpoints: Positive = 2
     """How many of the newest checkpoints are kept."""
     keep_every: Natural = 0
     """Checkpoints whose step is a multiple of this are kept too; 0: none."""
     keep_best: Natural = 0
     """How many of the checkpoints with the lowest validation loss are kept too."""
-    max_skipped: Count = 10
+    max_skipped: Positive = 10
     """So many steps in a row that change nothing, for want of a finite loss or for a gradient
     spike, are too many."""
     on_skipped: Literal["stop", "rollback"] = "stop"
@@ -295,7 +295,7 @@ class CleanSection(_Section):
     """Drop lines on cookies, scripts and placeholders (rules of C4)."""
     min_words: Natural = 0
     """Shorter documents are dropped."""
-    max_characters: Count | None = None
+    max_characters: Positive | None = None
     """Longer documents are dropped; empty keeps all."""
     quality: bool = False
     """Drop documents of symbols, bullets and odd words (rules of Gopher)."""
@@ -342,7 +342,7 @@ class DecontaminateSection(_Section):
     """Files, globs and hub data sets with the texts of the tests."""
     text_fields: tuple[Name, ...] = ("text",)
     """Fields of their records that hold text."""
-    ngram: Count = 13
+    ngram: Positive = 13
     """Words in a row that must not be shared."""
 
 
@@ -366,7 +366,7 @@ class ExecutionSection(_Section):
     """Slurm partition, or several with commas between them."""
     time: str = "24:00:00"
     """Slurm time limit of a task."""
-    memory: Count = 4
+    memory: Positive = 4
     """Memory of a task in GB that slurm and ray are asked for."""
 
     @field_validator("partition")

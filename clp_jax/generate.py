@@ -11,9 +11,11 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from clp_jax.arguments import checked
 from clp_jax.checkpoint.hf import load_model, model_files, model_tokenizer
 from clp_jax.checkpoint.hub import read_generation
 from clp_jax.errors import UserError
+from clp_jax.limits import NewTokens, PathOrName, Seed, Temperature
 from clp_jax.models import Cache, Decoder
 
 # Prompts are padded to a multiple of this, so that few lengths are compiled.
@@ -92,13 +94,14 @@ def _next_token(
     return token, read._replace(used=total)
 
 
+@checked
 def generate_text(
-    model: str | Path,
+    model: PathOrName,
     prompt: str,
     *,
-    max_new_tokens: int = 50,
-    temperature: float = 0.8,
-    seed: int = 0,
+    max_new_tokens: NewTokens = 50,
+    temperature: Temperature = 0.8,
+    seed: Seed = 0,
     mesh: Mesh | None = None,
 ) -> str:
     """The prompt and the text with which a model goes on.

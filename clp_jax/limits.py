@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
@@ -16,7 +16,7 @@ MOST = 2**31 - 1
 LONGEST_NAME = 4096
 
 Natural = Annotated[int, Field(ge=0, le=MOST)]
-Count = Annotated[int, Field(gt=0, le=MOST)]
+Positive = Annotated[int, Field(gt=0, le=MOST)]
 Seed = Annotated[int, Field(ge=0, le=MOST)]
 BatchSize = Annotated[int, Field(gt=0, le=2**20)]
 SequenceLength = Annotated[int, Field(gt=0, le=2**20)]
@@ -58,6 +58,19 @@ def _place(place: Any) -> Any:
     return _named(place)
 
 
+def _float_type(kind: Any) -> Any:
+    import ml_dtypes  # noqa: F401, bfloat16 for NumPy
+    import numpy as np
+
+    try:
+        known = kind is not None and str(np.dtype(kind)) in get_args(Dtype)
+    except TypeError:
+        known = False
+    if not known:
+        raise ValueError(f"{kind} is not one of {', '.join(get_args(Dtype))}")
+    return kind
+
+
 def _on_disk(place: Any) -> Any:
     try:
         local_path(place)
@@ -70,11 +83,13 @@ Name = Annotated[str, AfterValidator(_named)]
 """A path, an address or the name of something elsewhere."""
 LocalName = Annotated[Name, AfterValidator(_on_disk)]
 """A path on a disk."""
-Place = Annotated[str | Path, PlainValidator(_place)]
+PathOrName = Annotated[str | Path, PlainValidator(_place)]
 """What `Name` is, or a `pathlib.Path`."""
-LocalPlace = Annotated[Place, AfterValidator(_on_disk)]
+LocalPath = Annotated[PathOrName, AfterValidator(_on_disk)]
 """What `LocalName` is, or a `pathlib.Path`."""
 Inputs = Sequence[
     Annotated[Name, BeforeValidator(lambda x: os.fspath(x) if isinstance(x, os.PathLike) else x)]
 ]
 """Files, globs and data sets of the hub."""
+FloatType = Annotated[Any, AfterValidator(_float_type)]
+"""What NumPy takes for a floating-point type that checkpoints have."""

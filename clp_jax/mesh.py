@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -12,8 +12,10 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Shaped
 
+from clp_jax.arguments import checked
 from clp_jax.errors import UserError
 from clp_jax.files import cache_folder
+from clp_jax.limits import MeshSize
 
 T = TypeVar("T")
 
@@ -117,13 +119,14 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
 
 
+@checked
 def make_mesh(
-    data: int = 1,
-    fsdp: int = -1,
-    tensor: int = 1,
-    sequence: int = 1,
+    data: MeshSize = 1,
+    fsdp: MeshSize = -1,
+    tensor: MeshSize = 1,
+    sequence: MeshSize = 1,
     *,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Mesh:
     """Arrange devices (all of them by default) in a mesh with the axes of `AXES`.
 

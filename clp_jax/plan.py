@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.experimental import topologies
 
+from clp_jax.arguments import checked
 from clp_jax.checkpoint.hf import model_files
 from clp_jax.collectives import collective_bytes
 from clp_jax.config import RunConfig
@@ -101,6 +102,7 @@ class TooLarge(UserError):
     """A step that needs more memory than a chip has."""
 
 
+@checked
 def plan_run(config: RunConfig, accelerator: str) -> Plan:
     """Compile the training step of a run for TPUs that need not be there.
 
@@ -150,6 +152,7 @@ def plan_run(config: RunConfig, accelerator: str) -> Plan:
     )
 
 
+@checked
 def plan_largest_batch(config: RunConfig, accelerator: str) -> Plan:
     """The plan of the largest batch that fits, of 1, 2, 4, ... sequences for each share of it.
 

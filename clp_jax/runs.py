@@ -13,11 +13,13 @@ from typing import Any
 
 from etils import epath
 
+from clp_jax.arguments import checked
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.evaluate.plots import plot_perplexity
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import is_address, public_name, reaching
+from clp_jax.limits import PathOrName
 from clp_jax.train.card import NORMALISATIONS
 from clp_jax.train.folder import CONFIG, RECORD
 from clp_jax.train.metrics import METRICS, read_metrics, validation_curve
@@ -122,7 +124,8 @@ class RunList:
         plot_perplexity(curves, Path(file), f"Perplexity per {unit}")
 
 
-def list_runs(places: str | Path | Sequence[str | Path] = ("runs",)) -> RunList:
+@checked
+def list_runs(places: PathOrName | Sequence[PathOrName] = ("runs",)) -> RunList:
     """Read what run folders tell of themselves; they may be at work meanwhile.
 
     Args:

@@ -1,24 +1,25 @@
 """A model from the one format to the other: Hugging Face folder <-> run folder."""
 
-from pathlib import Path
+from typing import Literal
 
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from clp_jax.arguments import checked
 from clp_jax.checkpoint.hf import MODEL, load_model, model_files, save_model
 from clp_jax.checkpoint.hub import copy_model_files
 from clp_jax.checkpoint.orbax import save_params
-from clp_jax.errors import UserError
-from clp_jax.files import new_folder
+from clp_jax.files import new_folder, new_path
+from clp_jax.limits import FloatType, LocalPath, PathOrName
 
 
+@checked
 def convert_checkpoint(
-    source: str | Path,
-    out: str | Path,
-    to: str,
+    source: PathOrName,
+    out: LocalPath,
+    to: Literal["hf", "orbax"],
     *,
-    dtype: np.dtype | None = None,
+    dtype: FloatType | None = None,
     mesh: Mesh | None = None,
 ) -> None:
     """Write the model in ``source`` in another format.
@@ -34,13 +35,12 @@ def convert_checkpoint(
     Raises:
         UserError: ``source`` is no model, or ``out`` exists.
     """
+    new_path(out)
     model = load_model(source, mesh=mesh, dtype=dtype)
     if to == "hf":
         save_model(model, out, origin=source)
-    elif to == "orbax":
+    else:
         with new_folder(out) as folder:
             (folder / MODEL).mkdir()
             copy_model_files(model_files(source), folder / MODEL)
             save_params(folder, nnx.to_pure_dict(nnx.state(model)))
-    else:
-        raise UserError(f"--to {to} is not known: choose hf or orbax.")

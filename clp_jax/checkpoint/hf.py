@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Int, PyTree, Shaped
 
+from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import (
     GENERATION,
     UNPADDED,
@@ -29,6 +30,7 @@ from clp_jax.checkpoint.orbax import CHECKPOINTS, restore_params
 from clp_jax.checkpoint.tensors import FLOATS, LazyTensor, open_tensors, write_tensors
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, public_name, write_json
+from clp_jax.limits import FloatType, LocalPath, Name, PathOrName
 from clp_jax.mesh import single_device_mesh, to_host
 from clp_jax.models import (
     HEAD,
@@ -86,13 +88,14 @@ def model_tokenizer(name: str | Path) -> Tokenizer:
     return tokenizer
 
 
+@checked
 def load_model(
-    name: str | Path,
+    name: PathOrName,
     *,
     mesh: Mesh | None = None,
-    dtype: DTypeLike | None = None,
-    compute_dtype: DTypeLike = jnp.float32,
-    revision: str | None = None,
+    dtype: FloatType | None = None,
+    compute_dtype: FloatType = jnp.float32,
+    revision: Name | None = None,
 ) -> Decoder:
     """Load a model in its place on a mesh.
 
@@ -278,12 +281,13 @@ def _read_parameter(
     return weight.to_checkpoint(array, sizes)[rows]
 
 
+@checked
 def save_model(
     model: Decoder,
-    out: str | Path,
+    out: LocalPath,
     *,
-    origin: str | Path,
-    dtype: np.dtype | None = None,
+    origin: PathOrName,
+    dtype: FloatType | None = None,
 ) -> None:
     """Write a model as a Hugging Face folder that `transformers` loads.
 
@@ -304,7 +308,7 @@ def save_model(
     if real is not None:
         config["vocab_size"] = real
     tensors = {
-        name: tensor.astype(dtype)
+        name: tensor.astype(None if dtype is None else np.dtype(dtype))
         for name, tensor in _without_padding(model_tensors(model), model.config, real).items()
     }
     first = jax.process_index() == 0

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -11,6 +11,7 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
+from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import load_tokenizer, tokenizer_hash
 from clp_jax.config import PrepareConfig, SourceSection
 from clp_jax.data.clean import clean_steps
@@ -28,6 +29,7 @@ from clp_jax.data.store import MANIFEST
 from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, Count, Tokenize
 from clp_jax.errors import UserError
 from clp_jax.files import local_path, public_name, read_json, remove_partial, write_json
+from clp_jax.limits import Inputs, LocalPath, Name, PathOrName, Positive
 
 WORK = "work"
 TEXT = "text"
@@ -35,15 +37,16 @@ TESTS = "tests.npy"
 _PLAN = "plan.json"
 
 
+@checked
 def prepare_corpus(
-    inputs: Sequence[str],
-    tokenizer: str | Path | None,
-    out: str | Path,
+    inputs: Inputs,
+    tokenizer: PathOrName | None,
+    out: LocalPath,
     *,
     config: PrepareConfig | None = None,
-    text_field: str | None = None,
-    limit: int | None = None,
-    source_tokenizer: str | Path | None = None,
+    text_field: Name | None = None,
+    limit: Positive | None = None,
+    source_tokenizer: PathOrName | None = None,
 ) -> dict[str, Any] | None:
     """Clean, deduplicate and tokenise text, for training and evaluation.
 
@@ -69,8 +72,6 @@ def prepare_corpus(
         UserError: the inputs, the recipe, the tokenizer or ``out`` are not as they should be.
     """
     config, out = config or PrepareConfig(), local_path(out)
-    if limit is not None and limit < 1:
-        raise UserError(f"The limit of {limit} documents leaves none: it must be 1 or more.")
     if inputs:
         given = [SourceSection(input=item, text_field=text_field) for item in inputs]
         config = config.model_copy(update={"sources": tuple(given)})

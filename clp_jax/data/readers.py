@@ -10,6 +10,7 @@ from typing import Any
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
+from clp_jax.arguments import checked
 from clp_jax.config import SourceSection
 from clp_jax.data.formats import DAMAGE, Fault, suffix
 from clp_jax.data.hub import hub_rows
@@ -18,6 +19,7 @@ from clp_jax.data.pieces import Piece, whole_pieces
 from clp_jax.data.sources import SOURCES, Layout, MissingText, needed_columns, read_record
 from clp_jax.errors import UserError
 from clp_jax.files import write_json
+from clp_jax.limits import Inputs, Name
 
 _SAMPLES = 5
 _SAMPLE_CHARACTERS = 200
@@ -47,7 +49,8 @@ class NoText(UserError):
     """An input has no field with text."""
 
 
-def read_documents(inputs: Sequence[str], text_field: str = "text") -> Iterator[str]:
+@checked
+def read_documents(inputs: Inputs, text_field: Name = "text") -> Iterator[str]:
     """Read the documents of files and data sets one by one, always in the same order.
 
     A document is a whole ``.txt`` file, a line of a ``.jsonl`` or ``.json`` file, a row of a

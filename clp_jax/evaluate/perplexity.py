@@ -1,9 +1,8 @@
 """Perplexity of a model on a corpus, normalised by tokens, by words and by bytes."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,11 +11,13 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Int
 from tqdm import tqdm
 
+from clp_jax.arguments import checked
 from clp_jax.checkpoint.hf import load_model, model_tokenizer
 from clp_jax.data.readers import read_documents
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
 from clp_jax.evaluate.batches import round_up, share
+from clp_jax.limits import BatchSize, Inputs, Name, PathOrName, SequenceLength
 from clp_jax.loss import window_loss
 from clp_jax.mesh import make_mesh, single_device_mesh
 from clp_jax.models.decoder import Decoder
@@ -82,13 +83,14 @@ class Perplexity:
         }
 
 
+@checked
 def evaluate_perplexity(
-    model_path: str | Path,
-    data: Sequence[str],
+    model_path: PathOrName,
+    data: Inputs,
     *,
-    sequence_length: int | None = None,
-    batch_size: int = 8,
-    text_field: str = "text",
+    sequence_length: SequenceLength | None = None,
+    batch_size: BatchSize = 8,
+    text_field: Name = "text",
     mesh: Mesh | None = None,
 ) -> Perplexity:
     """Measure a stored model's perplexity on text.

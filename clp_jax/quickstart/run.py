@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from clp_jax.arguments import checked
 from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hub import MANIFEST as TRANSFER
 from clp_jax.config import RunConfig
@@ -19,6 +20,7 @@ from clp_jax.evaluate.plots import plot_perplexity, tokens_to_reach
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import local_path, new_path, read_json, write_json
 from clp_jax.generate import generate_text
+from clp_jax.limits import LocalPath, Name
 from clp_jax.quickstart.inputs import made_up_text, own_text, write_new_model, write_text
 from clp_jax.train.loop import RunSummary, train_model
 from clp_jax.transfer.stage import transfer_model
@@ -59,10 +61,11 @@ class Sizes:
     """Text to measure the perplexity on, in the target language."""
 
 
+@checked
 def run_quickstart(
-    out: str | Path,
-    corpus_source: str | None = None,
-    corpus_target: str | None = None,
+    out: LocalPath,
+    corpus_source: Name | None = None,
+    corpus_target: Name | None = None,
     *,
     sizes: Sizes = Sizes(),
 ) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.experimental.multihost_utils import sync_global_devices
 from jaxtyping import PyTree
 
+from clp_jax.arguments import checked
 from clp_jax.checkpoint.hf import MODEL, load_model
 from clp_jax.checkpoint.orbax import RunCheckpoints, restore_newest
 from clp_jax.config import RunConfig
@@ -103,6 +104,7 @@ class _State:
     """How often this session has gone back to it."""
 
 
+@checked
 def train_model(config: RunConfig, *, resume: bool = False, profile: bool = False) -> RunSummary:
     """Train a model as the configuration says; `load_model` reads the run folder.
 

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from pydantic import Field
 
+from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import (
     GENERATION,
     MANIFEST,
@@ -19,7 +21,8 @@ from clp_jax.checkpoint.hub import (
 from clp_jax.checkpoint.tensors import LazyTensor, parse_dtype, write_tensors
 from clp_jax.config import TransferConfig
 from clp_jax.errors import UserError
-from clp_jax.files import new_folder, scratch_folder, write_json
+from clp_jax.files import new_folder, new_path, scratch_folder, write_json
+from clp_jax.limits import LocalPath, PathOrName
 from clp_jax.mesh import make_mesh
 from clp_jax.transfer.inputs import open_helper, open_source
 from clp_jax.transfer.manifest import describe_transfer, model_card
@@ -33,10 +36,11 @@ from clp_jax.transfer.trace import write_trace
 AUTO = "auto"
 
 
+@checked
 def transfer_model(
-    source: str | Path,
-    helper: str | Path | Sequence[str | Path],
-    out: str | Path,
+    source: PathOrName,
+    helper: PathOrName | Annotated[Sequence[PathOrName], Field(min_length=1)],
+    out: LocalPath,
     *,
     mesh: Mesh | None = None,
     **options: Any,
@@ -71,6 +75,7 @@ def transfer_model(
     if len(helpers) > 1 and config.method != AUTO:
         raise UserError("Several helpers are ranked by the method auto: name it, or one helper.")
     dtype = None if config.dtype is None else parse_dtype(config.dtype)
+    new_path(out)
     mesh = mesh or make_mesh()
     source_model = open_source(source)
     text = read_text(config.data, config.text_field) if config.data else []

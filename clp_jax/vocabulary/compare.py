@@ -1,24 +1,25 @@
 """Two models in, the report on their vocabularies out."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.data.readers import read_documents
+from clp_jax.limits import Inputs, Name, PathOrName
 from clp_jax.vocabulary.match import match_vocabularies
 from clp_jax.vocabulary.report import VocabularyReport
 from clp_jax.vocabulary.running_text import measure_text
 from clp_jax.vocabulary.tokens import read_vocabulary
 
 
+@checked
 def compare_vocabularies(
-    source: str | Path,
-    target: str | Path,
-    data: Sequence[str] | None = None,
+    source: PathOrName,
+    target: PathOrName,
+    data: Inputs | None = None,
     *,
     fuzzy: bool = False,
-    text_field: str = "text",
+    text_field: Name = "text",
 ) -> VocabularyReport:
     """Compare the tokenizers of two Hugging Face folders or hub ids.
 

@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -13,14 +12,13 @@ from tqdm import tqdm
 from transformers import GPT2Tokenizer
 from xxhash import xxh3_64_intdigest
 
+from clp_jax.arguments import checked
 from clp_jax.data.readers import read_documents
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder
+from clp_jax.limits import Inputs, LocalPath, Name, VocabularySize
 
 END_OF_TEXT = "<|endoftext|>"
-LEAST_TOKENS = 257
-"""The 256 bytes and the end of text."""
-
 MOST_BYTES = 200_000_000
 """Size of the sample that is trained on."""
 
@@ -51,8 +49,9 @@ class TrainedTokenizer:
         )
 
 
+@checked
 def train_tokenizer(
-    inputs: Sequence[str], vocab_size: int, out: str | Path, text_field: str = "text"
+    inputs: Inputs, vocab_size: VocabularySize, out: LocalPath, text_field: Name = "text"
 ) -> TrainedTokenizer:
     """Train a byte-level BPE and write it as GPT-2's is: what it writes loads wherever GPT-2 does.
 
@@ -74,11 +73,6 @@ def train_tokenizer(
         UserError: an input or ``out`` is not as it should be, or the text is too short for so many
             tokens; nothing is written.
     """
-    if vocab_size < LEAST_TOKENS:
-        raise UserError(
-            f"A vocabulary of {vocab_size} tokens is too small: the 256 bytes and {END_OF_TEXT} "
-            f"make {LEAST_TOKENS}."
-        )
     documents = read_documents(inputs, text_field)
     with new_folder(out) as folder:
         sample = sample_pieces(documents, MOST_BYTES)

@@ -120,7 +120,7 @@ def test_a_long_document_is_sampled_in_pieces():
 @pytest.mark.parametrize(
     ("sentences", "size", "message"),
     [
-        (SENTENCES, 256, r"256 tokens is too small: the 256 bytes and <\|endoftext\|> make 257"),
+        (SENTENCES, 256, "vocab_size: Input should be greater than or equal to 257"),
         (
             SENTENCES,
             50257,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from clp_jax.arguments import checked
 from clp_jax.checkpoint.hf import load_model, model_tokenizer
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table
@@ -18,19 +19,21 @@ from clp_jax.evaluate.tasks.scores import (
     macro_f1,
     score_with_baselines,
 )
+from clp_jax.limits import BatchSize, LocalPath, Name, PathOrName, Positive
 from clp_jax.mesh import make_mesh
 
 FOLDER = Path(__file__).parent
 TASKS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 
+@checked
 def evaluate_tasks(
-    model_path: str | Path,
-    tasks: Sequence[str],
+    model_path: PathOrName,
+    tasks: Sequence[Name],
     *,
-    task_data: str | Path | None = None,
-    batch_size: int = 8,
-    limit: int | None = None,
+    task_data: LocalPath | None = None,
+    batch_size: BatchSize = 8,
+    limit: Positive | None = None,
     mesh: Mesh | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Let a stored model choose between the answers of each task's questions, without examples.
@@ -52,15 +55,12 @@ def evaluate_tasks(
         and majority baseline, and whether the interval lies above both.
 
     Raises:
-        UserError: a task is not known, its data are not at hand, the limit is not positive, or the
-            harness is not installed.
+        UserError: a task is not known, its data are not at hand, or the harness is not installed.
     """
     if unknown := [name for name in tasks if name not in TASKS]:
         raise UserError(
             f"Unknown task {', '.join(unknown)}: the known ones are {', '.join(TASKS)}."
         )
-    if limit is not None and limit < 1:
-        raise UserError(f"limit is {limit}: take at least one example, or leave it out for all.")
     from clp_jax.evaluate.harness import JaxLM
 
     loaded = load_tasks(tasks, task_data)

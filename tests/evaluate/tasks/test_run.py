@@ -142,7 +142,7 @@ def test_an_unknown_task_is_refused_before_anything_is_loaded():
 
 
 def test_a_limit_of_nothing_is_refused():
-    with pytest.raises(UserError, match="limit is 0"):
+    with pytest.raises(UserError, match="limit: Input should be greater than 0"):
         evaluate_tasks("no-such-model", ["germeval2018"], limit=0)
 
 
