@@ -11,6 +11,7 @@ from flax import nnx
 from jax.experimental.multihost_utils import sync_global_devices
 
 from clp_jax.arguments import checked
+from clp_jax.before import check_chain
 from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hub import load_tokenizer, read_config, resolve, tokenizer_hash
 from clp_jax.checkpoint.orbax import latest_step
@@ -23,7 +24,7 @@ from clp_jax.config import (
 )
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table
-from clp_jax.files import local_path, read_json, write_json
+from clp_jax.files import read_json, write_json
 from clp_jax.mesh import decided_by_first, make_mesh, start_distributed
 from clp_jax.models import (
     Decoder,
@@ -110,7 +111,7 @@ def plan_chain(config: ChainConfig) -> list[Link]:
     Raises:
         UserError: see `run_chain`.
     """
-    local_path(config.out)
+    check_chain(config)
     tokenizer = load_tokenizer(config.helper)
     rows, hash_ = tokenizer.rows, tokenizer_hash(tokenizer)
     links: list[Link] = []

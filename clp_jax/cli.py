@@ -1,4 +1,7 @@
-"""``clp-jax STAGE``: one thin subcommand a stage. Each imports its room when it runs."""
+"""``clp-jax STAGE``: one thin subcommand a stage. Each imports its room when it runs.
+
+Before that it looks at what can be told at once: a refusal does not wait for JAX.
+"""
 
 import argparse
 import inspect
@@ -10,11 +13,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from clp_jax import __version__
+from clp_jax import __version__, limits
 from clp_jax.config import ChainConfig, PrepareConfig, RunConfig, TransferConfig
 from clp_jax.errors import RunStopped, UserError
+from clp_jax.faults import fault
+from clp_jax.files import new_path
 from clp_jax.flags import set_compiler_flags
 from clp_jax.signals import Stopped, answered_signals
 from clp_jax.terminal import printable, printable_output
@@ -166,7 +171,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also match tokens that differ only in case or in starting a word",
     )
-    vocab.add_argument("--json", metavar="FILE", help="also write the report to FILE")
+    vocab.add_argument(
+        "--json", type=_as(limits.LocalName), metavar="FILE", help="also write the report to FILE"
+    )
 
     tokenizer = stages.add_parser(
         "tokenizer",
@@ -189,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train_tokenizer.add_argument(
         "--vocab-size",
-        type=int,
+        type=_as(limits.VocabularySize),
         default=50257,
         metavar="N",
         help="number of tokens (default: %(default)s)",
@@ -248,7 +255,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="field with the text of --input (default: text)",
     )
-    prepare.add_argument("--limit", type=int, metavar="N", help="stop after N documents")
+    prepare.add_argument(
+        "--limit", type=_as(limits.Positive), metavar="N", help="stop after N documents"
+    )
     prepare.add_argument(
         "--source-tokenizer", metavar="MODEL", help="also compare the tokenizer with that of MODEL"
     )
@@ -269,7 +278,9 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--largest-batch", action="store_true", help="find the largest batch that fits at once"
     )
-    plan.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
+    plan.add_argument(
+        "--json", type=_as(limits.LocalName), metavar="FILE", help="also write the figures to FILE"
+    )
 
     train = stage(
         stages,
@@ -301,8 +312,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="runs, or folders with runs at any depth (default: runs)",
     )
-    runs.add_argument("--plot", metavar="FILE", help="plot their perplexities into FILE, a PNG")
-    runs.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
+    runs.add_argument(
+        "--plot",
+        type=_as(limits.LocalName),
+        metavar="FILE",
+        help="plot their perplexities into FILE, a PNG",
+    )
+    runs.add_argument(
+        "--json", type=_as(limits.LocalName), metavar="FILE", help="also write the figures to FILE"
+    )
 
     chain = stage(
         stages,
@@ -331,10 +349,17 @@ def _parser() -> argparse.ArgumentParser:
         "--data", required=True, nargs="+", metavar="GLOB", help="text, as `clp-jax prepare` reads"
     )
     perplexity.add_argument(
-        "--sequence-length", type=int, metavar="N", help="tokens read at once; empty: at most 1024"
+        "--sequence-length",
+        type=_as(limits.SequenceLength),
+        metavar="N",
+        help="tokens read at once; empty: at most 1024",
     )
     perplexity.add_argument(
-        "--batch-size", type=int, default=8, metavar="N", help="sequences (default: %(default)s)"
+        "--batch-size",
+        type=_as(limits.BatchSize),
+        default=8,
+        metavar="N",
+        help="sequences (default: %(default)s)",
     )
     perplexity.add_argument(
         "--text-field",
@@ -343,7 +368,9 @@ def _parser() -> argparse.ArgumentParser:
         help="field of the text (default: %(default)s)",
     )
     _add_mesh(perplexity)
-    perplexity.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
+    perplexity.add_argument(
+        "--json", type=_as(limits.LocalName), metavar="FILE", help="also write the figures to FILE"
+    )
     tasks = stage(
         kinds,
         "tasks",
@@ -357,11 +384,19 @@ def _parser() -> argparse.ArgumentParser:
         "--task-data", metavar="DIR", help="folder with NAME/test.jsonl; empty: from the hub"
     )
     tasks.add_argument(
-        "--batch-size", type=int, default=8, metavar="N", help="sequences (default: %(default)s)"
+        "--batch-size",
+        type=_as(limits.BatchSize),
+        default=8,
+        metavar="N",
+        help="sequences (default: %(default)s)",
     )
-    tasks.add_argument("--limit", type=int, metavar="N", help="only the first N examples")
+    tasks.add_argument(
+        "--limit", type=_as(limits.Positive), metavar="N", help="only the first N examples"
+    )
     _add_mesh(tasks)
-    tasks.add_argument("--json", metavar="FILE", help="also write the scores to FILE")
+    tasks.add_argument(
+        "--json", type=_as(limits.LocalName), metavar="FILE", help="also write the scores to FILE"
+    )
 
     convert = stage(
         stages,
@@ -381,23 +416,46 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--prompt", required=True, metavar="TEXT")
     generate.add_argument(
         "--max-new-tokens",
-        type=int,
+        type=_as(limits.NewTokens),
         default=50,
         metavar="N",
         help="most tokens (default: %(default)s)",
     )
     generate.add_argument(
         "--temperature",
-        type=float,
+        type=_as(limits.Temperature),
         default=0.8,
         metavar="T",
         help="0 takes the likeliest token (default: %(default)s)",
     )
     generate.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the sampling (default: %(default)s)"
+        "--seed",
+        type=_as(limits.Seed),
+        default=0,
+        metavar="N",
+        help="of the sampling (default: %(default)s)",
     )
     _add_mesh(generate)
     return parser
+
+
+def _as(kind: Any) -> Callable[[str], Any]:
+    """How a flag of a type is read."""
+
+    def read(text: str) -> Any:
+        try:
+            return TypeAdapter(kind).validate_python(text)
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError(fault(error.errors()[0])) from None
+
+    return read
+
+
+def _mesh_sizes(text: str) -> list[int]:
+    sizes = [_as(limits.MeshSize)(size) for size in text.split(",")]
+    if len(sizes) != 3:
+        raise argparse.ArgumentTypeError(f"{text} is not understood: write three numbers as 1,8,1")
+    return sizes
 
 
 def _add_keys(parser: argparse.ArgumentParser, config: type[BaseModel]) -> None:
@@ -417,28 +475,40 @@ def _add_keys(parser: argparse.ArgumentParser, config: type[BaseModel]) -> None:
 
 def _add_dtype(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dtype", metavar="TYPE", help="float32, bfloat16 or float16; empty keeps the model's"
+        "--dtype",
+        type=_as(limits.Dtype),
+        metavar="TYPE",
+        help="float32, bfloat16 or float16; empty keeps the model's",
     )
 
 
 def _add_mesh(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mesh",
+        type=_mesh_sizes,
+        default=(1, -1, 1),
         metavar="DATA,FSDP,TENSOR",
         help="how devices share the work; empty: fsdp over all of them",
     )
 
 
-def _mesh(text: str | None) -> Any:
+def _mesh(sizes: Sequence[int]) -> Any:
     from clp_jax.mesh import make_mesh, start_distributed, use_compilation_cache
 
     start_distributed()
     use_compilation_cache()
-    try:
-        data, fsdp, tensor = map(int, (text or "1,-1,1").split(","))
-    except ValueError:
-        raise UserError(f"--mesh {text} is not understood: write three numbers as 1,8,1.") from None
-    return make_mesh(data, fsdp, tensor)
+    return make_mesh(*sizes)
+
+
+def _look_at(models: Sequence[str], text: Sequence[str] = ()) -> None:
+    """Tell at once of models that cannot be there, and of text that is not."""
+    from clp_jax.checkpoint.names import local_model
+    from clp_jax.data.pieces import text_pieces
+
+    for model in models:
+        local_model(model)
+    if text:
+        text_pieces(text)
 
 
 def _print_and_write(text: str, file: str | None, value: Any) -> None:
@@ -450,12 +520,15 @@ def _print_and_write(text: str, file: str | None, value: Any) -> None:
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:
+    new_path(arguments.out)
+    _look_at((), [*filter(None, (arguments.corpus_source, arguments.corpus_target))])
     from clp_jax.quickstart.run import run_quickstart
 
     run_quickstart(arguments.out, arguments.corpus_source, arguments.corpus_target)
 
 
 def _vocab(arguments: argparse.Namespace) -> None:
+    _look_at((arguments.source, arguments.target), arguments.data or ())
     from clp_jax.vocabulary import compare_vocabularies
 
     report = compare_vocabularies(
@@ -469,6 +542,8 @@ def _vocab(arguments: argparse.Namespace) -> None:
 
 
 def _train_tokenizer(arguments: argparse.Namespace) -> None:
+    new_path(arguments.out)
+    _look_at((), arguments.input)
     from clp_jax.vocabulary.train import train_tokenizer
 
     trained = train_tokenizer(
@@ -478,21 +553,34 @@ def _train_tokenizer(arguments: argparse.Namespace) -> None:
 
 
 def _transfer(arguments: argparse.Namespace) -> None:
+    from clp_jax.transfer.wishes import check_transfer
+
+    given = {
+        key: value for key, value in vars(arguments).items() if key in TransferConfig.model_fields
+    }
+    config = TransferConfig.from_dict(given, origin="transfer")
+    check_transfer(arguments.source, arguments.helper, arguments.out, config)
     from clp_jax.transfer.stage import transfer_model
     from clp_jax.transfer.summary import summarize
 
-    given = vars(arguments)
     manifest = transfer_model(
         arguments.source,
         arguments.helper,
         arguments.out,
         mesh=_mesh(arguments.mesh),
-        **{key: given[key] for key in TransferConfig.model_fields if key in given},
+        **given,
     )
     print(summarize(manifest, arguments.out))
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
+    from clp_jax.data.pieces import whole_pieces
+
+    config = PrepareConfig.from_yaml(arguments.config, arguments.overrides)
+    models = filter(None, (arguments.tokenizer, arguments.source_tokenizer))
+    _look_at([*models], arguments.input)
+    if config.sources and not arguments.input:
+        whole_pieces(config.sources)
     from clp_jax.data.prepare import prepare_corpus
     from clp_jax.data.report import summary
 
@@ -500,7 +588,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
         arguments.input,
         arguments.tokenizer,
         arguments.out,
-        config=PrepareConfig.from_yaml(arguments.config, arguments.overrides),
+        config=config,
         text_field=arguments.text_field,
         limit=arguments.limit,
         source_tokenizer=arguments.source_tokenizer,
@@ -512,21 +600,28 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from clp_jax.before import check_run
+
+    config = RunConfig.from_yaml(arguments.config, arguments.overrides)
+    check_run(config)
     from clp_jax.mesh import use_compilation_cache
     from clp_jax.train.loop import train_model
 
     use_compilation_cache()
-    config = RunConfig.from_yaml(arguments.config, arguments.overrides)
     train_model(config, resume=arguments.resume, profile=arguments.profile)
 
 
 def _plan(arguments: argparse.Namespace) -> None:
+    from clp_jax.accelerators import slice_topology
+
+    config = RunConfig.from_yaml(arguments.config, arguments.overrides)
+    slice_topology(arguments.accelerator_type)
+    _look_at((config.model.path,))
     import jax
 
     from clp_jax.plan import plan_largest_batch, plan_run
 
     jax.config.update("jax_platforms", "cpu")  # The chips are only compiled for.
-    config = RunConfig.from_yaml(arguments.config, arguments.overrides)
     planned = (plan_largest_batch if arguments.largest_batch else plan_run)(
         config, arguments.accelerator_type
     )
@@ -534,6 +629,9 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _runs(arguments: argparse.Namespace) -> None:
+    from clp_jax.before import check_places
+
+    check_places(arguments.folders)
     from clp_jax.runs import list_runs
 
     found = list_runs(arguments.folders)
@@ -543,14 +641,19 @@ def _runs(arguments: argparse.Namespace) -> None:
 
 
 def _chain(arguments: argparse.Namespace) -> None:
+    from clp_jax.before import check_chain
+
+    config = ChainConfig.from_yaml(arguments.config)
+    check_chain(config)
     from clp_jax.chain import run_chain
     from clp_jax.mesh import use_compilation_cache
 
     use_compilation_cache()
-    run_chain(ChainConfig.from_yaml(arguments.config), dry_run=arguments.dry_run)
+    run_chain(config, dry_run=arguments.dry_run)
 
 
 def _perplexity(arguments: argparse.Namespace) -> None:
+    _look_at((arguments.model,), arguments.data)
     from clp_jax.data.count import lost_text
     from clp_jax.evaluate.perplexity import evaluate_perplexity
     from clp_jax.evaluate.tables import markdown_table
@@ -574,11 +677,16 @@ def _perplexity(arguments: argparse.Namespace) -> None:
 
 
 def _tasks(arguments: argparse.Namespace) -> None:
+    from clp_jax.evaluate.names import check_tasks
+
+    tasks = arguments.tasks.split(",")
+    check_tasks(tasks)
+    _look_at((arguments.model,))
     from clp_jax.evaluate.tasks import evaluate_tasks, render_tasks
 
     results = evaluate_tasks(
         arguments.model,
-        arguments.tasks.split(","),
+        tasks,
         task_data=arguments.task_data,
         batch_size=arguments.batch_size,
         limit=arguments.limit,
@@ -588,19 +696,21 @@ def _tasks(arguments: argparse.Namespace) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
+    new_path(arguments.out)
+    _look_at((arguments.input,))
     from clp_jax.checkpoint.convert import convert_checkpoint
-    from clp_jax.checkpoint.tensors import parse_dtype
 
     convert_checkpoint(
         arguments.input,
         arguments.out,
         arguments.to,
-        dtype=None if arguments.dtype is None else parse_dtype(arguments.dtype),
+        dtype=arguments.dtype,
         mesh=_mesh(arguments.mesh),
     )
 
 
 def _generate(arguments: argparse.Namespace) -> None:
+    _look_at((arguments.model,))
     from clp_jax.generate import generate_text
 
     text = generate_text(

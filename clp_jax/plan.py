@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.experimental import topologies
 
+from clp_jax.accelerators import slice_topology
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.hf import model_files
 from clp_jax.collectives import collective_bytes
@@ -24,18 +25,6 @@ from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.pick import run_mesh
 from clp_jax.train.step import make_train_step
 
-# Chips along each axis of a slice, by the number of its chips.
-FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
-CUBIC = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"}
-# Accelerator types of Cloud TPU: the generation, its slices, and the cores of a chip, which the
-# number in the name counts.
-TYPES: Mapping[str, tuple[str, Mapping[int, str], int]] = {
-    "v4": ("v4", CUBIC, 2),
-    "v5litepod": ("v5e", FLAT, 1),
-    "v5e": ("v5e", FLAT, 1),
-    "v5p": ("v5p", CUBIC, 2),
-    "v6e": ("v6e", FLAT, 1),
-}
 GIB = 2**30
 
 
@@ -178,14 +167,7 @@ def plan_largest_batch(config: RunConfig, accelerator: str) -> Plan:
 
 def _chips(accelerator: str) -> list[jax.Device]:
     """The chips of a slice, as descriptions to compile for."""
-    kind, _, number = accelerator.rpartition("-")
-    generation, shapes, cores = TYPES.get(kind, ("", {}, 1))
-    count = int(number) // cores if number.isdigit() else 0
-    if count not in shapes:
-        known = ", ".join(
-            f"{name}-{cores * size}" for name, (_, sizes, cores) in TYPES.items() for size in sizes
-        )
-        raise UserError(f"{accelerator} is no accelerator type of Cloud TPU known here: {known}.")
+    topology, count, cores = slice_topology(accelerator)
     # No chip is asked for: neither this machine's metadata nor a lock on its TPU are needed.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
@@ -193,9 +175,7 @@ def _chips(accelerator: str) -> list[jax.Device]:
     if count == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        return topologies.get_topology_desc(
-            f"{generation}:{shapes[count]}", platform="tpu", **options
-        ).devices
+        return topologies.get_topology_desc(topology, platform="tpu", **options).devices
     except Exception as error:  # What the plugin raises where libtpu is missing is no one kind.
         raise UserError(
             f"The TPU compiler does not start ({' '.join(str(error).split())[:200]}): "

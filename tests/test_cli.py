@@ -113,9 +113,33 @@ def test_an_unknown_flag_is_refused(capsys):
     assert "unrecognized arguments: --furry" in capsys.readouterr().err
 
 
-def test_a_mesh_that_cannot_be_read(tiny_model):
-    with pytest.raises(SystemExit, match="--mesh 8 is not understood: write three numbers"):
-        main(["generate", "--model", str(tiny_model), "--prompt", "x", "--mesh", "8"])
+@pytest.mark.parametrize(
+    ("stage", "flag", "value", "sentence"),
+    [
+        ("generate", "--mesh", "8", "8 is not understood: write three numbers as 1,8,1"),
+        ("generate", "--mesh", "1,8,x", "should be a valid integer"),
+        ("generate", "--mesh", "1,-2,1", "greater than or equal to -1"),
+        ("generate", "--temperature", "nan", "should be a finite number"),
+        ("generate", "--temperature", "-1", "greater than or equal to 0"),
+        ("generate", "--max-new-tokens", "-1", "greater than 0"),
+        ("generate", "--seed", "2147483648", "less than or equal to 2147483647"),
+        ("generate", "--seed", "9" * 5000, "exceeded maximum size"),
+        ("evaluate perplexity", "--batch-size", "0", "greater than 0"),
+        ("evaluate perplexity", "--batch-size", "1000000000", "less than or equal to 1048576"),
+        ("evaluate perplexity", "--sequence-length", "-1", "greater than 0"),
+        ("evaluate perplexity", "--json", "gs://b/x.json", "gs://b/x.json is an address"),
+        ("evaluate tasks", "--limit", "0", "greater than 0"),
+        ("tokenizer train", "--vocab-size", "5", "greater than or equal to 257"),
+        ("convert", "--dtype", "int8", "should be 'bfloat16', 'float16', "),
+    ],
+)
+def test_flags_have_the_limits_of_their_type(stage, flag, value, sentence, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*stage.split(), f"{flag}={value}"])
+    assert end.value.code == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"clp-jax {stage}: error: argument {flag}: ")
+    assert sentence in told
 
 
 def test_vocab_prints_and_writes_the_report(tiny_model, text, tmp_path, capsys):
@@ -236,3 +260,80 @@ def test_every_public_name_is_there():
         assert getattr(clp_jax, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         clp_jax.nonsense  # noqa: B018
+
+
+REFUSED = {
+    "quickstart --out full": "exists already",
+    "quickstart --corpus-source no.txt --corpus-target no.txt": "matches no file",
+    "vocab --source /no/model --target /no/model": "is not a folder",
+    "vocab --source x --target y --data no.txt": "matches no file",
+    "tokenizer train --input no.txt --out o": "matches no file",
+    "transfer --source /no/model --helper h --out o": "is not a folder",
+    "transfer --source s --helper h --out gs://b/o": "is an address",
+    "transfer --source s --helper h --out full": "exists already",
+    "transfer --source s --helper h --out o --method magic": "method: ",
+    "transfer --source s --helper h --out o --method wechsel": "needs source_vectors",
+    "transfer --source s --helper h --out o --token-vectors no.npy": "no.npy is missing",
+    "transfer --source s --helper h --out o --data no.txt": "matches no file",
+    "prepare --input no.txt --out o": "matches no file",
+    "prepare --config no.yaml --out o": "is missing",
+    "prepare --config recipe.yaml --out o": "no.tar.gz matches no file",
+    "prepare --input no.txt --out o --clean.min_words x": "--clean.min_words: ",
+    "plan --config no.yaml --accelerator-type v4-8": "is missing",
+    "plan --config run.yaml --accelerator-type v9-8": "is no accelerator type",
+    "plan --config run.yaml --accelerator-type v4-8": "/no/model is not a folder",
+    "train --config no.yaml": "is missing",
+    "train --config run.yaml --train.steps x": "--train.steps: ",
+    "train --config run.yaml": "/no/model is not a folder",
+    "train --config run.yaml --model.path m": "/no/corpus is not a corpus",
+    "runs no": "is not a folder",
+    "chain --config no.yaml": "is missing",
+    "chain --config chain.yaml": "/no/corpus is not a corpus",
+    "evaluate perplexity --model m --data no.txt": "matches no file",
+    "evaluate tasks --model m --tasks no": "Unknown task no",
+    "convert /no/model o --to hf": "is not a folder",
+    "convert m full --to hf": "exists already",
+    "generate --model /no/model --prompt x": "is not a folder",
+}
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """For each of `REFUSED` what was told, and the heavy packages that were imported for it."""
+    folder = tmp_path_factory.mktemp("refused")
+    (folder / "full").mkdir()
+    (folder / "full" / "file").touch()
+    (folder / "recipe.yaml").write_text("sources: [{input: no.tar.gz, kind: gc4}]")
+    (folder / "run.yaml").write_text(
+        "model: {path: /no/model}\ndata: {train: /no/corpus}\ntrain: {out: r, steps: 1}"
+    )
+    (folder / "chain.yaml").write_text(
+        "helper: h\nout: c\ndata: {train: /no/corpus}\n"
+        "models: [{name: a, source: s, train: {steps: 1}}]"
+    )
+    code = (
+        "import json, sys\n"
+        "from clp_jax.cli import main\n"
+        "told = {}\n"
+        f"for command in {[*REFUSED]!r}:\n"
+        "    try: main(command.split())\n"
+        "    except SystemExit as end: told[command] = str(end.code)\n"
+        "    heavy = {'jax', 'flax', 'transformers', 'datasets', 'torch', 'datatrove', 'grain'}\n"
+        "    told[command] = [told[command], sorted(heavy & sys.modules.keys())]\n"
+        "print(json.dumps(told))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=120
+    )
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "chain.yaml", "full", "recipe.yaml", "run.yaml",
+    ]  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("command", REFUSED)
+def test_what_can_be_told_at_once_does_not_wait_for_jax(command, refused):
+    sentence, imported = refused[command]
+    assert REFUSED[command] in sentence
+    assert sentence.startswith("clp-jax: ")
+    assert imported == []

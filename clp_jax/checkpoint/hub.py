@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,11 +19,11 @@ from huggingface_hub.errors import (
 )
 
 from clp_jax.checkpoint.bounds import check_tokenizer
+from clp_jax.checkpoint.names import local_model
 from clp_jax.errors import UserError
 from clp_jax.files import inside, read_json, write_json
 from clp_jax.tokenizer import AnyTokenizer, Tokenizer, read_tokenizer
 
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 UNPADDED = "unpadded_vocab_size"
 """Key of ``config.json``: the rows behind so many are for no token; an export drops them."""
 
@@ -61,12 +60,9 @@ def resolve(name: str | Path, revision: str | None = None, *, weights: bool = Tr
         UserError: there is neither such a folder nor such a model, or a file in the folder is none
             or leads out of it.
     """
-    folder = Path(name)
-    if folder.is_dir():
+    if folder := local_model(name):
         check_files(folder)
         return folder
-    if folder.exists() or not HUB_ID.fullmatch(str(name)):
-        raise UserError(f"{name} is not a folder: name a Hugging Face folder or a hub id.")
     small = ["*.json", "*.txt", "*.model", "*.jinja"]
     snapshot = _download(
         str(name), revision, [*small, *(["model*.safetensors"] if weights else [])]

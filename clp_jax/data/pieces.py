@@ -70,6 +70,15 @@ def whole_pieces(sources: Sequence[SourceSection]) -> list[Piece]:
     return list(pieces.values())
 
 
+def text_pieces(inputs: Sequence[str], text_field: str | None = None) -> list[Piece]:
+    """A piece for each of the inputs that `clp_jax.data.readers.read_documents` takes.
+
+    Raises:
+        UserError: as `whole_pieces`.
+    """
+    return whole_pieces([SourceSection(input=item, text_field=text_field) for item in inputs])
+
+
 def plan_tasks(sources: Sequence[SourceSection], limit: int | None) -> list[list[Piece]]:
     """Divide the sources into tasks, by the names and sizes of the files alone.
 

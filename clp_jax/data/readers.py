@@ -11,11 +11,10 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.arguments import checked
-from clp_jax.config import SourceSection
 from clp_jax.data.formats import DAMAGE, Fault, suffix
 from clp_jax.data.hub import hub_rows
 from clp_jax.data.packed import open_file
-from clp_jax.data.pieces import Piece, whole_pieces
+from clp_jax.data.pieces import Piece, text_pieces
 from clp_jax.data.sources import SOURCES, Layout, MissingText, needed_columns, read_record
 from clp_jax.errors import UserError
 from clp_jax.files import write_json
@@ -70,8 +69,7 @@ def read_documents(inputs: Inputs, text_field: Name = "text") -> Iterator[str]:
         UserError: an input matches no file, is a folder or has an unknown suffix; a file is broken,
             is not UTF-8 or lacks ``text_field``; there is no text at all.
     """
-    sources = [SourceSection(input=item, text_field=text_field) for item in inputs]
-    return _texts(whole_pieces(sources), ", ".join(map(str, inputs)))
+    return _texts(text_pieces(inputs, text_field), ", ".join(inputs))
 
 
 def _texts(pieces: Sequence[Piece], inputs: str) -> Iterator[str]:

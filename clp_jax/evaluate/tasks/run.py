@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.hf import load_model, model_tokenizer
 from clp_jax.errors import UserError
+from clp_jax.evaluate.names import FOLDER, check_tasks
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.evaluate.tasks.scores import (
     accuracy,
@@ -21,9 +22,6 @@ from clp_jax.evaluate.tasks.scores import (
 )
 from clp_jax.limits import BatchSize, LocalPath, Name, PathOrName, Positive
 from clp_jax.mesh import make_mesh
-
-FOLDER = Path(__file__).parent
-TASKS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 
 @checked
@@ -43,7 +41,7 @@ def evaluate_tasks(
 
     Args:
         model_path: Hugging Face folder, hub id or run folder.
-        tasks: names out of `TASKS`.
+        tasks: names out of `clp_jax.evaluate.names.TASKS`.
         task_data: folder with ``TASK/test.jsonl``; without it the data come from the hub.
         batch_size: sequences that are computed at the same time.
         limit: only the first so many examples of each task.
@@ -57,10 +55,7 @@ def evaluate_tasks(
     Raises:
         UserError: a task is not known, its data are not at hand, or the harness is not installed.
     """
-    if unknown := [name for name in tasks if name not in TASKS]:
-        raise UserError(
-            f"Unknown task {', '.join(unknown)}: the known ones are {', '.join(TASKS)}."
-        )
+    check_tasks(tasks)
     from clp_jax.evaluate.harness import JaxLM
 
     loaded = load_tasks(tasks, task_data)

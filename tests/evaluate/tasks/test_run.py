@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("lm_eval")
 from clp_jax.errors import UserError
+from clp_jax.evaluate.names import TASKS
 from clp_jax.evaluate.tasks import evaluate_tasks, render_tasks, run
 
 TWEETS = [
@@ -38,7 +39,7 @@ def task_data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(model_folder, task_data):
-    return evaluate_tasks(model_folder, run.TASKS, task_data=task_data, batch_size=8)
+    return evaluate_tasks(model_folder, TASKS, task_data=task_data, batch_size=8)
 
 
 def hf_samples(folder, tasks, task_data):
@@ -56,10 +57,10 @@ def test_the_scores_are_those_of_the_harness_with_its_hf_model(results, model_fo
 
     theirs = evaluate(
         HFLM(str(model_folder), device="cpu", dtype="float32"),
-        run.load_tasks(run.TASKS, task_data),
+        run.load_tasks(TASKS, task_data),
         bootstrap_iters=0,
     )["results"]
-    for name in run.TASKS:
+    for name in TASKS:
         ours = {metric: score["score"] for metric, score in results[name]["metrics"].items()}
         assert ours == pytest.approx(
             {

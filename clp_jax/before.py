@@ -1,0 +1,59 @@
+"""What can be told of a stage's inputs at once: nothing here imports JAX or transformers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from clp_jax.checkpoint.names import local_model
+from clp_jax.config import ChainConfig, DataSection, RunConfig
+from clp_jax.data.place import corpus_folder
+from clp_jax.errors import UserError
+from clp_jax.files import is_address
+from clp_jax.transfer.wishes import check_wishes
+
+
+def check_run(config: RunConfig) -> None:
+    """Make sure that there can be the model and the corpora of a run.
+
+    A run that is there already brings its model's files, so that the model may be gone.
+
+    Raises:
+        UserError: one is missing.
+    """
+    out = config.train.out
+    if not is_address(out) and not Path(out).exists():
+        local_model(config.model.path)
+    check_corpora(config.data)
+
+
+def check_corpora(section: DataSection) -> None:
+    """Make sure that there are the corpora of a training.
+
+    Raises:
+        UserError: one is missing.
+    """
+    for folder in filter(None, (*(corpus.path for corpus in section.train), section.validation)):
+        corpus_folder(folder)
+
+
+def check_chain(config: ChainConfig) -> None:
+    """Make sure that there can be all models, corpora, text and vectors of a chain.
+
+    Raises:
+        UserError: one is missing.
+    """
+    check_wishes(config.transfer)
+    local_model(config.helper)
+    for model in config.models:
+        local_model(model.source)
+        check_corpora(model.data or config.data)
+
+
+def check_places(places: Sequence[str]) -> None:
+    """Make sure that the places on this machine in which runs are looked for are folders.
+
+    Raises:
+        UserError: one is not.
+    """
+    for place in places:
+        if not is_address(place) and not Path(place).is_dir():
+            raise UserError(f"{place} is not a folder: name run folders, or a folder with some.")

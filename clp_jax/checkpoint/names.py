@@ -1,0 +1,22 @@
+"""Names of models: a folder here, or an id of the hub."""
+
+import re
+from pathlib import Path
+
+from clp_jax.errors import UserError
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def local_model(name: str | Path) -> Path | None:
+    """The folder of a model, or None for what may be an id of the hub.
+
+    Raises:
+        UserError: it can be neither.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or not HUB_ID.fullmatch(str(name)):
+        raise UserError(f"{name} is not a folder: name a Hugging Face folder or a hub id.")
+    return None
