@@ -34,7 +34,7 @@ from clp_jax.models import (
     read_decoder_config,
 )
 from clp_jax.train.folder import FREE, find_run, flat_settings
-from clp_jax.train.inputs import check_sizes, open_corpus
+from clp_jax.train.inputs import check_sizes, open_corpora
 from clp_jax.train.loop import train_model
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.pick import run_mesh
@@ -223,8 +223,7 @@ def _check_training(run: RunConfig, model: Decoder, hash_: str, helper: str) -> 
     mesh = run_mesh(run, model.config)
     check_sizes(run, model.config, mesh)
     abstract_parameters(model, mesh)
-    for corpus in filter(None, (*(part.path for part in run.data.train), run.data.validation)):
-        open_corpus(corpus, hash_, helper)
+    open_corpora(run.data, hash_, helper)
 
 
 def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -66,6 +66,10 @@ def start_distributed() -> None:
     Cloud TPU VM know of each other only by their metadata server, which JAX asks when
     ``CLP_JAX_DISTRIBUTED`` is set, as ``scripts/tpu_vm.sh`` does. Any other launcher sets
     ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``.
+
+    Raises:
+        UserError: the environment does not describe the processes, they do not find each other, or
+            there is no device.
     """
     if jax.distributed.is_initialized():
         return
@@ -78,13 +82,41 @@ def start_distributed() -> None:
                 "JAX_COORDINATOR_ADDRESS is set: JAX_NUM_PROCESSES and JAX_PROCESS_ID must be "
                 "numbers beside it."
             ) from None
-        jax.distributed.initialize(env["JAX_COORDINATOR_ADDRESS"], count, index)
+        _join(env["JAX_COORDINATOR_ADDRESS"], count, index)
     elif (
         "CLP_JAX_DISTRIBUTED" in env
         or "," in env.get("TPU_WORKER_HOSTNAMES", "")
-        or int(env.get("SLURM_NTASKS", 1)) > 1
+        or env.get("SLURM_NTASKS", "1") not in ("", "1")
     ):
-        jax.distributed.initialize()
+        _join()
+    all_devices()
+
+
+def _join(*where: Any) -> None:
+    try:
+        jax.distributed.initialize(*where)
+    except Exception as error:  # Each launcher that JAX knows has its own.
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(
+            f"The processes of this run do not find each other ({reason}): look at the JAX_, "
+            "SLURM_ and TPU_ variables of the environment, or unset them for a single process."
+        ) from None
+
+
+def all_devices() -> list[jax.Device]:
+    """The devices of all processes.
+
+    Raises:
+        UserError: there is none of the platform that is asked for.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200] or "its plugin is not installed"
+        raise UserError(
+            f"There is no device of JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')} "
+            f"({reason}): unset it, or name a platform that is here."
+        ) from None
 
 
 def decided_by_first(decide: Callable[[], T]) -> T:
@@ -137,7 +169,7 @@ def make_mesh(
     Raises:
         UserError: the sizes do not multiply to the number of devices.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = all_devices() if devices is None else devices
     sizes = [data, fsdp, sequence, tensor]
     wanted = f"mesh data={data} fsdp={fsdp} tensor={tensor} sequence={sequence}"
     if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
@@ -181,6 +213,7 @@ def memory_of(device: jax.Device) -> int | None:
 
 def single_device_mesh() -> Mesh:
     """The mesh of this process's first device."""
+    all_devices()
     return make_mesh(devices=jax.local_devices()[:1])
 
 

@@ -11,7 +11,9 @@ from clp_jax.mesh import (
     peak_flops,
     shard_activations,
     sharding_for,
+    single_device_mesh,
     slice_count,
+    start_distributed,
     to_global,
     to_host,
 )
@@ -61,6 +63,32 @@ def test_inner_axes_stay_within_a_slice(two_slices, sizes, slices):
     mesh = make_mesh(**sizes, devices=two_slices)
     found = [chip.slice_index for chip in mesh.devices.flat]
     assert found == [number for row in slices for number in row]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no backend 'cuda'"), AssertionError()])
+@pytest.mark.parametrize("use", [start_distributed, make_mesh, single_device_mesh])
+def test_a_platform_that_is_not_there(error, use, monkeypatch):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(jax, "devices", fail)
+    with pytest.raises(UserError, match=r"There is no device of JAX_PLATFORMS=\w+ \(.+\)"):
+        use()
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SLURM_NTASKS": "many"},
+        {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "x"},
+        {"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "2"},
+    ],
+)
+def test_an_environment_that_describes_no_processes(environment, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"do not find each other|must be numbers beside it"):
+        start_distributed()
 
 
 def test_rules():

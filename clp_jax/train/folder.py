@@ -20,6 +20,8 @@ RECORD = "run.json"
 
 # What a resumed run may change: the numbers stay the same, or the same to rounding.
 FREE = (
+    "model.path",
+    "model.revision",
     "mesh.auto",
     "mesh.data",
     "mesh.fsdp",
@@ -126,7 +128,7 @@ def continue_run(config: RunConfig, place: RunPlace, step: int) -> None:
 def _refuse_changes(old: RunConfig, new: RunConfig) -> None:
     """The number of steps may change where the learning rate does not depend on it."""
     free = {*FREE, "train.steps"} if new.optimizer.schedule == "constant" else set(FREE)
-    before, after = flat_settings(old), flat_settings(new)
+    before, after = _comparable(old), _comparable(new)
     changes = [
         f"{key} was {before[key]} and is {after[key]}"
         for key in after
@@ -137,6 +139,15 @@ def _refuse_changes(old: RunConfig, new: RunConfig) -> None:
             f"{new.train.out} cannot be resumed with other settings: {'; '.join(changes)}. "
             "Put them back, or start a new run."
         )
+
+
+def _comparable(config: RunConfig) -> dict[str, Any]:
+    """The settings, without the places of the corpora, which are known by their fingerprints."""
+    data = config.data
+    return flat_settings(config) | {
+        "data.train": data.weights or f"{len(data.train)} without weights",
+        "data.validation": "none" if data.validation is None else "a corpus",
+    }
 
 
 def flat_settings(config: RunConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from clp_jax.checkpoint.hf import MODEL, model_files
 from clp_jax.checkpoint.hub import load_tokenizer, read_config, tokenizer_hash
-from clp_jax.config import ModelSection, RunConfig
+from clp_jax.config import DataSection, ModelSection, RunConfig
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
 from clp_jax.mesh import batch_divisor
@@ -52,16 +52,10 @@ def open_inputs(config: RunConfig, run: Path | None = None) -> Inputs:
     mesh = run_mesh(config, decoder)
     check_sizes(config, decoder, mesh)
     hash_ = _tokenizer_hash(files, decoder)
-    validation = config.data.validation
-    if config.train.keep_best and validation is None:
+    if config.train.keep_best and config.data.validation is None:
         raise UserError("train.keep_best needs data.validation: name a corpus to measure on.")
-    return Inputs(
-        files=files,
-        decoder=decoder,
-        mesh=mesh,
-        corpora=tuple(open_corpus(part.path, hash_, section.path) for part in config.data.train),
-        validation=open_corpus(validation, hash_, section.path) if validation else None,
-    )
+    corpora, validation = open_corpora(config.data, hash_, section.path)
+    return Inputs(files=files, decoder=decoder, mesh=mesh, corpora=corpora, validation=validation)
 
 
 def read_decoder(files: Path, section: ModelSection) -> DecoderConfig:
@@ -105,6 +99,26 @@ def _tokenizer_hash(files: Path, decoder: DecoderConfig) -> str:
     tokenizer = load_tokenizer(files)
     tokenizer.check_rows(decoder.vocab_size, f"The model {files}")
     return tokenizer_hash(tokenizer)
+
+
+def open_corpora(
+    section: DataSection, expected_hash: str, model: str
+) -> tuple[tuple[Corpus, ...], Corpus | None]:
+    """Open the corpora to train on and to validate on, made with the tokenizer of ``model``.
+
+    Raises:
+        UserError: one is missing or damaged, was made with another tokenizer, or is too small to
+            train on.
+    """
+    corpora = tuple(open_corpus(part.path, expected_hash, model) for part in section.train)
+    for part, corpus in zip(section.train, corpora, strict=True):
+        if len(corpus) <= section.sequence_length:
+            raise UserError(
+                f"{part.path} has {len(corpus):,} tokens, too few for one sequence of "
+                f"{section.sequence_length:,}: add text, or choose a smaller data.sequence_length."
+            )
+    validation = section.validation
+    return corpora, open_corpus(validation, expected_hash, model) if validation else None
 
 
 def open_corpus(folder: str, expected_hash: str, model: str) -> Corpus:

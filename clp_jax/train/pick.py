@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
-from clp_jax.mesh import make_mesh, memory_of, slice_count
+from clp_jax.mesh import all_devices, make_mesh, memory_of, slice_count
 from clp_jax.models import DecoderConfig, abstract_model
 
 STATE_BYTES = 16
@@ -34,7 +34,7 @@ def run_mesh(
     Raises:
         UserError: the devices cannot be arranged so, or no sizes suit the model and the batch.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = all_devices() if devices is None else devices
     if not config.mesh.auto:
         return make_mesh(**config.mesh.sizes, devices=devices)
     sizes, reason = pick_sizes(

@@ -12,6 +12,7 @@ import jax
 from jaxtyping import PyTree
 
 from clp_jax.checkpoint.hf import is_run_folder
+from clp_jax.checkpoint.hub import resolve
 from clp_jax.checkpoint.orbax import CHECKPOINTS, latest_step
 from clp_jax.checkpoint.sums import SUMS, file_sum
 from clp_jax.config import RunConfig
@@ -43,9 +44,9 @@ def run_record(config: RunConfig, inputs: Inputs, shapes: PyTree) -> dict[str, A
             "processes": jax.process_count(),
         },
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes)),
-        "weights": _weights(config, inputs),
+        "weights": _weights(config),
         "snapshot": inputs.files.name if inputs.files.parent.name == "snapshots" else None,
-        "hashes": _hashes(config, inputs),
+        "hashes": _hashes(inputs),
     }
 
 
@@ -74,15 +75,21 @@ def compare_record(folder: Path, config: RunConfig, inputs: Inputs) -> None:
     """See that a run goes on with the data it was started with; tell of other versions.
 
     Raises:
-        UserError: a corpus or the tokenizer is another one.
+        UserError: a corpus or the tokenizer is another one, or so are the weights of the model and
+            the run has no checkpoint yet.
     """
     before = read_record(folder)
-    for name, hash_ in _hashes(config, inputs).items():
+    for name, hash_ in _hashes(inputs).items():
         if before["hashes"].get(name) != hash_:
             raise UserError(
                 f"{folder} was started with another {name}, of hash {before['hashes'].get(name)} "
                 f"and not {hash_}: bring the old one back, or start a new run."
             )
+    if latest_step(config.train.out) is None and _weights(config) != before["weights"]:
+        raise UserError(
+            f"{folder} was started with other weights than those in {config.model.path}, and has "
+            "no checkpoint yet: bring the old ones back, or start a new run."
+        )
     versions = before["versions"]
     changes = [
         f"{package} was {versions[package]} and is {now}"
@@ -97,16 +104,18 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
-def _hashes(config: RunConfig, inputs: Inputs) -> dict[str, str]:
-    """The hashes of all that decides which tokens are read."""
-    names = [part.path for part in config.data.train]
-    hashes = {name: corpus.fingerprint for name, corpus in zip(names, inputs.corpora, strict=True)}
+def _hashes(inputs: Inputs) -> dict[str, str]:
+    """The hashes of all that decides which tokens are read, wherever the corpora are."""
+    hashes = {
+        f"training corpus {number}": corpus.fingerprint
+        for number, corpus in enumerate(inputs.corpora, 1)
+    }
     if inputs.validation is not None:
-        hashes[str(config.data.validation)] = inputs.validation.fingerprint
+        hashes["validation corpus"] = inputs.validation.fingerprint
     return hashes | {"tokenizer": inputs.corpora[0].tokenizer_hash}
 
 
-def _weights(config: RunConfig, inputs: Inputs) -> dict[str, str]:
+def _weights(config: RunConfig) -> dict[str, str]:
     """XXH3 sums of the files with the weights that the run starts from; none if it draws them.
 
     Those of the run of another model are vouched for by the sums of its newest checkpoint.
@@ -117,5 +126,6 @@ def _weights(config: RunConfig, inputs: Inputs) -> dict[str, str]:
         checkpoint = Path(config.model.path) / CHECKPOINTS / str(latest_step(config.model.path))
         files = list(checkpoint.glob(SUMS))
     else:
-        files = [file for file in inputs.files.iterdir() if file.suffix in WEIGHTS]
+        files = [*resolve(config.model.path, config.model.revision).iterdir()]
+        files = [file for file in files if file.suffix in WEIGHTS]
     return {file.name: file_sum(file) for file in sorted(files)}

@@ -54,6 +54,9 @@ def test_model_files_are_copied(started, inputs, tmp_path):
         ("train.loss_chunk", 3),
         ("train.log_every", 7),
         ("train.keep_checkpoints", 9),
+        ("data.train", "moved/corpus"),
+        ("data.validation", "moved/validation"),
+        ("model.path", "moved/model"),
     ],
 )
 def test_what_does_not_change_the_numbers_may_change(started, key, value):
@@ -68,6 +71,17 @@ def test_what_does_not_change_the_numbers_may_change(started, key, value):
         ("train.dtype", "float32", r"train.dtype was bfloat16 and is float32"),
         ("train.seed", 1, r"train.seed was 0 and is 1"),
         ("optimizer.learning_rate", 0.5, r"optimizer.learning_rate was 0.01 and is 0.5"),
+        ("data.validation", None, r"data.validation was a corpus and is none"),
+        (
+            "data.train",
+            [{"path": "a"}, {"path": "b"}],
+            "1 without weights and is 2 without weights",
+        ),
+        (
+            "data.train",
+            [{"path": "a", "weight": 2}],
+            r"was 1 without weights and is \[2.0\]",
+        ),
         ("model.dropout", 0.3, r"model.dropout was None and is 0.3"),
     ],
 )

@@ -1,5 +1,6 @@
 import json
 import shlex
+import shutil
 import sys
 
 import jax
@@ -32,8 +33,8 @@ def test_a_run_says_what_it_was_started_with(settings):
     train, validation = settings["data"]["train"], settings["data"]["validation"]
     manifests = {name: read_json(f"{name}/manifest.json") for name in (train, validation)}
     assert record["hashes"] == {
-        train: manifests[train]["fingerprint"],
-        validation: manifests[validation]["fingerprint"],
+        "training corpus 1": manifests[train]["fingerprint"],
+        "validation corpus": manifests[validation]["fingerprint"],
         "tokenizer": manifests[train]["tokenizer_hash"],
     }
     assert record["parameters"] == 17
@@ -68,6 +69,30 @@ def test_another_corpus_under_the_same_name_is_refused(settings, tmp_path):
     inputs = open_inputs(config)
     with pytest.raises(UserError, match=r"was started with another .*validation, of hash .* new "):
         compare_record(tmp_path, config, inputs)
+
+
+def test_corpora_may_move(settings, tmp_path):
+    _, _, record = record_of(settings)
+    write_json(tmp_path / "run.json", record)
+    for part in ("train", "validation"):
+        shutil.copytree(settings["data"][part], tmp_path / part)
+        settings["data"][part] = str(tmp_path / part)
+    config, inputs, moved = record_of(settings)
+    compare_record(tmp_path, config, inputs)
+    assert moved["hashes"] == record["hashes"]
+
+
+def test_a_model_may_move_and_other_weights_are_refused(settings, inputs, tmp_path):
+    for name, seed in (("first", 5), ("moved", 5), ("other", 6)):
+        model = initialize(read_decoder_config(CONFIG), seed=seed, mesh=single_device_mesh())
+        save_model(model, tmp_path / name, origin=inputs / "model")
+    settings["model"] = {"path": str(tmp_path / "first")}
+    write_json(tmp_path / "run.json", record_of(settings)[2])
+    settings["model"] = {"path": str(tmp_path / "moved")}
+    compare_record(tmp_path, *record_of(settings)[:2])
+    settings["model"] = {"path": str(tmp_path / "other")}
+    with pytest.raises(UserError, match=r"other weights than those in .*other, and has no checkp"):
+        compare_record(tmp_path, *record_of(settings)[:2])
 
 
 def test_other_versions_are_told_and_accepted(settings, tmp_path, capsys):
