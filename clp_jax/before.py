@@ -10,6 +10,9 @@ from clp_jax.errors import UserError
 from clp_jax.files import is_address
 from clp_jax.transfer.wishes import check_wishes
 
+TRANSFER, MODEL = "transfer", "model"
+"""Folders of a model of a chain: transferred, and trained."""
+
 
 def check_run(config: RunConfig) -> None:
     """Make sure that there can be the model and the corpora of a run.
@@ -36,16 +39,20 @@ def check_corpora(section: DataSection) -> None:
 
 
 def check_chain(config: ChainConfig) -> None:
-    """Make sure that there can be all models, corpora, text and vectors of a chain.
+    """Make sure that there can be what the models of a chain that are not done yet are made of.
 
     Raises:
-        UserError: one is missing.
+        UserError: a model, a corpus, text or vectors are missing.
     """
-    check_wishes(config.transfer)
     local_model(config.helper)
     for model in config.models:
-        local_model(model.source)
+        folder = Path(config.out) / model.name
+        if (folder / MODEL).exists():
+            continue
         check_corpora(model.data or config.data)
+        if not (folder / TRANSFER).exists():
+            local_model(model.source)
+            check_wishes(config.transfer)
 
 
 def check_places(places: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.experimental.multihost_utils import sync_global_devices
 
 from clp_jax.arguments import checked
-from clp_jax.before import check_chain
+from clp_jax.before import MODEL, TRANSFER, check_chain
 from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hub import load_tokenizer, read_config, resolve, tokenizer_hash
 from clp_jax.checkpoint.orbax import latest_step
@@ -41,7 +41,7 @@ from clp_jax.train.pick import run_mesh
 from clp_jax.transfer.inputs import open_source
 from clp_jax.transfer.stage import transfer_model
 
-TRANSFER, RUN, MODEL = "transfer", "run", "model"
+RUN = "run"
 SETTINGS = "settings.json"
 
 

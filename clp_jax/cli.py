@@ -19,7 +19,7 @@ from clp_jax import __version__, limits
 from clp_jax.config import ChainConfig, PrepareConfig, RunConfig, TransferConfig
 from clp_jax.errors import RunStopped, UserError
 from clp_jax.faults import fault
-from clp_jax.files import new_path
+from clp_jax.files import local_path, new_path
 from clp_jax.flags import set_compiler_flags
 from clp_jax.signals import Stopped, answered_signals
 from clp_jax.terminal import printable, printable_output
@@ -520,7 +520,7 @@ def _print_and_write(text: str, file: str | None, value: Any) -> None:
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:
-    new_path(arguments.out)
+    local_path(arguments.out)
     _look_at((), [*filter(None, (arguments.corpus_source, arguments.corpus_target))])
     from clp_jax.quickstart.run import run_quickstart
 

@@ -263,7 +263,7 @@ def test_every_public_name_is_there():
 
 
 REFUSED = {
-    "quickstart --out full": "exists already",
+    "quickstart --out gs://b/o": "is an address",
     "quickstart --corpus-source no.txt --corpus-target no.txt": "matches no file",
     "vocab --source /no/model --target /no/model": "is not a folder",
     "vocab --source x --target y --data no.txt": "matches no file",

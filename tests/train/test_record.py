@@ -67,7 +67,9 @@ def test_another_corpus_under_the_same_name_is_refused(settings, tmp_path):
     (tmp_path / "validation").rename(tmp_path / "gone")
     (tmp_path / "other").rename(tmp_path / "validation")
     inputs = open_inputs(config)
-    with pytest.raises(UserError, match=r"was started with another .*validation, of hash .* new "):
+    with pytest.raises(
+        UserError, match=r"was started with another validation corpus, of hash .* new "
+    ):
         compare_record(tmp_path, config, inputs)
 
 
