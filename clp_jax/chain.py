@@ -40,6 +40,7 @@ from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.pick import run_mesh
 from clp_jax.transfer.inputs import open_source
 from clp_jax.transfer.stage import transfer_model
+from clp_jax.transfer.summary import summarize
 
 RUN = "run"
 SETTINGS = "settings.json"
@@ -183,13 +184,10 @@ def _grow(link: Link, arguments: Mapping[str, Any]) -> None:
         _tell(f"{name}: transfer from {link.source}, helped by {link.helper}")
         if jax.process_index() == 0:
             write_json(link.folder / SETTINGS, link.settings)
-            transfer_model(
-                link.source,
-                link.helper,
-                link.folder / TRANSFER,
-                **arguments,
-                mesh=make_mesh(devices=jax.local_devices()),
-            )
+            out = link.folder / TRANSFER
+            mesh = make_mesh(devices=jax.local_devices())
+            manifest = transfer_model(link.source, link.helper, out, **arguments, mesh=mesh)
+            _tell(summarize(manifest, str(out)))
         sync_global_devices(f"{name} is transferred")
     # A training that has all its steps may still lack its last words, so it is resumed as well.
     _tell(f"{name}: training")

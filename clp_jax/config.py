@@ -463,20 +463,20 @@ class TransferConfig(_Configuration):
     method: Method = "auto"
     """How new rows are made; `clp` is the paper's, `auto` ranks all methods and takes the best."""
     data: tuple[Name, ...] = ()
-    """A little text of the target language: to rank methods by, to calibrate, to train vectors."""
+    """A little text of the target language, to choose and calibrate by; not what is measured on."""
     text_field: Name = "text"
     """Field of a record that holds the text."""
     copy_share: Share | None = None
     """How much of a shared token's row is the source's, 0 to 1; empty: as the method has it."""
     match_norms: bool | None = None
-    """Make computed rows as different from each other as the source's rows are; empty: as the
-    method has it."""
+    """Make computed rows as different from each other as the source's rows are; empty: no, and
+    `auto` tries both."""
     calibrate: bool = False
     """Shift the output rows so that each token is expected as often as the text has it."""
     strict: bool = False
     """Keep the paper's formula even for rows where its weights nearly cancel out."""
     fuzzy: bool = False
-    """Also match tokens that differ in case or in the space before them."""
+    """Also copy rows of tokens that differ in case or in the space before them."""
     extend: bool = False
     """Keep the source's vocabulary and add the target's tokens to it: a model of two languages."""
     pad_to_multiple_of: PadMultiple = 1

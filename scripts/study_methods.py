@@ -35,7 +35,7 @@ from clp_jax.quickstart.run import ModelSize
 
 METHODS = (
     "scratch", "random", "mean", "subword", "clp", "clp-sparse", "clp-topk", "omp", "wechsel",
-    "focus", "ridge", "procrustes", "auto",
+    "focus", "ridge", "procrustes", "ridge:0.25:true", "procrustes:0.25:true", "auto",
 )  # fmt: skip
 PLOTTED = ("scratch", "random", "clp", "clp-sparse", "focus", "ridge", "auto")
 

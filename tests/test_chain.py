@@ -224,6 +224,7 @@ def recorded(monkeypatch):
         calls.append(("transfer", source, helper, str(out), arguments))
         Path(out).mkdir()
         shutil.copy(Path(source) / "config.json", out)
+        return "the choice"
 
     def train(config, *, resume):
         calls.append(("train", config.model.path, config.train.out, resume))
@@ -234,13 +235,15 @@ def recorded(monkeypatch):
         shutil.copy(Path(run).parent / "transfer" / "config.json", out)
 
     monkeypatch.setattr(chain, "transfer_model", transfer)
+    monkeypatch.setattr(chain, "summarize", lambda manifest, out: f"{manifest} for {out}")
     monkeypatch.setattr(chain, "train_model", train)
     monkeypatch.setattr(chain, "convert_checkpoint", convert)
     return calls
 
 
-def test_each_trained_model_is_the_helper_of_the_next(settings, recorded):
+def test_each_trained_model_is_the_helper_of_the_next(settings, recorded, capsys):
     run(settings)
+    printed = capsys.readouterr().out.splitlines()
     helpers = {"small": settings["helper"], "large": "out/small/model"}
     expected = []
     for model in settings["models"]:
@@ -249,6 +252,7 @@ def test_each_trained_model_is_the_helper_of_the_next(settings, recorded):
         made, trained, exported = stages
         expected += [("transfer", source, helpers[name], made), ("train", made, trained, True)]
         expected += [("convert", trained, exported, "hf")]
+        assert f"the choice for {made}" in printed
     assert [call[:4] for call in recorded] == expected
     assert recorded[0][4].keys() == {"dtype", "mesh"}
 

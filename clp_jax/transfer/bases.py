@@ -74,11 +74,14 @@ class TableInputs:
     def token_vectors(self, vectors: Float[np.ndarray, "token dim"]) -> Basis:
         """Vectors of the target's tokens, and the shared tokens that have one as anchors."""
         shared = vectors[self.layout.anchor_helper]
-        known = ~zero_rows(shared)
-        problem = self._problem(
-            vectors[self.layout.missing_helper], shared[known], self._shared_rows()[known]
+        unknown = zero_rows(shared)
+        problem = self._problem(vectors[self.layout.missing_helper], shared, self._shared_rows())
+        return Basis(
+            problem.without(unknown) if unknown.any() else problem,
+            shared,
+            self._shared_ids()[~unknown],
+            hide=True,
         )
-        return Basis(problem, shared, self._shared_ids()[known], hide=True)
 
     def word_vectors(
         self,

@@ -27,6 +27,8 @@ all weights are equal, near 0 when they cancel, negative when the signs flip. An
 result: for c > 0 the new row is no longer than (root mean square of the shared rows' norms) / c.
 """
 
+from dataclasses import replace
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -36,7 +38,7 @@ from jaxtyping import Array, Float, Int
 
 from clp_jax.transfer.engine import contributors_by
 from clp_jax.transfer.problem import Prediction, Problem
-from clp_jax.transfer.rows import matmul, row_slices, shard_rows, unit_rows
+from clp_jax.transfer.rows import in_blocks, matmul, row_slices, shard_rows, unit_rows
 from clp_jax.transfer.similar import clp_topk, cosines, nearest
 
 MINIMUM_CONDITION = 0.5
@@ -57,13 +59,6 @@ class Moments(NamedTuple):
     gram: Float[Array, "helper_dim helper_dim"]
 
 
-class Combination(NamedTuple):
-    """Rows combined from the shared tokens' source rows, and the condition c of each."""
-
-    rows: Float[Array, "missing source_dim"]
-    condition: Float[Array, "missing"]
-
-
 @jax.jit
 def moments(
     overlap_helper: Float[Array, "shared helper_dim"],
@@ -75,35 +70,46 @@ def moments(
 
 
 @jax.jit
-def combine(
+def conditions(
     missing_helper: Float[Array, "missing helper_dim"],
     of: Moments,
     overlap_count: int | Int[Array, ""],
-) -> Combination:
-    """The rows of missing tokens, float32, from the sums over all |O| shared tokens.
+) -> Float[Array, "missing"]:
+    """The condition c of missing tokens, from the sums over all |O| shared tokens.
 
-    A row whose weights are all zero has condition 0 and no finite value.
+    It is 0 where all weights are zero; such a row has no finite value.
     """
-    weight_sum = matmul(missing_helper, of.total)
     squares = jnp.sum(matmul(missing_helper, of.gram) * missing_helper, axis=1)
     norm_bound = jnp.sqrt(overlap_count * jnp.maximum(squares, 0))
-    return Combination(
-        rows=matmul(missing_helper, of.products) / weight_sum[:, None],
-        condition=jnp.where(norm_bound == 0, 0, weight_sum / norm_bound),
-    )
+    return jnp.where(norm_bound == 0, 0, matmul(missing_helper, of.total) / norm_bound)
+
+
+@jax.jit
+def combine(
+    missing_helper: Float[Array, "missing helper_dim"], of: Moments
+) -> Float[Array, "missing source_dim"]:
+    """The rows of missing tokens, float32, from the sums over all shared tokens."""
+    return matmul(missing_helper, of.products) / matmul(missing_helper, of.total)[:, None]
 
 
 def clp(problem: Problem) -> Prediction:
     """CLP-Transfer's formula where it is well-conditioned, the mean of the nearest elsewhere."""
-    formula, of_formula = clp_unguarded(problem), contributors_by(cosine_weights, problem)
-    ill = ~(formula.facts["condition"] >= MINIMUM_CONDITION)
+    of, condition = _fit(problem)
+    ill = ~(condition >= MINIMUM_CONDITION)
+    formula = _by_formula(problem, of, condition, np.flatnonzero(~ill))
     if not ill.any():
         return formula
     guarded = problem._replace(queries=problem.queries[ill])
-    guard, of_guard = clp_topk(guarded), contributors_by(nearest, guarded)
-    formula.rows[ill] = guard.rows
+    guard, places = clp_topk(guarded), np.flatnonzero(ill)
+    of_formula = contributors_by(cosine_weights, problem)
+    of_guard = contributors_by(nearest, guarded)
     unknown = np.zeros_like(ill)
     unknown[ill] = guard.fallback["mean"]
+
+    def blocks():
+        yield from formula.blocks()
+        for positions, rows in guard.blocks():
+            yield places[positions], rows
 
     def contributors(k: int) -> tuple[np.ndarray, np.ndarray]:
         ids, weights = of_formula(k)
@@ -112,8 +118,11 @@ def clp(problem: Problem) -> Prediction:
         ids[ill, : near.shape[1]], weights[ill, : near.shape[1]] = near, shares
         return ids, weights
 
-    return formula._replace(
-        fallback={"top-k softmax": ill & ~unknown, "mean": unknown}, contributors=contributors
+    return replace(
+        formula,
+        blocks=blocks,
+        fallback={"top-k softmax": ill & ~unknown, "mean": unknown},
+        contributors=contributors,
     )
 
 
@@ -123,19 +132,36 @@ def clp_unguarded(problem: Problem) -> Prediction:
     No table is on the devices as a whole: beside inputs and output there are the moments and one
     block of rows. The fact ``condition`` is the condition c of each query.
     """
-    queries, known = problem.queries, (problem.anchors, problem.rows)
-    of = None
-    for part in row_slices(len(problem.anchors)):
-        block = moments(*(shard_rows(table[part], problem.mesh) for table in known))
-        of = jax.block_until_ready(block if of is None else jax.tree.map(jnp.add, of, block))
-    rows = np.empty((len(queries), problem.rows.shape[1]), np.float32)
-    condition = np.empty(len(queries), np.float32)
-    for part in row_slices(len(queries)):
-        found = combine(shard_rows(queries[part], problem.mesh), of, len(problem.anchors))
-        real = len(queries[part])
-        rows[part], condition[part] = (np.asarray(table)[:real] for table in found)
+    of, condition = _fit(problem)
+    return _by_formula(problem, of, condition, np.arange(len(condition)))
+
+
+def _fit(problem: Problem) -> tuple[Moments, Float[np.ndarray, "query"]]:
+    """The sums over all anchors, and the condition of every query."""
+    ids = np.arange(len(problem.anchors))
+    known = ((problem.anchors[part], problem.rows_of(ids[part])) for part in row_slices(len(ids)))
+    blocks = (
+        jax.block_until_ready(moments(*(shard_rows(table, problem.mesh) for table in tables)))
+        for tables in known
+    )
+    of = reduce(partial(jax.tree.map, jnp.add), blocks)
+    condition = np.empty(len(problem.queries), np.float32)
+    for part in row_slices(len(condition)):
+        queries = problem.queries[part]
+        found = conditions(shard_rows(queries, problem.mesh), of, len(ids))
+        condition[part] = np.asarray(found)[: len(queries)]
+    return of, condition
+
+
+def _by_formula(
+    problem: Problem,
+    of: Moments,
+    condition: Float[np.ndarray, "query"],
+    positions: Int[np.ndarray, "chosen"],
+) -> Prediction:
     return Prediction(
-        rows=rows,
+        (len(problem.queries), problem.rows.shape[1]),
+        in_blocks(lambda queries: combine(queries, of), problem, positions=positions),
         facts={"condition": condition},
         contributors=contributors_by(cosine_weights, problem),
     )

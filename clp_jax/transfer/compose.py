@@ -1,11 +1,15 @@
 """A method's rows and the source's, composed to a new table."""
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from clp_jax.transfer.bases import Basis
+from clp_jax.transfer.constant import mean_row
 from clp_jax.transfer.layout import Layout
 from clp_jax.transfer.problem import Contributors, Method, Prediction, Problem
+from clp_jax.transfer.rows import empty_rows, row_slices
 from clp_jax.transfer.table import NewTable, TableRead
 
 FOLDS = 5
@@ -32,32 +36,49 @@ def new_table(
             Special tokens, and shared tokens that the method cannot serve, are copied whole.
         match_norms: make the method's rows as different from each other as the source's are.
     """
+    rows = empty_rows(layout.rows, source.rows.shape[1])
     missing = _ask(method, basis.problem)
-    shared = None if copy_share == 1 else predict_shared(method, basis, layout)
+    _write(missing, rows, layout.missing)
+    mixed = np.zeros(len(layout.copied), bool)
+    if copy_share < 1:
+        shared = predict_shared(method, basis, layout)
+        _write(shared, rows, layout.copied)
+        mixed[: layout.anchors] = ~unserved(shared)
     if match_norms:
-        missing, shared = match_spread(missing, shared, source.rows[: layout.anchors])
-
-    rows = np.zeros((layout.rows, source.rows.shape[1]), np.float32)
-    rows[layout.copied] = source.rows
-    rows[layout.missing] = missing.rows
-    if shared is not None:
-        served = ~unserved(shared)
-        places = layout.copied[: layout.anchors][served]
-        rows[places] = copy_share * rows[places] + (1 - copy_share) * shared.rows[served]
+        computed = layout.missing[~unserved(missing)], layout.copied[mixed]
+        match_spread(rows, np.concatenate(computed), source.rows[: layout.anchors])
+    for part in row_slices(len(mixed)):
+        places, known, some = layout.copied[part], source.rows[part], mixed[part]
+        rows[places[~some]] = known[~some]
+        rows[places[some]] = copy_share * known[some] + (1 - copy_share) * rows[places[some]]
     if len(layout.padding):
+        rows[layout.padding] = 0
         real = layout.rows - len(layout.padding)
         rows[layout.padding] = rows.sum(axis=0, dtype=np.float64) / real
     return NewTable(
-        rows, _origins(layout, missing), missing.facts, _source_contributors(missing, basis)
+        rows,
+        _origins(layout, missing, layout.copied[mixed]),
+        missing.facts,
+        _source_contributors(missing, basis),
     )
 
 
-def _origins(layout: Layout, missing: Prediction) -> dict[str, Int[np.ndarray, "rows_of_it"]]:
+def _write(
+    prediction: Prediction, rows: Float[np.ndarray, "row dim"], places: Int[np.ndarray, "query"]
+) -> None:
+    for positions, block in prediction.blocks():
+        rows[places[positions]] = block
+
+
+def _origins(
+    layout: Layout, missing: Prediction, mixed: Int[np.ndarray, "mixed"]
+) -> dict[str, Int[np.ndarray, "rows_of_it"]]:
     failed = np.zeros(len(layout.missing), bool)
     for mask in missing.fallback.values():
         failed |= mask
     return {
-        "copied": np.setdiff1d(layout.copied, layout.roles),
+        "copied": np.setdiff1d(layout.copied, np.concatenate([layout.roles, mixed])),
+        "mixed": np.sort(mixed),
         "role": layout.roles,
         "combined": layout.missing[~failed],
         **{f"fallback: {name}": layout.missing[mask] for name, mask in missing.fallback.items()},
@@ -85,59 +106,70 @@ def predict_shared(method: Method, basis: Basis, layout: Layout) -> Prediction:
     if not basis.hide:
         return _ask(method, basis.problem._replace(queries=basis.shared))
     fold = np.arange(layout.anchors) % FOLDS
-    rows = np.empty((layout.anchors, basis.problem.rows.shape[1]), np.float32)
+    parts = [
+        (np.flatnonzero(fold == part), predict_hidden(method, basis, layout, fold == part))
+        for part in range(min(FOLDS, layout.anchors))
+    ]
     failed: dict[str, np.ndarray] = {}
-    for part in range(FOLDS):
-        inside = fold == part
-        prediction = predict_hidden(method, basis, layout, inside)
-        rows[inside] = prediction.rows
+    for ids, prediction in parts:
         for name, mask in prediction.fallback.items():
-            failed.setdefault(name, np.zeros(layout.anchors, bool))[inside] = mask
-    return Prediction(rows, failed)
+            failed.setdefault(name, np.zeros(layout.anchors, bool))[ids] = mask
+
+    def blocks():
+        for ids, prediction in parts:
+            for positions, rows in prediction.blocks():
+                yield ids[positions], rows
+
+    return Prediction((layout.anchors, basis.problem.rows.shape[1]), blocks, failed)
 
 
 def predict_hidden(
     method: Method, basis: Basis, layout: Layout, hidden: Bool[np.ndarray, "anchor"]
 ) -> Prediction:
     """What the method makes of some shared tokens, with none of their rows among the anchors."""
-    kept = ~np.isin(basis.anchor_ids, layout.copied_source[: layout.anchors][hidden])
-    problem = basis.problem
-    return _ask(
-        method,
-        problem._replace(
-            queries=basis.shared[hidden], anchors=problem.anchors[kept], rows=problem.rows[kept]
-        ),
-    )
+    known = np.isin(basis.anchor_ids, layout.copied_source[: layout.anchors][hidden])
+    return _ask(method, basis.problem.without(known)._replace(queries=basis.shared[hidden]))
 
 
 def _ask(method: Method, problem: Problem) -> Prediction:
     """The method's answer; where it looks at features but no anchor has any, the mean row."""
     count, features = problem.queries.shape
     if features and not len(problem.anchors):
-        return Prediction(np.tile(problem.mean, (count, 1)), {"mean": np.ones(count, bool)})
+        return replace(mean_row(problem), fallback={"mean": np.ones(count, bool)})
     return method(problem)
 
 
 def unserved(prediction: Prediction) -> Bool[np.ndarray, "query"]:
     """The queries of which the method knew nothing, so that they got the source's mean row."""
-    return prediction.fallback.get("mean", np.zeros(len(prediction.rows), bool))
+    return prediction.fallback.get("mean", np.zeros(prediction.shape[0], bool))
 
 
 def match_spread(
-    missing: Prediction, shared: Prediction | None, known: Float[np.ndarray, "known dim"]
-) -> tuple[Prediction, Prediction | None]:
-    """Scale how far a method's rows lie from their mean, in the root mean square, to known rows.
+    rows: Float[np.ndarray, "row dim"],
+    computed: Int[np.ndarray, "computed"],
+    known: Float[np.ndarray, "known dim"],
+) -> None:
+    """Scale how far computed rows lie from their mean, in the root mean square, to known rows.
 
-    Means of rows lie closer together than the rows do, so most methods' rows are too alike.
+    Means of rows lie closer together than the rows do, so most methods' rows are too alike. The
+    rows are changed in place.
     """
-    predictions = [missing] if shared is None else [missing, shared]
-    rows = np.concatenate([p.rows[~unserved(p)] for p in predictions])
-    if not (len(rows) and len(known)):
-        return missing, shared
-    center = rows.mean(axis=0)
-    spread, wanted = (np.sqrt(np.mean((t - t.mean(axis=0)) ** 2)) for t in (rows, known))
-    scale = wanted / spread if spread else 1.0
-    for prediction in predictions:
-        served = ~unserved(prediction)
-        prediction.rows[served] = center + (prediction.rows[served] - center) * scale
-    return missing, shared
+    if not (len(computed) and len(known)):
+        return
+    center, spread = _spread(rows, computed)
+    _, wanted = _spread(known, np.arange(len(known)))
+    scale = np.float32(wanted / spread if spread else 1)
+    for part in row_slices(len(computed)):
+        places = computed[part]
+        rows[places] = center + (rows[places] - center) * scale
+
+
+def _spread(
+    table: Float[np.ndarray, "row dim"], ids: Int[np.ndarray, "chosen"]
+) -> tuple[Float[np.ndarray, "dim"], float]:
+    """The mean of some rows, and their distance from it, in the root mean square of a value."""
+    parts = [ids[part] for part in row_slices(len(ids))]
+    mean = sum(table[part].sum(axis=0, dtype=np.float64) for part in parts) / len(ids)
+    center = mean.astype(np.float32)
+    squares = sum(np.square(table[part] - center).sum(dtype=np.float64) for part in parts)
+    return center, float(np.sqrt(squares / (len(ids) * table.shape[1])))

@@ -1,6 +1,6 @@
 """Similarity, weights, combination: for a block of queries at a time, on every device.
 
-No array of queries x anchors exists: each device takes its share of the queries in blocks of
+No array of queries x anchors exists: each device takes its share of some queries in blocks of
 `BLOCK_ROWS`, holds the similarities of one block, and keeps only the rows that come out.
 """
 
@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from clp_jax.mesh import replicated
-from clp_jax.transfer.problem import Contributors, Problem
-from clp_jax.transfer.rows import matmul, row_sharding, shard_rows
+from clp_jax.transfer.problem import Contributors, Prediction, Problem
+from clp_jax.transfer.rows import in_blocks, matmul, row_sharding, shard_rows
 
 BLOCK_ROWS = 256
 
@@ -32,18 +32,36 @@ Weights = Sparse | Float[Array, "query anchor"]
 Weigh = Callable[[Float[Array, "query feature"], Float[Array, "anchor feature"]], Weights]
 
 
-def weighted_rows(weigh: Weigh, problem: Problem) -> Float[np.ndarray, "query dim"]:
+def weighted(weigh: Weigh, problem: Problem, unknown: Bool[np.ndarray, "query"]) -> Prediction:
     """The anchors' rows, combined for every query with the weights that ``weigh`` gives them.
 
     Args:
         weigh: from a block of queries and all anchors to weights; a function of a module, since
             a program is compiled for each.
         problem: queries, anchors and their rows.
+        unknown: queries of which ``weigh`` knows nothing: they get the mean row.
     """
-    tables = (jax.device_put(t, replicated(problem.mesh)) for t in (problem.anchors, problem.rows))
-    queries = shard_rows(problem.queries, problem.mesh)
-    rows = _in_blocks(queries, *tables, weigh=weigh, largest=None, mesh=problem.mesh)
-    return np.array(rows)[: len(problem.queries)]
+
+    def blocks():
+        whole = replicated(problem.mesh)
+        anchors, rows, places = (
+            None if table is None else jax.device_put(table, whole)
+            for table in (problem.anchors, problem.rows, problem.places)
+        )
+
+        def compute(queries: Array) -> Array:
+            return _in_blocks(
+                queries, anchors, rows, places, weigh=weigh, largest=None, mesh=problem.mesh
+            )
+
+        yield from in_blocks(compute, problem, unknown)()
+
+    return Prediction(
+        (len(problem.queries), problem.rows.shape[1]),
+        blocks,
+        {"mean": unknown},
+        contributors=contributors_by(weigh, problem),
+    )
 
 
 def contributors_by(weigh: Weigh, problem: Problem) -> Contributors:
@@ -53,6 +71,7 @@ def contributors_by(weigh: Weigh, problem: Problem) -> Contributors:
         found = _in_blocks(
             shard_rows(problem.queries, problem.mesh),
             jax.device_put(problem.anchors, replicated(problem.mesh)),
+            None,
             None,
             weigh=weigh,
             largest=min(k, len(problem.anchors)),
@@ -68,7 +87,8 @@ def contributors_by(weigh: Weigh, problem: Problem) -> Contributors:
 def _in_blocks(
     queries: Float[Array, "query feature"],
     anchors: Float[Array, "anchor feature"],
-    rows: Float[Array, "anchor dim"] | None,
+    rows: Float[Array, "known dim"] | None,
+    places: Int[Array, "anchor"] | None,
     *,
     weigh: Weigh,
     largest: int | None,
@@ -76,31 +96,42 @@ def _in_blocks(
 ):
     """Combined rows, or the ``largest`` weights where a number is given."""
 
-    def of_device(queries: Array, anchors: Array, rows: Array | None):
+    def of_device(queries: Array, anchors: Array, rows: Array | None, places: Array | None):
         padding = -len(queries) % BLOCK_ROWS
         blocks = jnp.pad(queries, ((0, padding), (0, 0))).reshape(-1, BLOCK_ROWS, queries.shape[1])
 
         def of_block(block: Array):
             weights = weigh(block, anchors)
-            return _combine(weights, rows) if largest is None else _largest(weights, largest)
+            return (
+                _combine(weights, rows, places) if largest is None else _largest(weights, largest)
+            )
 
         results = jax.lax.map(of_block, blocks)
         return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[: len(queries)], results)
 
     spread, whole = row_sharding(mesh).spec, PartitionSpec()
     mapped = jax.shard_map(
-        of_device, mesh=mesh, in_specs=(spread, whole, whole), out_specs=spread, check_vma=False
+        of_device,
+        mesh=mesh,
+        in_specs=(spread, whole, whole, whole),
+        out_specs=spread,
+        check_vma=False,
     )
-    return mapped(queries, anchors, rows)
+    return mapped(queries, anchors, rows, places)
 
 
 def _combine(
-    weights: Weights, rows: Float[Array, "anchor dim"] | None
+    weights: Weights,
+    rows: Float[Array, "known dim"] | None,
+    places: Int[Array, "anchor"] | None,
 ) -> Float[Array, "query dim"]:
+    """The weighted rows; where the table has others between them, those weigh nothing."""
     assert rows is not None
     if isinstance(weights, Sparse):
-        picked = rows[weights.ids]
-        return jnp.einsum("qk,qkd->qd", weights.weights, picked, precision="highest")
+        ids = weights.ids if places is None else places[weights.ids]
+        return jnp.einsum("qk,qkd->qd", weights.weights, rows[ids], precision="highest")
+    if places is not None:
+        weights = jnp.zeros((len(weights), len(rows))).at[:, places].set(weights)
     return matmul(weights, rows)
 
 

@@ -17,7 +17,8 @@ class Layout:
 
     Attributes:
         rows: rows of the new table.
-        copied_source: source ids of the rows that are copied, the anchors' first.
+        copied_source: source ids of the rows that are copied, the anchors' first; those of
+            tokens that match nearly or by role are copied whole, whatever the anchors' share.
         copied: new ids of the same rows.
         anchors: how many of them are anchors: tokens that stand for the same text in source and
             helper, and so tell how the two models' rows relate.
@@ -58,7 +59,7 @@ def replacing(vocabulary: VocabularyReport, *, multiple: int = 1) -> Layout:
         copied=copied,
         anchors=anchors,
         anchor_helper=copied[:anchors],
-        roles=copied[anchors:],
+        roles=vocabulary.target_ids[vocabulary.kinds == "role"],
         missing=vocabulary.missing_ids,
         missing_helper=vocabulary.missing_ids,
         padding=np.concatenate([vocabulary.gap_ids, np.arange(vocabulary.target_rows, rows)]),

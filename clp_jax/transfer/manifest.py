@@ -16,6 +16,7 @@ from clp_jax.transfer.table import NewTable
 PACKAGES = ("clp-jax", "jax", "numpy", "tokenizers", "transformers")
 MEANINGS = {
     "copied": "copied from the source: the same token",
+    "mixed": "the same token: a share is the source's row, the rest the method's",
     "role": "copied from the source's special token of the same role",
     "combined": "computed by the method",
     "padding": "for no token",
@@ -93,7 +94,7 @@ def describe_recipe(recipe: Mapping[str, Any]) -> str:
     """A method and its dials in words."""
     words = [f"{recipe['method']} ({METHODS[recipe['method']].text})"]
     if recipe["copy_share"] < 1:
-        words.append(f"{recipe['copy_share']:.0%} of shared rows copied")
+        words.append(f"{recipe['copy_share']:.0%} of every shared row copied")
     if recipe["match_norms"]:
         words.append("norms matched")
     if recipe["calibrate"]:

@@ -19,19 +19,20 @@ class Entry(NamedTuple):
         method: the function.
         basis: what it starts from (`clp_jax.transfer.bases`).
         copy_share: its habit: how much of a shared token's row is the source's.
-        match_norms: its habit: whether its rows are spread as far as the source's.
+        maps: whether it maps rows from the helper's space, so that their spread is in question:
+            matched norms are tried with it. They magnify the noise of combined rows.
         text: what it does.
     """
 
     method: Method
     basis: Literal["nothing", "helper_rows", "token_vectors", "word_vectors", "pieces"]
     copy_share: float
-    match_norms: bool
+    maps: bool
     text: str
 
 
-# The habits of published methods are those of their papers; the others' are measured, in
-# docs/methods.md.
+# The habits of published methods are those of their papers. The others copy shared rows and leave
+# norms alone, which is safe: what is best differs between models (docs/methods.md).
 METHODS = {
     "random": Entry(random_rows, "nothing", 1.0, False, "normal draws with the source's deviation"),
     "mean": Entry(mean_row, "nothing", 1.0, False, "the source's mean row"),
@@ -43,12 +44,15 @@ METHODS = {
     "clp-topk": Entry(
         clp_topk, "helper_rows", 1.0, False, "softmax over the 10 nearest shared tokens"
     ),
-    "ridge": Entry(ridge, "helper_rows", 0.25, True, "least squares from helper to source rows"),
-    "procrustes": Entry(procrustes, "helper_rows", 0.25, True, "the helper's rows, rotated"),
+    "ridge": Entry(ridge, "helper_rows", 1.0, True, "least squares from helper to source rows"),
+    "procrustes": Entry(procrustes, "helper_rows", 1.0, True, "the helper's rows, rotated"),
     "omp": Entry(omp, "helper_rows", 1.0, False, "matching pursuit over 8 shared tokens"),
     "wechsel": Entry(clp_topk, "word_vectors", 0.0, False, "nearest source tokens by word vectors"),
     "focus": Entry(clp_sparse, "token_vectors", 1.0, False, "sparsemax by vectors of tokens"),
 }
+
+ROTATION = "procrustes"
+"""A rotation keeps the helper's spread, which ruins real models: only text can speak for it."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from clp_jax.transfer.engine import Sparse, contributors_by, weighted_rows
+from clp_jax.transfer.engine import Sparse, weighted
 from clp_jax.transfer.problem import Prediction, Problem
 from clp_jax.vocabulary import Vocabulary
 
@@ -45,11 +45,4 @@ def equal_parts(
 
 def subword(problem: Problem) -> Prediction:
     """The mean row of the pieces; the queries are the pieces' positions among the anchors."""
-    rows = weighted_rows(equal_parts, problem)
-    unknown = (problem.queries == NOTHING).all(axis=1)
-    rows[unknown] = problem.mean
-    return Prediction(
-        rows=rows,
-        fallback={"mean": unknown},
-        contributors=contributors_by(equal_parts, problem),
-    )
+    return weighted(equal_parts, problem, (problem.queries == NOTHING).all(axis=1))

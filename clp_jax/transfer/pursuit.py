@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from clp_jax.transfer.engine import Sparse, contributors_by, weighted_rows
+from clp_jax.transfer.engine import Sparse, weighted
 from clp_jax.transfer.problem import Prediction, Problem
 from clp_jax.transfer.rows import matmul, unit_rows, zero_rows
 
@@ -70,10 +70,4 @@ def pursue(
 
 def omp(problem: Problem) -> Prediction:
     """The combination of few anchors' rows whose features come nearest to the query's."""
-    rows, unknown = weighted_rows(pursue, problem), zero_rows(problem.queries)
-    rows[unknown] = problem.mean
-    return Prediction(
-        rows=rows,
-        fallback={"mean": unknown},
-        contributors=contributors_by(pursue, problem),
-    )
+    return weighted(pursue, problem, zero_rows(problem.queries))

@@ -1,12 +1,12 @@
 """Which method suits a pair of models, found out before any training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm
 
-from clp_jax.transfer.methods import METHODS, Recipe
+from clp_jax.transfer.methods import METHODS, ROTATION, Recipe
 from clp_jax.transfer.setting import Setting
 from clp_jax.transfer.table import NewTable
 
@@ -69,18 +69,16 @@ class Choice:
 def make_tables(setting: Setting, recipe: Recipe) -> dict[str, NewTable]:
     """The new tables of a recipe by name, calibrated if it says so."""
     tables = setting.tables(recipe)
-    if not recipe.calibrate:
-        return tables
-    rows = setting.trial.calibrate({name: table.rows for name, table in tables.items()})
-    return {name: replace(table, rows=rows[name]) for name, table in tables.items()}
+    if recipe.calibrate:
+        setting.trial.calibrate({name: table.rows for name, table in tables.items()})
+    return tables
 
 
 def rank_by_text(setting: Setting) -> list[Score]:
     """Score the methods that know something of a token by the transferred model's loss on text.
 
-    Each is calibrated and tried with all `SHARES`. Norms are matched where that is the method's
-    habit: it helps the training that follows and not always the start, so the start cannot tell.
-    Where the source's vocabulary is kept, its rows are neither mixed nor calibrated.
+    Each is calibrated and tried with all `SHARES`, maps with norms matched and as they come. Where
+    the source's vocabulary is kept, its rows are neither mixed nor calibrated.
     """
     keeps = setting.layout.keeps
 
@@ -90,22 +88,26 @@ def rank_by_text(setting: Setting) -> list[Score]:
         return Score(setting, recipe, setting.trial.loss(rows))
 
     recipes = [
-        replace(setting.habit(method), copy_share=share, calibrate=not keeps)
+        Recipe(method, share, match_norms, calibrate=not keeps)
         for method in setting.methods()
         if METHODS[method].basis != "nothing"
         for share in (SHARES if not keeps else (1.0,))
+        for match_norms in ((False, True) if METHODS[method].maps else (False,))
     ]
     return [score(recipe) for recipe in tqdm(recipes, desc="methods", leave=False, disable=None)]
 
 
 def rank_by_overlap(setting: Setting) -> list[Score]:
-    """Score all methods by the error of their rows for hidden shared tokens.
+    """Score all methods but the `ROTATION` by the error of their rows for hidden shared tokens.
+
+    Each is scored, and recommended, with its habits: the error says nothing of shares and norms.
 
     Raises:
         UserError: no token is shared.
     """
     setting.check("clp")
-    errors = {method: setting.held_out_error(method) for method in setting.methods()}
+    methods = [method for method in setting.methods() if method != ROTATION]
+    errors = {method: setting.held_out_error(method) for method in methods}
     return [
         Score(setting, setting.habit(method), error)
         for method, error in errors.items()

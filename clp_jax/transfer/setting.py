@@ -107,7 +107,7 @@ class Setting:
         """A method as it is used where nothing else is asked for."""
         entry = METHODS[method]
         share = 1.0 if self.layout.keeps else entry.copy_share
-        return Recipe(method, share, entry.match_norms)
+        return Recipe(method, share)
 
     def check(self, method: str) -> None:
         """Make sure that there is all that a method starts from.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from clp_jax.transfer.engine import Sparse, Weigh, contributors_by, weighted_rows
+from clp_jax.transfer.engine import Sparse, weighted
 from clp_jax.transfer.problem import Prediction, Problem
 from clp_jax.transfer.rows import matmul, unit_rows, zero_rows
 
@@ -68,19 +68,9 @@ def sparsemax(
 
 def clp_topk(problem: Problem) -> Prediction:
     """The mean of the most similar anchors' rows, weighted by a softmax."""
-    return _weighted(nearest, problem)
+    return weighted(nearest, problem, zero_rows(problem.queries))
 
 
 def clp_sparse(problem: Problem) -> Prediction:
     """The mean of the similar anchors' rows, weighted by sparsemax."""
-    return _weighted(sparsemax, problem)
-
-
-def _weighted(weigh: Weigh, problem: Problem) -> Prediction:
-    rows, unknown = weighted_rows(weigh, problem), zero_rows(problem.queries)
-    rows[unknown] = problem.mean
-    return Prediction(
-        rows=rows,
-        fallback={"mean": unknown},
-        contributors=contributors_by(weigh, problem),
-    )
+    return weighted(sparsemax, problem, zero_rows(problem.queries))

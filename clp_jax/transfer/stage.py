@@ -97,7 +97,7 @@ def transfer_model(
         np.savez_compressed(folder / ORIGINS, **origins)
         (folder / "README.md").write_text(model_card(manifest), "utf-8")
         if config.trace:
-            write_trace(folder / "transfer_trace.jsonl", choice.setting, tables)
+            write_trace(folder / "transfer_trace.jsonl", choice, tables)
     return manifest
 
 

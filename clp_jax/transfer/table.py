@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.transfer.problem import Contributors
+from clp_jax.transfer.rows import empty_rows
 
 READ_ROWS = 1024
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -37,7 +38,7 @@ class TableRead(NamedTuple):
 def read_table(tensor: LazyTensor, ids: Int[np.ndarray, "chosen"]) -> TableRead:
     """Read the rows ``ids`` in one pass, without ever holding the others together."""
     count, dim = tensor.shape
-    rows = np.empty((len(ids), dim), np.float32)
+    rows = empty_rows(len(ids), dim)
     norms = np.empty(count, np.float32)
     total, squares = np.zeros(dim), np.zeros(dim)
     digest = hashlib.sha256()
@@ -73,10 +74,10 @@ class NewTable:
 
     Attributes:
         rows: the table, float32.
-        origins: new ids by origin: ``copied`` from the source (and, where less than the whole row
-            was to be copied, mixed with the method's own), ``role`` for special tokens, copied
-            too, ``combined`` by the method, ``fallback: NAME`` for what it could not serve, and
-            ``padding`` for ids without a token, which have the mean row.
+        origins: new ids by origin: ``copied`` whole from the source, ``mixed`` where less than the
+            whole row was to be copied and the rest is the method's own, ``role`` for special
+            tokens, copied too, ``combined`` by the method, ``fallback: NAME`` for what it could not
+            serve, and ``padding`` for ids without a token, which have the mean row.
         facts: what the method found out and chose.
         contributors: for k, the source ids and the weights that made up each missing token's row
             most, in the order of the layout's ``missing``; None where no source row did.

@@ -16,6 +16,8 @@ BLOCK_WORDS = 65_536
 LINE_TOKENS = 1024
 MINIMUM_COUNT = 10
 DIM = 100
+MOST_BUCKETS, BUCKETS_PER_CHARACTER = 2_000_000, 16
+"""Vectors of n-grams: fastText's number, or for small vocabularies as many as rarely collide."""
 
 
 def token_vectors(
@@ -127,6 +129,7 @@ def train_token_vectors(
         min_count=MINIMUM_COUNT,
         seed=seed,
         workers=1,
+        bucket=min(MOST_BUCKETS, max(sum(map(len, tokens)), 1) * BUCKETS_PER_CHARACTER),
         # What FOCUS leaves to fastText, whose defaults are not gensim's:
         alpha=0.05,
         sample=1e-4,

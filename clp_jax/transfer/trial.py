@@ -18,6 +18,7 @@ from clp_jax.loss import window_loss
 from clp_jax.mesh import batch_divisor, batch_sharding, to_host
 from clp_jax.models import Decoder, parameter_path, read_decoder_config, weight_table
 from clp_jax.models.decoder import to_logits
+from clp_jax.transfer.rows import row_slices
 from clp_jax.transfer.sample import Sample
 
 BATCH = 8
@@ -65,8 +66,10 @@ class Trial:
                 total, count = total + float(loss), count + float(tokens)
         return total / count / math.log(2) / self.sample.bytes_per_token
 
-    def calibrate(self, tables: Tables) -> dict[str, Float[np.ndarray, "row dim"]]:
+    def calibrate(self, tables: Tables) -> None:
         """Shift the output rows so that the model expects each token as often as the text has it.
+
+        The last table, whose rows they are, is changed in place.
 
         With the mean p' of the distributions that the model predicts on the sample's first half,
         the mean final hidden state h there, and the text's relative frequencies p,
@@ -76,13 +79,13 @@ class Trial:
         adds log p[t] / p'[t] to the mean logit of t; if all hidden states were h, one round would
         do. A tied table is the input's too, so that p' and h are taken anew in each round.
         """
-        head = list(self.paths)[-1]
-        table = np.array(tables[head])
+        table = tables[list(self.paths)[-1]]
         for _ in range(ROUNDS):
-            expected, hidden = self._expectations({**tables, head: table})
+            expected, hidden = self._expectations(tables)
             missing = np.log(self.sample.frequencies) - np.log(np.maximum(expected, 1e-30))
-            table += np.outer(missing, hidden / (hidden @ hidden)).astype(np.float32)
-        return {**tables, head: table}
+            direction = (hidden / (hidden @ hidden)).astype(np.float32)
+            for part in row_slices(len(table)):
+                table[part] += np.outer(missing[part].astype(np.float32), direction)
 
     def _expectations(
         self, tables: Tables

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from clp_jax.config import TransferConfig
+from clp_jax.errors import UserError
 from clp_jax.transfer.inputs import Checkpoint
 from clp_jax.transfer.token_vectors import read_token_vectors, token_vectors, train_token_vectors
 from clp_jax.transfer.word_vectors import align, read_dictionary, read_word_vectors
@@ -31,8 +32,11 @@ def read_vectors(
 ) -> Vectors:
     """Read the vectors that the configuration names; for ``focus`` train those that it does not.
 
+    ``auto`` goes without where they cannot be trained.
+
     Raises:
-        UserError: a file is missing or damaged or does not fit the tokenizer.
+        UserError: a file is missing or damaged or does not fit the tokenizer; ``focus`` was named
+            and its vectors cannot be trained.
     """
     rows = [model.tokenizer.rows for model in (source, helper)]
     source_vectors = target_vectors = tokens = None
@@ -44,8 +48,12 @@ def read_vectors(
         target_vectors = token_vectors(words[1], helper.tokenizer, rows[1])
     if config.token_vectors:
         tokens = read_token_vectors(config.token_vectors, rows[1])
-    elif config.method == "focus" and text:
+    elif config.method in ("focus", "auto") and text:
         names = [helper.tokenizer.token(id) or "" for id in range(rows[1])]
         ids = helper.tokenizer.encode_batch(text)
-        tokens = train_token_vectors(ids, names, seed=config.seed)
+        try:
+            tokens = train_token_vectors(ids, names, seed=config.seed)
+        except UserError:
+            if config.method == "focus":
+                raise
     return Vectors(source_vectors, target_vectors, tokens)

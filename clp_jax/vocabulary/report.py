@@ -60,9 +60,10 @@ class VocabularyReport:
     def anchors(self) -> Bool[np.ndarray, "matched"]:
         """Which pairs stand for the same text and so tell how the two models' rows relate.
 
-        The rest were matched by role: their rows are worth copying, but say little of that.
+        The rest were matched by role or only nearly: their rows are worth copying, but say little
+        of that.
         """
-        return self.kinds != "role"
+        return self.kinds == "exact"
 
     @property
     def source_share(self) -> float:

@@ -3,15 +3,17 @@ import pytest
 
 from clp_jax.transfer.bases import TableInputs
 from clp_jax.transfer.compose import match_spread, new_table, predict_hidden, predict_shared
-from clp_jax.transfer.problem import Prediction
+from clp_jax.transfer.problem import Prediction, at_once
 
 
 def nearest_row(problem):
     """A method whose every answer shows from where it is: the row of the anchor nearest by."""
     distances = np.linalg.norm(problem.queries[:, None] - problem.anchors[None], axis=2)
     ids = distances.argmin(axis=1)
+    rows = problem.rows_of(ids)
     return Prediction(
-        problem.rows[ids],
+        rows.shape,
+        at_once(rows),
         contributors=lambda k: (ids[:, None], np.ones((len(ids), 1), np.float32)),
     )
 
@@ -22,7 +24,7 @@ def with_failures(problem):
     unknown, other = np.zeros((2, len(rows)), bool)
     unknown[0] = other[-1] = True
     rows[0] = problem.mean
-    return Prediction(rows, {"mean": unknown, "other": other}, {"found": 1})
+    return Prediction(rows.shape, at_once(rows), {"mean": unknown, "other": other}, {"found": 1})
 
 
 def compose(inputs, method=nearest_row, copy_share=1.0, match_norms=False):
@@ -46,6 +48,7 @@ def test_every_row_has_one_origin(table_inputs, layout):
     origins = {name: ids.tolist() for name, ids in table.origins.items()}
     assert origins == {
         "copied": [2, 3, 4, 6, 9, 10],
+        "mixed": [],
         "role": [0, 1],
         "combined": [8],
         "fallback: mean": [5],
@@ -71,6 +74,8 @@ def test_shared_rows_are_mixed_and_special_ones_stay_whole(table_inputs, layout,
     mixed = share * copied[: layout.anchors] + (1 - share) * computed
     np.testing.assert_allclose(table.rows[layout.copied[: layout.anchors]], mixed, atol=1e-6)
     np.testing.assert_array_equal(table.rows[layout.roles], copied[layout.anchors :])
+    assert table.origins["mixed"].tolist() == [2, 3, 4, 6, 9, 10]
+    assert table.origins["copied"].tolist() == []
 
 
 def test_shared_tokens_that_the_method_does_not_know_are_copied_whole(table_inputs, layout):
@@ -80,7 +85,10 @@ def test_shared_tokens_that_the_method_does_not_know_are_copied_whole(table_inpu
     assert 0 < unknown.sum() < layout.anchors
     copied = source[layout.copied_source[: layout.anchors]]
     expected = np.where(unknown[:, None], copied, shared.rows)
-    np.testing.assert_array_equal(table.rows[layout.copied[: layout.anchors]], expected)
+    anchors = layout.copied[: layout.anchors]
+    np.testing.assert_array_equal(table.rows[anchors], expected)
+    np.testing.assert_array_equal(table.origins["copied"], np.sort(anchors[unknown]))
+    np.testing.assert_array_equal(table.origins["mixed"], np.sort(anchors[~unknown]))
 
 
 def with_changed_row(inputs, id):
@@ -107,8 +115,8 @@ def test_hidden_tokens_take_their_source_row_with_them(table_inputs, layout):
     """Tokens 0 and 4 of the layout are one row of the source: to hide one hides both."""
 
     def count(problem):
-        assert len(problem.anchors) == len(problem.rows) == 4
-        return Prediction(np.zeros((1, 4), np.float32))
+        assert len(problem.anchors) == len(problem.rows_of(np.arange(4))) == 4
+        return nearest_row(problem)
 
     hidden = np.arange(layout.anchors) == 0
     predict_hidden(count, table_inputs.helper_rows(), layout, hidden)
@@ -128,18 +136,15 @@ def test_nothing_is_hidden_where_the_anchors_are_other_tokens(table_inputs, layo
     np.testing.assert_array_equal(found.rows, basis.problem.rows)
 
 
-@pytest.mark.parametrize("with_shared", [True, False])
-def test_spread_is_matched_about_the_mean(with_shared):
+def test_spread_is_matched_about_the_mean_a_block_at_a_time(monkeypatch):
+    monkeypatch.setattr("clp_jax.transfer.rows.PLACED_ROWS", 16)
     rng = np.random.default_rng(0)
-    missing, shared, known = (rng.normal(2, s, size=(50, 4)).astype("f4") for s in (0.5, 0.5, 3))
-    unknown = np.arange(50) == 7
-    missing[unknown] = 9
-    first, second = Prediction(missing.copy(), {"mean": unknown}), Prediction(shared.copy())
-    first, second = match_spread(first, second if with_shared else None, known)
-    np.testing.assert_array_equal(first.rows[unknown], missing[unknown])
-    parts = [(missing[~unknown], first.rows[~unknown])]
-    parts += [(shared, second.rows)] if with_shared else []
-    before, after = map(np.concatenate, zip(*parts, strict=True))
+    before, known = (rng.normal(2, s, size=(50, 4)).astype("f4") for s in (0.5, 3))
+    after, computed = before.copy(), rng.permutation(50)[:40]
+    match_spread(after, computed, known)
+    others = np.setdiff1d(np.arange(50), computed)
+    np.testing.assert_array_equal(after[others], before[others])
+    before, after = before[computed], after[computed]
     np.testing.assert_allclose(after.mean(axis=0), before.mean(axis=0), atol=1e-5)
 
     def spread(table):
@@ -152,14 +157,14 @@ def test_spread_is_matched_about_the_mean(with_shared):
 
 
 def test_no_spread_to_match():
-    rows = np.ones((3, 4), np.float32)
-    same = Prediction(rows.copy())
-    assert match_spread(same, None, np.zeros((0, 4), np.float32))[0].rows.tolist() == rows.tolist()
-    match_spread(same, None, np.arange(8, dtype=np.float32).reshape(2, 4))
-    np.testing.assert_array_equal(same.rows, rows)
-    everything = np.ones(3, bool)
-    match_spread(Prediction(same.rows, {"mean": everything}), None, np.eye(4, dtype=np.float32))
-    np.testing.assert_array_equal(same.rows, rows)
+    rows, none = np.ones((3, 4), np.float32), np.arange(0)
+    for computed, known in (
+        (np.arange(3), np.zeros((0, 4), np.float32)),
+        (np.arange(3), np.arange(8, dtype=np.float32).reshape(2, 4)),
+        (none, np.eye(4, dtype=np.float32)),
+    ):
+        match_spread(rows, computed, known)
+        np.testing.assert_array_equal(rows, 1)
 
 
 def test_norms_matched_over_computed_rows_alone(table_inputs, layout):

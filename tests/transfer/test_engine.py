@@ -15,13 +15,26 @@ MANY = 8 * engine.BLOCK_ROWS + 100
 @pytest.mark.parametrize("queries", [1, 300, MANY])
 def test_rows_are_weights_times_rows(mesh, problem, queries):
     asked = problem(mesh=mesh, queries=queries)
-    found = engine.weighted_rows(linear_weights, asked)
+    found = engine.weighted(linear_weights, asked, np.zeros(queries, bool)).rows
     weights = asked.queries.astype(np.float64) @ asked.anchors.T
     np.testing.assert_allclose(found, weights @ asked.rows, rtol=1e-5, atol=1e-4)
 
 
 def test_no_query(mesh, problem):
-    assert engine.weighted_rows(linear_weights, problem(mesh=mesh, queries=0)).shape == (0, 20)
+    found = engine.weighted(linear_weights, problem(mesh=mesh, queries=0), np.zeros(0, bool))
+    assert found.rows.shape == (0, 20)
+
+
+@pytest.mark.parametrize("weigh", [linear_weights, similar.nearest])
+def test_anchors_between_other_rows(mesh, problem, weigh):
+    """To leave some anchors out is to have never had them."""
+    asked = problem(mesh=mesh)
+    hidden, nothing = np.arange(120) % 5 == 1, np.zeros(300, bool)
+    fewer = asked._replace(anchors=asked.anchors[~hidden], rows=asked.rows[~hidden])
+    found, expected = (
+        engine.weighted(weigh, p, nothing).rows for p in (asked.without(hidden), fewer)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_contributors_are_the_largest_weights_by_size(mesh, problem):
@@ -52,7 +65,7 @@ def test_the_queries_never_meet_all_anchors_at_once(weigh, largest):
         spread, whole = row_sharding(mesh), replicated(mesh)
         shapes = ((queries, 16), spread), ((anchors, 16), whole), ((anchors, 24), whole)
         tables = [jax.ShapeDtypeStruct(s, np.float32, sharding=at) for s, at in shapes]
-        program = engine._in_blocks.lower(*tables, weigh=weigh, largest=largest, mesh=mesh)
+        program = engine._in_blocks.lower(*tables, None, weigh=weigh, largest=largest, mesh=mesh)
         return program.compile().memory_analysis().temp_size_in_bytes
 
     few, many = temporary(8 * engine.BLOCK_ROWS), temporary(64 * engine.BLOCK_ROWS)

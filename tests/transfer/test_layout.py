@@ -75,3 +75,15 @@ def test_two_tokens_of_one_source_token_are_one_row_of_an_extension(vocabulary):
     assert sorted(layout.copied) == list(range(16))
     assert layout.anchors == vocabulary.anchors.sum() - 1
     assert vocabulary.target_ids[second] not in layout.anchor_helper
+
+
+def test_nearly_equal_tokens_are_copied_and_are_no_anchors(vocabulary):
+    kinds = vocabulary.kinds.copy()
+    fuzzy = np.flatnonzero(vocabulary.anchors)[:2]
+    kinds[fuzzy] = "fuzzy"
+    layout = replacing(replace(vocabulary, kinds=kinds))
+    copied, roles = vocabulary.target_ids[fuzzy], vocabulary.target_ids[kinds == "role"]
+    assert layout.anchors == vocabulary.anchors.sum() - 2
+    assert not np.isin(copied, layout.anchor_helper).any()
+    assert np.isin(copied, layout.copied).all()
+    np.testing.assert_array_equal(layout.roles, roles)

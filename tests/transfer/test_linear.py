@@ -4,6 +4,7 @@ import pytest
 from clp_jax.transfer.linear import (
     STRENGTHS,
     apply_map,
+    make_map,
     moments,
     procrustes,
     ridge,
@@ -24,8 +25,8 @@ def learnable(problem, noise, mesh=None):
 @pytest.mark.parametrize("strength", STRENGTHS[::5])
 def test_ridge_of_a_given_strength(problem, oracle, row_error, strength):
     asked = problem()
-    of = moments(asked.anchors, asked.rows, len(asked.anchors))
-    found = np.asarray(apply_map(asked.queries, of, ridge_inverse(of, strength)))
+    of = moments(asked)
+    found = np.asarray(apply_map(asked.queries, of, make_map(of, ridge_inverse(of, strength))))
     assert row_error(found, oracle.ridge(asked, strength)).max() < 1e-5
 
 

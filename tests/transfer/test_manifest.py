@@ -104,7 +104,7 @@ def test_a_recipe_in_words():
     assert describe_recipe(plain.to_dict()) == f"clp ({METHODS['clp'].text})"
     every = Recipe("ridge", 0.25, match_norms=True, calibrate=True).to_dict()
     assert describe_recipe(every).endswith(
-        ", 25% of shared rows copied, norms matched, calibrated on text"
+        ", 25% of every shared row copied, norms matched, calibrated on text"
     )
 
 

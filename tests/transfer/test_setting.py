@@ -124,7 +124,7 @@ def test_no_token_in_common_and_norms_to_match(make_setting, pair, helper, metho
 
 def test_habits(setting):
     assert setting.habit("clp") == Recipe("clp", 1.0, match_norms=False)
-    assert setting.habit("ridge") == Recipe("ridge", 0.25, match_norms=True)
+    assert setting.habit("ridge") == Recipe("ridge", 1.0, match_norms=False)
     assert setting.habit("wechsel") == Recipe("wechsel", 0.0, match_norms=False)
 
 

@@ -60,7 +60,7 @@ def test_every_row_is_what_it_should_be(pair, tmp_path, mesh, oracle, row_error)
 
     entry = manifest["tables"][TABLE]
     assert entry["rows"] == {
-        "total": 21, "copied": 11, "role": len(overlap.target_ids) - 11,
+        "total": 21, "copied": 11, "mixed": 0, "role": len(overlap.target_ids) - 11,
         "combined": len(overlap.missing_ids) - 1, "fallback: top-k softmax": 1,
         "fallback: mean": 0, "padding": 1,
     }  # fmt: skip
@@ -274,6 +274,28 @@ def test_an_extension_keeps_the_source_and_adds_tokens(byte_pair, tmp_path, orac
     found = after[[vocabulary[token] for token in added]]
     assert row_error(found, oracle.clp(inputs)).max() < 1e-5
     assert_pytorch_runs(out, sentence + " Häuser", len(after))
+
+
+@pytest.mark.parametrize("method", ["clp-topk", "ridge"])
+def test_a_nearly_equal_token_is_copied_and_changes_no_other_row(source, helper, tmp_path, method):
+    file = source / "tokenizer.json"
+    file.write_text(file.read_text("utf-8").replace('"house"', '"KATZE"'))
+    plain, fuzzy = (
+        transfer_model(
+            source, helper, tmp_path / str(wish), method=method, fuzzy=wish, copy_share=0.5
+        )["tables"][TABLE]["rows"]
+        for wish in (False, True)
+    )
+    assert (plain["copied"], fuzzy["copied"]) == (0, 1)
+    assert plain["mixed"] == fuzzy["mixed"] == 11
+    before, after = (weights(tmp_path / str(wish))[TABLE] for wish in (False, True))
+    old, new = (load_tokenizer(folder).get_vocab() for folder in (source, helper))
+    np.testing.assert_array_equal(after[new["katze"]], weights(source)[TABLE][old["KATZE"]])
+    real = [id for token, id in new.items() if token != "katze"]
+    np.testing.assert_allclose(after[real], before[real], atol=1e-6)
+    with np.load(tmp_path / "True" / "transfer_origins.npz") as origins:
+        assert origins["copied"].tolist() == [new["katze"]]
+        assert len(origins["mixed"]) == 11
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "bloom"])

@@ -39,7 +39,7 @@ def test_the_vocabulary_the_choice_and_the_rows_are_there(manifest, planted):
     assert text.startswith(f"{planted[0]} + {planted[1]} -> out\n")
     vocabulary, rows = manifest["vocabulary"], manifest["tables"][TABLE]["rows"]
     assert f"{vocabulary['shared']} of {vocabulary['target_tokens']} target tokens" in text
-    assert re.search(r"method +procrustes \(", text)
+    assert re.search(r"method +ridge \(", text)
     assert f"{TABLE}: {rows['total']} rows" in text
     for origin in ("copied", "role", "combined", "padding"):
         assert re.search(rf"^ +{rows[origin]}  norm ", text, re.MULTILINE)

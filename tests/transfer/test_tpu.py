@@ -26,13 +26,14 @@ def rows(dim, spec=PartitionSpec(mesh.axis_names)):
     return jax.ShapeDtypeStruct((8192, dim), "float32", sharding=NamedSharding(mesh, spec))
 
 whole = rows(256, PartitionSpec()), rows(512, PartitionSpec())
+center = linear.Center(*(jax.ShapeDtypeStruct((dim,), "float32") for dim in (256, 512)))
 programs = {
-    "clp": jax.jit(lambda missing, *shared: clp.combine(missing, clp.moments(*shared), 8192)).lower(
+    "clp": jax.jit(lambda missing, *shared: clp.combine(missing, clp.moments(*shared))).lower(
         rows(256), rows(256), rows(512)
     ),
-    "linear": linear.moments.lower(rows(256), rows(512), 8192),
+    "linear": linear.add_up.lower(rows(256), rows(512), center, 8192),
 } | {
-    weigh.__name__: _in_blocks.lower(rows(256), *whole, weigh=weigh, largest=None, mesh=mesh)
+    weigh.__name__: _in_blocks.lower(rows(256), *whole, None, weigh=weigh, largest=None, mesh=mesh)
     for weigh in (nearest, sparsemax, pursue)
 }
 sizes = {}

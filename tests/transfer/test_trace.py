@@ -64,6 +64,26 @@ def test_copied_rows_name_the_token_they_are_copied_from(trace, pair):
         np.testing.assert_array_equal(tables[TABLE][line["id"]], source[ids[name]])
 
 
+def test_mixed_rows_name_the_token_with_its_share(trace):
+    lines, _, _ = trace("ridge", copy_share=0.25)
+    mixed = [line for line in lines if line["origin"] == "mixed"]
+    assert len(mixed) == 11
+    assert all(line["from"] == [[line["token"], 0.25]] for line in mixed)
+
+
+def test_tokens_are_shown_as_the_text_they_stand_for(byte_pair, tmp_path):
+    transfer_model(*byte_pair, tmp_path / "out", method="clp-topk", trace=True)
+    lines = (tmp_path / "out" / "transfer_trace.jsonl").read_text("utf-8").splitlines()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    for line in map(json.loads, lines):
+        text = tokenizer.decode([line["id"]])
+        if line["token"] is not None and "\ufffd" not in text and line["origin"] != "role":
+            assert line["text"] == text
+        if line["origin"] == "copied" and "\ufffd" not in text:
+            assert line["from"] == [[text, 1.0]]
+    assert any(line["token"] == "ĠDach" != line["text"] for line in map(json.loads, lines))
+
+
 def test_computed_rows_are_their_contributors(trace, pair, monkeypatch):
     """With room for all contributors, the weights and the source's rows give the row back."""
     monkeypatch.setattr("clp_jax.transfer.trace.CONTRIBUTORS", 11)
