@@ -220,7 +220,7 @@ def test_only_what_is_random_depends_on_the_seed(pair, tmp_path):
 
 def test_the_default_takes_the_best_by_the_shared_tokens(planted, tmp_path):
     manifest = transfer_model(*planted, tmp_path / "out")
-    assert manifest["recipe"]["method"] == manifest["ranking"][0]["method"] == "procrustes"
+    assert manifest["recipe"]["method"] == manifest["ranking"][0]["method"] == "ridge"
     assert manifest["ranked_by"] == "error on hidden shared tokens"
 
 
