@@ -289,7 +289,7 @@ def test_a_nearly_equal_token_is_copied_and_changes_no_other_row(source, helper,
     assert (plain["copied"], fuzzy["copied"]) == (0, 1)
     assert plain["mixed"] == fuzzy["mixed"] == 11
     before, after = (weights(tmp_path / str(wish))[TABLE] for wish in (False, True))
-    old, new = (load_tokenizer(folder).get_vocab() for folder in (source, helper))
+    old, new = (load_tokenizer(folder).vocabulary for folder in (source, helper))
     np.testing.assert_array_equal(after[new["katze"]], weights(source)[TABLE][old["KATZE"]])
     real = [id for token, id in new.items() if token != "katze"]
     np.testing.assert_allclose(after[real], before[real], atol=1e-6)
