@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from clp_jax.chain import run_chain
     from clp_jax.checkpoint.convert import convert_checkpoint
     from clp_jax.checkpoint.hf import load_model, save_model
+    from clp_jax.checkpoint.new import new_model
     from clp_jax.config import ChainConfig, PrepareConfig, RunConfig
     from clp_jax.data.prepare import prepare_corpus
     from clp_jax.errors import UserError
@@ -40,6 +41,7 @@ _PLACES = {
     "list_runs": "clp_jax.runs",
     "load_model": "clp_jax.checkpoint.hf",
     "make_mesh": "clp_jax.mesh",
+    "new_model": "clp_jax.checkpoint.new",
     "plan_run": "clp_jax.plan",
     "prepare_corpus": "clp_jax.data.prepare",
     "run_chain": "clp_jax.chain",
@@ -63,6 +65,7 @@ __all__ = [
     "list_runs",
     "load_model",
     "make_mesh",
+    "new_model",
     "plan_run",
     "prepare_corpus",
     "run_chain",

@@ -13,7 +13,7 @@ from jax.experimental.multihost_utils import sync_global_devices
 from clp_jax.arguments import checked
 from clp_jax.before import MODEL, TRANSFER, check_chain
 from clp_jax.checkpoint.convert import convert_checkpoint
-from clp_jax.checkpoint.hub import load_tokenizer, read_config, resolve, tokenizer_hash
+from clp_jax.checkpoint.hub import load_tokenizer, model_files, read_config, tokenizer_hash
 from clp_jax.checkpoint.orbax import latest_step
 from clp_jax.config import (
     ChainConfig,
@@ -130,7 +130,7 @@ def plan_chain(config: ChainConfig) -> list[Link]:
         _refuse_other_settings(folder, settings)
         done, transferred, step = decided_by_first(partial(_progress, folder))
         origin = folder / MODEL if done else folder / TRANSFER if transferred else section.source
-        values = read_config(resolve(origin, weights=False))
+        values = read_config(model_files(origin))
         if origin == section.source:
             values["vocab_size"] = rows
             if Path(origin).is_dir():

@@ -31,6 +31,7 @@ The stages, in the order in which they are used:
   quickstart   see the whole method work on a small example, in a few minutes
   vocab        compare the vocabularies of two models
   tokenizer    train a tokenizer, for a language that has no helper yet
+  new          write the configuration of a model with that tokenizer, to be trained from scratch
   transfer     give the source model the target language's vocabulary
   prepare      turn text into a corpus of tokens
   plan         tell what a training needs of TPUs, without one
@@ -208,6 +209,27 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="field with the text (default: %(default)s)",
     )
+
+    new = stage(
+        stages,
+        "new",
+        _new,
+        "Write the configuration of a new model. A GPT-2 for a tokenizer, by default of 12 layers, "
+        "to be trained from random weights: `model.init: random`.",
+    )
+    new.add_argument(
+        "--tokenizer", required=True, metavar="MODEL", help="folder or model with the tokenizer"
+    )
+    new.add_argument("--out", required=True, metavar="DIR", help="new folder")
+    for flag, default, text in (
+        ("--n-layer", 12, "layers"),
+        ("--n-embd", 768, "width of the layers"),
+        ("--n-head", 12, "attention heads of a layer"),
+        ("--n-positions", 1024, "longest sequence, in tokens"),
+    ):
+        new.add_argument(
+            flag, type=int, default=default, metavar="N", help=f"{text} (default: %(default)s)"
+        )
 
     transfer = stage(
         stages,
@@ -550,6 +572,16 @@ def _train_tokenizer(arguments: argparse.Namespace) -> None:
         arguments.input, arguments.vocab_size, arguments.out, arguments.text_field
     )
     print(f"{arguments.out}: {trained}")
+
+
+def _new(arguments: argparse.Namespace) -> None:
+    from clp_jax.checkpoint.new import new_model
+
+    sizes = ("n_layer", "n_embd", "n_head", "n_positions")
+    new_model(
+        arguments.tokenizer, arguments.out, **{name: getattr(arguments, name) for name in sizes}
+    )
+    print(f"{arguments.out}: ready to be trained, with model.init: random")
 
 
 def _transfer(arguments: argparse.Namespace) -> None:

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from clp_jax.arguments import checked
-from clp_jax.checkpoint.hf import load_model, model_files, model_tokenizer
-from clp_jax.checkpoint.hub import read_generation
+from clp_jax.checkpoint.hf import load_model, model_tokenizer
+from clp_jax.checkpoint.hub import model_files, read_generation
 from clp_jax.errors import UserError
 from clp_jax.limits import NewTokens, PathOrName, Seed, Temperature
 from clp_jax.models import Cache, Decoder

@@ -13,7 +13,7 @@ from jax.experimental import topologies
 
 from clp_jax.accelerators import slice_topology
 from clp_jax.arguments import checked
-from clp_jax.checkpoint.hf import model_files
+from clp_jax.checkpoint.hub import model_files
 from clp_jax.collectives import collective_bytes
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError

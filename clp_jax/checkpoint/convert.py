@@ -6,9 +6,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from clp_jax.arguments import checked
-from clp_jax.checkpoint.hf import MODEL, load_model, model_files, save_model
-from clp_jax.checkpoint.hub import copy_model_files
+from clp_jax.checkpoint.hf import load_model, save_model
+from clp_jax.checkpoint.hub import copy_model_files, model_files
 from clp_jax.checkpoint.orbax import save_params
+from clp_jax.checkpoint.run_folder import MODEL
 from clp_jax.files import new_folder, new_path
 from clp_jax.limits import FloatType, LocalPath, PathOrName
 

@@ -19,14 +19,15 @@ from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import (
     GENERATION,
     UNPADDED,
-    check_files,
     copy_model_files,
     load_tokenizer,
+    model_files,
     read_config,
     read_generation,
     resolve,
 )
-from clp_jax.checkpoint.orbax import CHECKPOINTS, restore_params
+from clp_jax.checkpoint.orbax import restore_params
+from clp_jax.checkpoint.run_folder import is_run_folder
 from clp_jax.checkpoint.tensors import FLOATS, LazyTensor, open_tensors, write_tensors
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, public_name, write_json
@@ -48,9 +49,6 @@ from clp_jax.models import (
 from clp_jax.tokenizer import Tokenizer
 
 PREFIX = "transformer."
-MODEL = "model"
-"""Folder in a run folder for what belongs to the model beside its weights."""
-
 ROWS_COMPARED = 4096
 CARD = """---
 library_name: transformers
@@ -61,19 +59,6 @@ pipeline_tag: text-generation
 
 A causal language model, written by clp_jax from `{name}`, whose licence and limits apply to it.
 """
-
-
-def is_run_folder(folder: str | Path) -> bool:
-    """Whether a folder holds Orbax checkpoints, as `clp-jax train` writes them."""
-    return (Path(folder) / CHECKPOINTS).is_dir()
-
-
-def model_files(name: str | Path, revision: str | None = None) -> Path:
-    """The folder with the configuration and the tokenizer of a model, run folder or hub id."""
-    if is_run_folder(name):
-        check_files(Path(name) / MODEL)
-        return Path(name) / MODEL
-    return resolve(name, revision, weights=False)
 
 
 def model_tokenizer(name: str | Path) -> Tokenizer:

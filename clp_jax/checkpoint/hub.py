@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 
 from clp_jax.checkpoint.bounds import check_tokenizer
 from clp_jax.checkpoint.names import local_model
+from clp_jax.checkpoint.run_folder import MODEL, is_run_folder
 from clp_jax.errors import UserError
 from clp_jax.files import inside, read_json, write_json
 from clp_jax.tokenizer import AnyTokenizer, Tokenizer, read_tokenizer
@@ -70,6 +71,14 @@ def resolve(name: str | Path, revision: str | None = None, *, weights: bool = Tr
     if weights and not any(snapshot.glob("model*.safetensors")):
         snapshot = _download(str(name), revision, [*small, "pytorch_model*.bin"])
     return snapshot
+
+
+def model_files(name: str | Path, revision: str | None = None) -> Path:
+    """The folder with the configuration and the tokenizer of a model, run folder or hub id."""
+    if is_run_folder(name):
+        check_files(Path(name) / MODEL)
+        return Path(name) / MODEL
+    return resolve(name, revision, weights=False)
 
 
 def check_files(folder: Path) -> None:
@@ -149,7 +158,7 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> Tokenizer:
     Raises:
         UserError: there is none, or it cannot be loaded.
     """
-    folder = resolve(name, revision, weights=False)
+    folder = model_files(name, revision)
     if not any(
         (folder / file).exists() for file in TOKENIZER_FILES if file != "tokenizer_config.json"
     ):

@@ -16,12 +16,12 @@ from jax.experimental import multihost_utils
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
+from clp_jax.checkpoint.run_folder import CHECKPOINTS
 from clp_jax.checkpoint.sums import SUMS, find_damage, write_sums
 from clp_jax.errors import UserError
 from clp_jax.files import is_address
 from clp_jax.mesh import decided_by_first
 
-CHECKPOINTS = "checkpoints"
 DAMAGED = ".damaged"
 UNFINISHED = ".orbax-checkpoint-tmp"
 

@@ -7,8 +7,8 @@ import jax
 from etils import epath
 from jax.experimental.multihost_utils import sync_global_devices
 
-from clp_jax.checkpoint.hf import MODEL
 from clp_jax.checkpoint.hub import MANIFEST, ORIGINS, copy_model_files
+from clp_jax.checkpoint.run_folder import MODEL
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, write_json, write_text

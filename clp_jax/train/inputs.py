@@ -5,8 +5,8 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from clp_jax.checkpoint.hf import MODEL, model_files
-from clp_jax.checkpoint.hub import load_tokenizer, read_config, tokenizer_hash
+from clp_jax.checkpoint.hub import load_tokenizer, model_files, read_config, tokenizer_hash
+from clp_jax.checkpoint.run_folder import MODEL
 from clp_jax.config import DataSection, ModelSection, RunConfig
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError

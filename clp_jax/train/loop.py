@@ -16,8 +16,9 @@ from jax.experimental.multihost_utils import sync_global_devices
 from jaxtyping import PyTree
 
 from clp_jax.arguments import checked
-from clp_jax.checkpoint.hf import MODEL, load_model
+from clp_jax.checkpoint.hf import load_model
 from clp_jax.checkpoint.orbax import RunCheckpoints, restore_newest
+from clp_jax.checkpoint.run_folder import MODEL
 from clp_jax.config import RunConfig
 from clp_jax.data.batches import TrainingBatches
 from clp_jax.errors import RunStopped, UserError

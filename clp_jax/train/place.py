@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from clp_jax.checkpoint.orbax import CHECKPOINTS
+from clp_jax.checkpoint.run_folder import CHECKPOINTS
 from clp_jax.files import cache_folder, is_address, reaching
 
 LEASE = "lease.json"

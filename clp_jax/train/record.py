@@ -11,9 +11,9 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from clp_jax.checkpoint.hf import is_run_folder
 from clp_jax.checkpoint.hub import resolve
-from clp_jax.checkpoint.orbax import CHECKPOINTS, latest_step
+from clp_jax.checkpoint.orbax import latest_step
+from clp_jax.checkpoint.run_folder import CHECKPOINTS, is_run_folder
 from clp_jax.checkpoint.sums import SUMS, file_sum
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clp_jax.checkpoint.hf import checkpoint_tensors
-from clp_jax.checkpoint.hub import load_tokenizer, read_config, resolve
+from clp_jax.checkpoint.hf import checkpoint_tensors, load_model, model_tensors
+from clp_jax.checkpoint.hub import load_tokenizer, model_files, read_config, resolve
+from clp_jax.checkpoint.run_folder import is_run_folder
 from clp_jax.checkpoint.tensors import FLOATS, LazyTensor, open_tensors
 from clp_jax.errors import UserError
 from clp_jax.models import read_decoder_config, weight_table
@@ -49,15 +50,16 @@ def open_source(name: str | Path) -> Checkpoint:
         UserError: it is missing, damaged or not supported, a tensor is not what the configuration
             says, or the tokenizer has more ids than a table has rows.
     """
-    folder = resolve(name)
+    folder = _folder(name)
     config = read_config(folder)
     decoder = read_decoder_config(config, folder / "config.json")
+    run = is_run_folder(name)
     return Checkpoint(
         name=str(name),
         folder=folder,
         config=config,
         tokenizer=load_tokenizer(folder),
-        tensors=checkpoint_tensors(folder, decoder),
+        tensors=_run_tensors(name) if run else checkpoint_tensors(folder, decoder),
         tables=[weight.name for weight in weight_table(decoder) if weight.axes[0] == "vocab"],
     )
 
@@ -69,8 +71,9 @@ def open_helper(name: str | Path) -> Checkpoint:
         UserError: it is missing or damaged, has not exactly one input embedding, or the tokenizer
             has more ids than a table has rows.
     """
-    folder = resolve(name)
-    config, tensors = read_config(folder), open_tensors(folder)
+    folder = _folder(name)
+    config = read_config(folder)
+    tensors = _run_tensors(name) if is_run_folder(name) else open_tensors(folder)
     endings = {tensor: ".".join(tensor.split(".")[-2:]) for tensor in tensors}
     tables = [tensor for tensor, ending in endings.items() if ending in EMBEDDINGS]
     if len(tables) != 1:
@@ -84,3 +87,12 @@ def open_helper(name: str | Path) -> Checkpoint:
         if tensors[table].dtype not in FLOATS or len(tensors[table].shape) != 2:
             raise UserError(f"{name}: {table} is no table of floating-point numbers.")
     return Checkpoint(str(name), folder, config, load_tokenizer(folder), tensors, tables)
+
+
+def _folder(name: str | Path) -> Path:
+    return model_files(name) if is_run_folder(name) else resolve(name)
+
+
+def _run_tensors(name: str | Path) -> dict[str, LazyTensor]:
+    """The parameters of a run's newest checkpoint, which are all read."""
+    return model_tensors(load_model(name))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers.pre_tokenizers import ByteLevel
 
-from clp_jax.checkpoint.hub import load_tokenizer, resolve, without_programs
+from clp_jax.checkpoint.hub import load_tokenizer, model_files, without_programs
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, read_json, write_json
 from clp_jax.tokenizer import Tokenizer
@@ -124,7 +124,7 @@ def _configuration(name: str | Path, tokenizer: Tokenizer) -> dict[str, Any]:
     GPT2Tokenizer and its kin build the tokenizer anew from vocabulary and merges, without
     ``ignore_merges``, and give the special tokens that the file does not name: so both are named.
     """
-    file = resolve(name, weights=False) / "tokenizer_config.json"
+    file = model_files(name) / "tokenizer_config.json"
     settings = without_programs(read_json(file)) if file.exists() else {}
     named = {
         f"{role}_token": tokenizer.token(id)

@@ -1,0 +1,60 @@
+"""A model that does not exist yet: the configuration of a GPT-2 for a tokenizer."""
+
+from pathlib import Path
+
+from clp_jax.checkpoint.hub import copy_tokenizer, load_tokenizer, model_files
+from clp_jax.errors import UserError
+from clp_jax.files import new_folder, write_json
+from clp_jax.models import read_decoder_config
+
+
+def new_model(
+    tokenizer: str | Path,
+    out: str | Path,
+    *,
+    n_layer: int = 12,
+    n_embd: int = 768,
+    n_head: int = 12,
+    n_positions: int = 1024,
+) -> None:
+    """Write the configuration of a GPT-2 for a tokenizer, and the tokenizer beside it.
+
+    There are no weights: training draws them (``model.init: random``). The model has no dropout,
+    and a row for each id.
+
+    Args:
+        tokenizer: Folder, hub id or run folder with the tokenizer.
+        out: Folder to write; it must not exist yet.
+        n_layer: Layers.
+        n_embd: Width of the layers.
+        n_head: Attention heads of a layer; they divide the width.
+        n_positions: Longest sequence, in tokens.
+
+    Raises:
+        UserError: there is no such tokenizer, it has no end of text, the sizes make no model, or
+            ``out`` exists.
+    """
+    loaded = load_tokenizer(tokenizer)
+    end = loaded.separator()
+    config = {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": loaded.rows,
+        "n_layer": n_layer,
+        "n_embd": n_embd,
+        "n_head": n_head,
+        "n_positions": n_positions,
+        "bos_token_id": end if loaded.bos is None else loaded.bos,
+        "eos_token_id": end,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "tie_word_embeddings": True,
+    }
+    try:
+        read_decoder_config(config)
+    except UserError as error:
+        raise UserError(f"These sizes make no model: {error}") from None
+    with new_folder(out) as folder:
+        write_json(folder / "config.json", config)
+        copy_tokenizer(model_files(tokenizer), folder)
