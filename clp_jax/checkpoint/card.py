@@ -1,0 +1,81 @@
+"""Model cards: metadata for the hub above a text for people, handed on from model to model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clp_jax.checkpoint.hub import HUB_ID
+
+CARD = "README.md"
+KEPT = ("language", "license", "license_name", "license_link", "base_model", "datasets", "tags")
+"""What a model made of another has of its metadata."""
+MOST_BYTES = 1 << 20
+
+CITATION = """\
+## Citation
+
+```bibtex
+@misc{ostendorff2023clp,
+  title  = {Efficient Language Model Training through Cross-Lingual and Progressive Transfer Learning},
+  author = {Ostendorff, Malte and Rehm, Georg},
+  year   = {2023},
+  eprint = {2301.09626},
+  archivePrefix = {arXiv},
+}
+```
+"""
+
+USE = """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("PATH")
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+```
+"""
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """What the card in a model's folder hands on, the keys `KEPT`; nothing if it cannot be read."""
+    file = folder / CARD
+    if not file.is_file() or file.stat().st_size > MOST_BYTES:
+        return {}
+    _, mark, rest = file.read_text("utf-8", errors="replace").partition("---\n")
+    head, end, _ = rest.partition("\n---")
+    try:
+        found = yaml.safe_load(head) if mark and end else None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    return {key: found[key] for key in KEPT if key in found} if isinstance(found, dict) else {}
+
+
+def inherited(name: str | Path, folder: Path) -> dict[str, Any]:
+    """Metadata of what is made from a model: its own, and a hub id as the base model.
+
+    Args:
+        name: The model as the user wrote it.
+        folder: Where its files are.
+    """
+    metadata = read_metadata(folder)
+    if not Path(name).exists() and HUB_ID.fullmatch(str(name)):
+        metadata["base_model"] = str(name)
+    return metadata
+
+
+def render_card(title: str, metadata: Mapping[str, Any], body: str) -> str:
+    """A card of a causal language model.
+
+    Args:
+        title: Its name.
+        metadata: What is known of it beside that; empty values are left out.
+        body: The text, in Markdown.
+    """
+    tags = metadata.get("tags") or []
+    tags = [tags] if isinstance(tags, str) else list(tags)
+    described = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    described |= {key: value for key, value in metadata.items() if value and key != "tags"}
+    described |= {"tags": list(dict.fromkeys([*tags, "clp_jax"]))}
+    head = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
+    return f"---\n{head}---\n\n# {title}\n\n{body}"
