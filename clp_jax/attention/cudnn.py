@@ -1,7 +1,6 @@
 """Attention on GPUs by cuDNN, which gets ALiBi as columns of queries and keys.
 
-cuDNN takes any bias, and documents too, only as an array of all scores. It was compiled for GPUs,
-and has not yet been run on one.
+cuDNN takes any bias, and documents too, only as an array of all scores.
 """
 
 from functools import partial

@@ -1,8 +1,7 @@
 """Attention on GPUs: Pallas kernels with the causal mask, documents and ALiBi inside.
 
 Forward, and backward in two kernels, one for the queries and one for the keys and values, which
-compute the weights again from the logarithm of each row's sum (Dao 2023, arXiv 2307.08691). They
-were compiled for GPUs and interpreted on CPUs, and have not yet been run on a GPU.
+compute the weights again from the logarithm of each row's sum (Dao 2023, arXiv 2307.08691).
 
 Exponentials are powers of two. ALiBi is relative to a position near the query, since rounding grows
 with the numbers.

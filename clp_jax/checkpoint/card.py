@@ -16,15 +16,8 @@ MOST_BYTES = 1 << 20
 CITATION = """\
 ## Citation
 
-```bibtex
-@misc{ostendorff2023clp,
-  title  = {Efficient Language Model Training through Cross-Lingual and Progressive Transfer Learning},
-  author = {Ostendorff, Malte and Rehm, Georg},
-  year   = {2023},
-  eprint = {2301.09626},
-  archivePrefix = {arXiv},
-}
-```
+Malte Ostendorff and Georg Rehm: Efficient Language Model Training through Cross-Lingual and
+Progressive Transfer Learning. 2023, [arXiv:2301.09626](https://arxiv.org/abs/2301.09626).
 """
 
 USE = """\
