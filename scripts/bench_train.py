@@ -58,6 +58,8 @@ HEADERS = (
     *("model", "length", "batch", "side", "tokens/s", "ms/step", "MFU", "peak, GiB"),
     "times the time of clp_jax",
 )
+PROFILE_HEADERS = ("kernel or operation", "ms/step", "share")
+LONGEST = 40
 LOOP_HEADERS = ("model", "length", "batch", "step, ms", "outside it, µs", "share")
 
 Measured = dict[str, Any]
@@ -174,6 +176,16 @@ def outside(folder: Path, name: str, length: int, batch: int, options: Any) -> L
     )
 
 
+def profile_lines(folder: Path, batch: int, options: Any) -> list[Line]:
+    """Lines of the third table: what the device is busy with the longest, in a step."""
+    busy = ours("profile", folder, batch, options)["busy"]
+    whole = sum(busy.values())
+    return [
+        (name, f"{seconds * 1e3:,.2f}", f"{seconds / whole:.1%}")
+        for name, seconds in [*busy.items()][:LONGEST]
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -187,10 +199,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="turns of each side")
     parser.add_argument("--peer-python", default=sys.executable, help="has torch and transformers")
     parser.add_argument("--loop", action="store_true", help="also time the loop around the step")
+    parser.add_argument("--profile", action="store_true", help="also list the longest kernels")
     options, options.overrides = parser.parse_known_args()
     jax.config.update("jax_platforms", "cpu")  # the accelerator is left to the workers
 
-    lines, loops, figures = [], [], {}
+    lines, loops, kernels, figures = [], [], [], {}
     for name in options.models:
         for length in options.length:
             with tempfile.TemporaryDirectory() as scratch:
@@ -206,12 +219,15 @@ def main() -> None:
                 figures = {side: turns[0] for side, turns in found.items()}
                 if options.loop:
                     loops.append(outside(folder, name, length, batch, options))
+                if options.profile:
+                    kernels += profile_lines(folder, batch, options)
     versions = ", ".join(dict.fromkeys(turn["version"] for turn in figures.values()))
     print(f"{date.today()}, {figures[OURS]['device']}, {options.dtype}; {versions}\n")
     print(markdown_table(HEADERS, lines))
-    if loops:
-        print()
-        print(markdown_table(LOOP_HEADERS, loops))
+    for headers, rows in ((LOOP_HEADERS, loops), (PROFILE_HEADERS, kernels)):
+        if rows:
+            print()
+            print(markdown_table(headers, rows))
 
 
 if __name__ == "__main__":

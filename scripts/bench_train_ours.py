@@ -6,6 +6,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,29 @@ def loop(config: RunConfig, folder: Path, steps: int) -> dict[str, Any]:
     return {"alone": statistics.median(alone), "whole": statistics.median(whole)}
 
 
+def profile(config: RunConfig, folder: Path, steps: int) -> dict[str, Any]:
+    """Seconds of a step by what the device was busy with."""
+    run = Step(config, folder)
+    run.losses(WARM_UP)
+    with tempfile.TemporaryDirectory() as scratch:
+        with jax.profiler.trace(scratch):
+            run.losses(steps)
+        (file,) = Path(scratch).rglob("*.xplane.pb")
+        planes = list(jax.profiler.ProfileData.from_file(str(file)).planes)
+    devices = [plane for plane in planes if plane.name.startswith("/device:")] or planes
+    busy: Counter[str] = Counter()
+    for plane in devices:
+        for line in plane.lines:
+            if plane.name.startswith("/host") or line.name.startswith("Stream"):
+                for event in line.events:
+                    busy[event.name] += event.duration_ns / 1e9 / steps
+    return {"busy": dict(busy.most_common())}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("what", choices=("step", "loop"))
+    parser.add_argument("what", choices=("step", "loop", "profile"))
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", required=True)
     parser.add_argument("--dtype", required=True)
@@ -152,7 +172,8 @@ def main() -> None:
     flags = [f"--{key}={value}" for key, value in settings.items()]
     config = RunConfig.from_yaml(None, [*flags, *overrides])
     try:
-        figures = {"step": step, "loop": loop}[options.what](config, options.folder, options.steps)
+        measure = {"step": step, "loop": loop, "profile": profile}[options.what]
+        figures = measure(config, options.folder, options.steps)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

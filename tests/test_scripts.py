@@ -348,7 +348,7 @@ def test_no_suitable_python_is_one_sentence(checkout):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("piece", ["kernels", "attention", "train"])
+@pytest.mark.parametrize("piece", ["kernels", "attention", "profile"])
 def test_what_runs_on_gpus_runs_small_on_any_device(tmp_path, piece):
     environment = os.environ | {"PYTHON": sys.executable, "OUT": str(tmp_path / "out")}
     script = REPOSITORY / "scripts" / "gpu" / "run"
