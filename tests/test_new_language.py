@@ -31,9 +31,7 @@ SMALL = {
 def commands(page: Path) -> list[list[str]]:
     """The indented `clp-jax` commands of a page, without the program's name."""
     text = re.sub(r"\\\n\s*", "", page.read_text("utf-8"))
-    return [
-        shlex.split(line)[1:] for line in text.splitlines() if line.startswith("    clp-jax ")
-    ]
+    return [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("    clp-jax ")]
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Model cards: metadata for the hub above a text for people, handed on from model to model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,14 @@ def inherited(name: str | Path, folder: Path) -> dict[str, Any]:
     return metadata
 
 
+def flat(values: Iterable[Any]) -> list[str]:
+    """Values that may be lists or missing as one list, each once."""
+    found: list[Any] = []
+    for value in values:
+        found += value if isinstance(value, list) else [value] if value else []
+    return list(dict.fromkeys(map(str, found)))
+
+
 def render_card(title: str, metadata: Mapping[str, Any], body: str) -> str:
     """A card of a causal language model.
 
@@ -65,10 +73,8 @@ def render_card(title: str, metadata: Mapping[str, Any], body: str) -> str:
         metadata: What is known of it beside that; empty values are left out.
         body: The text, in Markdown.
     """
-    tags = metadata.get("tags") or []
-    tags = [tags] if isinstance(tags, str) else list(tags)
     described = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     described |= {key: value for key, value in metadata.items() if value and key != "tags"}
-    described |= {"tags": list(dict.fromkeys([*tags, "clp_jax"]))}
+    described |= {"tags": flat([metadata.get("tags"), "clp_jax"])}
     head = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
     return f"---\n{head}---\n\n# {title}\n\n{body}"

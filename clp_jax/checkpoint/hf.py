@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Int, PyTree, Shaped
 
 from clp_jax.arguments import checked
+from clp_jax.checkpoint.card import CARD, render_card
 from clp_jax.checkpoint.hub import (
     GENERATION,
     UNPADDED,
@@ -50,15 +51,6 @@ from clp_jax.tokenizer import Tokenizer
 
 PREFIX = "transformer."
 ROWS_COMPARED = 4096
-CARD = """---
-library_name: transformers
-pipeline_tag: text-generation
----
-
-# {name}
-
-A causal language model, written by clp_jax from `{name}`, whose licence and limits apply to it.
-"""
 
 
 def model_tokenizer(name: str | Path) -> Tokenizer:
@@ -306,10 +298,14 @@ def save_model(
             generation = read_generation(folder)
             if real is not None and generation:
                 _forget_padding(folder / GENERATION, generation, real)
-            if not (folder / "README.md").exists():
-                name = public_name(origin)
-                (folder / "README.md").write_text(CARD.format(name=name), "utf-8")
+            if not (folder / CARD).exists():
+                (folder / CARD).write_text(_card(public_name(origin)), "utf-8")
         write_tensors(folder, tensors, writer=first)
+
+
+def _card(name: str) -> str:
+    text = f"A causal language model, written by clp_jax from `{name}`, whose licence applies.\n"
+    return render_card(Path(name).name, {}, text)
 
 
 def _without_padding(

@@ -1,21 +1,33 @@
 """The model card of a run: what it started from, what it was trained on, what was measured."""
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from clp_jax.checkpoint.card import CITATION, USE, flat, inherited, render_card
+from clp_jax.checkpoint.hub import MANIFEST
 from clp_jax.config import RunConfig
-from clp_jax.files import public_name
+from clp_jax.data.store import MANIFEST as CORPUS_MANIFEST
+from clp_jax.errors import UserError
+from clp_jax.files import public_name, read_json
+from clp_jax.transfer.manifest import describe_embeddings
 
+HUB_DATA = re.compile(r"hf://([^:@]+)")
 OPTIMIZERS = {"adamw": "AdamW", "adafactor": "Adafactor", "lion": "Lion", "muon": "Muon"}
 NORMALISATIONS = ("token", "word", "byte")
 
 
-def run_card(config: RunConfig, corpora: str, metrics: Sequence[Mapping[str, Any]] = ()) -> str:
-    """The ``README.md`` of a run's model.
+def run_card(
+    config: RunConfig, corpora: str, files: Path, metrics: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """The ``README.md`` of a run's model: its own part, behind what it has from where it starts.
 
     Args:
         config: The run's configuration.
         corpora: The table of its corpora.
+        files: Folder with the card and the ``transfer.json`` of the model that it starts from, or
+            of the run itself.
         metrics: The lines of its metrics, of which the last results are told.
     """
     model, data, train, optimizer = config.model, config.data, config.train, config.optimizer
@@ -53,13 +65,9 @@ def run_card(config: RunConfig, corpora: str, metrics: Sequence[Mapping[str, Any
             )
         )
     table = "\n".join(f"| {what} | {value} |" for what, value in rows)
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
----
-
-# {public_name(train.out)}
-
+    known = inherited(model.path, files) if model.init == "pretrained" else {}
+    embeddings = _embeddings(files) if model.init == "pretrained" else ""
+    body = f"""\
 A causal language model, trained with clp_jax.
 
 | | |
@@ -70,17 +78,34 @@ Its text:
 
 {corpora}
 
-Where `transfer.json` is in this folder, it tells how the embeddings were made before the training.
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("PATH")
-tokenizer = AutoTokenizer.from_pretrained("PATH")
-```
-
+{embeddings}{USE}
 ## Limits
 
 Its text was not checked for truth, bias or harm. Licences of the model that it started from and of
 the text apply to it.
-"""
+{f"{chr(10)}{CITATION}" if embeddings else ""}"""
+    return render_card(Path(train.out).name, known | _text_metadata(config, known), body)
+
+
+def _embeddings(files: Path) -> str:
+    """How the embeddings were made, where there is a manifest that tells it."""
+    if not (files / MANIFEST).exists():
+        return ""
+    try:
+        return describe_embeddings(read_json(files / MANIFEST)) + "\n"
+    except (UserError, LookupError, TypeError, AttributeError, ValueError):
+        return ""
+
+
+def _text_metadata(config: RunConfig, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The languages and the hub data sets of the corpora; the language known before, if none."""
+    languages, datasets = [], []
+    for part in config.data.train:
+        file = Path(part.path) / CORPUS_MANIFEST
+        recipe = read_json(file).get("recipe", {}) if file.exists() else {}
+        languages.append(recipe.get("clean", {}).get("language"))
+        datasets += [HUB_DATA.match(source["input"]) for source in recipe.get("sources", [])]
+    return {
+        "language": flat(languages) or known.get("language"),
+        "datasets": flat([known.get("datasets"), [found[1] for found in datasets if found]]),
+    }

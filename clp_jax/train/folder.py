@@ -7,6 +7,7 @@ import jax
 from etils import epath
 from jax.experimental.multihost_utils import sync_global_devices
 
+from clp_jax.checkpoint.card import CARD
 from clp_jax.checkpoint.hub import MANIFEST, ORIGINS, copy_model_files
 from clp_jax.checkpoint.run_folder import MODEL
 from clp_jax.config import RunConfig
@@ -94,7 +95,8 @@ def create_run(
             write_json(scratch / RECORD, record)
             (scratch / MODEL).mkdir()
             copy_model_files(model_files, scratch / MODEL)
-            (scratch / MODEL / "README.md").write_text(run_card(config, corpora), "utf-8")
+            card = run_card(config, corpora, scratch / MODEL)
+            (scratch / MODEL / CARD).write_text(card, "utf-8")
             if config.model.init == "random":
                 for file in (MANIFEST, ORIGINS):
                     (scratch / MODEL / file).unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from jax.experimental.multihost_utils import sync_global_devices
 from jaxtyping import PyTree
 
 from clp_jax.arguments import checked
+from clp_jax.checkpoint.card import CARD
 from clp_jax.checkpoint.hf import load_model
 from clp_jax.checkpoint.orbax import RunCheckpoints, restore_newest
 from clp_jax.checkpoint.run_folder import MODEL
@@ -223,8 +224,8 @@ def _train_model(
         wandb.finish()
     lease.check()
     if jax.process_index() == 0:
-        card = run_card(config, corpora, read_metrics(folder))
-        write_text(folder / MODEL / "README.md", card)
+        card = run_card(config, corpora, folder / MODEL, read_metrics(folder))
+        write_text(folder / MODEL / CARD, card)
     place.publish()
     sync_global_devices("the run is complete")
     place.fetch()

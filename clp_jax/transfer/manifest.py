@@ -4,11 +4,14 @@ import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from clp_jax.checkpoint.card import CITATION, USE, flat, inherited, read_metadata, render_card
 from clp_jax.checkpoint.hub import tokenizer_hash
 from clp_jax.config import TransferConfig
 from clp_jax.files import public_name
+from clp_jax.transfer.inputs import Checkpoint
 from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.ranking import Choice
 from clp_jax.transfer.table import NewTable
@@ -104,32 +107,29 @@ def describe_recipe(recipe: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def model_card(manifest: Mapping[str, Any]) -> str:
-    """The ``README.md`` of a transferred model that has not been trained since."""
-    arguments, rows = manifest["arguments"], next(iter(manifest["tables"].values()))["rows"]
+def describe_embeddings(manifest: Mapping[str, Any]) -> str:
+    """How a model got its embeddings, as a part of its card.
+
+    Args:
+        manifest: Contents of its ``transfer.json``.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError: it is none of ours.
+    """
+    arguments, (first, *_) = manifest["arguments"], manifest["tables"].values()
+    rows = first["rows"]
     source, helper = (public_name(arguments[model]) for model in ("source", "helper"))
-    vocabulary = (
-        f"its own vocabulary and that of {helper}"
-        if arguments.get("extend")
-        else f"the vocabulary of {helper}"
-    )
+    words = "the vocabularies of both" if arguments.get("extend") else "the helper's vocabulary"
     table = "\n".join(
         f"| {MEANINGS.get(origin, origin)} | {count:,} |"
         for origin, count in rows.items()
         if count and origin != "total"
     )
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
-tags:
-- clp-transfer
----
+    return f"""\
+## Its embeddings
 
-# {source} with {vocabulary}
-
-A language model at the start of its life in another language, made by CLP-Transfer
-([Ostendorff & Rehm 2023](https://arxiv.org/abs/2301.09626)) or one of its relatives: the body of
-`{source}` under a new embedding table.
+The body of `{source}`, under a new embedding table for {words}, with `{helper}` as the helper:
+CLP-Transfer ([Ostendorff & Rehm 2023](https://arxiv.org/abs/2301.09626)) or one of its relatives.
 
 Method: {describe_recipe(manifest["recipe"])}.
 
@@ -139,16 +139,39 @@ Method: {describe_recipe(manifest["recipe"])}.
 | all | {rows["total"]:,} |
 
 `transfer.json` tells the rest: the choice, norms, hashes of the inputs, versions.
+"""
 
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("PATH")
-tokenizer = AutoTokenizer.from_pretrained("PATH")
-```
+def model_card(manifest: Mapping[str, Any], source: Checkpoint, helper: Checkpoint) -> str:
+    """The ``README.md`` of a transferred model that has not been trained since.
 
+    Args:
+        manifest: Contents of its ``transfer.json``.
+        source: The model with the body, whose licence the new one has.
+        helper: The model with the vocabulary, whose language the new one is to speak.
+    """
+    extended = manifest["arguments"].get("extend")
+    known, of_helper = inherited(source.name, source.folder), read_metadata(helper.folder)
+    spoken = (
+        [known.get("language"), of_helper.get("language")]
+        if extended
+        else [of_helper.get("language")]
+    )
+    metadata = known | {
+        "language": flat(spoken),
+        "tags": [*flat([known.get("tags")]), "clp-transfer"],
+    }
+    names = [Path(public_name(model.name)).name for model in (source, helper)]
+    kept = "its own vocabulary and that" if extended else "the vocabulary"
+    body = f"""\
+A language model at the start of its life in another language. It has not been trained on the target
+language yet, and its text is poor until it has: continue the pretraining first.
+
+{describe_embeddings(manifest)}
+{USE}
 ## Limits
 
-It has not been trained on the target language yet, and its text is poor until it has: continue the
-pretraining first. Licences and known limits of both models it comes from apply to it.
-"""
+Licences and known limits of both models it comes from apply to it.
+
+{CITATION}"""
+    return render_card(f"{names[0]} with {kept} of {names[1]}", metadata, body)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from pydantic import Field
 
 from clp_jax.arguments import checked
+from clp_jax.checkpoint.card import CARD
 from clp_jax.checkpoint.hub import (
     GENERATION,
     MANIFEST,
@@ -95,7 +96,8 @@ def transfer_model(
         write_json(folder / MANIFEST, manifest)
         origins: dict[str, Any] = next(iter(tables.values())).ids_by_origin()
         np.savez_compressed(folder / ORIGINS, **origins)
-        (folder / "README.md").write_text(model_card(manifest), "utf-8")
+        card = model_card(manifest, choice.setting.source, choice.setting.helper)
+        (folder / CARD).write_text(card, "utf-8")
         if config.trace:
             write_trace(folder / "transfer_trace.jsonl", choice, tables)
     return manifest

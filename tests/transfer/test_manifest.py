@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from clp_jax.checkpoint.card import CARD, read_metadata, render_card
 from clp_jax.cli import _parser
 from clp_jax.config import TransferConfig
+from clp_jax.transfer.inputs import open_helper, open_source
 from clp_jax.transfer.manifest import command_line, describe_recipe, model_card, text_hash
 from clp_jax.transfer.methods import METHODS, Recipe
 from clp_jax.transfer.stage import transfer_model
@@ -83,10 +85,10 @@ def test_versions(made):
     assert made[1]["versions"]["clp-jax"] == version("clp-jax")
 
 
-def test_the_card_tells_the_rows_and_no_path_of_this_machine(made, tmp_path_factory):
+def test_the_card_tells_the_rows_and_no_path_of_this_machine(made, pair, tmp_path_factory):
     out, manifest = made
     card = (out / "README.md").read_text("utf-8")
-    assert card == model_card(manifest)
+    assert card == model_card(manifest, open_source(pair[0]), open_helper(pair[1]))
     assert "# source with the vocabulary of helper" in card
     assert "| copied from the source: the same token | 11 |" in card
     assert "| all | 21 |" in card
@@ -94,9 +96,30 @@ def test_the_card_tells_the_rows_and_no_path_of_this_machine(made, tmp_path_fact
     assert str(tmp_path_factory.getbasetemp()) not in card
 
 
-def test_the_card_of_an_extension(made):
+def test_the_card_of_an_extension(made, pair):
     manifest = made[1] | {"arguments": made[1]["arguments"] | {"extend": True}}
-    assert "# source with its own vocabulary and that of helper" in model_card(manifest)
+    card = model_card(manifest, open_source(pair[0]), open_helper(pair[1]))
+    assert "# source with its own vocabulary and that of helper" in card
+
+
+def test_the_card_has_the_licence_of_the_source_and_the_language_of_the_helper(
+    made, pair, tmp_path
+):
+    folders = []
+    for folder, known in zip(
+        pair,
+        ({"license": "mit", "language": "en"}, {"license": "gpl", "language": "de"}),
+        strict=True,
+    ):
+        folders.append(shutil.copytree(folder, tmp_path / folder.name))
+        (folders[-1] / CARD).write_text(render_card("", known, ""), "utf-8")
+    source, helper = open_source(folders[0]), open_helper(folders[1])
+    (tmp_path / CARD).write_text(model_card(made[1], source, helper), "utf-8")
+    assert read_metadata(tmp_path) == {
+        "license": "mit",
+        "language": ["de"],
+        "tags": ["clp_jax", "clp-transfer"],
+    }
 
 
 def test_a_recipe_in_words():
