@@ -22,9 +22,9 @@ SMALL = {
     "new": "--n-layer 1 --n-embd 32 --n-head 2 --n-positions 32",
     "train": "--data.sequence_length 32 --train.steps 2 --train.batch_size 8 --train.loss_chunk 32 "
     "--train.dtype float32 --train.validate_every 2 --train.checkpoint_every 2 "
-    "--optimizer.warmup_steps 1 --mesh.fsdp 1",
-    "transfer": "--method ridge --mesh 1,1,1",
-    "generate": "--max-new-tokens 5 --mesh 1,1,1",
+    "--optimizer.warmup_steps 1",
+    "transfer": "--method ridge",
+    "generate": "--max-new-tokens 5",
 }
 
 

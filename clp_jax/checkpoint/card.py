@@ -73,7 +73,7 @@ def render_card(title: str, metadata: Mapping[str, Any], body: str) -> str:
         metadata: What is known of it beside that; empty values are left out.
         body: The text, in Markdown.
     """
-    described = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    described: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     described |= {key: value for key, value in metadata.items() if value and key != "tags"}
     described |= {"tags": flat([metadata.get("tags"), "clp_jax"])}
     head = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
