@@ -220,15 +220,21 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument(
         "--tokenizer", required=True, metavar="MODEL", help="folder or model with the tokenizer"
     )
-    new.add_argument("--out", required=True, metavar="DIR", help="new folder")
-    for flag, default, text in (
-        ("--n-layer", 12, "layers"),
-        ("--n-embd", 768, "width of the layers"),
-        ("--n-head", 12, "attention heads of a layer"),
-        ("--n-positions", 1024, "longest sequence, in tokens"),
+    new.add_argument(
+        "--out", required=True, type=_as(limits.LocalName), metavar="DIR", help="new folder"
+    )
+    for flag, kind, default, text in (
+        ("--n-layer", limits.Positive, 12, "layers"),
+        ("--n-embd", limits.Positive, 768, "width of the layers"),
+        ("--n-head", limits.Positive, 12, "attention heads of a layer"),
+        ("--n-positions", limits.SequenceLength, 1024, "longest sequence, in tokens"),
     ):
         new.add_argument(
-            flag, type=int, default=default, metavar="N", help=f"{text} (default: %(default)s)"
+            flag,
+            type=_as(kind),
+            default=default,
+            metavar="N",
+            help=f"{text} (default: %(default)s)",
         )
 
     transfer = stage(

@@ -127,7 +127,8 @@ def test_recipe_of_a_corpus(file, tmp_path):
     config = PrepareConfig.from_yaml(file, ["--clean.language", "sv"])
     assert config.clean.language == "sv"
     assert [SOURCES[source.kind].text for source in config.sources]
-    assert len(clean_steps(config.clean, tmp_path)) == (9 if config.clean.quality else 1)
+    steps = 8 + bool(config.clean.exclude_tags) if config.clean.quality else 1
+    assert len(clean_steps(config.clean, tmp_path)) == steps
     assert config.corpus.heldout > 0
     ((_, *words),) = commands(file)
     assert _parser().parse_args(words).config == f"configs/{file.name}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from clp_jax.checkpoint.hub import HUB_ID
+from clp_jax.checkpoint.names import HUB_ID
 
 CARD = "README.md"
 KEPT = ("language", "license", "license_name", "license_link", "base_model", "datasets", "tags")

@@ -1,21 +1,22 @@
 """A model that does not exist yet: the configuration of a GPT-2 for a tokenizer."""
 
-from pathlib import Path
-
+from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import copy_tokenizer, load_tokenizer, model_files
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, write_json
+from clp_jax.limits import LocalPath, PathOrName, Positive, SequenceLength
 from clp_jax.models import read_decoder_config
 
 
+@checked
 def new_model(
-    tokenizer: str | Path,
-    out: str | Path,
+    tokenizer: PathOrName,
+    out: LocalPath,
     *,
-    n_layer: int = 12,
-    n_embd: int = 768,
-    n_head: int = 12,
-    n_positions: int = 1024,
+    n_layer: Positive = 12,
+    n_embd: Positive = 768,
+    n_head: Positive = 12,
+    n_positions: SequenceLength = 1024,
 ) -> None:
     """Write the configuration of a GPT-2 for a tokenizer, and the tokenizer beside it.
 
