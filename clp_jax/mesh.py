@@ -35,6 +35,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
 }
 BATCH = RULES["batch"]
 ACTIVATIONS = (BATCH, RULES["length"])
+BY_WIDTH = (("data",), RULES["length"], RULES["embed"])
 VOCABULARY = RULES["logits"]
 
 # Dense bfloat16 peak of one chip in FLOP/s, by the start of `device_kind` (vendors' data sheets).
@@ -265,12 +266,24 @@ def shard_activations(x: Shaped[Array, "batch length ..."]) -> Shaped[Array, "ba
     Without it, the compiler may follow the parameters and spread activations by their width.
     An axis that the mesh does not divide stays whole; without a mesh it does nothing.
     """
+    return _spread(x, ACTIVATIONS)
+
+
+def shard_by_width(x: Shaped[Array, "batch length embed"]) -> Shaped[Array, "batch length embed"]:
+    """As `shard_activations`, but devices that share parameters each have their part of the width.
+
+    So lie the rows that are read from a table of parameters.
+    """
+    return _spread(x, BY_WIDTH)
+
+
+def _spread(x: Array, dimensions: Sequence[tuple[str, ...]]) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x
     spec = [
         axes if size % math.prod(mesh.shape[axis] for axis in axes) == 0 else None
-        for axes, size in zip(ACTIVATIONS, x.shape, strict=False)
+        for axes, size in zip(dimensions, x.shape, strict=False)
     ]
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 

@@ -123,13 +123,13 @@ class Bloom(Decoder):
 
     def __init__(self, config: BloomConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         super().__init__(config, dtype=dtype, rngs=rngs)
-        self.embedding_norm = layer_norm(config, dtype, rngs)
+        self.embedding_norm = layer_norm(config, rngs)
 
     def embed(
-        self, tokens: Int[Array, "batch length"], positions: Int[Array, "*#batch length"]
+        self, tokens: Int[Array, "batch length"], positions: Int[Array, "#batch length"]
     ) -> Float[Array, "batch length embed"]:
         """Normalised token vectors; the positions are ALiBi's."""
-        return self.embedding_norm(self.token_embedding(tokens))
+        return self.embedding_norm(self.enter(self.token_embedding(tokens)))
 
     def slopes(self) -> Float[Any, "heads"]:
         """ALiBi slope of each head."""

@@ -16,6 +16,7 @@ from clp_jax.attention import attend, dropout, precision_of
 from clp_jax.config import Remat
 from clp_jax.errors import UserError
 from clp_jax.mesh import shard_activations
+from clp_jax.models.layers import Embedding, LayerNorm, Linear
 from clp_jax.models.weights import Weight
 
 # What a layer keeps for its backward pass beside its input, by the names that its parts give their
@@ -137,21 +138,20 @@ class Cache(NamedTuple):
 class Attention(nnx.Module):
     """Multi-head causal self-attention."""
 
-    def __init__(self, config: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         embed, heads, head_dim = config.hidden_size, config.num_heads, config.head_dim
-        common: dict[str, Any] = {"dtype": dtype, "precision": precision_of(dtype), "rngs": rngs}
-        self.qkv = nnx.LinearGeneral(
+        self.qkv = Linear(
             embed,
             (3, heads, head_dim),
             kernel_init=nnx.initializers.normal(config.initializer_range),
-            **common,
+            rngs=rngs,
         )
-        self.out = nnx.LinearGeneral(
+        self.out = Linear(
             (heads, head_dim),
             embed,
             axis=(-2, -1),
             kernel_init=nnx.initializers.normal(config.output_range),
-            **common,
+            rngs=rngs,
         )
         self.dropout_rate = config.attention_dropout
 
@@ -196,19 +196,18 @@ def _kept_flat(
 class MLP(nnx.Module):
     """Two linear layers with an activation between them."""
 
-    def __init__(self, config: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs):
-        common: dict[str, Any] = {"dtype": dtype, "precision": precision_of(dtype), "rngs": rngs}
-        self.up = nnx.Linear(
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
+        self.up = Linear(
             config.hidden_size,
             config.mlp_size,
             kernel_init=nnx.initializers.normal(config.initializer_range),
-            **common,
+            rngs=rngs,
         )
-        self.down = nnx.Linear(
+        self.down = Linear(
             config.mlp_size,
             config.hidden_size,
             kernel_init=nnx.initializers.normal(config.output_range),
-            **common,
+            rngs=rngs,
         )
         self.activation = config.activation
 
@@ -217,24 +216,17 @@ class MLP(nnx.Module):
         return self.down(ACTIVATIONS[self.activation](checkpoint_name(self.up(x), "mlp_up")))
 
 
-def layer_norm(config: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """A layer norm whose statistics are float32 whatever ``dtype`` is."""
-    return nnx.LayerNorm(
-        config.hidden_size,
-        epsilon=config.epsilon,
-        dtype=dtype,
-        use_fast_variance=False,
-        rngs=rngs,
-    )
+def layer_norm(config: DecoderConfig, rngs: nnx.Rngs) -> LayerNorm:
+    """A layer norm of the hidden size."""
+    return LayerNorm(config.hidden_size, epsilon=config.epsilon, use_fast_variance=False, rngs=rngs)
 
 
-def embedding(rows: int, config: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Embed:
+def embedding(rows: int, config: DecoderConfig, rngs: nnx.Rngs) -> Embedding:
     """A table of ``rows`` vectors of the hidden size."""
-    return nnx.Embed(
+    return Embedding(
         rows,
         config.hidden_size,
         embedding_init=nnx.initializers.normal(config.initializer_range),
-        dtype=dtype,
         rngs=rngs,
     )
 
@@ -255,11 +247,11 @@ def to_logits(
 class Block(nnx.Module):
     """One layer: attention and MLP, each behind a layer norm and beside a residual."""
 
-    def __init__(self, config: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.norm_1 = layer_norm(config, dtype, rngs)
-        self.attention = Attention(config, dtype, rngs)
-        self.norm_2 = layer_norm(config, dtype, rngs)
-        self.mlp = MLP(config, dtype, rngs)
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
+        self.norm_1 = layer_norm(config, rngs)
+        self.attention = Attention(config, rngs)
+        self.norm_2 = layer_norm(config, rngs)
+        self.mlp = MLP(config, rngs)
         self.dropout_rate = config.residual_dropout
         self.residual_after_norm = config.residual_after_norm
 
@@ -299,23 +291,27 @@ class Decoder(nnx.Module):
     def __init__(self, config: DecoderConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.config = config
         self.dtype = dtype
-        self.token_embedding = embedding(config.vocab_size, config, dtype, rngs)
+        self.token_embedding = embedding(config.vocab_size, config, rngs)
 
         @nnx.split_rngs(splits=config.num_layers)
         @nnx.vmap
         def stack(rngs: nnx.Rngs) -> Block:
-            return Block(config, dtype, rngs)
+            return Block(config, rngs)
 
         self.blocks = stack(rngs)
-        self.final_norm = layer_norm(config, dtype, rngs)
+        self.final_norm = layer_norm(config, rngs)
         if not config.tied:
-            self.head = embedding(config.vocab_size, config, dtype, rngs)
+            self.head = embedding(config.vocab_size, config, rngs)
 
     def embed(
-        self, tokens: Int[Array, "batch length"], positions: Int[Array, "*#batch length"]
+        self, tokens: Int[Array, "batch length"], positions: Int[Array, "#batch length"]
     ) -> Float[Array, "batch length embed"]:
         """What the first layer reads for tokens at these positions, alike in all rows or not."""
         raise NotImplementedError
+
+    def enter(self, rows: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
+        """Rows of embeddings as activations: of the computation's dtype, each with its tokens."""
+        return shard_activations(rows.astype(self.dtype))
 
     def score_scales(self) -> Float[Array, "layers"]:
         """Factor of each layer's attention scores."""
@@ -388,7 +384,7 @@ class Decoder(nnx.Module):
         config = self.config
         start = 0 if cache is None else cache.used
         if positions is None:
-            positions = start + jnp.arange(tokens.shape[1])
+            positions = start + jnp.arange(tokens.shape[1])[None]
         shared = {"slopes": self.slopes(), "start": start, "segments": segments}
         input_key, layer_keys = None, None
         if dropout_key is not None:
@@ -406,9 +402,7 @@ class Decoder(nnx.Module):
             layer = jax.checkpoint(layer, policy=policy, prevent_cse=False)
         x = dropout(self.embed(tokens, positions), config.embedding_dropout, input_key)
         stored: Any = None if cache is None else (cache.key, cache.value)
-        x, stored = jax.lax.scan(
-            layer, shard_activations(x), (params, self.score_scales(), layer_keys, stored)
-        )
+        x, stored = jax.lax.scan(layer, x, (params, self.score_scales(), layer_keys, stored))
         if cache is not None:
             key, value = stored
             cache = Cache(key, value, cache.used + tokens.shape[1])

@@ -107,13 +107,13 @@ class GPT2(Decoder):
 
     def __init__(self, config: GPT2Config, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         super().__init__(config, dtype=dtype, rngs=rngs)
-        self.position_embedding = embedding(config.max_positions, config, dtype, rngs)
+        self.position_embedding = embedding(config.max_positions, config, rngs)
 
     def embed(
-        self, tokens: Int[Array, "batch length"], positions: Int[Array, "*#batch length"]
+        self, tokens: Int[Array, "batch length"], positions: Int[Array, "#batch length"]
     ) -> Float[Array, "batch length embed"]:
         """Token vectors plus position vectors."""
-        return self.token_embedding(tokens) + self.position_embedding(positions)
+        return self.enter(self.token_embedding(tokens) + self.position_embedding(positions))
 
     def score_scales(self) -> Float[Array, "layers"]:
         """Factor of each layer's attention scores."""

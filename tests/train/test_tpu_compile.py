@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -31,6 +32,7 @@ print(json.dumps({
     "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
     "donated": memory.alias_size_in_bytes,
     "temporary": memory.temp_size_in_bytes,
+    "program": step.as_text(),
 }))
 """
 
@@ -40,18 +42,38 @@ COMPILER_ONLY = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
+LENGTH = 384
+"""Tokens of a sequence; no axis of a parameter is as long, on all chips together or on one."""
 SIZES = {"vocab_size": 512, "n_layer": 2, "n_head": 4}
 MODELS = {
-    "gpt2": {"model_type": "gpt2", "n_embd": 256, "n_positions": 128, **SIZES},
+    "gpt2": {"model_type": "gpt2", "n_embd": 256, "n_positions": 512, **SIZES},
     "bloom": {"model_type": "bloom", "hidden_size": 256, **SIZES},
 }
+SUM = re.compile(
+    r"= (.*?) (?:all-reduce|reduce-scatter|reduce|scatter|dot|convolution)(?:-start)?\("
+)
+LOW = re.compile(r"\b(?:bf16|f16)\[([\d,]*)\]")
+
+
+def low_precision_sums(program):
+    """The instructions that sum what is no activation in less than float32.
+
+    Activations have an axis of the tokens of a sequence, which no parameter has. Their sums over
+    heads, widths or vocabularies that chips share may be bfloat16, as activations are: they have as
+    many terms as there are such chips. The gradients of parameters are sums over all tokens.
+    """
+    for line in program.splitlines():
+        found = SUM.search(line)
+        if found and any(str(LENGTH) not in a.split(",") for a in LOW.findall(found[1])):
+            yield line.strip()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="libtpu is not installed")
 @pytest.mark.parametrize("name", MODELS)
 def test_step_compiles_for_eight_v5e_chips(settings, name):
-    settings["data"]["sequence_length"] = 128
+    settings["data"]["sequence_length"] = LENGTH
+    settings["train"]["loss_chunk"] = LENGTH
     process = subprocess.run(
         [sys.executable, "-c", COMPILE, json.dumps(settings), json.dumps(MODELS[name])],
         env=os.environ | COMPILER_ONLY,
@@ -60,6 +82,8 @@ def test_step_compiles_for_eight_v5e_chips(settings, name):
     )
     assert process.returncode == 0, process.stderr
     figures = json.loads(process.stdout.splitlines()[-1])
-    state_of_a_chip = 3 * 4 * figures["parameters"] / 8
+    positions = MODELS[name].get("n_positions", 0) * 256  # Spread over the two of `fsdp` alone.
+    state_of_a_chip = 3 * 4 * ((figures["parameters"] - positions) / 8 + positions / 2)
     assert figures["donated"] == pytest.approx(state_of_a_chip, rel=0.1)
     assert figures["temporary"] < 64 * 2**20
+    assert list(low_precision_sums(figures["program"])) == []
