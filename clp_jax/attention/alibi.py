@@ -4,8 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-LOW = 128
-"""Positions are ``LOW`` * high + low: below 32,768, both parts are exact in bfloat16."""
+from clp_jax.errors import UserError
+
+LOW = 256
+"""Positions are ``LOW`` * high + low; bfloat16 holds whole numbers up to it."""
+POSITIONS = LOW * LOW
+"""So many positions have exact columns."""
 PARTS = 3
 """bfloat16 numbers whose sum is a slope to float32 precision."""
 COLUMNS = 2 * PARTS
@@ -31,13 +35,23 @@ def with_alibi(
     """Queries and keys with `COLUMNS` more columns, whose products add slope * key position.
 
     Softmax does not change when a constant is added to a row, so this is ALiBi. All columns are
-    exact in bfloat16, and so are their products in the float32 in which kernels add them up.
+    exact in bfloat16, and so are their products in the float32 in which kernels add them up: at the
+    last of `POSITIONS`, the sum is rounded by at most 2^-8 for slopes below 1.
 
     Args:
         query: queries, already multiplied by the scale of the scores.
         key: keys at the positions 0, 1, ...
         slopes: ALiBi slope of each head.
+
+    Raises:
+        UserError: there are more keys than `POSITIONS`.
     """
+    if key.shape[1] > POSITIONS:
+        raise UserError(
+            f"Sequences of {key.shape[1]:,} tokens are too long for ALiBi in this device's "
+            f"attention, which is exact up to {POSITIONS:,}: choose a shorter "
+            "data.sequence_length."
+        )
     parts, rest = [], jnp.asarray(slopes, jnp.float32)
     for _ in range(PARTS):
         parts.append(rest.astype(jnp.bfloat16).astype(jnp.float32))

@@ -33,8 +33,8 @@ def attend_dense(
     """Causal attention; scores and softmax in float32, the result in the dtype of ``value``.
 
     ALiBi adds slope * (key position - query position) to each score. Softmax does not change
-    when a constant is added to a row, so slope * key position does the same, and no bias of the
-    size of the scores is needed.
+    when a constant is added to a row, so slope * (key position - last query's) does the same, and
+    no bias of the size of the scores is needed.
 
     Args:
         query: queries at the positions ``start``, ``start`` + 1, ...
@@ -55,7 +55,9 @@ def attend_dense(
     scores = scores * scale
     key_positions = jnp.arange(key.shape[1])
     if slopes is not None:
-        scores = scores + slopes[:, None, None] * key_positions.astype(jnp.float32)
+        # Relative to the last query, since rounding grows with the numbers.
+        distances = key_positions - (start + query.shape[1] - 1)
+        scores = scores + slopes[:, None, None] * distances.astype(jnp.float32)
     seen = key_positions <= start + jnp.arange(query.shape[1])[:, None]
     if segments is not None:
         own = jax.lax.dynamic_slice_in_dim(segments, start, query.shape[1], axis=1)

@@ -5,7 +5,10 @@ import torch
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 from clp_jax.attention import alibi_slopes
-from clp_jax.attention.alibi import with_alibi
+from clp_jax.attention.alibi import POSITIONS, with_alibi
+from clp_jax.attention.blockwise import attend_blockwise
+from clp_jax.attention.dense import attend_dense
+from clp_jax.errors import UserError
 
 
 @pytest.mark.parametrize("heads", [1, 2, 5, 8, 12, 16, 20, 32, 112])
@@ -18,7 +21,7 @@ def test_slopes_are_those_of_transformers(heads):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_columns_are_slope_times_position_to_float32_precision(dtype):
     """The longest row whose positions are exact; 12 heads have slopes that bfloat16 has not."""
-    slopes, length = alibi_slopes(12), 32_768
+    slopes, length = alibi_slopes(12), POSITIONS
     query, key = with_alibi(
         jnp.zeros((1, 1, 12, 1), dtype), jnp.zeros((1, length, 12, 1), dtype), slopes
     )
@@ -26,3 +29,22 @@ def test_columns_are_slope_times_position_to_float32_precision(dtype):
     query, key = (np.asarray(x.astype(jnp.float32), np.float64)[0] for x in (query, key))
     added = key[:, 0] @ query[0].T
     np.testing.assert_allclose(added, np.arange(length)[:, None] * np.float64(slopes), rtol=1e-7)
+
+
+def test_more_positions_than_the_columns_can_tell_apart_are_refused():
+    query, key = jnp.zeros((1, 1, 2, 1)), jnp.zeros((1, POSITIONS + 1, 2, 1))
+    with pytest.raises(UserError, match="65,537 tokens are too long for ALiBi"):
+        with_alibi(query, key, alibi_slopes(2))
+
+
+def blockwise(query, key, value, *, scale, **options):
+    return attend_blockwise(query * scale, key, value, **options)
+
+
+@pytest.mark.parametrize("attend", [attend_dense, blockwise])
+@pytest.mark.parametrize("length", [32_769, POSITIONS, 200_000])
+def test_long_rows_are_those_of_float64(make_problem, assert_solved, attend, length):
+    """The other ways append columns, or subtract positions as `attend_blockwise` does."""
+    problem = make_problem(length, 2, alibi=True, start=length - 3)
+    found = problem.computed(attend, scale=problem.scale, start=problem.start)
+    assert_solved(found, problem.solution(), 5e-6)
