@@ -106,6 +106,10 @@ class RunCheckpoints:
         with self._told_of_writing():
             self._manager.wait_until_finished()
 
+    def look_again(self) -> None:
+        """Notice that `restore_newest` set damaged checkpoints aside."""
+        self._manager.reload()
+
     def _seal(self) -> None:
         """Orbax calls it on the first process, when all is written and before it is renamed.
 

@@ -215,10 +215,14 @@ def _train_model(
         while state.step < train.steps or (measures and train.steps not in losses):
             try:
                 state = _train(run, state, losses, checkpoints, requests, watchdog, wandb)
-            except TooManySkipped as bad:
-                watchdog.stage("the return to the newest checkpoint")
-                checkpoints.wait()
-                state = _go_back(run, state, bad.step)
+                continue
+            except TooManySkipped as error:
+                bad = error.step
+            # Behind the clause: the error holds the training state, which would be there twice.
+            watchdog.stage("the return to the newest checkpoint")
+            checkpoints.wait()
+            state = _go_back(run, state, bad)
+            checkpoints.look_again()
 
     if wandb is not None:
         wandb.finish()

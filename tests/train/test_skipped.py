@@ -1,5 +1,8 @@
 """Steps that change nothing, by themselves and in runs whose data hold what spoils a step."""
 
+from pathlib import Path
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -141,6 +144,31 @@ def test_too_many_are_gone_around(long_run, monkeypatch, tmp_path, capsys):
                 run(long_run, tmp_path / "killed")
     run(long_run, tmp_path / "killed")
     assert_same_runs(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_going_back_needs_no_second_state_and_passes_over_a_damaged_checkpoint(
+    long_run, monkeypatch, tmp_path, capsys
+):
+    long_run["train"] |= {"steps": 12, "validate_every": 12, "on_skipped": "rollback"}
+    spoil(monkeypatch, NOTHING, 11, 12)
+    restore, sizes = loop.restore_newest, []
+
+    def held():
+        return sum(array.nbytes for array in jax.live_arrays())
+
+    def restore_the_one_before(folder, params, optimizer):
+        sizes.append(held())
+        if latest_step(folder):
+            file = next(Path(folder, "checkpoints", "8").rglob("manifest.ocdbt"))
+            file.write_bytes(file.read_bytes()[:-1])
+        return restore(folder, params, optimizer)
+
+    monkeypatch.setattr(loop, "restore_newest", restore_the_one_before)
+    folder = run(long_run, tmp_path / "run")
+    assert "back to step 4, and on behind" in capsys.readouterr().out
+    assert latest_step(folder) == 12
+    state = 3 * sum(leaf.nbytes for leaf in leaves(folder))
+    assert sizes[1] - sizes[0] < state / 4
 
 
 def test_a_row_of_skipped_steps_goes_on_after_a_stop(long_run, monkeypatch, tmp_path):
