@@ -307,6 +307,19 @@ def _parser() -> argparse.ArgumentParser:
         "--largest-batch", action="store_true", help="find the largest batch that fits at once"
     )
     plan.add_argument(
+        "--source",
+        type=_as(limits.Name),
+        metavar="MODEL",
+        help="plan before the transfer: its source (hub id, folder or config.json) in place of "
+        "model.path",
+    )
+    plan.add_argument(
+        "--vocab-size",
+        type=_as(limits.VocabularySize),
+        metavar="N",
+        help="with --source: size of the helper's vocabulary",
+    )
+    plan.add_argument(
         "--json", type=_as(limits.LocalName), metavar="FILE", help="also write the figures to FILE"
     )
 
@@ -651,17 +664,21 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _plan(arguments: argparse.Namespace) -> None:
     from clp_jax.accelerators import slice_topology
+    from clp_jax.checkpoint.names import model_of
 
     config = RunConfig.from_yaml(arguments.config, arguments.overrides)
     slice_topology(arguments.accelerator_type)
-    _look_at((config.model.path,))
+    source, vocab_size = arguments.source, arguments.vocab_size
+    if vocab_size and not source:
+        raise UserError("--vocab-size is of what a transfer makes: name its --source too.")
+    _look_at((model_of(source) if source else config.model.path,))
     import jax
 
     from clp_jax.plan import plan_largest_batch, plan_run
 
     jax.config.update("jax_platforms", "cpu")  # The chips are only compiled for.
     planned = (plan_largest_batch if arguments.largest_batch else plan_run)(
-        config, arguments.accelerator_type
+        config, arguments.accelerator_type, source=source, vocab_size=vocab_size
     )
     _print_and_write(str(planned), arguments.json, planned.to_dict())
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -14,12 +14,14 @@ from jax.experimental import topologies
 from clp_jax.accelerators import slice_topology
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import model_files
+from clp_jax.checkpoint.names import model_of
 from clp_jax.collectives import collective_bytes
-from clp_jax.config import RunConfig
+from clp_jax.config import ModelSection, RunConfig
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table
+from clp_jax.limits import Name, VocabularySize
 from clp_jax.mesh import batch_divisor, make_mesh, peak_flops
-from clp_jax.models import abstract_model, abstract_parameters
+from clp_jax.models import DecoderConfig, abstract_model, abstract_parameters
 from clp_jax.train.inputs import check_sizes, read_decoder
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.pick import run_mesh
@@ -91,8 +93,26 @@ class TooLarge(UserError):
     """A step that needs more memory than a chip has."""
 
 
+def planned_decoder(
+    section: ModelSection, source: str | None = None, vocab_size: int | None = None
+) -> DecoderConfig:
+    """The configuration of the model that is trained; the arguments are those of `plan_run`."""
+    if source is None:
+        files = model_files(section.path, section.revision)
+    else:
+        files = model_files(model_of(source))
+    decoder = read_decoder(files, section)
+    return replace(decoder, vocab_size=vocab_size or decoder.vocab_size)
+
+
 @checked
-def plan_run(config: RunConfig, accelerator: str) -> Plan:
+def plan_run(
+    config: RunConfig,
+    accelerator: str,
+    *,
+    source: Name | None = None,
+    vocab_size: VocabularySize | None = None,
+) -> Plan:
     """Compile the training step of a run for TPUs that need not be there.
 
     Only the model's configuration is read, neither weights nor corpora.
@@ -100,21 +120,23 @@ def plan_run(config: RunConfig, accelerator: str) -> Plan:
     Args:
         config: The run's configuration.
         accelerator: Cloud TPU accelerator type, such as ``v5litepod-32``.
+        source: Where a transfer is still to make the model: its source, which is a hub id, a
+            folder, or a file ``config.json``.
+        vocab_size: Rows of the new embedding, as many as the helper has; None keeps the source's.
 
     Raises:
         UserError: the compiler is not installed, does not know the type, or finds that the step
             does not fit into a chip's memory; or the configuration does not fit the chips.
     """
     chips = _chips(accelerator)
-    section = config.model
-    decoder = read_decoder(model_files(section.path, section.revision), section)
+    decoder = planned_decoder(config.model, source, vocab_size)
     mesh = run_mesh(config, decoder, devices=chips)
     check_sizes(config, decoder, mesh)
-    model = abstract_model(decoder, dtype=jnp.dtype(config.train.dtype))
+    abstract = abstract_model(decoder, dtype=jnp.dtype(config.train.dtype))
     try:
         step = make_train_step(
-            nnx.graphdef(model),
-            abstract_parameters(model, mesh),
+            nnx.graphdef(abstract),
+            abstract_parameters(abstract, mesh),
             make_optimizer(config.optimizer, config.train.steps),
             mesh=mesh,
             config=config,
@@ -136,13 +158,19 @@ def plan_run(config: RunConfig, accelerator: str) -> Plan:
         - memory.argument_size_in_bytes
         + memory.generated_code_size_in_bytes,
         collective_bytes=collective_bytes(program),
-        flops=model.flops_per_token(length) * batch_size * length,
+        flops=abstract.flops_per_token(length) * batch_size * length,
         peak_flops=peak_flops(chips[0].device_kind) or float("nan"),
     )
 
 
 @checked
-def plan_largest_batch(config: RunConfig, accelerator: str) -> Plan:
+def plan_largest_batch(
+    config: RunConfig,
+    accelerator: str,
+    *,
+    source: Name | None = None,
+    vocab_size: VocabularySize | None = None,
+) -> Plan:
     """The plan of the largest batch that fits, of 1, 2, 4, ... sequences for each share of it.
 
     A batch is computed at once, whatever `train.batch_size` and `train.accumulation` say.
@@ -157,7 +185,12 @@ def plan_largest_batch(config: RunConfig, accelerator: str) -> Plan:
     while True:
         train = config.train.model_copy(update={"batch_size": rows, "accumulation": 1})
         try:
-            best = plan_run(config.model_copy(update={"train": train}), accelerator)
+            best = plan_run(
+                config.model_copy(update={"train": train}),
+                accelerator,
+                source=source,
+                vocab_size=vocab_size,
+            )
         except TooLarge:
             if best is None:
                 raise

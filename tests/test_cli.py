@@ -282,6 +282,8 @@ REFUSED = {
     "plan --config no.yaml --accelerator-type v4-8": "is missing",
     "plan --config run.yaml --accelerator-type v9-8": "is no accelerator type",
     "plan --config run.yaml --accelerator-type v4-8": "/no/model is not a folder",
+    "plan --config run.yaml --accelerator-type v4-8 --source /no/source": "/no/source is not a",
+    "plan --config run.yaml --accelerator-type v4-8 --vocab-size 999": "name its --source too",
     "train --config no.yaml": "is missing",
     "train --config run.yaml --train.steps x": "--train.steps: ",
     "train --config run.yaml": "/no/model is not a folder",

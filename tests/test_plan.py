@@ -11,8 +11,10 @@ import yaml
 
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
-from clp_jax.plan import plan_run
+from clp_jax.plan import plan_run, planned_decoder
 
+VOCABULARY = 640
+"""Of the model that a transfer is to make."""
 MODEL = {"model_type": "gpt2", "vocab_size": 512, "n_embd": 256, "n_layer": 3, "n_head": 4}
 
 
@@ -45,22 +47,32 @@ def test_unknown_types_are_told_with_those_that_are_known(config, name):
         plan_run(RunConfig.from_dict(config), name)
 
 
+@pytest.mark.parametrize("named", ["", "config.json"])
+def test_a_model_is_planned_before_the_transfer_makes_it(config, tmp_path, named):
+    section = RunConfig.from_dict(config | {"model": {"path": "unmade", "dropout": 0.0}}).model
+    decoder = planned_decoder(section, str(tmp_path / named), 777)
+    assert (decoder.vocab_size, decoder.hidden_size) == (777, 256)
+    assert planned_decoder(section, str(tmp_path)).vocab_size == 512
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="libtpu is not installed")
 def test_plan_of_a_small_model_for_eight_chips(config, tmp_path):
     file = tmp_path / "run.yaml"
-    file.write_text(yaml.safe_dump(config))
+    unmade = config["model"] | {"path": str(tmp_path / "unmade")}
+    file.write_text(yaml.safe_dump(config | {"model": unmade}))
+    transfer = ["--source", str(tmp_path / "config.json"), "--vocab-size", str(VOCABULARY)]
     process, plan = plan_in_a_process(
-        ["--config", str(file), "--accelerator-type", "v5litepod-8"], tmp_path
+        ["--config", str(file), "--accelerator-type", "v5litepod-8", *transfer], tmp_path
     )
     assert process.returncode == 0, process.stderr
     assert "8 (v5litepod-8)" in process.stdout
     layers = 3 * 12 * 256**2
-    parameters = layers + 512 * 256 + 1024 * 256
+    parameters = layers + VOCABULARY * 256 + 1024 * 256
     assert plan["chips"] == 8
     # Slices of 32 numbers take more room in a chip's tiles of 8 x 128 than they have numbers.
     assert 1 <= plan["state_bytes"] / (3 * 4 * parameters / 8) < 1.4
-    assert plan["flops"] == (6 * (layers + 512 * 256) + 6 * 3 * 128 * 256) * 8 * 128
+    assert plan["flops"] == (6 * (layers + VOCABULARY * 256) + 6 * 3 * 128 * 256) * 8 * 128
     # More than the bfloat16 weights of all layers, less than eight times all in float32.
     moved = sum(plan["collective_bytes"].values())
     assert 2 * layers * 7 / 8 < moved < 8 * 4 * parameters

@@ -20,3 +20,9 @@ def local_model(name: str | Path) -> Path | None:
     if folder.exists() or not HUB_ID.fullmatch(str(name)):
         raise UserError(f"{name} is not a folder: name a Hugging Face folder or a hub id.")
     return None
+
+
+def model_of(name: str) -> str:
+    """The model that a name is of: the folder where it is a file ``config.json``, else itself."""
+    file = Path(name)
+    return str(file.parent) if file.name == "config.json" and file.is_file() else name
