@@ -183,19 +183,24 @@ def test_transfer_passes_on_what_is_given_and_nothing_else(transferred):
     assert options.keys() == {"mesh"}
 
 
-def test_every_key_of_a_transfer_is_a_flag(transferred):
+def test_every_key_of_a_transfer_is_a_flag(transferred, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "b.txt", "t.npy", "s.vec", "t.vec", "d.txt"):
+        (tmp_path / name).touch()
+    transfer("--extend")
+    assert transferred.pop()[1].keys() == {"mesh", "extend"}
     transfer("--method", "clp", "--data", "a.txt", "b.txt", "--text-field", "body",
              "--copy-share", "0.5", "--no-match-norms", "--calibrate", "--strict", "--fuzzy",
-             "--extend", "--pad-to-multiple-of", "64", "--token-vectors", "t.npy",
+             "--pad-to-multiple-of", "64", "--token-vectors", "t.npy",
              "--source-vectors", "s.vec", "--target-vectors", "t.vec", "--dictionary", "d.txt",
              "--trace", "--seed", "3", "--dtype", "bfloat16")  # fmt: skip
     ((_, options),) = transferred
     del options["mesh"]
-    assert options.keys() == TransferConfig.model_fields.keys()
+    assert {*options, "extend"} == TransferConfig.model_fields.keys()
     assert options["data"] == ["a.txt", "b.txt"]
     assert (options["match_norms"], options["trace"]) == (False, True)
     # Numbers are strings until the configuration reads them.
-    read = TransferConfig.from_dict(options | {"extend": False})
+    read = TransferConfig.from_dict(options)
     assert (read.copy_share, read.pad_to_multiple_of, read.seed) == (0.5, 64, 3)
 
 
