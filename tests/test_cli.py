@@ -172,12 +172,12 @@ def transferred(monkeypatch):
     return calls
 
 
-def transfer(*flags):
-    main(["transfer", "--source", "s", "--helper", "h", "g", "--out", "o", *flags])
+def transfer(*flags, helpers=("h",)):
+    main(["transfer", "--source", "s", "--helper", *helpers, "--out", "o", *flags])
 
 
 def test_transfer_passes_on_what_is_given_and_nothing_else(transferred):
-    transfer()
+    transfer(helpers=("h", "g"))
     ((arguments, options),) = transferred
     assert arguments == ("s", ["h", "g"], "o")
     assert options.keys() == {"mesh"}
