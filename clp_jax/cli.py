@@ -408,6 +408,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="field of the text (default: %(default)s)",
     )
+    _add_compute_dtype(perplexity)
     _add_mesh(perplexity)
     perplexity.add_argument(
         "--json", type=_as(limits.LocalName), metavar="FILE", help="also write the figures to FILE"
@@ -434,6 +435,7 @@ def _parser() -> argparse.ArgumentParser:
     tasks.add_argument(
         "--limit", type=_as(limits.Positive), metavar="N", help="only the first N examples"
     )
+    _add_compute_dtype(tasks)
     _add_mesh(tasks)
     tasks.add_argument(
         "--json", type=_as(limits.LocalName), metavar="FILE", help="also write the scores to FILE"
@@ -476,6 +478,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="of the sampling (default: %(default)s)",
     )
+    _add_compute_dtype(generate)
     _add_mesh(generate)
     return parser
 
@@ -520,6 +523,14 @@ def _add_dtype(parser: argparse.ArgumentParser) -> None:
         type=_as(limits.Dtype),
         metavar="TYPE",
         help="float32, bfloat16 or float16; empty keeps the model's",
+    )
+
+
+def _add_compute_dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="precision of the computation (default: bfloat16 on TPUs and GPUs, float32 on CPUs)",
     )
 
 
@@ -719,6 +730,7 @@ def _perplexity(arguments: argparse.Namespace) -> None:
         sequence_length=arguments.sequence_length,
         batch_size=arguments.batch_size,
         text_field=arguments.text_field,
+        dtype=arguments.dtype,
         mesh=_mesh(arguments.mesh),
     )
     if note := lost_text(perplexity.unknown_bytes, perplexity.bytes):
@@ -745,6 +757,7 @@ def _tasks(arguments: argparse.Namespace) -> None:
         task_data=arguments.task_data,
         batch_size=arguments.batch_size,
         limit=arguments.limit,
+        dtype=arguments.dtype,
         mesh=_mesh(arguments.mesh),
     )
     _print_and_write(render_tasks(results), arguments.json, results)
@@ -774,6 +787,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         max_new_tokens=arguments.max_new_tokens,
         temperature=arguments.temperature,
         seed=arguments.seed,
+        dtype=arguments.dtype,
         mesh=_mesh(arguments.mesh),
     )
     print(text)

@@ -1,8 +1,9 @@
 """Text that goes on from a prompt."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,14 @@ from clp_jax.checkpoint.hf import load_model, model_tokenizer
 from clp_jax.checkpoint.hub import model_files, read_generation
 from clp_jax.errors import UserError
 from clp_jax.limits import NewTokens, PathOrName, Seed, Temperature
+from clp_jax.mesh import inference_dtype
 from clp_jax.models import Cache, Decoder
 
-# Prompts are padded to a multiple of this, so that few lengths are compiled.
-PROMPT_STEP = 64
+SHORTEST = 64
+"""Prompts and caches are padded to this length or a power of two, so that few are compiled."""
+
+MOST_AT_ONCE = 32
+"""Tokens that are generated before anyone looks at them."""
 
 
 def generate_tokens(
@@ -31,8 +36,12 @@ def generate_tokens(
     seed: int = 0,
     stop: Collection[int] = (),
     suppress: Collection[int] = (),
+    ended: Callable[[list[int]], bool] = lambda tokens: False,
 ) -> list[int]:
     """Tokens that go on from a prompt, without the prompt; a stop token ends them and is left out.
+
+    A program is compiled for each power of two of the prompt's and of the whole length, not for
+    each length. Tokens are generated in blocks of 1, 2, 4, ... `MOST_AT_ONCE`, on the device.
 
     Args:
         model: the model.
@@ -42,56 +51,106 @@ def generate_tokens(
         seed: seed of the sampling.
         stop: ids that end the text.
         suppress: ids that are never generated.
+        ended: asked after each block, with all tokens so far, whether these are enough.
 
     Raises:
-        UserError: the prompt is empty, or with the new tokens longer than the model's positions.
+        UserError: the prompt is empty, has an id for which the model has no row, or is with the new
+            tokens longer than the model's positions.
     """
     prompt = np.asarray(prompt, np.int32)
     length, limit = len(prompt), model.config.max_positions
     if not length:
         raise UserError("The prompt is empty: give at least one token.")
+    if prompt.min() < 0 or prompt.max() >= model.config.vocab_size:
+        raise UserError(
+            f"The prompt has ids from {prompt.min()} to {prompt.max()}, but the model has "
+            f"{model.config.vocab_size} rows: it is not of the model's tokenizer."
+        )
     if limit is not None and length + max_new_tokens > limit:
         raise UserError(
             f"The prompt's {length} tokens and {max_new_tokens} new ones are more than the "
             f"model's {limit} positions: shorten one of them."
         )
-    padded = -(-length // PROMPT_STEP) * PROMPT_STEP
-    padded = padded if limit is None else min(padded, limit)
+    if max_new_tokens < 1:
+        return []
     graphdef, params = nnx.split(model)
-    allowed = ~np.isin(np.arange(model.config.vocab_size), [*suppress])
-    cache = Cache.empty(model.config, 1, padded + max_new_tokens, model.dtype)
-    tokens = np.pad(prompt, (0, padded - length))
-    generated: list[int] = []
-    while len(generated) < max_new_tokens:
-        total = length + len(generated)
-        token, cache = _next_token(
-            graphdef, params, tokens, cache, total, float(temperature), seed, allowed
-        )
-        if int(token) in stop:
-            break
-        generated.append(int(token))
-        tokens = token[None]
-    return generated
+    ids = np.arange(model.config.vocab_size)
+    choice = _Choice(float(temperature), seed, ~np.isin(ids, [*suppress]), np.isin(ids, [*stop]))
+    padded = _round_up(length, limit)
+    cache = Cache.empty(model.config, 1, _round_up(length + max_new_tokens, limit), model.dtype)
+    token, cache = _read(
+        graphdef, params, cache, np.pad(prompt, (0, padded - length)), length, choice
+    )
+    generated = [int(token)]
+    block = 1
+    while generated[-1] not in stop and len(generated) < max_new_tokens and not ended(generated):
+        count = min(block, max_new_tokens - len(generated))
+        tokens, made, cache = _go_on(graphdef, params, cache, generated[-1], count, choice)
+        generated += np.asarray(tokens)[: int(made)].tolist()
+        block = min(2 * block, MOST_AT_ONCE)
+    return generated[:-1] if generated[-1] in stop else generated
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=3)
-def _next_token(
+class _Choice(NamedTuple):
+    """How the next token is chosen."""
+
+    temperature: float
+    seed: int
+    allowed: Bool[np.ndarray | Array, "vocab"]
+    stop: Bool[np.ndarray | Array, "vocab"]
+
+    def pick(self, logits: Float[Array, "vocab"], position: Int[Array, ""]) -> Int[Array, ""]:
+        """The token at a position."""
+        logits = jnp.where(self.allowed, logits, -jnp.inf)
+        key = jax.random.fold_in(jax.random.key(self.seed), position)
+        sampled = jax.random.categorical(key, logits / jnp.maximum(self.temperature, 1e-6))
+        return jnp.where(self.temperature > 0, sampled, jnp.argmax(logits)).astype(jnp.int32)
+
+
+def _round_up(length: int, limit: int | None) -> int:
+    rounded = max(SHORTEST, 1 << (length - 1).bit_length())
+    return rounded if limit is None else min(rounded, limit)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _read(
     graphdef: nnx.GraphDef,
     params: nnx.State,
-    tokens: Int[Array, "length"],
     cache: Cache,
-    total: Int[Array, ""],
-    temperature: Float[Array, ""],
-    seed: Int[Array, ""],
-    allowed: Bool[Array, "vocab"],
+    tokens: Int[Array, "padded"],
+    length: Int[Array, ""],
+    choice: _Choice,
 ) -> tuple[Int[Array, ""], Cache]:
-    """Read tokens (those beyond ``total`` positions are padding) and pick the one that follows."""
-    logits, read = nnx.merge(graphdef, params).decode(tokens[None], cache)
-    last = jnp.where(allowed, logits[0, total - 1 - cache.used], -jnp.inf)
-    key = jax.random.fold_in(jax.random.key(seed), total)
-    sampled = jax.random.categorical(key, last / jnp.maximum(temperature, 1e-6))
-    token = jnp.where(temperature > 0, sampled, jnp.argmax(last))
-    return token, read._replace(used=total)
+    """Read a prompt, behind which there is padding, and pick the token that follows."""
+    logits, cache = nnx.merge(graphdef, params).decode(tokens[None], cache, length - 1)
+    return choice.pick(logits[0], length), cache._replace(used=length)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _go_on(
+    graphdef: nnx.GraphDef,
+    params: nnx.State,
+    cache: Cache,
+    token: Int[Array, ""],
+    count: Int[Array, ""],
+    choice: _Choice,
+) -> tuple[Int[Array, "most"], Int[Array, ""], Cache]:
+    """Up to ``count`` tokens that follow ``token``, how many, and the cache with them in it."""
+
+    def wanted(state: tuple[Array, Array, Array, Cache]) -> Array:
+        _, made, token, _ = state
+        return (made < count) & ~choice.stop[token]
+
+    def step(state: tuple[Array, Array, Array, Cache]) -> tuple[Array, Array, Array, Cache]:
+        tokens, made, token, cache = state
+        logits, cache = nnx.merge(graphdef, params).decode(token[None, None], cache, 0)
+        token = choice.pick(logits[0], cache.used)
+        return tokens.at[made].set(token), made + 1, token, cache
+
+    empty = jnp.zeros(MOST_AT_ONCE, jnp.int32)
+    start = (empty, jnp.int32(0), jnp.asarray(token, jnp.int32), cache)
+    tokens, made, _, cache = jax.lax.while_loop(wanted, step, start)
+    return tokens, made, cache
 
 
 @checked
@@ -102,6 +161,7 @@ def generate_text(
     max_new_tokens: NewTokens = 50,
     temperature: Temperature = 0.8,
     seed: Seed = 0,
+    dtype: str | None = None,
     mesh: Mesh | None = None,
 ) -> str:
     """The prompt and the text with which a model goes on.
@@ -112,18 +172,20 @@ def generate_text(
         max_new_tokens: most tokens to generate; the end of the document may come before.
         temperature: 0 takes the most likely token, 1 samples from the model's distribution.
         seed: seed of the sampling.
+        dtype: of the computation, see `clp_jax.mesh.inference_dtype`.
         mesh: where the model is; one device by default.
 
     Raises:
         UserError: the model cannot be loaded, or the prompt is too long for it.
     """
+    compute_dtype = inference_dtype(dtype)
     tokenizer = model_tokenizer(model)
     stop, suppress = _own_settings(model_files(model))
     tokens = tokenizer.encode_context(prompt)
     if not tokens and tokenizer.eos is not None:
         tokens = [tokenizer.eos]
     generated = generate_tokens(
-        load_model(model, mesh=mesh),
+        load_model(model, mesh=mesh, compute_dtype=compute_dtype),
         np.asarray(tokens, np.int32),
         max_new_tokens=max_new_tokens,
         temperature=temperature,

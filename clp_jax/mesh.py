@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Int, Shaped
 
 from clp_jax.arguments import checked
@@ -216,6 +218,25 @@ def single_device_mesh() -> Mesh:
     """The mesh of this process's first device."""
     all_devices()
     return make_mesh(devices=jax.local_devices()[:1])
+
+
+def inference_dtype(name: str | None) -> DTypeLike:
+    """The type in which a model computes that is only asked, not trained.
+
+    By default bfloat16 on TPUs and GPUs, as in training, and float32 on CPUs, which do not compute
+    faster in bfloat16. Softmax, norms and logits are float32 in either case.
+
+    Args:
+        name: ``float32``, ``bfloat16``, or None for the default.
+
+    Raises:
+        UserError: it is another one.
+    """
+    if name is None:
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    if name not in ("float32", "bfloat16"):
+        raise UserError(f"dtype is {name!r}: compute in float32 or bfloat16.")
+    return jnp.dtype(name)
 
 
 def sharding_for(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from flax import nnx
 
+from clp_jax import generate
 from clp_jax.checkpoint.hf import load_model
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.errors import UserError
 from clp_jax.generate import generate_text, generate_tokens
+from clp_jax.models import Cache
 
 
 def test_greedy_tokens_are_those_of_transformers(tiny_model):
@@ -71,6 +74,61 @@ def test_mistakes(tiny_model):
         generate_tokens(model, np.arange(10), max_new_tokens=60)
 
 
+@pytest.mark.parametrize("tiny_model", ["gpt2"], indirect=True)
+def test_ids_without_a_row_are_refused(tiny_model):
+    model = load_model(tiny_model)
+    for prompt in ([5, 300], [-1]):
+        with pytest.raises(UserError, match="but the model has 300 rows"):
+            generate_tokens(model, np.array(prompt), max_new_tokens=1)
+
+
+@pytest.mark.parametrize("tiny_model", ["bloom"], indirect=True)
+def test_few_programs_serve_many_lengths(tiny_model):
+    model = load_model(tiny_model)
+    before = generate._read._cache_size() + generate._go_on._cache_size()
+    for length in (3, 9, 17, 25, 33, 41, 49):
+        generate_tokens(model, np.arange(length), max_new_tokens=length % 7 + 2)
+    assert generate._read._cache_size() + generate._go_on._cache_size() - before <= 2
+
+
+@pytest.mark.parametrize("tiny_model", ["bloom"], indirect=True)
+def test_the_cache_is_updated_in_place(tiny_model):
+    """Beside its inputs a step needs less memory than half of the cache."""
+    model = load_model(tiny_model)
+    graphdef, params = nnx.split(model)
+    cache = Cache.empty(model.config, 1, 1 << 14, model.dtype)
+    choice = generate._Choice(0.0, 0, np.ones(300, bool), np.zeros(300, bool))
+    compiled = generate._go_on.lower(graphdef, params, cache, 5, 9, choice).compile()
+    memory = compiled.memory_analysis()
+    size = cache.key.nbytes + cache.value.nbytes
+    assert memory.alias_size_in_bytes >= size
+    assert memory.temp_size_in_bytes < 1.6 * size / model.config.num_layers
+
+
+def test_nothing_is_generated_that_nobody_wants(tiny_model):
+    model = load_model(tiny_model)
+    asked = []
+
+    def ended(tokens):
+        asked.append(len(tokens))
+        return len(tokens) >= 4
+
+    tokens = generate_tokens(model, np.array([5, 17]), max_new_tokens=30, ended=ended)
+    assert asked == [1, 2, 4]
+    assert tokens == generate_tokens(model, np.array([5, 17]), max_new_tokens=4)
+
+
+def test_text_is_computed_in_float32_on_cpus_or_as_asked(tiny_model):
+    exact, by_default, rough = (
+        generate_text(tiny_model, "Die", max_new_tokens=5, temperature=0, dtype=dtype)
+        for dtype in ("float32", None, "bfloat16")
+    )
+    assert exact == by_default
+    assert rough.startswith("Die")
+    with pytest.raises(UserError, match="compute in float32 or bfloat16"):
+        generate_text(tiny_model, "Die", dtype="int8")
+
+
 def test_text_begins_with_its_prompt(tiny_model):
     text = generate_text(tiny_model, "Die Katze", max_new_tokens=5, seed=3)
     assert text.startswith("Die Katze")
@@ -84,3 +142,15 @@ def test_a_models_own_settings_say_what_is_suppressed(tiny_model, tmp_path):
     )
     seven = load_tokenizer(model).decode([7])
     assert generate_text(model, "Die", max_new_tokens=3) == f"Die{seven * 3}"
+
+
+@pytest.mark.parametrize("tiny_model", ["gpt2"], indirect=True)
+@pytest.mark.parametrize("ends", [7, [3, 7]])
+def test_a_models_own_settings_say_where_a_text_ends(tiny_model, tmp_path, ends):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    settings = {"suppress_tokens": [id for id in range(300) if id != 7], "eos_token_id": ends}
+    (model / "generation_config.json").write_text(json.dumps(settings))
+    assert generate_text(model, "Die", max_new_tokens=3) == "Die"
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": "</s>"}))
+    with pytest.raises(UserError, match="eos_token_id is '</s>', but must name ids"):
+        generate_text(model, "Die")

@@ -140,7 +140,7 @@ class JaxLM(TemplateLM):
 
     def _generate(self, context: str, options: dict[str, Any]) -> str:
         until = options.get("until") or []
-        stops = [until] if isinstance(until, str) else until
+        stops = [*filter(None, [until] if isinstance(until, str) else until)]
         limit = int(options.get("max_gen_toks", 256))
         if limit >= self.max_length:
             raise UserError(
@@ -149,15 +149,20 @@ class JaxLM(TemplateLM):
             )
         tokens = self.tok_encode(context) or [self.prefix_token_id]
         tokens = tokens[-(self.max_length - limit) :]
+
+        def said(generated: list[int]) -> str:
+            return self.tokenizer.decode_after(tokens, generated, skip_special=True)
+
         generated = generate_tokens(
             self.model,
             np.asarray(tokens, np.int32),
             max_new_tokens=limit,
             temperature=options.get("temperature", 0.0) if options.get("do_sample") else 0.0,
+            ended=lambda generated: any(stop in said(generated) for stop in stops),
             stop=() if self.eot_token_id is None else (self.eot_token_id,),
         )
-        text = self.tokenizer.decode_after(tokens, generated, skip_special=True)
-        for stop in filter(None, stops):
+        text = said(generated)
+        for stop in stops:
             text = text.split(stop)[0]
         self.cache_hook.add_partial("generate_until", (context, options), text)
         return text

@@ -19,7 +19,7 @@ from clp_jax.errors import UserError
 from clp_jax.evaluate.batches import round_up, share
 from clp_jax.limits import BatchSize, Inputs, Name, PathOrName, SequenceLength
 from clp_jax.loss import window_loss
-from clp_jax.mesh import make_mesh, single_device_mesh
+from clp_jax.mesh import inference_dtype, make_mesh, single_device_mesh
 from clp_jax.models.decoder import Decoder
 
 
@@ -91,6 +91,7 @@ def evaluate_perplexity(
     sequence_length: SequenceLength | None = None,
     batch_size: BatchSize = 8,
     text_field: Name = "text",
+    dtype: str | None = None,
     mesh: Mesh | None = None,
 ) -> Perplexity:
     """Measure a stored model's perplexity on text.
@@ -101,16 +102,17 @@ def evaluate_perplexity(
         sequence_length: tokens of one window; by default the model's positions, at most 1,024.
         batch_size: windows that are computed at the same time.
         text_field: the field of a record that holds the text.
+        dtype: of the computation, see `clp_jax.mesh.inference_dtype`.
         mesh: where the model is; all devices by default.
 
     Raises:
         UserError: the data hold no text, or the window is longer than the model can read.
     """
-    mesh = mesh or make_mesh()
+    compute_dtype, mesh = inference_dtype(dtype), mesh or make_mesh()
     corpus = Corpus.from_documents(
         read_documents(data, text_field=text_field), model_tokenizer(model_path)
     )
-    model = load_model(model_path, mesh=mesh)
+    model = load_model(model_path, mesh=mesh, compute_dtype=compute_dtype)
     return measure_perplexity(
         model,
         corpus,
@@ -144,7 +146,8 @@ def measure_perplexity(
     and shape of a batch.
 
     Raises:
-        UserError: the corpus is empty, or the window is longer than the model can read.
+        UserError: the corpus is empty or has an id for which the model has no row, or the window is
+            longer than the model can read.
     """
     _check(model, corpus, sequence_length)
     mesh = mesh or single_device_mesh()
@@ -160,6 +163,11 @@ def measure_perplexity(
             disable=not progress or jax.process_index() > 0,
             leave=False,
         ):
+            if window_tokens.max() >= model.config.vocab_size:
+                raise UserError(
+                    f"The corpus has the id {window_tokens.max()}, but the model only "
+                    f"{model.config.vocab_size} rows: it was made with another tokenizer."
+                )
             total, _ = window_loss(
                 graphdef, parameters, share(window_tokens, mesh), share(mask, mesh)
             )

@@ -163,15 +163,22 @@ class Attention(nnx.Module):
         slopes: Any,
         dropout_key: PRNGKeyArray | None,
         cache: tuple[Array, Array] | None,
+        layer: Int[Array, ""],
         start: int | Int[Array, ""],
         segments: Int[Array, "batch length"] | None,
     ) -> tuple[Float[Array, "batch length embed"], tuple[Array, Array] | None]:
-        """Attend to the positions so far; the cache comes back with the new keys and values."""
+        """Attend to the positions so far.
+
+        The cache, that of all layers, comes back with the new keys and values of this one.
+        """
         query, key, value = (_kept_flat(x, "qkv") for x in jnp.moveaxis(self.qkv(x), -3, 0))
         if cache is not None:
-            key = jax.lax.dynamic_update_slice_in_dim(cache[0], key, start, axis=1)
-            value = jax.lax.dynamic_update_slice_in_dim(cache[1], value, start, axis=1)
-            cache = (key, value)
+            at = (layer, 0, start, 0, 0)
+            cache = (
+                jax.lax.dynamic_update_slice(cache[0], key[None], at),
+                jax.lax.dynamic_update_slice(cache[1], value[None], at),
+            )
+            key, value = cache[0][layer], cache[1][layer]
         attended = attend(
             query,
             key,
@@ -352,11 +359,18 @@ class Decoder(nnx.Module):
         return to_logits(self.hidden_states(tokens), self.output_embedding())
 
     def decode(
-        self, tokens: Int[Array, "batch length"], cache: Cache
-    ) -> tuple[Float[Array, "batch length vocab"], Cache]:
-        """Logits of tokens that follow those in the cache, and the cache with them in it."""
+        self, tokens: Int[Array, "batch length"], cache: Cache, last: int | Int[Array, ""]
+    ) -> tuple[Float[Array, "batch vocab"], Cache]:
+        """Logits of what follows the token ``last``, and the cache with the tokens in it.
+
+        Args:
+            tokens: token ids that follow those in the cache.
+            cache: the positions before; it is updated in place where it is donated.
+            last: number of the token whose logits are wanted.
+        """
         hidden, cache_or_none = self._trunk(tokens, cache=cache)
         assert cache_or_none is not None
+        hidden = jax.lax.dynamic_index_in_dim(hidden, last, axis=1, keepdims=False)
         return to_logits(hidden, self.output_embedding()), cache_or_none
 
     def flops_per_token(self, length: int) -> int:
@@ -392,17 +406,25 @@ class Decoder(nnx.Module):
             layer_keys = jax.random.split(dropout_key, config.num_layers)
         graphdef, params = nnx.split(self.blocks)
 
-        def layer(x: Array, scanned: Any) -> tuple[Array, Any]:
-            params, scale, key, cache = scanned
+        def layer(carried: tuple[Array, Any], scanned: Any) -> tuple[tuple[Array, Any], None]:
+            params, scale, key, number = scanned
+            x, stored = carried
             block = nnx.merge(graphdef, params)
-            return block(x, scale=scale, dropout_key=key, cache=cache, **shared)
+            return block(
+                x, scale=scale, dropout_key=key, cache=stored, layer=number, **shared
+            ), None
 
         if remat != "none":
             policy = jax.checkpoint_policies.save_only_these_names(*KEPT[remat])
             layer = jax.checkpoint(layer, policy=policy, prevent_cse=False)
         x = dropout(self.embed(tokens, positions), config.embedding_dropout, input_key)
         stored: Any = None if cache is None else (cache.key, cache.value)
-        x, stored = jax.lax.scan(layer, x, (params, self.score_scales(), layer_keys, stored))
+        numbers = jnp.arange(config.num_layers)
+        (x, stored), _ = jax.lax.scan(
+            layer,
+            (x, stored),
+            (params, self.score_scales(), layer_keys, numbers),
+        )
         if cache is not None:
             key, value = stored
             cache = Cache(key, value, cache.used + tokens.shape[1])

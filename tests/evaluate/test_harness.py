@@ -1,8 +1,12 @@
+import copy
 import sys
 
 import jax
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from clp_jax.checkpoint.hf import load_model
 from clp_jax.data.store import Corpus
@@ -156,6 +160,75 @@ def test_few_programs_are_compiled(model_folder, tokenizer, texts):
     lengths = {len(tokenizer.encode(context)) for context, _ in pairs}
     assert len(lengths) > 20
     assert harness._score._cache_size() - before <= 3
+
+
+@pytest.mark.parametrize(
+    ("template", "opening"), [("$A <|endoftext|>", 0), ("<|endoftext|> $A", 1)]
+)
+def test_special_tokens_of_a_tokenizers_own_come_before_a_text_only(
+    ours, tokenizer, template, opening
+):
+    """What it puts behind a text is dropped; what it puts before one stands there once."""
+    marked = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    eos = tokenizer.eos_token_id
+    marked.post_processor = TemplateProcessing(
+        single=template, special_tokens=[("<|endoftext|>", eos)]
+    )
+    own = JaxLM(
+        ours.model,
+        PreTrainedTokenizerFast(tokenizer_object=marked, eos_token="<|endoftext|>"),
+        batch_size=4,
+    )
+    prefix = "<|endoftext|>" * opening
+    pairs = [(f"{prefix}Antwort:", " Ja"), (f"{prefix}Der Hund läuft über", " die Straße")]
+    bare = [(context.removeprefix(prefix), continuation) for context, continuation in pairs]
+    assert own.loglikelihood(requests("loglikelihood", bare), disable_tqdm=True) == (
+        ours.loglikelihood(requests("loglikelihood", pairs), disable_tqdm=True)
+    )
+    rolling = requests("loglikelihood_rolling", [("Es regnet am Abend.",)])
+    assert own.loglikelihood_rolling(rolling, disable_tqdm=True) == (
+        ours.loglikelihood_rolling(rolling, disable_tqdm=True)
+    )
+
+
+def test_a_token_over_the_end_of_a_context_ends_no_run(model_folder):
+    """The continuation is encoded alone where one token holds it and the context's end."""
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.BPE({"a": 0, ":": 1, "b": 2, ":b": 3, "!": 4}, [(":", "b")])
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="!")
+    model = JaxLM(load_model(model_folder), fast)
+    assert model._encode_pair("a:", "b") == ([0, 1], [2])
+    assert model._encode_pair("a", ":b") == ([0], [3])
+    assert model._encode_pair(" ", "b") == ([4], [2])
+    scores = model.loglikelihood(requests("loglikelihood", [("a:", "b")]), disable_tqdm=True)
+    assert scores[0][0] < 0
+
+
+def test_generation_goes_on_no_further_than_the_stop(ours, monkeypatch):
+    context = "Am Abend"
+    whole = ours.generate_until(
+        requests("generate_until", [(context, {"max_gen_toks": 40})]), disable_tqdm=True
+    )[0]
+    sizes = []
+    decode = ours.tokenizer.decode_after
+    monkeypatch.setattr(
+        type(ours.tokenizer),
+        "decode_after",
+        lambda self, context, ids, **options: (
+            sizes.append(len(ids)) or decode(context, ids, **options)
+        ),
+    )
+    asked = requests("generate_until", [(context, {"max_gen_toks": 40, "until": [whole[:1]]})])
+    assert ours.generate_until(asked, disable_tqdm=True) == [""]
+    assert max(sizes) <= 2
+
+
+def test_ids_without_a_row_are_refused(ours, tokenizer):
+    larger = copy.deepcopy(tokenizer)
+    larger.add_tokens(["Kraftfahrzeughaftpflicht"])
+    with pytest.raises(UserError, match="The model has 397 rows, but its tokenizer has ids up to"):
+        JaxLM(ours.model, larger)
 
 
 def test_what_cannot_be_scored_is_refused(ours):

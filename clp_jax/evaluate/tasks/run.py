@@ -21,7 +21,7 @@ from clp_jax.evaluate.tasks.scores import (
     score_with_baselines,
 )
 from clp_jax.limits import BatchSize, LocalPath, Name, PathOrName, Positive
-from clp_jax.mesh import make_mesh
+from clp_jax.mesh import inference_dtype, make_mesh
 
 
 @checked
@@ -32,6 +32,7 @@ def evaluate_tasks(
     task_data: LocalPath | None = None,
     batch_size: BatchSize = 8,
     limit: Positive | None = None,
+    dtype: str | None = None,
     mesh: Mesh | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Let a stored model choose between the answers of each task's questions, without examples.
@@ -45,6 +46,7 @@ def evaluate_tasks(
         task_data: folder with ``TASK/test.jsonl``; without it the data come from the hub.
         batch_size: sequences that are computed at the same time.
         limit: only the first so many examples of each task.
+        dtype: of the computation, see `clp_jax.mesh.inference_dtype`.
         mesh: where the model is; all devices by default.
 
     Returns:
@@ -61,7 +63,8 @@ def evaluate_tasks(
     loaded = load_tasks(tasks, task_data)
     mesh = mesh or make_mesh()
     tokenizer = model_tokenizer(model_path)
-    model = JaxLM(load_model(model_path, mesh=mesh), tokenizer, batch_size=batch_size, mesh=mesh)
+    loaded_model = load_model(model_path, mesh=mesh, compute_dtype=inference_dtype(dtype))
+    model = JaxLM(loaded_model, tokenizer, batch_size=batch_size, mesh=mesh)
     samples = run_harness(model, loaded, limit)
     return {
         name: _summarise(samples[name], loaded["tasks"][name].config.doc_to_choice)
