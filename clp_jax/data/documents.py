@@ -1,7 +1,8 @@
 """The documents between two stages of `clp-jax prepare`: a folder with one file a task."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,21 @@ def documents_file(folder: Path, rank: int) -> Path:
     return folder / f"{rank:05d}.jsonl.zst"
 
 
+@contextmanager
+def new_documents(folder: Path, rank: int) -> Iterator[Callable[[Document], None]]:
+    """Write the file of a task, whole or not at all; gives what adds a document to it."""
+    with (
+        new_file(documents_file(folder, rank)) as scratch,
+        zstandard.open(scratch, "wb", cctx=zstandard.ZstdCompressor(_LEVEL)) as file,
+    ):
+
+        def add(document: Document) -> None:
+            record = {"text": document.text, "id": document.id, "metadata": document.metadata}
+            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+
+        yield add
+
+
 class WriteDocuments(PipelineStep):
     """Write the documents of a task, whole or not at all, and pass them on."""
 
@@ -33,17 +49,9 @@ class WriteDocuments(PipelineStep):
         self, data: Iterator[Document], rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
         """Write and yield each document."""
-        with (
-            new_file(documents_file(self.folder, rank)) as scratch,
-            zstandard.open(scratch, "wb", cctx=zstandard.ZstdCompressor(_LEVEL)) as file,
-        ):
+        with new_documents(self.folder, rank) as add:
             for document in data:
-                record = {
-                    "text": document.text,
-                    "id": document.id,
-                    "metadata": document.metadata,
-                }
-                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                add(document)
                 self.update_doc_stats(document)
                 yield document
 

@@ -16,7 +16,7 @@ from clp_jax.data.report import write_report
 from clp_jax.data.shards import lengths_name
 from clp_jax.data.stages import logs_of
 from clp_jax.data.store import MANIFEST, describe, seal
-from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, read_facts
+from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, TRAIN, read_facts
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, remove_partial, write_json
 from clp_jax.tokenizer import Tokenizer
@@ -78,18 +78,17 @@ class Finish(PipelineStep):
             remove_partial(folder)
         if not manifest["documents"]:
             raise NothingLeft(self._nothing_left(manifest))
-        if self.tokenizer is None:
-            self._report(manifest)
-            write_json(self.folder / MANIFEST, manifest)
-            return
-        tokenizer = load_tokenizer(self.tokenizer)
         facts = read_facts(self.work / SHARDS)
         splits = {split: [fact[split] for fact in facts] for split in facts[0]}
-        if not any(shard["documents"] for shard in splits["train"]):
+        if not any(part["documents"] for part in splits[TRAIN]):
             raise NothingLeft(
                 f"All {manifest['documents']} documents are held out: lower corpus.heldout."
             )
-        manifest |= describe(splits["train"], tokenizer)
+        if self.tokenizer is None:
+            self._finish_text(manifest, splits)
+            return
+        tokenizer = load_tokenizer(self.tokenizer)
+        manifest |= describe(splits[TRAIN], tokenizer)
         manifest["lengths"] = _histogram(self.folder, len(facts))
         manifest["fertility"] = self._fertility(tokenizer, kept)
         if any(shard["documents"] for shard in splits.get(HELDOUT, ())):
@@ -101,8 +100,23 @@ class Finish(PipelineStep):
         else:
             shutil.rmtree(self.folder / HELDOUT, ignore_errors=True)
         self._report(manifest)
-        seal(self.folder, splits["train"], manifest)
+        seal(self.folder, splits[TRAIN], manifest)
         yield from ()
+
+    def _finish_text(
+        self, manifest: dict[str, Any], splits: Mapping[str, Sequence[Mapping[str, int]]]
+    ) -> None:
+        sizes = {
+            split: {unit: sum(part[unit] for part in parts) for unit in parts[0]}
+            for split, parts in splits.items()
+        }
+        manifest |= sizes[TRAIN]
+        if sizes.get(HELDOUT, {}).get("documents"):
+            manifest["heldout"] = sizes[HELDOUT]
+        else:
+            shutil.rmtree(self.folder / HELDOUT, ignore_errors=True)
+        self._report(manifest)
+        write_json(self.folder / MANIFEST, manifest)
 
     def _nothing_left(self, manifest: Mapping[str, Any]) -> str:
         steps = [

@@ -26,13 +26,12 @@ from clp_jax.data.readers import Read
 from clp_jax.data.samples import Samples
 from clp_jax.data.stages import Place, Stage
 from clp_jax.data.store import MANIFEST
-from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, Count, Tokenize
+from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, TEXT, Count, Tokenize, WriteText
 from clp_jax.errors import UserError
 from clp_jax.files import local_path, public_name, read_json, remove_partial, write_json
 from clp_jax.limits import Inputs, LocalPath, Name, PathOrName, Positive
 
 WORK = "work"
-TEXT = "text"
 TESTS = "tests.npy"
 _PLAN = "plan.json"
 
@@ -94,7 +93,9 @@ def prepare_corpus(
     }
     work = out / WORK
     heldout = config.corpus.heldout
-    last = Tokenize(loaded, out, work / SHARDS, heldout) if loaded else WriteDocuments(out / TEXT)
+    last: PipelineStep = WriteText(out, work / SHARDS, heldout)
+    if loaded is not None:
+        last = Tokenize(loaded, out, work / SHARDS, heldout)
     with _held(out):
         if config.decontaminate.against:
             index = work / f"new-{TESTS}"

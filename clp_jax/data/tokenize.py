@@ -1,4 +1,4 @@
-"""The last step of every document: it is counted and becomes tokens."""
+"""The last steps of every document: it is counted, and becomes tokens or a text file's line."""
 
 import hashlib
 import heapq
@@ -12,11 +12,14 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.data.count import count_words
+from clp_jax.data.documents import new_documents
 from clp_jax.data.shards import new_shard
 from clp_jax.files import read_json, write_json
 from clp_jax.tokenizer import Tokenizer
 
 HELDOUT = "heldout"
+TRAIN = "train"
+TEXT = "text"
 KEPT, SHARDS, SAMPLES = "kept", "shards", "samples"
 """Folders for what tasks know: documents kept, tokens, dropped documents."""
 
@@ -53,12 +56,7 @@ class Count(PipelineStep):
         kept: list[tuple[int, str]] = []
         for document in data:
             text = document.text
-            sources[document.id.partition("/")[0]].update(
-                documents=1,
-                words=count_words(text),
-                characters=len(text),
-                bytes=len(text.encode()),
-            )
+            sources[document.id.partition("/")[0]].update(_sizes(text))
             kept = heapq.nsmallest(_SAMPLED, [*kept, (_hash(text), text[:_SAMPLED_CHARACTERS])])
             yield document
         facts = {"sources": sources, "sample": [text for _, text in kept]}
@@ -89,21 +87,72 @@ class Tokenize(PipelineStep):
         self, data: Iterator[Document], rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
         """Consume the documents: nothing comes after this step."""
-        folders = {"train": self.folder}
-        if self.heldout:
-            folders[HELDOUT] = self.folder / HELDOUT
         with ExitStack() as stack:
             shards = {
                 split: stack.enter_context(new_shard(folder, rank, world_size, self.tokenizer))
-                for split, folder in folders.items()
+                for split, folder in _folders(self.folder, self.heldout).items()
             }
             for document in data:
                 with self.track_time():
-                    held_out = _hash(document.text) < self.heldout * 2**64
-                    shards[HELDOUT if held_out else "train"].add(document.text)
+                    shards[_split(document.text, self.heldout)].add(document.text)
         facts = {split: shard.facts() for split, shard in shards.items()}
         write_json(_facts_file(self.facts, rank), facts)
         yield from ()
+
+
+class WriteText(PipelineStep):
+    """Write the text of a task's documents, and that of those that are held out beside it.
+
+    Args:
+        folder: Folder of the corpus.
+        facts: Folder for the sizes of each task's text.
+        heldout: Share of the documents that are held out.
+    """
+
+    type = "WRITE"
+    name = "text"
+
+    def __init__(self, folder: Path, facts: Path, heldout: float):
+        super().__init__()
+        self.folder = folder
+        self.facts = facts
+        self.heldout = heldout
+
+    def run(
+        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
+        """Consume the documents: nothing comes after this step."""
+        folders = _folders(self.folder, self.heldout)
+        facts = {split: Counter(_sizes("", documents=0)) for split in folders}
+        with ExitStack() as stack:
+            add = {
+                split: stack.enter_context(new_documents(folder / TEXT, rank))
+                for split, folder in folders.items()
+            }
+            for document in data:
+                split = _split(document.text, self.heldout)
+                add[split](document)
+                facts[split].update(_sizes(document.text))
+        write_json(_facts_file(self.facts, rank), facts)
+        yield from ()
+
+
+def _folders(folder: Path, heldout: float) -> dict[str, Path]:
+    return {TRAIN: folder} | ({HELDOUT: folder / HELDOUT} if heldout else {})
+
+
+def _split(text: str, heldout: float) -> str:
+    """Which part a document belongs to, by the hash of its text alone."""
+    return HELDOUT if _hash(text) < heldout * 2**64 else TRAIN
+
+
+def _sizes(text: str, documents: int = 1) -> dict[str, int]:
+    return {
+        "documents": documents,
+        "words": count_words(text),
+        "characters": len(text),
+        "bytes": len(text.encode()),
+    }
 
 
 def _facts_file(folder: Path, rank: int) -> Path:

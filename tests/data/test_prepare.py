@@ -207,6 +207,26 @@ def test_without_a_tokenizer_the_clean_text_is_written(tmp_path: Path, texts: li
     assert manifest["documents"] == len(written)
 
 
+def test_text_is_held_out_as_tokens_are(tmp_path: Path, tokenizer_folder: Path, texts: list[Path]):
+    config = PrepareConfig.from_dict({"corpus": {"heldout": 0.3}})
+    made = {
+        name: prepare_corpus([str(texts[0])], tokenizer, tmp_path / name, config=config)
+        for name, tokenizer in (("text", None), ("tokens", tokenizer_folder))
+    }
+    assert made["text"] is not None
+    assert made["tokens"] is not None
+    for part in ("documents", "words", "bytes"):
+        assert made["text"][part] == made["tokens"][part]
+        assert made["text"]["heldout"][part] == made["tokens"]["heldout"][part] > 0
+    written = {
+        split: [*read_documents([str(tmp_path / "text" / split / "text" / "*.jsonl.zst")])]
+        for split in (".", "heldout")
+    }
+    read = [json.loads(line)["text"] for line in texts[0].open()]
+    assert sorted(written["."] + written["heldout"]) == sorted(read)
+    assert len(written["heldout"]) == made["text"]["heldout"]["documents"]
+
+
 def test_bad_input_is_told_and_leaves_nothing_behind(tmp_path: Path, tokenizer_folder: Path):
     good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
     good.write_text('{"text": "Ein Satz."}\n')
