@@ -93,7 +93,7 @@ def test_a_limit_takes_the_first_documents(
     manifest = prepare_corpus([str(texts[0])], tokenizer_folder, tmp_path / "corpus", limit=2)
     assert manifest is not None
     assert manifest["documents"] == 2
-    with pytest.raises(UserError, match="limit of 0 documents"):
+    with pytest.raises(UserError, match="limit: Input should be greater than 0"):
         prepare_corpus([str(texts[0])], tokenizer_folder, tmp_path / "none", limit=0)
 
 

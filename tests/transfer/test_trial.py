@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from clp_jax.checkpoint.hf import checkpoint_tensors
-from clp_jax.checkpoint.hub import read_config
+from clp_jax.checkpoint.hub import load_tokenizer, read_config
 from clp_jax.mesh import make_mesh, single_device_mesh
 from clp_jax.models import read_decoder_config, weight_table
 from clp_jax.transfer.sample import make_sample
@@ -19,7 +19,7 @@ HEAD = "lm_head.weight"
 
 @pytest.fixture(scope="module")
 def sample(tiny_tokenizer):
-    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer)
+    tokenizer = load_tokenizer(tiny_tokenizer)
     return make_sample(DOCUMENTS, tokenizer, rows=300, positions=16)
 
 

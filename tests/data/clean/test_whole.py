@@ -20,7 +20,7 @@ def test_a_tag_is_the_reason(follow, tmp_path):
     left, counts = follow(rule, "Text", tags=["tiny", "footer"])
     assert left == []
     assert counts["dropped_footer"] == 1
-    (sample,) = read_json(tmp_path / "tags" / "00000.json")
+    (sample,) = read_json(tmp_path / "tags" / "00000.json", list)
     assert sample["reason"] == "footer"
 
 

@@ -34,4 +34,4 @@ def test_a_few_copies_are_kept_to_look_at(corpus):
     made = corpus([["Ein Satz."], ["Ein Satz."]])
     made.deduplicate(drop_copies)
     sample = {"id": "1/0", "reason": "copy", "text": "Ein Satz."}
-    assert read_json(made.place.samples / "exact" / "00001.json") == [sample]
+    assert read_json(made.place.samples / "exact" / "00001.json", list) == [sample]

@@ -78,5 +78,5 @@ def test_documents_that_hold_nothing_else_are_dropped(corpus):
     counted = made.counted()
     assert counted["dropped_only frequent lines"] == 2
     assert counted["lines"] == 2
-    samples = read_json(made.place.samples / "lines" / "00001.json")
+    samples = read_json(made.place.samples / "lines" / "00001.json", list)
     assert [sample["reason"] for sample in samples] == ["only frequent lines"]

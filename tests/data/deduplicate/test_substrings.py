@@ -172,6 +172,6 @@ def test_cut_passages_are_kept_to_look_at(corpus):
     passage, rest = words(random.Random(0), 100), words(random.Random(1), 100)
     made = corpus([[passage, f"{rest}\n{passage}"]])
     assert made.deduplicate(partial(cut_passages, 100))["0/1"] == rest
-    [sample] = read_json(made.place.samples / "substrings" / "00000.json")
+    [sample] = read_json(made.place.samples / "substrings" / "00000.json", list)
     assert (sample["id"], sample["reason"]) == ("0/1", "passage seen before")
     assert passage.startswith(sample["text"].strip())
