@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,8 @@ def answered_signals() -> Iterator[None]:
 
     Python looks at signals between two of its own instructions, and a computation of JAX or NumPy
     is one. So a thread hears of them too: `PATIENCE` seconds after the first, or at the second, it
-    removes what is unfinished and ends the process. Only the main thread takes signals.
+    removes what is unfinished and ends the process. Only the main thread takes signals. Where
+    `jax.distributed` runs already, SIGTERM stays JAX's, which tells all processes of it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -41,9 +43,11 @@ def answered_signals() -> Iterator[None]:
     for end in (heard, told):
         end.setblocking(end is heard)
     wakeup = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    jax = sys.modules.get("jax")
+    shared = jax is not None and jax.distributed.is_initialized()
     numbers = [
         number
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in ((signal.SIGINT,) if shared else (signal.SIGINT, signal.SIGTERM))
         if signal.getsignal(number) is not signal.SIG_IGN
     ]
     before = {number: signal.signal(number, _raise) for number in numbers}

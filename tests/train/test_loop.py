@@ -192,7 +192,7 @@ def break_out(settings, folder):
         (break_mixture, r"second was made with another tokenizer than that of .*model"),
         (break_model, r"absent.* is not a folder"),
         (break_tokenizer, r"corpus was made with another tokenizer than that of .*model"),
-        (break_vocabulary, r"tokenizer has 300 ids, but config.json says vocab_size 200"),
+        (break_vocabulary, r"has 200 rows, but its tokenizer has ids up to 299"),
         (break_best, r"train.keep_best needs data.validation: name a corpus to measure on"),
         (break_out, r"run exists and is not the folder of a run: choose another"),
     ],
