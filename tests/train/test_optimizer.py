@@ -301,7 +301,7 @@ def test_layers_in_the_middle_change_the_least():
     [
         ({"restarts": 1, "schedule": "constant"}, "restarts need a schedule that falls"),
         ({"name": "adafactor", "mu_dtype": "bfloat16"}, "adafactor keeps no mean"),
-        ({"rates": {"layers": -1}}, "rates are factors"),
+        ({"rates": {"layers": -1}}, "greater than or equal to 0"),
         ({"rates": dict.fromkeys(GROUPS.values(), 0)}, "rates freeze everything"),
         ({"rates": {"heads": 1}}, "'embeddings', 'positions', 'layers' or 'final_norm'"),
     ],
