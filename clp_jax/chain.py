@@ -15,6 +15,7 @@ from clp_jax.before import MODEL, TRANSFER, check_chain
 from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hub import load_tokenizer, model_files, read_config, tokenizer_hash
 from clp_jax.checkpoint.orbax import latest_step
+from clp_jax.checkpoint.run_folder import is_run_folder
 from clp_jax.config import (
     ChainConfig,
     ChainModelSection,
@@ -38,7 +39,7 @@ from clp_jax.train.inputs import check_sizes, open_corpora
 from clp_jax.train.loop import train_model
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.pick import run_mesh
-from clp_jax.transfer.inputs import open_source
+from clp_jax.transfer.inputs import check_readable_alone, open_source
 from clp_jax.transfer.stage import transfer_model
 from clp_jax.transfer.summary import summarize
 
@@ -113,6 +114,8 @@ def plan_chain(config: ChainConfig) -> list[Link]:
         UserError: see `run_chain`.
     """
     check_chain(config)
+    for name in (config.helper, *(section.source for section in config.models)):
+        check_readable_alone(name)
     tokenizer = load_tokenizer(config.helper)
     rows, hash_ = tokenizer.rows, tokenizer_hash(tokenizer)
     links: list[Link] = []
@@ -133,8 +136,9 @@ def plan_chain(config: ChainConfig) -> list[Link]:
         values = read_config(model_files(origin))
         if origin == section.source:
             values["vocab_size"] = rows
-            if Path(origin).is_dir():
-                open_source(origin)  # Weights on the hub are not fetched for a plan.
+            # For a plan, no weights are fetched from the hub, and none of a run are read.
+            if Path(origin).is_dir() and not is_run_folder(origin):
+                open_source(origin)
         model = abstract_model(read_decoder_config(values))
         if not done:
             _check_training(run, model, hash_, config.helper)

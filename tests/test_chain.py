@@ -1,5 +1,6 @@
 """A chain of two tiny GPT-2s: planned, interrupted everywhere, resumed, and told its changes."""
 
+import copy
 import functools
 import json
 import os
@@ -9,11 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 import yaml
 
 from clp_jax import chain
-from clp_jax.chain import run_chain
+from clp_jax.chain import plan_chain, run_chain
 from clp_jax.checkpoint.hf import save_model
 from clp_jax.checkpoint.hub import read_config
 from clp_jax.cli import main
@@ -142,12 +144,24 @@ def test_interrupted_everywhere_equals_never_interrupted(settings, monkeypatch, 
     assert told[1] == [untouched, untouched, untouched, untouched, *on_the_way]
 
 
+def test_several_processes_are_told_at_once_that_they_cannot_read_a_run(
+    settings, tmp_path, monkeypatch
+):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for key in ("helper", "source"):
+        changed = copy.deepcopy(settings)
+        (changed if key == "helper" else changed["models"][1])[key] = str(tmp_path / "run")
+        with pytest.raises(UserError, match=r"run is a run folder, .* `clp-jax convert --to hf`"):
+            plan_chain(ChainConfig.from_dict(changed))
+
+
 PROCESS = """
 import json, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 1)
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
-from clp_jax.chain import run_chain
+from clp_jax.chain import plan_chain, run_chain
 from clp_jax.config import ChainConfig
 run_chain(ChainConfig.from_dict(json.loads(sys.argv[1])))
 """

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,15 @@ def _ids(description: Mapping[str, Any]) -> Iterator[int]:
 
 
 def _check_patterns(file: Path, patterns: Sequence[str]) -> None:
-    if not patterns:
-        return
+    if patterns and not _end(tuple(patterns)):
+        raise UserError(
+            f"{file} has a regular expression that does not come to an end on a run of equal "
+            f"characters: {', '.join(patterns)[:300]}."
+        )
+
+
+@cache
+def _end(patterns: tuple[str, ...]) -> bool:
     try:
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE],
@@ -76,12 +84,8 @@ def _check_patterns(file: Path, patterns: Sequence[str]) -> None:
             timeout=SECONDS,
         )
     except subprocess.TimeoutExpired:
-        probe = None
-    if probe is None or probe.returncode:
-        raise UserError(
-            f"{file} has a regular expression that does not come to an end on a run of equal "
-            f"characters: {', '.join(patterns)[:300]}."
-        )
+        return False
+    return not probe.returncode
 
 
 def _patterns(description: Any) -> Iterator[str]:

@@ -31,17 +31,28 @@ tokenizer = AutoTokenizer.from_pretrained("PATH")
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """What the card in a model's folder hands on, the keys `KEPT`; nothing if it cannot be read."""
+    """What the card in a model's folder hands on, the keys `KEPT`; nothing if it cannot be read.
+
+    Every value is text or a list of texts: `language: no` is Norwegian.
+    """
     file = folder / CARD
     if not file.is_file() or file.stat().st_size > MOST_BYTES:
         return {}
-    _, mark, rest = file.read_text("utf-8", errors="replace").partition("---\n")
-    head, end, _ = rest.partition("\n---")
-    try:
-        found = yaml.safe_load(head) if mark and end else None
-    except (yaml.YAMLError, ValueError, RecursionError):
+    text = file.read_text("utf-8", errors="replace")
+    head, end, _ = text.removeprefix("---\n").partition("\n---")
+    if not text.startswith("---\n") or not end:
         return {}
-    return {key: found[key] for key in KEPT if key in found} if isinstance(found, dict) else {}
+    try:
+        found = yaml.load(head, yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError):
+        return {}
+    known = found if isinstance(found, dict) else {}
+    return {key: known[key] for key in KEPT if _is_text(known.get(key))}
+
+
+def _is_text(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(isinstance(one, str) for one in values)
 
 
 def inherited(name: str | Path, folder: Path) -> dict[str, Any]:
@@ -57,12 +68,12 @@ def inherited(name: str | Path, folder: Path) -> dict[str, Any]:
     return metadata
 
 
-def flat(values: Iterable[Any]) -> list[str]:
-    """Values that may be lists or missing as one list, each once."""
-    found: list[Any] = []
+def flat(values: Iterable[str | list[str] | None]) -> list[str]:
+    """Texts, lists of texts and what is missing as one list, each text once."""
+    found: list[str] = []
     for value in values:
         found += value if isinstance(value, list) else [value] if value else []
-    return list(dict.fromkeys(map(str, found)))
+    return list(dict.fromkeys(found))
 
 
 def render_card(title: str, metadata: Mapping[str, Any], body: str) -> str:

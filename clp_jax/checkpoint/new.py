@@ -1,11 +1,14 @@
 """A model that does not exist yet: the configuration of a GPT-2 for a tokenizer."""
 
+from typing import Any
+
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import copy_tokenizer, load_tokenizer, model_files
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, write_json
 from clp_jax.limits import LocalPath, PathOrName, Positive, SequenceLength
 from clp_jax.models import read_decoder_config
+from clp_jax.tokenizer import Tokenizer
 
 
 @checked
@@ -35,17 +38,36 @@ def new_model(
         UserError: there is no such tokenizer, it has no end of text, the sizes make no model, or
             ``out`` exists.
     """
-    loaded = load_tokenizer(tokenizer)
-    end = loaded.separator()
+    config = gpt2_config(
+        load_tokenizer(tokenizer),
+        n_layer=n_layer,
+        n_embd=n_embd,
+        n_head=n_head,
+        n_positions=n_positions,
+    )
+    with new_folder(out) as folder:
+        write_json(folder / "config.json", config)
+        copy_tokenizer(model_files(tokenizer), folder)
+
+
+def gpt2_config(
+    tokenizer: Tokenizer, *, n_layer: int, n_embd: int, n_head: int, n_positions: int
+) -> dict[str, Any]:
+    """The ``config.json`` that `new_model` writes.
+
+    Raises:
+        UserError: the tokenizer has no end of text, or the sizes make no model.
+    """
+    end = tokenizer.separator()
     config = {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
-        "vocab_size": loaded.rows,
+        "vocab_size": tokenizer.rows,
         "n_layer": n_layer,
         "n_embd": n_embd,
         "n_head": n_head,
         "n_positions": n_positions,
-        "bos_token_id": end if loaded.bos is None else loaded.bos,
+        "bos_token_id": end if tokenizer.bos is None else tokenizer.bos,
         "eos_token_id": end,
         "embd_pdrop": 0.0,
         "attn_pdrop": 0.0,
@@ -56,6 +78,4 @@ def new_model(
         read_decoder_config(config)
     except UserError as error:
         raise UserError(f"These sizes make no model: {error}") from None
-    with new_folder(out) as folder:
-        write_json(folder / "config.json", config)
-        copy_tokenizer(model_files(tokenizer), folder)
+    return config

@@ -285,7 +285,7 @@ def restore_params(
     if newest is None:
         raise UserError(f"{run_folder} holds no whole checkpoint: name the folder of a run.")
     with _manager(run_folder, read_only=True) as manager, _told(manager, newest) as folder:
-        if (folder / SUMS).exists():  # `save_params` writes none.
+        if decided_by_first((folder / SUMS).exists):  # `save_params` writes none.
             _refuse_damage(Path(folder))
         _refuse_other_model(folder, {"params": abstract_params})
         with ocp.StandardCheckpointer() as reader:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from clp_jax import files
+from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.checkpoint.new import gpt2_config
 from clp_jax.data.readers import read_documents
 from clp_jax.errors import UserError
 from clp_jax.quickstart.sentences import Language, documents
@@ -106,17 +108,5 @@ def write_new_model(
             unk_token=END_OF_TEXT,
             model_max_length=positions,
         ).save_pretrained(scratch)
-        end = tokenizer.token_to_id(END_OF_TEXT)
-        GPT2Config(
-            vocab_size=tokenizer.get_vocab_size(),
-            n_positions=positions,
-            n_embd=width,
-            n_layer=layers,
-            n_head=heads,
-            bos_token_id=end,
-            eos_token_id=end,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            resid_pdrop=0.0,
-            architectures=["GPT2LMHeadModel"],
-        ).save_pretrained(scratch)
+        sizes = {"n_layer": layers, "n_embd": width, "n_head": heads, "n_positions": positions}
+        files.write_json(scratch / "config.json", gpt2_config(load_tokenizer(scratch), **sizes))

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from clp_jax.checkpoint.hf import checkpoint_tensors, load_model, model_tensors
 from clp_jax.checkpoint.hub import load_tokenizer, model_files, read_config, resolve
 from clp_jax.checkpoint.run_folder import is_run_folder
@@ -95,4 +97,18 @@ def _folder(name: str | Path) -> Path:
 
 def _run_tensors(name: str | Path) -> dict[str, LazyTensor]:
     """The parameters of a run's newest checkpoint, which are all read."""
+    check_readable_alone(name)
     return model_tensors(load_model(name))
+
+
+def check_readable_alone(name: str | Path) -> None:
+    """Make sure that one process can read a model while the others do not.
+
+    Raises:
+        UserError: it is a run folder, which the processes of a job read together or not at all.
+    """
+    if jax.process_count() > 1 and is_run_folder(name):
+        raise UserError(
+            f"{name} is a run folder, which one of several processes cannot read alone: write it "
+            "with `clp-jax convert --to hf`, and name what that writes."
+        )

@@ -23,11 +23,32 @@ def test_a_card_hands_on_what_it_knows(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "no head", "---\n[1, 2\n---\n", "---\n- 1\n---\n", "---\nlicense: mit\n", "---\n" * 3],
+    [
+        "",
+        "no head",
+        "---\n[1, 2\n---\n",
+        "---\n- 1\n---\n",
+        "---\nlicense: mit\n",
+        "---\n" * 3,
+        "A text.\n\n---\nlicense: mit\n---\n",
+        "---\nlicense: {name: mit}\ntags: [[a]]\n---\n",
+    ],
 )
 def test_a_card_without_metadata_hands_on_nothing(tmp_path, text):
     (tmp_path / CARD).write_text(text, "utf-8")
     assert read_metadata(tmp_path) == {}
+
+
+def test_a_language_is_text(tmp_path):
+    (tmp_path / CARD).write_text("---\nlanguage: no\ntags: [1, on]\n---\n", "utf-8")
+    assert read_metadata(tmp_path) == {"language": "no", "tags": ["1", "on"]}
+    card = render_card("x", read_metadata(tmp_path), "")
+    assert metadata_of(card) | {"library_name": ""} == {
+        "library_name": "",
+        "pipeline_tag": "text-generation",
+        "language": "no",
+        "tags": ["1", "on", "clp_jax"],
+    }
 
 
 def test_a_hub_id_is_the_base_model_and_a_folder_is_not(tmp_path):
