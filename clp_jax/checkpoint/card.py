@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from clp_jax.checkpoint.names import HUB_ID
+from clp_jax.settings import parse_yaml
 
 CARD = "README.md"
 KEPT = ("language", "license", "license_name", "license_link", "base_model", "datasets", "tags")
@@ -43,8 +44,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     if not text.startswith("---\n") or not end:
         return {}
     try:
-        found = yaml.load(head, yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError):
+        found = parse_yaml(head)
+    except ValueError:
         return {}
     known = found if isinstance(found, dict) else {}
     return {key: known[key] for key in KEPT if _is_text(known.get(key))}
