@@ -78,16 +78,16 @@ class Finish(PipelineStep):
             remove_partial(folder)
         if not manifest["documents"]:
             raise NothingLeft(self._nothing_left(manifest))
-        facts = read_facts(self.work / SHARDS)
-        splits = {split: [fact[split] for fact in facts] for split in facts[0]}
-        if not any(part["documents"] for part in splits[TRAIN]):
+        if kept[HELDOUT].get("documents") == manifest["documents"]:
             raise NothingLeft(
                 f"All {manifest['documents']} documents are held out: lower corpus.heldout."
             )
         if self.tokenizer is None:
-            self._finish_text(manifest, splits)
+            self._finish_text(manifest, kept[HELDOUT])
             return
         tokenizer = load_tokenizer(self.tokenizer)
+        facts = read_facts(self.work / SHARDS)
+        splits = {split: [fact[split] for fact in facts] for split in facts[0]}
         manifest |= describe(splits[TRAIN], tokenizer)
         manifest["lengths"] = _histogram(self.folder, len(facts))
         manifest["fertility"] = self._fertility(tokenizer, kept)
@@ -103,16 +103,10 @@ class Finish(PipelineStep):
         seal(self.folder, splits[TRAIN], manifest)
         yield from ()
 
-    def _finish_text(
-        self, manifest: dict[str, Any], splits: Mapping[str, Sequence[Mapping[str, int]]]
-    ) -> None:
-        sizes = {
-            split: {unit: sum(part[unit] for part in parts) for unit in parts[0]}
-            for split, parts in splits.items()
-        }
-        manifest |= sizes[TRAIN]
-        if sizes.get(HELDOUT, {}).get("documents"):
-            manifest["heldout"] = sizes[HELDOUT]
+    def _finish_text(self, manifest: dict[str, Any], heldout: Mapping[str, int]) -> None:
+        if heldout:
+            manifest |= {unit: manifest[unit] - number for unit, number in heldout.items()}
+            manifest["heldout"] = heldout
         else:
             shutil.rmtree(self.folder / HELDOUT, ignore_errors=True)
         self._report(manifest)
@@ -195,14 +189,16 @@ def _value(stat: Any) -> Any:
 
 
 def _counted(folder: Path) -> dict[str, Any]:
-    """The counts of each source over all tasks, and the samples of all tasks."""
+    """The counts of each source and of what is held out over all tasks, and all samples."""
     sources: dict[str, Counter[str]] = defaultdict(Counter)
+    heldout: Counter[str] = Counter()
     sample: list[str] = []
     for facts in read_facts(folder):
         for source, numbers in facts["sources"].items():
             sources[source].update(numbers)
+        heldout.update(facts[HELDOUT])
         sample = sorted({*sample, *facts["sample"]}, key=_digest)[:_SAMPLED]
-    return {"sources": sources, "sample": sample}
+    return {"sources": sources, HELDOUT: heldout, "sample": sample}
 
 
 def _total(counted: Mapping[str, Any]) -> dict[str, int]:

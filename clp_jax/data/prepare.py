@@ -93,7 +93,7 @@ def prepare_corpus(
     }
     work = out / WORK
     heldout = config.corpus.heldout
-    last: PipelineStep = WriteText(out, work / SHARDS, heldout)
+    last: PipelineStep = WriteText(out, heldout)
     if loaded is not None:
         last = Tokenize(loaded, out, work / SHARDS, heldout)
     with _held(out):
@@ -191,7 +191,7 @@ def _stages(config: PrepareConfig, read: Read, work: Path, last: PipelineStep) -
     if config.decontaminate.against:
         kept = Samples(samples, Decontaminate.name)
         steps.append(Decontaminate(config.decontaminate, work / TESTS, kept))
-    yield Stage(name, [*steps, Count(work / KEPT), last], tasks)
+    yield Stage(name, [*steps, Count(work / KEPT, config.corpus.heldout), last], tasks)
 
 
 def _public(config: PrepareConfig) -> dict[str, Any]:

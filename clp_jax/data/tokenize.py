@@ -38,28 +38,39 @@ class Count(PipelineStep):
     Those are of the documents with the smallest hash: the same when a task is run again.
 
     Args:
-        folder: For the counts of each task: sources and samples.
+        folder: For the counts of each task: sources, those held out of all, and samples.
+        heldout: Share of the documents that are held out.
     """
 
     type = "COUNT"
     name = "documents"
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, heldout: float):
         super().__init__()
         self.folder = folder
+        self.heldout = heldout
 
     def run(
         self, data: Iterator[Document], rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
         """Count and yield each document."""
         sources: dict[str, Counter[str]] = defaultdict(Counter)
+        heldout: Counter[str] = Counter()
         kept: list[tuple[int, str]] = []
         for document in data:
             text = document.text
-            sources[document.id.partition("/")[0]].update(_sizes(text))
+            sizes = {
+                "documents": 1,
+                "words": count_words(text),
+                "characters": len(text),
+                "bytes": len(text.encode()),
+            }
+            sources[document.id.partition("/")[0]].update(sizes)
+            if _split(text, self.heldout) == HELDOUT:
+                heldout.update(sizes)
             kept = heapq.nsmallest(_SAMPLED, [*kept, (_hash(text), text[:_SAMPLED_CHARACTERS])])
             yield document
-        facts = {"sources": sources, "sample": [text for _, text in kept]}
+        facts = {"sources": sources, HELDOUT: heldout, "sample": [text for _, text in kept]}
         write_json(_facts_file(self.folder, rank), facts)
 
 
@@ -105,35 +116,28 @@ class WriteText(PipelineStep):
 
     Args:
         folder: Folder of the corpus.
-        facts: Folder for the sizes of each task's text.
         heldout: Share of the documents that are held out.
     """
 
     type = "WRITE"
     name = "text"
 
-    def __init__(self, folder: Path, facts: Path, heldout: float):
+    def __init__(self, folder: Path, heldout: float):
         super().__init__()
         self.folder = folder
-        self.facts = facts
         self.heldout = heldout
 
     def run(
         self, data: Iterator[Document], rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
         """Consume the documents: nothing comes after this step."""
-        folders = _folders(self.folder, self.heldout)
-        facts = {split: Counter(_sizes("", documents=0)) for split in folders}
         with ExitStack() as stack:
             add = {
                 split: stack.enter_context(new_documents(folder / TEXT, rank))
-                for split, folder in folders.items()
+                for split, folder in _folders(self.folder, self.heldout).items()
             }
             for document in data:
-                split = _split(document.text, self.heldout)
-                add[split](document)
-                facts[split].update(_sizes(document.text))
-        write_json(_facts_file(self.facts, rank), facts)
+                add[_split(document.text, self.heldout)](document)
         yield from ()
 
 
@@ -144,15 +148,6 @@ def _folders(folder: Path, heldout: float) -> dict[str, Path]:
 def _split(text: str, heldout: float) -> str:
     """Which part a document belongs to, by the hash of its text alone."""
     return HELDOUT if _hash(text) < heldout * 2**64 else TRAIN
-
-
-def _sizes(text: str, documents: int = 1) -> dict[str, int]:
-    return {
-        "documents": documents,
-        "words": count_words(text),
-        "characters": len(text),
-        "bytes": len(text.encode()),
-    }
 
 
 def _facts_file(folder: Path, rank: int) -> Path:
