@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.hf import load_model, model_tokenizer
-from clp_jax.checkpoint.hub import model_files, read_generation
+from clp_jax.checkpoint.hub import end_ids, model_files, read_generation
 from clp_jax.errors import UserError
 from clp_jax.limits import NewTokens, PathOrName, Seed, Temperature
 from clp_jax.mesh import inference_dtype
@@ -199,6 +199,4 @@ def generate_text(
 def _own_settings(folder: Path) -> tuple[set[int], set[int]]:
     """Ids that end a text and ids that are never generated, by the model's own settings."""
     settings = read_generation(folder)
-    end = settings.get("eos_token_id")
-    ends = end if isinstance(end, list) else [] if end is None else [end]
-    return {*ends}, {*(settings.get("suppress_tokens") or ())}
+    return {*end_ids(settings)}, {*(settings.get("suppress_tokens") or ())}

@@ -139,12 +139,17 @@ def read_generation(folder: Path) -> dict[str, Any]:
     """
     file = folder / GENERATION
     settings = without_programs(read_json(file)) if file.exists() else {}
-    end, never = settings.get("eos_token_id"), settings.get("suppress_tokens") or []
-    ends = end if isinstance(end, list) else [] if end is None else [end]
-    for key, ids in (("eos_token_id", ends), ("suppress_tokens", never)):
+    never = settings.get("suppress_tokens") or []
+    for key, ids in (("eos_token_id", end_ids(settings)), ("suppress_tokens", never)):
         if not (isinstance(ids, list) and all(type(id) is int for id in ids)):
             raise UserError(f"{file}: {key} is {settings[key]!r}, but must name ids of tokens.")
     return settings
+
+
+def end_ids(settings: Mapping[str, Any]) -> list[Any]:
+    """The ids that end a text by a ``generation_config.json``, which names one, several or none."""
+    end = settings.get("eos_token_id")
+    return end if isinstance(end, list) else [] if end is None else [end]
 
 
 def without_programs(settings: Mapping[str, Any]) -> dict[str, Any]:
