@@ -37,6 +37,7 @@ def made_up(language: str, count: int) -> list[str]:
     return ["\n".join(islice(texts, 4)) for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_made_up_text(planted, tmp_path):
     rows = planted.run(
         write(tmp_path / "de.jsonl", made_up("de", 200)),

@@ -95,6 +95,7 @@ def test_new_weights_are_drawn_as_by_transformers(values):
         assert params[weight.path].std() == pytest.approx(stack.std(), rel=0.05), weight.path
 
 
+@pytest.mark.slow
 @BOTH
 def test_remat_changes_no_gradient(values):
     model = initialize(read_decoder_config(values), seed=0, mesh=make_mesh())

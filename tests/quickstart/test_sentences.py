@@ -45,6 +45,7 @@ def test_german_has_umlauts_and_english_has_none_but_in_names():
     assert set(re.findall(r"\w*[äöüß]\w*", " ".join(some("en")))) <= {"Krüger"}
 
 
+@pytest.mark.slow
 def test_the_vocabulary_is_rich_and_no_pattern_is_left_unfilled():
     for language, least in (("en", 1200), ("de", 1800)):
         text = "\n".join(some(language, count=2000))

@@ -44,6 +44,7 @@ def test_an_extended_run(settings, tmp_path):
         assert told(tmp_path / "run") == (steps, steps, steps * 128, True, training(steps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validate_every", [2, 4])
 def test_a_run_that_is_shortened_to_where_it_stood(settings, monkeypatch, tmp_path, validate_every):
     settings["train"] |= {"validate_every": validate_every, "log_every": 4}

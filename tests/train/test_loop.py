@@ -69,6 +69,7 @@ def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
     assert read_metrics(folder) == lines
 
 
+@pytest.mark.slow
 def test_a_mixture_is_told_and_its_table_kept(settings, inputs, capsys):
     train, validation = settings["data"]["train"], settings["data"]["validation"]
     settings["data"]["train"] = [
@@ -90,6 +91,7 @@ def test_a_mixture_is_told_and_its_table_kept(settings, inputs, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_pretrained_weights_are_where_a_run_starts(settings, inputs, tmp_path):
     model = initialize(read_decoder_config(CONFIG), seed=5, mesh=single_device_mesh())
     save_model(model, tmp_path / "pretrained", origin=inputs / "model")

@@ -38,6 +38,7 @@ def kill(batch):
     raise Killed
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_bucket_alone(settings, bucket, monkeypatch, tmp_path):
     whole = train_model(RunConfig.from_dict(settings)).folder
     settings["train"]["out"] = "gs://bucket/de/run"

@@ -5,6 +5,7 @@ from clp_jax.train.loop import train_model
 from clp_jax.train.profile import Profile
 
 
+@pytest.mark.slow
 def test_a_trace_of_a_few_steps_is_written(settings, tmp_path, capsys):
     train_model(RunConfig.from_dict(settings), profile=True)
     traces = list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))

@@ -94,6 +94,7 @@ def assert_same_runs(ours, theirs):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_batch_without_a_loss_and_a_spike_are_passed_over(long_run, monkeypatch, tmp_path):
     spoil(monkeypatch, NOTHING, 5)
     spoil(monkeypatch, SPIKE, 26)
@@ -124,6 +125,7 @@ def kill(batch):
     raise Killed
 
 
+@pytest.mark.slow
 def test_too_many_are_gone_around(long_run, monkeypatch, tmp_path, capsys):
     long_run["train"]["on_skipped"] = "rollback"
     with monkeypatch.context() as patch:

@@ -119,6 +119,7 @@ def test_parts_of_uneven_masks_add_up_to_the_whole_batch():
     assert_close(train("gpt2", (1, 2, 2), accumulation=4), train("gpt2"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mesh_sizes"),
     [("gpt2", (1, 8, 1)), ("gpt2", (1, 1, 4)), ("gpt2", (2, 2, 2)), ("bloom", (2, 2, 2))],
@@ -337,6 +338,7 @@ def test_frozen_parts_stay_and_the_rest_moves_as_ever():
         np.testing.assert_allclose(history[0][key], plain[key], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adafactor", "lion", "muon"])
 def test_optimizer_lies_as_its_parameters_and_computes_what_one_device_does(name):
     optimizer, results = make_optimizer(OptimizerSection(name=name), 10), []

@@ -33,6 +33,7 @@ def sessions(monkeypatch):
     return begun
 
 
+@pytest.mark.slow
 def test_all_lines_go_there_and_a_resumed_run_goes_on_with_the_same_one(settings, sessions):
     settings["train"]["wandb"] = "german"
     settings["optimizer"]["schedule"] = "constant"

@@ -38,6 +38,7 @@ def peak():
     return 1024 * int(STATUS.read_text().split("VmHWM:")[1].split()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CLEAR.exists(), reason="the peak is what Linux says of the process")
 @pytest.mark.parametrize("method", BY_HELPER)
 def test_a_new_table_takes_little_more_than_itself(inputs, method, monkeypatch):

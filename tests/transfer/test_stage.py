@@ -224,6 +224,7 @@ def test_the_default_takes_the_best_by_the_shared_tokens(planted, tmp_path):
     assert manifest["ranked_by"] == "error on hidden shared tokens"
 
 
+@pytest.mark.slow
 def test_text_decides_where_there_is_some(pair, german, tmp_path):
     manifest, again = (
         transfer_model(*pair, tmp_path / name, data=[german], mesh=single_device_mesh())

@@ -49,6 +49,7 @@ def test_tokens_of_a_tiny_tokenizer(tiny_tokenizer, monkeypatch, block):
     assert not found[300:].any()
 
 
+@pytest.mark.slow
 def test_tokens_of_a_real_tokenizer(shared_data):
     tokenizer = AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "de_bpe50k_focus")
     report = (shared_data / "tokenizers" / "de_bpe50k_focus" / "README.md").read_text("utf-8")
@@ -121,6 +122,7 @@ def test_rare_and_absent_tokens_are_zeros(trained):
     assert not trained[[RARE, ABSENT]].any()
 
 
+@pytest.mark.slow
 def test_training_gives_the_same_bytes_in_another_process(trained, tmp_path):
     code = (
         "import runpy, sys; "

@@ -160,6 +160,7 @@ def raw_strings(shared_data, name):
     return set(vocabulary) if isinstance(vocabulary, dict) else {name for name, _ in vocabulary}
 
 
+@pytest.mark.slow
 def test_the_overlap_of_byte_level_vocabularies_is_that_of_their_strings(read, shared_data):
     source, target = (read(name)[1] for name in ("gpt2", "de_bpe50k_focus"))
     shared = raw_strings(shared_data, "gpt2") & raw_strings(shared_data, "de_bpe50k_focus")
@@ -171,6 +172,7 @@ def test_the_overlap_of_byte_level_vocabularies_is_that_of_their_strings(read, s
     assert sorted(every_id.tolist()) == list(range(report.target_rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "factor"), [("gpt2", 2), ("de_bpe50k_focus", 3)], ids=["gpt2", "german"]
 )
@@ -180,6 +182,7 @@ def test_the_overlap_with_unigram_does_not_collapse(read, shared_data, source, f
     assert (report.kinds == "exact").sum() > factor * len(raw)
 
 
+@pytest.mark.slow
 def test_umlauts_survive_a_change_of_family(read):
     source, target = (read(name)[1] for name in ("de_bpe50k_focus", "de_unigram50k_focus"))
     report = match_vocabularies(source, target)
