@@ -172,9 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also match tokens that differ only in case or in starting a word",
     )
-    vocab.add_argument(
-        "--json", type=_as(limits.LocalName), metavar="FILE", help="also write the report to FILE"
-    )
+    _add_json(vocab, "report")
 
     tokenizer = stages.add_parser(
         "tokenizer",
@@ -319,9 +317,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="with --source: size of the helper's vocabulary",
     )
-    plan.add_argument(
-        "--json", type=_as(limits.LocalName), metavar="FILE", help="also write the figures to FILE"
-    )
+    _add_json(plan, "figures")
 
     train = stage(
         stages,
@@ -359,9 +355,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="plot their perplexities into FILE, a PNG",
     )
-    runs.add_argument(
-        "--json", type=_as(limits.LocalName), metavar="FILE", help="also write the figures to FILE"
-    )
+    _add_json(runs, "figures")
 
     chain = stage(
         stages,
@@ -395,13 +389,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="tokens read at once; empty: at most 1024",
     )
-    perplexity.add_argument(
-        "--batch-size",
-        type=_as(limits.BatchSize),
-        default=8,
-        metavar="N",
-        help="sequences (default: %(default)s)",
-    )
+    _add_batch_size(perplexity)
     perplexity.add_argument(
         "--text-field",
         default="text",
@@ -410,9 +398,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_compute_dtype(perplexity)
     _add_mesh(perplexity)
-    perplexity.add_argument(
-        "--json", type=_as(limits.LocalName), metavar="FILE", help="also write the figures to FILE"
-    )
+    _add_json(perplexity, "figures")
     tasks = stage(
         kinds,
         "tasks",
@@ -425,21 +411,13 @@ def _parser() -> argparse.ArgumentParser:
     tasks.add_argument(
         "--task-data", metavar="DIR", help="folder with NAME/test.jsonl; empty: from the hub"
     )
-    tasks.add_argument(
-        "--batch-size",
-        type=_as(limits.BatchSize),
-        default=8,
-        metavar="N",
-        help="sequences (default: %(default)s)",
-    )
+    _add_batch_size(tasks)
     tasks.add_argument(
         "--limit", type=_as(limits.Positive), metavar="N", help="only the first N examples"
     )
     _add_compute_dtype(tasks)
     _add_mesh(tasks)
-    tasks.add_argument(
-        "--json", type=_as(limits.LocalName), metavar="FILE", help="also write the scores to FILE"
-    )
+    _add_json(tasks, "scores")
 
     convert = stage(
         stages,
@@ -534,6 +512,22 @@ def _add_compute_dtype(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--json", type=_as(limits.LocalName), metavar="FILE", help=f"also write the {what} to FILE"
+    )
+
+
+def _add_batch_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--batch-size",
+        type=_as(limits.BatchSize),
+        default=8,
+        metavar="N",
+        help="sequences (default: %(default)s)",
+    )
+
+
 def _add_mesh(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mesh",
@@ -605,6 +599,8 @@ def _train_tokenizer(arguments: argparse.Namespace) -> None:
 
 
 def _new(arguments: argparse.Namespace) -> None:
+    new_path(arguments.out)
+    _look_at((arguments.tokenizer,))
     from clp_jax.checkpoint.new import new_model
 
     sizes = ("n_layer", "n_embd", "n_head", "n_positions")

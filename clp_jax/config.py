@@ -84,7 +84,7 @@ class DataSection(_Section):
     document_mask: bool = False
     """Keep attention within documents, of which a sequence can hold several."""
     restart_positions: bool = False
-    """Positive learned positions from the start of each document; needs `document_mask`."""
+    """Count learned positions from the start of each document; needs `document_mask`."""
 
     @field_validator("train", mode="before")
     @classmethod

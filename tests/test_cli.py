@@ -273,6 +273,8 @@ REFUSED = {
     "vocab --source /no/model --target /no/model": "is not a folder",
     "vocab --source x --target y --data no.txt": "matches no file",
     "tokenizer train --input no.txt --out o": "matches no file",
+    "new --tokenizer /no/model --out o": "is not a folder",
+    "new --tokenizer m --out full": "exists already",
     "transfer --source /no/model --helper h --out o": "is not a folder",
     "transfer --source s --helper h --out gs://b/o": "is an address",
     "transfer --source s --helper h --out full": "exists already",
