@@ -29,7 +29,7 @@ MOST_AT_ONCE = 32
 
 def generate_tokens(
     model: Decoder,
-    prompt: Int[np.ndarray | Array, "length"],
+    prompt: Int[np.ndarray | Array, " length"],
     *,
     max_new_tokens: int,
     temperature: float = 0.0,
@@ -96,10 +96,10 @@ class _Choice(NamedTuple):
 
     temperature: float
     seed: int
-    allowed: Bool[np.ndarray | Array, "vocab"]
-    stop: Bool[np.ndarray | Array, "vocab"]
+    allowed: Bool[np.ndarray | Array, " vocab"]
+    stop: Bool[np.ndarray | Array, " vocab"]
 
-    def pick(self, logits: Float[Array, "vocab"], position: Int[Array, ""]) -> Int[Array, ""]:
+    def pick(self, logits: Float[Array, " vocab"], position: Int[Array, ""]) -> Int[Array, ""]:
         """The token at a position."""
         logits = jnp.where(self.allowed, logits, -jnp.inf)
         key = jax.random.fold_in(jax.random.key(self.seed), position)
@@ -117,7 +117,7 @@ def _read(
     graphdef: nnx.GraphDef,
     params: nnx.State,
     cache: Cache,
-    tokens: Int[Array, "padded"],
+    tokens: Int[Array, " padded"],
     length: Int[Array, ""],
     choice: _Choice,
 ) -> tuple[Int[Array, ""], Cache]:
@@ -134,7 +134,7 @@ def _go_on(
     token: Int[Array, ""],
     count: Int[Array, ""],
     choice: _Choice,
-) -> tuple[Int[Array, "most"], Int[Array, ""], Cache]:
+) -> tuple[Int[Array, " most"], Int[Array, ""], Cache]:
     """Up to ``count`` tokens that follow ``token``, how many, and the cache with them in it."""
 
     def wanted(state: tuple[Array, Array, Array, Cache]) -> Array:

@@ -326,7 +326,7 @@ def common_size(size: int, axis: str) -> int:
     return devices if size % devices == 0 else 1
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, "local"]:
+def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " local"]:
     """The rows of a batch that the devices of this process hold, in rising order.
 
     Processes hold the same rows where their devices share the work on a sequence.

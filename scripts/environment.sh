@@ -1,4 +1,5 @@
-# Sourced by scripts/quickstart and scripts/test: the virtual environment in the repository root.
+# Sourced by the scripts beside it: the virtual environment in the repository root, made with $PYTHON
+# or else the newest Python that is found.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 environment="$root/.venv"
@@ -10,7 +11,7 @@ fail() {
 
 find_python() {
   local candidate
-  for candidate in python3.13 python3.12 python3.11 python3 python; do
+  for candidate in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3 python; do
     if "$candidate" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' \
       2>/dev/null; then
       echo "$candidate"

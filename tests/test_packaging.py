@@ -1,14 +1,18 @@
 """What is installed: the wheel, the tested versions, and what an import costs."""
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -67,26 +71,77 @@ def test_optional_extras_are_imported_inside_functions_except_in_the_harness():
     assert found == {"harness.py": {"lm_eval"}}
 
 
-def test_the_wheel_holds_the_package_its_tasks_and_its_licence(tmp_path):
-    source = tmp_path / "source"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel, built from a copy of what it is made of."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     shutil.copytree(
         REPOSITORY / "clp_jax", source / "clp_jax", ignore=shutil.ignore_patterns("__pycache__")
     )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source / name)
-    code = f"import setuptools.build_meta as build; build.build_wheel({str(tmp_path)!r})"
+    code = f"import setuptools.build_meta as build; build.build_wheel({str(folder)!r})"
     subprocess.run(
         [sys.executable, "-c", code], cwd=source, check=True, stdout=subprocess.PIPE, timeout=120
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_package_its_tasks_its_types_and_its_licence(wheel):
     held = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
     ours = {
-        str(file.relative_to(source))
-        for pattern in ("*.py", "*.yaml")
-        for file in (source / "clp_jax").rglob(pattern)
+        str(file.relative_to(REPOSITORY))
+        for pattern in ("*.py", "*.yaml", "py.typed")
+        for file in (REPOSITORY / "clp_jax").rglob(pattern)
     }
     assert {name for name in held if ".dist-info/" not in name} == ours
+    assert "clp_jax/py.typed" in held
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in held)
+
+
+def test_the_wheel_works_in_an_environment_that_holds_nothing_else_of_ours(wheel, tmp_path):
+    """The dependencies are those of this environment; `scripts/wheel` installs them anew."""
+    empty = tmp_path / "empty"
+    venv.create(empty, symlinks=True)
+    python = empty / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True, timeout=120
+    )
+    (packages,) = empty.glob("lib/python3*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+
+    def output(*command: str | Path) -> str:
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        done = subprocess.run(
+            command,
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    assert output(empty / "bin" / "clp-jax", "--version") == f"clp-jax {PROJECT['version']}"
+    assert output(python, "-c", "import clp_jax; print(clp_jax.__file__)") == str(
+        packages / "clp_jax" / "__init__.py"
+    )
+
+
+def test_the_workflows_test_each_python_that_is_promised():
+    promised = [name.rpartition(" ")[2] for name in PROJECT["classifiers"]]
+    promised = [version for version in promised if version.startswith("3.")]
+    for file in sorted((REPOSITORY / ".github" / "workflows").glob("*.yml")):
+        jobs = yaml.safe_load(file.read_text("utf-8"))["jobs"]
+        tested = [job["strategy"]["matrix"]["python"] for job in jobs.values() if "strategy" in job]
+        assert tested == [promised], file.name
+        runs = [step["run"].split()[0] for job in jobs.values() for step in job["steps"][2:]]
+        assert runs
+        assert all(os.access(REPOSITORY / command, os.X_OK) for command in runs), runs
 
 
 @pytest.mark.parametrize("python_version", ["3.11", "3.12", "3.13"])

@@ -15,7 +15,7 @@ PARTS = 3
 COLUMNS = 2 * PARTS
 
 
-def alibi_slopes(heads: int) -> Float[np.ndarray, "heads"]:
+def alibi_slopes(heads: int) -> Float[np.ndarray, " heads"]:
     """The slope of each head (Press et al. 2022, arXiv 2108.12409, section 3).
 
     For a power of two, 2^(-8/n), 2^(-16/n), ...; otherwise the slopes of the next lower power of
@@ -30,7 +30,7 @@ def alibi_slopes(heads: int) -> Float[np.ndarray, "heads"]:
 def with_alibi(
     query: Float[Array, "batch queries heads dim"],
     key: Float[Array, "batch keys heads dim"],
-    slopes: Float[Array | np.ndarray, "heads"],
+    slopes: Float[Array | np.ndarray, " heads"],
 ) -> tuple[Float[Array, "batch queries heads wide"], Float[Array, "batch keys heads wide"]]:
     """Queries and keys with `COLUMNS` more columns, whose products add slope * key position.
 

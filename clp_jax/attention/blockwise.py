@@ -26,7 +26,7 @@ def attend_blockwise(
     key: Float[Array, "batch keys heads dim"],
     value: Float[Array, "batch keys heads dim"],
     *,
-    slopes: Float[Array | np.ndarray, "heads"] | None,
+    slopes: Float[Array | np.ndarray, " heads"] | None,
     segments: Int[Array, "batch keys"] | None,
     start: int | Int[Array, ""],
 ) -> Float[Array, "batch queries heads dim"]:

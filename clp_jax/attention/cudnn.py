@@ -23,7 +23,7 @@ Implementation = Literal["cudnn", "xla"]
 def serves(
     query: Float[Array, "batch queries heads dim"],
     *,
-    slopes: Float[Array | np.ndarray, "heads"] | None,
+    slopes: Float[Array | np.ndarray, " heads"] | None,
     segments: Int[Array, "batch keys"] | None,
     start: int | Int[Array, ""],
 ) -> bool:
@@ -44,7 +44,7 @@ def attend_cudnn(
     key: Float[Array, "batch length heads dim"],
     value: Float[Array, "batch length heads dim"],
     *,
-    slopes: Float[Array | np.ndarray, "heads"] | None,
+    slopes: Float[Array | np.ndarray, " heads"] | None,
     implementation: Implementation = "cudnn",
 ) -> Float[Array, "batch length heads dim"]:
     """Causal attention of whole rows to themselves, where it `serves`.

@@ -24,7 +24,7 @@ def attend_dense(
     value: Float[Array, "batch keys heads dim"],
     *,
     scale: float | Float[Array, ""],
-    slopes: Float[Array | np.ndarray, "heads"] | None = None,
+    slopes: Float[Array | np.ndarray, " heads"] | None = None,
     start: int | Int[Array, ""] = 0,
     segments: Int[Array, "batch keys"] | None = None,
     dropout_rate: float = 0.0,

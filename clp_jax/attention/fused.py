@@ -23,7 +23,7 @@ def attend_fused(
     value: Float[Array, "batch length heads dim"],
     *,
     scale: float | Float[Array, ""],
-    slopes: Float[Array | np.ndarray, "heads"] | None,
+    slopes: Float[Array | np.ndarray, " heads"] | None,
     segments: Int[Array, "batch length"] | None,
 ) -> Float[Array, "batch length heads dim"]:
     """Causal attention of whole rows to themselves; the arguments are those of `attend`.

@@ -56,7 +56,7 @@ def attend_splash(
     key: Float[Array, "batch keys heads dim"],
     value: Float[Array, "batch keys heads dim"],
     *,
-    slopes: Float[Array | np.ndarray, "heads"] | None,
+    slopes: Float[Array | np.ndarray, " heads"] | None,
     segments: Int[Array, "batch keys"] | None,
     start: int | Int[Array, ""],
     kernel: SplashAttentionKernel,

@@ -49,7 +49,7 @@ class TrainingBatches:
         sequence_length: int,
         batch_size: int,
         seed: int,
-        rows: Int[np.ndarray, "rows"] | None = None,
+        rows: Int[np.ndarray, " rows"] | None = None,
     ):
         self._corpora = corpora
         self._length = sequence_length

@@ -44,7 +44,7 @@ class Corpus:
         tokenizer_hash: SHA-256 of the tokenizer (see `clp_jax.checkpoint.hub`).
     """
 
-    shards: tuple[UInt[np.ndarray, "_"], ...]
+    shards: tuple[UInt[np.ndarray, " _"], ...]
     documents: int
     words: int
     bytes: int
@@ -97,7 +97,7 @@ class Corpus:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def tokens(self, start: int = 0, stop: int | None = None) -> UInt[np.ndarray, "_"]:
+    def tokens(self, start: int = 0, stop: int | None = None) -> UInt[np.ndarray, " _"]:
         """The ids from ``start`` up to ``stop`` or the end, read from as many shards as it takes.
 
         Where one shard has them all, nothing is copied.
@@ -113,7 +113,7 @@ class Corpus:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     @cached_property
-    def _ends(self) -> Int64[np.ndarray, "_"]:
+    def _ends(self) -> Int64[np.ndarray, " _"]:
         return np.cumsum([len(ids) for ids in self.shards])
 
     def windows(self, length: int) -> int:
@@ -122,7 +122,7 @@ class Corpus:
 
     def window(
         self, index: int, length: int
-    ) -> tuple[Int32[np.ndarray, "{length}+1"], Bool[np.ndarray, "{length}"]]:
+    ) -> tuple[Int32[np.ndarray, " {length}+1"], Bool[np.ndarray, " {length}"]]:
         """The tokens of one window and a mask of its predictions.
 
         Neighbours share one token, the last of the one and the first of the other: over all windows
@@ -137,7 +137,7 @@ class Corpus:
         return tokens, np.arange(1, length + 1) < len(found)
 
 
-def _map(file: Path, dtype: np.dtype, count: int) -> UInt[np.ndarray, "_"]:
+def _map(file: Path, dtype: np.dtype, count: int) -> UInt[np.ndarray, " _"]:
     size = file.stat().st_size if file.exists() else 0
     if size != count * dtype.itemsize:
         raise UserError(

@@ -243,7 +243,7 @@ def _score(
     positions: Int[Array, "batch scored"],
     targets: Int[Array, "batch scored"],
     mask: Bool[Array, "batch scored"],
-) -> tuple[Float[Array, "batch"], Bool[Array, "batch"]]:
+) -> tuple[Float[Array, " batch"], Bool[Array, " batch"]]:
     model = nnx.merge(graphdef, parameters)
     hidden = jnp.take_along_axis(model.hidden_states(tokens), positions[..., None], axis=1)
     head = model.output_embedding().astype(hidden.dtype)

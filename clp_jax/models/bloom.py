@@ -131,6 +131,6 @@ class Bloom(Decoder):
         """Normalised token vectors; the positions are ALiBi's."""
         return self.embedding_norm(self.enter(self.token_embedding(tokens)))
 
-    def slopes(self) -> Float[Any, "heads"]:
+    def slopes(self) -> Float[Any, " heads"]:
         """ALiBi slope of each head."""
         return alibi_slopes(self.config.num_heads)

@@ -320,11 +320,11 @@ class Decoder(nnx.Module):
         """Rows of embeddings as activations: of the computation's dtype, each with its tokens."""
         return shard_activations(rows.astype(self.dtype))
 
-    def score_scales(self) -> Float[Array, "layers"]:
+    def score_scales(self) -> Float[Array, " layers"]:
         """Factor of each layer's attention scores."""
         return jnp.full(self.config.num_layers, self.config.head_dim**-0.5, jnp.float32)
 
-    def slopes(self) -> Float[Any, "heads"] | None:
+    def slopes(self) -> Float[Any, " heads"] | None:
         """ALiBi slope of each head, or None."""
         return None
 

@@ -33,7 +33,7 @@ class _Part(NamedTuple):
     tokens: Int[np.ndarray, "token 3"]
 
 
-def encode_long(backend: Tokenizer, text: str) -> UInt[np.ndarray, "_"]:
+def encode_long(backend: Tokenizer, text: str) -> UInt[np.ndarray, " _"]:
     """The ids of a text of any length, in bounded memory and on all CPU cores."""
     found, begin = [], 0
     left: _Part | None = None

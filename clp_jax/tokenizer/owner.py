@@ -155,7 +155,7 @@ class Tokenizer:
 
     def encode_batch(
         self, texts: Sequence[str], *, special: bool = False
-    ) -> list[UInt[np.ndarray, "_"]]:
+    ) -> list[UInt[np.ndarray, " _"]]:
         """The ids of each text alone, whole, on all CPU cores.
 
         Memory is bounded: a long text is encoded in parts that overlap and are joined where they
@@ -178,7 +178,7 @@ class Tokenizer:
             for text in texts
         ]
 
-    def encode_documents(self, documents: Sequence[str]) -> list[UInt[np.ndarray, "_"]]:
+    def encode_documents(self, documents: Sequence[str]) -> list[UInt[np.ndarray, " _"]]:
         """The ids of documents, each with what opens and ends it.
 
         Raises:

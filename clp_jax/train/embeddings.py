@@ -19,7 +19,7 @@ _HEADERS = 1 << 20
 """Bytes that the arrays' headers may have beside eight for each row."""
 
 
-def read_origins(model_folder: Path, rows: int) -> dict[str, Int[np.ndarray, "ids"]]:
+def read_origins(model_folder: Path, rows: int) -> dict[str, Int[np.ndarray, " ids"]]:
     """The ids of the rows by origin; those of a model that no transfer made are all of one.
 
     Args:
@@ -47,7 +47,7 @@ def read_origins(model_folder: Path, rows: int) -> dict[str, Int[np.ndarray, "id
 
 
 def mean_norms(
-    embedding: Float[Array, "vocab embed"], origins: Mapping[str, Int[np.ndarray, "_"]]
+    embedding: Float[Array, "vocab embed"], origins: Mapping[str, Int[np.ndarray, " _"]]
 ) -> dict[str, float]:
     """Mean Euclidean norm of the rows of each origin, as ``norm_ORIGIN``.
 
@@ -59,5 +59,5 @@ def mean_norms(
 
 
 @jax.jit
-def _row_norms(embedding: Float[Array, "vocab embed"]) -> Float[Array, "vocab"]:
+def _row_norms(embedding: Float[Array, "vocab embed"]) -> Float[Array, " vocab"]:
     return jnp.linalg.norm(embedding.astype(jnp.float32), axis=1)

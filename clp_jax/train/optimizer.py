@@ -164,7 +164,7 @@ def _descend(
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
-def layer_factors(layers: int, decay: float) -> Float[np.ndarray, "layers"]:
+def layer_factors(layers: int, decay: float) -> Float[np.ndarray, " layers"]:
     """Factor of each layer's learning rate: ``decay`` to the number of layers to the nearer end.
 
     Howard & Ruder (2018, arXiv 1801.06146, section 3.2) let the rate fall from the output to the

@@ -28,7 +28,7 @@ class Basis(NamedTuple):
 
     problem: Problem
     shared: Float[np.ndarray, "anchor feature"]
-    anchor_ids: Int[np.ndarray, "known"]
+    anchor_ids: Int[np.ndarray, " known"]
     hide: bool = False
 
 
@@ -108,7 +108,7 @@ class TableInputs:
         problem = self._problem(queries[: len(missing)], unused, rows)
         return Basis(problem, queries[len(missing) :], ids)
 
-    def _shared_ids(self) -> Int[np.ndarray, "anchor"]:
+    def _shared_ids(self) -> Int[np.ndarray, " anchor"]:
         return self.layout.copied_source[: self.layout.anchors]
 
     def _shared_rows(self) -> Float[np.ndarray, "anchor dim"]:

@@ -55,7 +55,7 @@ class Moments(NamedTuple):
     """The sums over shared tokens: U^T E, U^T 1 and U^T U."""
 
     products: Float[Array, "helper_dim source_dim"]
-    total: Float[Array, "helper_dim"]
+    total: Float[Array, " helper_dim"]
     gram: Float[Array, "helper_dim helper_dim"]
 
 
@@ -74,7 +74,7 @@ def conditions(
     missing_helper: Float[Array, "missing helper_dim"],
     of: Moments,
     overlap_count: int | Int[Array, ""],
-) -> Float[Array, "missing"]:
+) -> Float[Array, " missing"]:
     """The condition c of missing tokens, from the sums over all |O| shared tokens.
 
     It is 0 where all weights are zero; such a row has no finite value.
@@ -136,7 +136,7 @@ def clp_unguarded(problem: Problem) -> Prediction:
     return _by_formula(problem, of, condition, np.arange(len(condition)))
 
 
-def _fit(problem: Problem) -> tuple[Moments, Float[np.ndarray, "query"]]:
+def _fit(problem: Problem) -> tuple[Moments, Float[np.ndarray, " query"]]:
     """The sums over all anchors, and the condition of every query."""
     ids = np.arange(len(problem.anchors))
     known = ((problem.anchors[part], problem.rows_of(ids[part])) for part in row_slices(len(ids)))
@@ -156,8 +156,8 @@ def _fit(problem: Problem) -> tuple[Moments, Float[np.ndarray, "query"]]:
 def _by_formula(
     problem: Problem,
     of: Moments,
-    condition: Float[np.ndarray, "query"],
-    positions: Int[np.ndarray, "chosen"],
+    condition: Float[np.ndarray, " query"],
+    positions: Int[np.ndarray, " chosen"],
 ) -> Prediction:
     return Prediction(
         (len(problem.queries), problem.rows.shape[1]),

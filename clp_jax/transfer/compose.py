@@ -64,15 +64,15 @@ def new_table(
 
 
 def _write(
-    prediction: Prediction, rows: Float[np.ndarray, "row dim"], places: Int[np.ndarray, "query"]
+    prediction: Prediction, rows: Float[np.ndarray, "row dim"], places: Int[np.ndarray, " query"]
 ) -> None:
     for positions, block in prediction.blocks():
         rows[places[positions]] = block
 
 
 def _origins(
-    layout: Layout, missing: Prediction, mixed: Int[np.ndarray, "mixed"]
-) -> dict[str, Int[np.ndarray, "rows_of_it"]]:
+    layout: Layout, missing: Prediction, mixed: Int[np.ndarray, " mixed"]
+) -> dict[str, Int[np.ndarray, " rows_of_it"]]:
     failed = np.zeros(len(layout.missing), bool)
     for mask in missing.fallback.values():
         failed |= mask
@@ -124,7 +124,7 @@ def predict_shared(method: Method, basis: Basis, layout: Layout) -> Prediction:
 
 
 def predict_hidden(
-    method: Method, basis: Basis, layout: Layout, hidden: Bool[np.ndarray, "anchor"]
+    method: Method, basis: Basis, layout: Layout, hidden: Bool[np.ndarray, " anchor"]
 ) -> Prediction:
     """What the method makes of some shared tokens, with none of their rows among the anchors."""
     known = np.isin(basis.anchor_ids, layout.copied_source[: layout.anchors][hidden])
@@ -139,14 +139,14 @@ def _ask(method: Method, problem: Problem) -> Prediction:
     return method(problem)
 
 
-def unserved(prediction: Prediction) -> Bool[np.ndarray, "query"]:
+def unserved(prediction: Prediction) -> Bool[np.ndarray, " query"]:
     """The queries of which the method knew nothing, so that they got the source's mean row."""
     return prediction.fallback.get("mean", np.zeros(prediction.shape[0], bool))
 
 
 def match_spread(
     rows: Float[np.ndarray, "row dim"],
-    computed: Int[np.ndarray, "computed"],
+    computed: Int[np.ndarray, " computed"],
     known: Float[np.ndarray, "known dim"],
 ) -> None:
     """Scale how far computed rows lie from their mean, in the root mean square, to known rows.
@@ -165,8 +165,8 @@ def match_spread(
 
 
 def _spread(
-    table: Float[np.ndarray, "row dim"], ids: Int[np.ndarray, "chosen"]
-) -> tuple[Float[np.ndarray, "dim"], float]:
+    table: Float[np.ndarray, "row dim"], ids: Int[np.ndarray, " chosen"]
+) -> tuple[Float[np.ndarray, " dim"], float]:
     """The mean of some rows, and their distance from it, in the root mean square of a value."""
     parts = [ids[part] for part in row_slices(len(ids))]
     mean = sum(table[part].sum(axis=0, dtype=np.float64) for part in parts) / len(ids)

@@ -32,7 +32,7 @@ Weights = Sparse | Float[Array, "query anchor"]
 Weigh = Callable[[Float[Array, "query feature"], Float[Array, "anchor feature"]], Weights]
 
 
-def weighted(weigh: Weigh, problem: Problem, unknown: Bool[np.ndarray, "query"]) -> Prediction:
+def weighted(weigh: Weigh, problem: Problem, unknown: Bool[np.ndarray, " query"]) -> Prediction:
     """The anchors' rows, combined for every query with the weights that ``weigh`` gives them.
 
     Args:
@@ -88,7 +88,7 @@ def _in_blocks(
     queries: Float[Array, "query feature"],
     anchors: Float[Array, "anchor feature"],
     rows: Float[Array, "known dim"] | None,
-    places: Int[Array, "anchor"] | None,
+    places: Int[Array, " anchor"] | None,
     *,
     weigh: Weigh,
     largest: int | None,
@@ -123,7 +123,7 @@ def _in_blocks(
 def _combine(
     weights: Weights,
     rows: Float[Array, "known dim"] | None,
-    places: Int[Array, "anchor"] | None,
+    places: Int[Array, " anchor"] | None,
 ) -> Float[Array, "query dim"]:
     """The weighted rows; where the table has others between them, those weigh nothing."""
     assert rows is not None

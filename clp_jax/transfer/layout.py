@@ -31,14 +31,14 @@ class Layout:
     """
 
     rows: int
-    copied_source: Int[np.ndarray, "copied"]
-    copied: Int[np.ndarray, "copied"]
+    copied_source: Int[np.ndarray, " copied"]
+    copied: Int[np.ndarray, " copied"]
     anchors: int
-    anchor_helper: Int[np.ndarray, "anchor"]
-    roles: Int[np.ndarray, "role"]
-    missing: Int[np.ndarray, "missing"]
-    missing_helper: Int[np.ndarray, "missing"]
-    padding: Int[np.ndarray, "padding"]
+    anchor_helper: Int[np.ndarray, " anchor"]
+    roles: Int[np.ndarray, " role"]
+    missing: Int[np.ndarray, " missing"]
+    missing_helper: Int[np.ndarray, " missing"]
+    padding: Int[np.ndarray, " padding"]
     keeps: bool
 
 
@@ -69,8 +69,8 @@ def replacing(vocabulary: VocabularyReport, *, multiple: int = 1) -> Layout:
 
 def extending(
     vocabulary: VocabularyReport,
-    new_ids: Int[np.ndarray, "new"],
-    target_ids: Int[np.ndarray, "new"],
+    new_ids: Int[np.ndarray, " new"],
+    target_ids: Int[np.ndarray, " new"],
     *,
     multiple: int = 1,
 ) -> Layout:

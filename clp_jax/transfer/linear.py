@@ -33,8 +33,8 @@ HELD_OUT = 10
 class Sums(NamedTuple):
     """Sums over some anchors, of features a and rows y less a center: a, y, A^T A and A^T Y."""
 
-    features: Float[Array, "feature"]
-    rows: Float[Array, "dim"]
+    features: Float[Array, " feature"]
+    rows: Float[Array, " dim"]
     squares: Float[Array, "feature feature"]
     products: Float[Array, "feature dim"]
 
@@ -42,8 +42,8 @@ class Sums(NamedTuple):
 class Moments(NamedTuple):
     """All that the maps need to know of the anchors."""
 
-    feature_mean: Float[Array, "feature"]
-    row_mean: Float[Array, "dim"]
+    feature_mean: Float[Array, " feature"]
+    row_mean: Float[Array, " dim"]
     features: Float[Array, "feature feature"]
     products: Float[Array, "feature dim"]
 
@@ -51,8 +51,8 @@ class Moments(NamedTuple):
 class Center(NamedTuple):
     """What is subtracted before anything is added up: near the means, so that little cancels."""
 
-    features: Float[np.ndarray, "feature"]
-    rows: Float[np.ndarray, "dim"]
+    features: Float[np.ndarray, " feature"]
+    rows: Float[np.ndarray, " dim"]
 
 
 @jax.jit
@@ -128,7 +128,7 @@ def _squared_errors(
     anchors: Float[Array, "anchor feature"],
     rows: Float[Array, "anchor dim"],
     count: int | Int[Array, ""],
-) -> Float[Array, "one_more_than_strengths"]:
+) -> Float[Array, " one_more_than_strengths"]:
     """For the mean row and then each strength, the squared error of the first ``count`` rows."""
     values, vectors, products = spectrum
     real = (jnp.arange(len(anchors)) < count)[:, None]
@@ -179,7 +179,7 @@ def _center(problem: Problem) -> Center:
     return Center(problem.anchors.mean(axis=0, dtype=np.float64).astype(np.float32), problem.mean)
 
 
-def _sums(problem: Problem, center: Center, ids: Int[np.ndarray, "chosen"]) -> Sums:
+def _sums(problem: Problem, center: Center, ids: Int[np.ndarray, " chosen"]) -> Sums:
     """The sums over some anchors, a block of them on the devices at a time."""
     blocks = (
         jax.block_until_ready(add_up(anchors, rows, center, len(chosen)))
@@ -189,8 +189,8 @@ def _sums(problem: Problem, center: Center, ids: Int[np.ndarray, "chosen"]) -> S
 
 
 def _held_out_errors(
-    problem: Problem, of: Moments, ids: Int[np.ndarray, "held_out"]
-) -> Float[np.ndarray, "strength"]:
+    problem: Problem, of: Moments, ids: Int[np.ndarray, " held_out"]
+) -> Float[np.ndarray, " strength"]:
     """For each strength, the squared error of the held-out rows, as a share of the mean row's."""
     spectrum = _spectrum(of)
     errors = [
@@ -202,8 +202,8 @@ def _held_out_errors(
 
 
 def _known(
-    problem: Problem, ids: Int[np.ndarray, "chosen"]
-) -> Iterator[tuple[Int[np.ndarray, "part"], Array, Array]]:
+    problem: Problem, ids: Int[np.ndarray, " chosen"]
+) -> Iterator[tuple[Int[np.ndarray, " part"], Array, Array]]:
     """Ids, features and rows of some anchors, block by block."""
     for part in row_slices(len(ids)):
         chosen = ids[part]

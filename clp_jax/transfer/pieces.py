@@ -11,7 +11,9 @@ from clp_jax.vocabulary import Vocabulary
 NOTHING = -1.0
 
 
-def spell(source: Vocabulary, target: Vocabulary, ids: Int[np.ndarray, "token"]) -> list[list[int]]:
+def spell(
+    source: Vocabulary, target: Vocabulary, ids: Int[np.ndarray, " token"]
+) -> list[list[int]]:
     """Source ids that spell each target token, cut by the source tokenizer's own model.
 
     Special tokens, and those that the source cannot spell, have none.
@@ -21,7 +23,7 @@ def spell(source: Vocabulary, target: Vocabulary, ids: Int[np.ndarray, "token"])
 
 
 def as_queries(
-    spellings: list[list[int]], pieces: Int[np.ndarray, "piece"]
+    spellings: list[list[int]], pieces: Int[np.ndarray, " piece"]
 ) -> Float[np.ndarray, "query longest"]:
     """The positions of each token's pieces among ``pieces`` (ascending), filled up with -1.
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 Contributors = Callable[[int], tuple[Int[np.ndarray, "query k"], Float[np.ndarray, "query k"]]]
-Blocks = Callable[[], Iterator[tuple[Int[np.ndarray, "part"], Float[np.ndarray, "part dim"]]]]
+Blocks = Callable[[], Iterator[tuple[Int[np.ndarray, " part"], Float[np.ndarray, "part dim"]]]]
 """Starts to compute: some queries' positions and their rows at a time, every query once."""
 
 
@@ -31,17 +31,17 @@ class Problem(NamedTuple):
     queries: Float[np.ndarray, "query feature"]
     anchors: Float[np.ndarray, "anchor feature"]
     rows: Float[np.ndarray, "known dim"]
-    mean: Float[np.ndarray, "dim"]
-    std: Float[np.ndarray, "dim"]
+    mean: Float[np.ndarray, " dim"]
+    std: Float[np.ndarray, " dim"]
     mesh: Mesh
     seed: int
-    places: Int[np.ndarray, "anchor"] | None = None
+    places: Int[np.ndarray, " anchor"] | None = None
 
-    def rows_of(self, anchors: Int[np.ndarray, "chosen"]) -> Float[np.ndarray, "chosen dim"]:
+    def rows_of(self, anchors: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "chosen dim"]:
         """The rows of some anchors."""
         return self.rows[anchors if self.places is None else self.places[anchors]]
 
-    def without(self, hidden: Bool[np.ndarray, "anchor"]) -> "Problem":
+    def without(self, hidden: Bool[np.ndarray, " anchor"]) -> "Problem":
         """The same problem with fewer anchors."""
         kept = np.flatnonzero(~hidden)
         places = kept if self.places is None else self.places[kept]
@@ -63,7 +63,7 @@ class Prediction:
 
     shape: tuple[int, int]
     blocks: Blocks
-    fallback: Mapping[str, Bool[np.ndarray, "query"]] = field(default_factory=dict)
+    fallback: Mapping[str, Bool[np.ndarray, " query"]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     contributors: Contributors | None = None
 

@@ -50,8 +50,8 @@ def empty_rows(count: int, dim: int) -> Float[np.ndarray, "count dim"]:
 def in_blocks(
     compute: Callable[[Float[Array, "part feature"]], Float[Array, "part dim"]],
     problem: Problem,
-    unknown: Bool[np.ndarray, "query"] | None = None,
-    positions: Int[np.ndarray, "chosen"] | None = None,
+    unknown: Bool[np.ndarray, " query"] | None = None,
+    positions: Int[np.ndarray, " chosen"] | None = None,
 ) -> Blocks:
     """The rows that ``compute`` makes of the queries, `PLACED_ROWS` of them at a time.
 
@@ -81,6 +81,6 @@ def unit_rows(table: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
     return table / jnp.where(norm == 0, 1, norm)
 
 
-def zero_rows(table: Float[np.ndarray, "rows dim"]) -> Bool[np.ndarray, "rows"]:
+def zero_rows(table: Float[np.ndarray, "rows dim"]) -> Bool[np.ndarray, " rows"]:
     """Which rows are zero throughout."""
     return np.logical_not(table.any(axis=1))

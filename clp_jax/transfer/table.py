@@ -29,13 +29,13 @@ class TableRead(NamedTuple):
     """
 
     rows: Float[np.ndarray, "chosen dim"]
-    norms: Float[np.ndarray, "rows"]
-    mean: Float[np.ndarray, "dim"]
-    std: Float[np.ndarray, "dim"]
+    norms: Float[np.ndarray, " rows"]
+    mean: Float[np.ndarray, " dim"]
+    std: Float[np.ndarray, " dim"]
     sha256: str
 
 
-def read_table(tensor: LazyTensor, ids: Int[np.ndarray, "chosen"]) -> TableRead:
+def read_table(tensor: LazyTensor, ids: Int[np.ndarray, " chosen"]) -> TableRead:
     """Read the rows ``ids`` in one pass, without ever holding the others together."""
     count, dim = tensor.shape
     rows = empty_rows(len(ids), dim)
@@ -63,7 +63,7 @@ def read_table(tensor: LazyTensor, ids: Int[np.ndarray, "chosen"]) -> TableRead:
     )
 
 
-def row_norms(rows: Float[np.ndarray, "rows dim"]) -> Float[np.ndarray, "rows"]:
+def row_norms(rows: Float[np.ndarray, "rows dim"]) -> Float[np.ndarray, " rows"]:
     """Euclidean norm of every row, without a temporary table."""
     return np.sqrt(np.einsum("rd,rd->r", rows, rows))
 
@@ -84,18 +84,18 @@ class NewTable:
     """
 
     rows: Float[np.ndarray, "new dim"]
-    origins: Mapping[str, Int[np.ndarray, "rows_of_it"]]
+    origins: Mapping[str, Int[np.ndarray, " rows_of_it"]]
     facts: Mapping[str, Any]
     contributors: Contributors | None
 
-    def ids_by_origin(self) -> dict[str, Int[np.ndarray, "_"]]:
+    def ids_by_origin(self) -> dict[str, Int[np.ndarray, " _"]]:
         """`origins` with one name for all fallbacks, the ids in order."""
         found: dict[str, list[np.ndarray]] = {}
         for origin, ids in self.origins.items():
             found.setdefault(origin.split(":")[0], []).append(ids)
         return {origin: np.sort(np.concatenate(parts)) for origin, parts in found.items()}
 
-    def to_dict(self, source_norms: Float[np.ndarray, "source"]) -> dict[str, Any]:
+    def to_dict(self, source_norms: Float[np.ndarray, " source"]) -> dict[str, Any]:
         """Counts, facts and norms, ready for JSON, beside the norms of the source's rows."""
         norms = row_norms(self.rows)
         return {
@@ -110,7 +110,7 @@ class NewTable:
         }
 
 
-def quantiles(values: Float[np.ndarray, "values"]) -> dict[str, float]:
+def quantiles(values: Float[np.ndarray, " values"]) -> dict[str, float]:
     """``{"0.5": median, ...}``; empty for no values."""
     if not len(values):
         return {}

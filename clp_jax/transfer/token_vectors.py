@@ -88,7 +88,7 @@ def read_token_vectors(file: str | Path, rows: int) -> Float[np.ndarray, "row di
 
 
 def train_token_vectors(
-    documents: Iterable[Sequence[int] | Integer[np.ndarray, "_"]],
+    documents: Iterable[Sequence[int] | Integer[np.ndarray, " _"]],
     tokens: Sequence[str],
     *,
     seed: int,

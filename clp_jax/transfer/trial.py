@@ -89,7 +89,7 @@ class Trial:
 
     def _expectations(
         self, tables: Tables
-    ) -> tuple[Float[np.ndarray, "row"], Float[np.ndarray, "dim"]]:
+    ) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, " dim"]]:
         """The mean predicted distribution and the mean final hidden state."""
         params = self._with(tables)
         rows, dim = tables[list(self.paths)[-1]].shape
@@ -128,7 +128,7 @@ class Trial:
 @partial(jax.jit, static_argnums=0)
 def _sums(
     graphdef: nnx.GraphDef[Decoder], params: nnx.State, tokens: Array, mask: Array
-) -> tuple[Float[Array, "row"], Float[Array, "dim"]]:
+) -> tuple[Float[Array, " row"], Float[Array, " dim"]]:
     """Sums of the predicted distributions and of the final hidden states."""
     model = nnx.merge(graphdef, params)
     hidden, head = model.hidden_states(tokens[:, :-1]), model.output_embedding()

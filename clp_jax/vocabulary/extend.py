@@ -24,8 +24,8 @@ class Extension(NamedTuple):
         target_ids: the same tokens' ids in the target tokenizer, ascending.
     """
 
-    new_ids: Int[np.ndarray, "new"]
-    target_ids: Int[np.ndarray, "new"]
+    new_ids: Int[np.ndarray, " new"]
+    target_ids: Int[np.ndarray, " new"]
 
 
 def extend_tokenizer(source: str | Path, target: str | Path, out: str | Path) -> Extension:

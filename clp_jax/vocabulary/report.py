@@ -46,18 +46,18 @@ class VocabularyReport:
     target_size: int
     source_rows: int
     target_rows: int
-    source_ids: Int[np.ndarray, "matched"]
-    target_ids: Int[np.ndarray, "matched"]
-    kinds: Shaped[np.ndarray, "matched"]
-    missing_ids: Int[np.ndarray, "missing"]
-    gap_ids: Int[np.ndarray, "gaps"]
+    source_ids: Int[np.ndarray, " matched"]
+    target_ids: Int[np.ndarray, " matched"]
+    kinds: Shaped[np.ndarray, " matched"]
+    missing_ids: Int[np.ndarray, " missing"]
+    gap_ids: Int[np.ndarray, " gaps"]
     fuzzy: dict[str, int]
     classes: dict[str, dict[str, int]]
     examples: dict[str, list[str]]
     text: RunningText | None = None
 
     @property
-    def anchors(self) -> Bool[np.ndarray, "matched"]:
+    def anchors(self) -> Bool[np.ndarray, " matched"]:
         """Which pairs stand for the same text and so tell how the two models' rows relate.
 
         The rest were matched by role or only nearly: their rows are worth copying, but say little

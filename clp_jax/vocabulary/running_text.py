@@ -72,7 +72,7 @@ def measure_text(
     source: Tokenizer,
     target: Tokenizer,
     vocabulary: Vocabulary,
-    matched_ids: Int[np.ndarray, "matched"],
+    matched_ids: Int[np.ndarray, " matched"],
 ) -> RunningText:
     """Cut the first `MAX_BYTES` of the documents with both tokenizers.
 
@@ -109,5 +109,5 @@ def measure_text(
     )
 
 
-def _share(counts: Int[np.ndarray, "ids"], chosen: Bool[np.ndarray, "ids"]) -> float:
+def _share(counts: Int[np.ndarray, " ids"], chosen: Bool[np.ndarray, " ids"]) -> float:
     return float(counts[chosen].sum() / max(counts.sum(), 1))

@@ -33,8 +33,8 @@ def first_place(task: int) -> int:
 
 
 def task_and_byte(
-    places: UInt64[np.ndarray, "n"],
-) -> tuple[UInt64[np.ndarray, "n"], UInt64[np.ndarray, "n"]]:
+    places: UInt64[np.ndarray, " n"],
+) -> tuple[UInt64[np.ndarray, " n"], UInt64[np.ndarray, " n"]]:
     """The task of each place, and the byte in its text."""
     return np.divmod(places, np.uint64(1 << _TASK_BITS))
 

@@ -18,8 +18,8 @@ _FOUND = np.dtype([("task", "<u4"), ("index", "<u4")])
 def write_found(
     folder: Path,
     rank: int,
-    task: UInt32[np.ndarray, "documents"],
-    index: UInt32[np.ndarray, "documents"],
+    task: UInt32[np.ndarray, " documents"],
+    index: UInt32[np.ndarray, " documents"],
 ) -> None:
     """Write which documents are to be dropped: the task of each, and its place in the task."""
     found = np.empty(len(task), _FOUND)

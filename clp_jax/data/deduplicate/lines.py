@@ -140,7 +140,7 @@ class DropLines(BaseFilter):
         return True
 
 
-def _hashes(every: list[str]) -> UInt64[np.ndarray, "lines"]:
+def _hashes(every: list[str]) -> UInt64[np.ndarray, " lines"]:
     stripped = (composed(line).strip() for line in every)
     return np.fromiter(
         (

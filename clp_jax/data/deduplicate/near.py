@@ -82,7 +82,7 @@ class SignWords(MinhashDedupSignature):
     def __init__(self, folder: Path):
         super().__init__(str(folder), _CONFIG, language=Words())
 
-    def get_shingles(self, text: str) -> UInt64[np.ndarray, "sequences"]:
+    def get_shingles(self, text: str) -> UInt64[np.ndarray, " sequences"]:
         """The hash of each sequence of five words."""
         simple = _NO_LETTERS.sub("", normalize("NFD", text.lower()))
         words = simple.encode().translate(_SIMPLE).split()
@@ -93,7 +93,7 @@ class SignWords(MinhashDedupSignature):
             sequences = sequences * np.uint64(0x9E3779B97F4A7C15) + hashes[i : i + count]
         return mix(sequences)
 
-    def get_signature(self, shingles: UInt64[np.ndarray, "sequences"]) -> list[list[int]]:
+    def get_signature(self, shingles: UInt64[np.ndarray, " sequences"]) -> list[list[int]]:
         """The minimum of each of the 112 hashes, in groups; in bounded memory."""
         least = np.full(len(_FACTORS), (1 << 32) - 1, np.uint32)
         half = shingles.astype(np.uint32)
@@ -159,8 +159,8 @@ class FindNear(PipelineStep):
 
 
 def _join(
-    first: Int32[np.ndarray, "documents"], pairs: Int32[np.ndarray, "pairs 2"]
-) -> Int32[np.ndarray, "documents"]:
+    first: Int32[np.ndarray, " documents"], pairs: Int32[np.ndarray, "pairs 2"]
+) -> Int32[np.ndarray, " documents"]:
     """The first document of the cluster of each, with clusters joined by pairs of first ones."""
     edges = coo_array((np.ones(len(pairs), np.int8), (*pairs.T,)), shape=(len(first),) * 2)
     count, cluster = connected_components(edges, directed=False)

@@ -15,7 +15,7 @@ _PLACE = np.uint64((1 << 24) - 1)
 
 def hash_passages(
     data: UInt8[np.ndarray, "bytes"], length: int
-) -> UInt64[np.ndarray, "bytes-{length}+1"]:
+) -> UInt64[np.ndarray, " bytes-{length}+1"]:
     """Hash each passage of ``length`` bytes: a polynomial of random values of its bytes mod 2^64.
 
     Args:
@@ -30,7 +30,7 @@ def hash_passages(
 
 def winnow(
     data: UInt8[np.ndarray, "bytes"], length: int, gram: int
-) -> Iterator[tuple[UInt64[np.ndarray, "n"], Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]]:
+) -> Iterator[tuple[UInt64[np.ndarray, " n"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]]:
     """Winnowing (Schleimer, Wilkerson, Aiken 2003): one fingerprint for neighbouring passages.
 
     Each passage of ``length`` bytes is represented by the smallest hash of its sequences of
@@ -61,13 +61,13 @@ def winnow(
 
 def _blocks(
     data: UInt8[np.ndarray, "bytes"], length: int
-) -> Iterator[tuple[int, UInt8[np.ndarray, "_"]]]:
+) -> Iterator[tuple[int, UInt8[np.ndarray, " _"]]]:
     """Parts of the bytes that together hold each passage of ``length`` bytes once."""
     for offset in range(0, len(data) - length + 1, _BLOCK):
         yield offset, data[offset : offset + _BLOCK + length - 1]
 
 
-def _hash(data: UInt8[np.ndarray, "bytes"], length: int) -> UInt64[np.ndarray, "bytes-{length}+1"]:
+def _hash(data: UInt8[np.ndarray, "bytes"], length: int) -> UInt64[np.ndarray, " bytes-{length}+1"]:
     powers, inverses = _powers(1 << len(data).bit_length())
     sums = np.cumsum(_LETTER[data] * powers[: len(data)])
     sums[length:] -= sums[:-length].copy()
@@ -75,7 +75,7 @@ def _hash(data: UInt8[np.ndarray, "bytes"], length: int) -> UInt64[np.ndarray, "
 
 
 @cache
-def _powers(count: int) -> tuple[UInt64[np.ndarray, "count"], UInt64[np.ndarray, "count"]]:
+def _powers(count: int) -> tuple[UInt64[np.ndarray, " count"], UInt64[np.ndarray, " count"]]:
     """Powers of the base and of its inverse mod 2^64."""
     bases = np.full((2, count), [[_BASE], [pow(_BASE, -1, 1 << 64)]], np.uint64)
     bases[:, 0] = 1
@@ -84,8 +84,8 @@ def _powers(count: int) -> tuple[UInt64[np.ndarray, "count"], UInt64[np.ndarray,
 
 
 def _window_minima(
-    values: UInt64[np.ndarray, "values"], width: int
-) -> UInt64[np.ndarray, "values-{width}+1"]:
+    values: UInt64[np.ndarray, " values"], width: int
+) -> UInt64[np.ndarray, " values-{width}+1"]:
     """Minimum of each window, from windows of 1, 2, 4... values."""
     size = 1
     while 2 * size <= width:
@@ -95,7 +95,7 @@ def _window_minima(
     return np.minimum(values[: len(values) - rest], values[rest:])
 
 
-def mix(hashes: UInt64[np.ndarray, "prints"]) -> UInt64[np.ndarray, "prints"]:
+def mix(hashes: UInt64[np.ndarray, " prints"]) -> UInt64[np.ndarray, " prints"]:
     """Spread minima evenly over all 64-bit numbers (the finaliser of SplitMix64)."""
     hashes = (hashes ^ hashes >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     hashes = (hashes ^ hashes >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)

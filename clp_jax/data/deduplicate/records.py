@@ -54,8 +54,8 @@ def read_between(folder: Path, tasks: int, key: str, low: int, high: int) -> np.
 
 
 def among(
-    values: UInt64[np.ndarray, "values"], ascending: UInt64[np.ndarray, "set"]
-) -> Bool[np.ndarray, "values"]:
+    values: UInt64[np.ndarray, " values"], ascending: UInt64[np.ndarray, "set"]
+) -> Bool[np.ndarray, " values"]:
     """Which values are among others that are sorted already."""
     return np.searchsorted(ascending, values, "right") > np.searchsorted(ascending, values, "left")
 
