@@ -26,7 +26,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         def collect(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
             return args, kwargs
 
-        config = ConfigDict(arbitrary_types_allowed=True)
+        config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
         return validate_call(config=config)(wraps(function)(collect))
 
     @wraps(function)

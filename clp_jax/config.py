@@ -14,6 +14,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import TypedDict
 
 from clp_jax.errors import UserError
 from clp_jax.faults import fault
@@ -515,6 +516,28 @@ class TransferConfig(_Configuration):
     def given(self) -> dict[str, Any]:
         """The keys that differ from their defaults, as JSON has them."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+
+class TransferOptions(TypedDict, total=False):
+    """The keys of `TransferConfig` as the keyword arguments of a function."""
+
+    method: Method
+    data: Sequence[Name]
+    text_field: Name
+    copy_share: Share | None
+    match_norms: bool | None
+    calibrate: bool
+    strict: bool
+    fuzzy: bool
+    extend: bool
+    pad_to_multiple_of: PadMultiple
+    token_vectors: LocalName | None
+    source_vectors: LocalName | None
+    target_vectors: LocalName | None
+    dictionary: LocalName | None
+    trace: bool
+    seed: Seed
+    dtype: Dtype | None
 
 
 class PrepareConfig(_Configuration):

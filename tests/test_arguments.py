@@ -41,6 +41,7 @@ def test_all_public_functions_are_checked():
     ("call", "message"),
     [
         (lambda: transfer_model("m", "h", "o", data="texts"), f"data: {LIST}"),
+        (lambda: transfer_model("m", "h", "o", methd="clp"), "unknown key methd"),
         (lambda: transfer_model("m", [], "o"), "helper: .*at least 1 item"),
         (lambda: transfer_model(None, "h", "o"), "source: must be a path or a name"),
         (lambda: transfer_model("m", "h", ""), f"out: {NAMELESS}"),

@@ -1,11 +1,12 @@
 import os
 import re
-from typing import get_args
+from collections.abc import Sequence
+from typing import get_args, get_type_hints
 
 import pytest
 
 from clp_jax.checkpoint.tensors import FLOATS
-from clp_jax.config import PrepareConfig, RunConfig, TransferConfig
+from clp_jax.config import PrepareConfig, RunConfig, TransferConfig, TransferOptions
 from clp_jax.data.sources import SOURCES
 from clp_jax.errors import UserError
 from clp_jax.limits import Dtype, Method, SourceKind
@@ -290,3 +291,11 @@ def test_settings_are_compared_as_json_has_them():
     run = {"model": {"path": "m"}, "data": {"train": "c"}, "train": {"steps": 1, "out": "r"}}
     settings = flat_settings(RunConfig.from_dict(run))
     assert settings["data.train"] == [{"path": "c", "weight": None}]
+
+
+def test_options_of_a_transfer_are_the_keys_of_its_configuration():
+    hints = get_type_hints(TransferConfig, include_extras=True)
+    wanted = {key: hints[key] for key in TransferConfig.model_fields}
+    wanted["data"] = Sequence[get_args(wanted["data"])[0]]  # A list too, for whoever calls it.
+    assert get_type_hints(TransferOptions, include_extras=True) == wanted
+    assert TransferOptions.__required_keys__ == frozenset()

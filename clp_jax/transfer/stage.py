@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,7 @@ from clp_jax.checkpoint.hub import (
     read_generation,
 )
 from clp_jax.checkpoint.tensors import LazyTensor, parse_dtype, write_tensors
-from clp_jax.config import TransferConfig
+from clp_jax.config import TransferConfig, TransferOptions
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, scratch_folder, write_json
 from clp_jax.limits import LocalPath, PathOrName
@@ -43,7 +43,7 @@ def transfer_model(
     out: LocalPath,
     *,
     mesh: Mesh | None = None,
-    **options: Any,
+    **options: Unpack[TransferOptions],
 ) -> dict[str, Any]:
     """Give ``source`` the vocabulary of ``helper`` and write the result as a Hugging Face folder.
 
@@ -60,7 +60,7 @@ def transfer_model(
             method ``auto`` takes the best.
         out: the folder to write.
         mesh: devices to compute on; by default all of them.
-        **options: the keys of `clp_jax.config.TransferConfig`.
+        **options: the keys of `clp_jax.config.TransferConfig`, which says what each means.
 
     Returns:
         The manifest: the choice and what it was made from, rows by origin, norms, hashes of the
