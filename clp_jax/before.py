@@ -7,7 +7,7 @@ from clp_jax.checkpoint.names import local_model
 from clp_jax.config import ChainConfig, DataSection, RunConfig
 from clp_jax.data.place import corpus_folder
 from clp_jax.errors import UserError
-from clp_jax.files import is_address
+from clp_jax.files import is_address, writable_path
 from clp_jax.transfer.wishes import check_wishes
 
 TRANSFER, MODEL = "transfer", "model"
@@ -20,10 +20,10 @@ def check_run(config: RunConfig) -> None:
     A run that is there already brings its model's files, so that the model may be gone.
 
     Raises:
-        UserError: one is missing.
+        UserError: one is missing, or the folder of the run cannot be made.
     """
     out = config.train.out
-    if not is_address(out) and not Path(out).exists():
+    if not is_address(out) and not writable_path(out).exists():
         local_model(config.model.path)
     check_corpora(config.data)
 
@@ -42,8 +42,10 @@ def check_chain(config: ChainConfig) -> None:
     """Make sure that there can be what the models of a chain that are not done yet are made of.
 
     Raises:
-        UserError: a model, a corpus, text or vectors are missing.
+        UserError: a model, a corpus, text or vectors are missing, or the folder of the chain cannot
+            be made.
     """
+    writable_path(config.out)
     local_model(config.helper)
     for model in config.models:
         folder = Path(config.out) / model.name

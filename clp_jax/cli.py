@@ -19,7 +19,7 @@ from clp_jax import __version__, limits
 from clp_jax.config import ChainConfig, PrepareConfig, RunConfig, TransferConfig
 from clp_jax.errors import RunStopped, UserError
 from clp_jax.faults import fault
-from clp_jax.files import local_path, new_path
+from clp_jax.files import new_path, writable_path
 from clp_jax.flags import set_compiler_flags
 from clp_jax.signals import Stopped, answered_signals
 from clp_jax.terminal import printable, printable_output
@@ -351,7 +351,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     runs.add_argument(
         "--plot",
-        type=_as(limits.LocalName),
+        type=_as(limits.NewFile),
         metavar="FILE",
         help="plot their perplexities into FILE, a PNG",
     )
@@ -514,7 +514,7 @@ def _add_compute_dtype(parser: argparse.ArgumentParser) -> None:
 
 def _add_json(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
-        "--json", type=_as(limits.LocalName), metavar="FILE", help=f"also write the {what} to FILE"
+        "--json", type=_as(limits.NewFile), metavar="FILE", help=f"also write the {what} to FILE"
     )
 
 
@@ -566,7 +566,7 @@ def _print_and_write(text: str, file: str | None, value: Any) -> None:
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:
-    local_path(arguments.out)
+    writable_path(arguments.out)
     _look_at((), [*filter(None, (arguments.corpus_source, arguments.corpus_target))])
     from clp_jax.quickstart.run import run_quickstart
 

@@ -68,16 +68,50 @@ def local_path(place: str | Path) -> Path:
     return Path(place)
 
 
+def writable_path(place: str | Path) -> Path:
+    """The path of a place on a disk where something can be made, or made anew.
+
+    Raises:
+        UserError: it is an address, its name is too long, or it is in no folder that may be
+            written.
+    """
+    place = local_path(place)
+    try:
+        _scratch_of(place).exists()  # Raises for a name that is too long.
+        above = next(folder for folder in place.absolute().parents if folder.exists())
+    except OSError as error:
+        raise UserError(f"{place} cannot be made ({_reason(error)}).") from None
+    if not above.is_dir():
+        raise UserError(f"{place} cannot be made: {above} is not a folder.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{place} cannot be made: {above} may not be written.")
+    return place
+
+
 def new_path(folder: str | Path) -> Path:
     """The path of a folder that can be made: nothing is there, or an empty folder.
 
     Raises:
-        UserError: something is there, or it is an address.
+        UserError: something is there, or see `writable_path`.
     """
-    folder = local_path(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    folder = writable_path(folder)
+    taken = not folder.is_dir() or folder.is_symlink() or any(folder.iterdir())
+    if os.path.lexists(folder) and (taken or not folder.name):  # "." could not be renamed to.
         raise _exists(folder)
     return folder
+
+
+def new_file_path(file: str | Path) -> Path:
+    """The path of a file that can be written: nothing is there, or a file to be replaced.
+
+    Raises:
+        UserError: something else is there, such as a device or a link to one, or see
+            `writable_path`.
+    """
+    file = writable_path(file)
+    if os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode):
+        raise UserError(f"{file} is there and is not a regular file: name a new one.")
+    return file
 
 
 @contextmanager
@@ -88,7 +122,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
         UserError: see `new_path`; or the disk is full.
     """
     folder = new_path(folder)
-    with _beside(folder, f".{folder.name}.{_nonce()}.partial") as scratch:
+    with _beside(folder, _scratch_of(folder)) as scratch:
         scratch.mkdir()
         yield scratch
         for path in (*scratch.rglob("*"), scratch):
@@ -109,10 +143,10 @@ def new_file(file: str | Path) -> Iterator[Path]:
     """Yield a path beside ``file`` that replaces ``file`` when the block succeeds.
 
     Raises:
-        UserError: it is an address, or the disk is full.
+        UserError: see `new_file_path`; or the disk is full.
     """
-    file = local_path(file)
-    with _beside(file, f".{file.stem}.{_nonce()}.partial{file.suffix}") as scratch:
+    file = new_file_path(file)
+    with _beside(file, _scratch_of(file)) as scratch:
         yield scratch
         sync(scratch)
         scratch.replace(file)
@@ -123,18 +157,17 @@ def new_file(file: str | Path) -> Iterator[Path]:
 def scratch_folder() -> Iterator[Path]:
     """A folder among the temporary ones, which is gone after the block however that ends."""
     folder = Path(tempfile.mkdtemp(prefix="clp-jax-"))
-    with _beside(folder, folder.name):
+    with _beside(folder, folder):
         yield folder
 
 
 @contextmanager
-def _beside(place: Path, name: str) -> Iterator[Path]:
-    """Yield the path ``name`` beside a place; what is there after the block is removed.
+def _beside(place: Path, scratch: Path) -> Iterator[Path]:
+    """Yield the path of what becomes a place; what is there after the block is removed.
 
     Raises:
         UserError: the disk is full.
     """
-    scratch = place.parent / name
     _scratch.add(scratch)
     try:
         scratch.parent.mkdir(parents=True, exist_ok=True)
@@ -184,8 +217,9 @@ def _exists(folder: Path) -> UserError:
     return UserError(f"{folder} exists already: remove it or choose another output folder.")
 
 
-def _nonce() -> str:
-    return uuid.uuid4().hex[:8]
+def _scratch_of(place: Path) -> Path:
+    """Where a folder or a file is written, to be renamed."""
+    return place.parent / f".{place.stem}.{uuid.uuid4().hex[:8]}.partial{place.suffix}"
 
 
 def _mount_point(path: Path) -> Path:

@@ -1,14 +1,14 @@
 """The types of keys, flags and arguments: each says once what a value may be."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from clp_jax.errors import UserError
-from clp_jax.files import local_path
+from clp_jax.files import local_path, new_file_path
 
 MOST = 2**31 - 1
 """The largest of the 32-bit integers, in which JAX counts."""
@@ -71,21 +71,28 @@ def _float_type(kind: Any) -> Any:
     return kind
 
 
-def _on_disk(place: Any) -> Any:
-    try:
-        local_path(place)
-    except UserError as error:
-        raise ValueError(str(error).removesuffix(".")) from None
-    return place
+def _looked_at(look: Callable[[Any], Any]) -> AfterValidator:
+    """A place as it is, unless what looks at it refuses it."""
+
+    def check(place: Any) -> Any:
+        try:
+            look(place)
+        except UserError as error:
+            raise ValueError(str(error).removesuffix(".")) from None
+        return place
+
+    return AfterValidator(check)
 
 
 Name = Annotated[str, AfterValidator(_named)]
 """A path, an address or the name of something elsewhere."""
-LocalName = Annotated[Name, AfterValidator(_on_disk)]
+LocalName = Annotated[Name, _looked_at(local_path)]
 """A path on a disk."""
+NewFile = Annotated[Name, _looked_at(new_file_path)]
+"""A path where a file can be written."""
 PathOrName = Annotated[str | Path, PlainValidator(_place)]
 """What `Name` is, or a `pathlib.Path`."""
-LocalPath = Annotated[PathOrName, AfterValidator(_on_disk)]
+LocalPath = Annotated[PathOrName, _looked_at(local_path)]
 """What `LocalName` is, or a `pathlib.Path`."""
 Inputs = Sequence[
     Annotated[Name, BeforeValidator(lambda x: os.fspath(x) if isinstance(x, os.PathLike) else x)]

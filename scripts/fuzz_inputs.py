@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Try damaged and odd inputs on the command line, in seeded ways, and count how each ends.
+"""Try damaged and odd inputs, from the shell and from Python, and count how each ends.
 
     scripts/fuzz_inputs.py --cases 1400 --out fuzz.json
     scripts/fuzz_inputs.py --first 17 --cases 1 --keep        # one case again, its folder kept
 
 A case is a number. It decides which input is damaged (a model's configuration, tokenizer or
-weights, a run, a corpus, text, YAML, a flag), how, and which stage gets it. Each runs in a forked
-process of its own, with bounds on time and memory. It should end in success or in one sentence,
-exit status 1 and nothing left behind; what cannot mean anything must not succeed.
+weights, a run, a corpus, text, vectors, YAML, a flag, an argument in Python, a place), how, and
+which stage gets it. Each runs in a forked process of its own, with bounds on time and memory. It
+should end in success or in one sentence, exit status 1 and nothing left behind; what cannot mean
+anything must not succeed, what a chain's plan promises must come, and no input may change.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -43,8 +45,8 @@ from clp_jax.cli import main as run_stage
 
 SENTENCES = ["Die Katze schläft auf dem Dach.", "The cat sleeps on the roof.", "語 ü 🙂 и так"] * 20
 ENDINGS = (
-    "fine", "one sentence", "traceback", "silent acceptance", "leftover", "over memory", "no end",
-    "killed",
+    "fine", "one sentence", "traceback", "silent acceptance", "found late", "control characters",
+    "leftover", "input changed", "over memory", "no end", "killed",
 )  # fmt: skip
 NESTED = 200_000
 HUGE = "@@huge@@"  # Becomes a number of 5,000 digits, which `json.dumps` refuses to write.
@@ -66,11 +68,13 @@ WORDS = (
 
 @dataclass
 class Case:
-    """A call of the command line and what may come of it."""
+    """A call and what may come of it."""
 
     number: int
     what: str
     arguments: list[str]
+    """Of the command line; of a call in Python its name, for people."""
+    run: Callable[[], Any]
     out: Path | None
     must_fail: bool = False
 
@@ -134,9 +138,13 @@ def draw(number: int, material: Path, scratch: Path, kinds: Callable[[str], bool
     names, weights = zip(*chosen, strict=True)
     target = rng.choices(names, weights)[0]
     make = next(make for name, _, make in TARGETS if name == target)
-    what, arguments, must_fail = make(rng, material, scratch)
-    out = scratch / "out"
-    return Case(number, f"{target}: {what}", arguments, out, must_fail)
+    what, call, must_fail = make(rng, material, scratch)
+    if isinstance(call, partial):
+        given = ", ".join(f"{key}={value!r:.60}" for key, value in call.keywords.items())
+        arguments, run = [f"{call.func.__name__}({given})"], call
+    else:
+        arguments, run = call, partial(run_stage, call)
+    return Case(number, f"{target}: {what}", arguments, run, scratch / "out", must_fail)
 
 
 def use_model(rng: random.Random, model: Path, material: Path, scratch: Path) -> list[str]:

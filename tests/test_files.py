@@ -49,6 +49,49 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "lost link"])
+def test_what_is_no_file_is_never_replaced(tmp_path, kind):
+    place = tmp_path / "place"
+    (tmp_path / "elsewhere").write_text("kept")
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to("elsewhere" if kind == "link" else "nowhere")
+    before = place.lstat()
+    with pytest.raises(UserError, match="is there and is not a regular file"):
+        write_json(place, {})
+    if kind != "folder":
+        with pytest.raises(UserError, match="exists already"), new_folder(place):
+            pass
+    assert (place.lstat().st_mode, place.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert (tmp_path / "elsewhere").read_text() == "kept"
+
+
+@pytest.mark.parametrize("write", [new_folder, new_file])
+def test_a_place_where_nothing_can_be_is_refused_at_once(tmp_path, write, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    places = {
+        "file/a/b": "file is not a folder",
+        "a" * 250: r"\(File name too long\)",
+        "b" * 300 + "/c": r"\(File name too long\)",
+    }
+    for name, reason in places.items():
+        with pytest.raises(UserError, match=f"cannot be made.*{reason}"), write(tmp_path / name):
+            pass
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="may not be written"), write(tmp_path / "x"):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_working_folder_is_no_new_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="exists already"), new_folder("."):
+        pass
+
+
 @pytest.mark.parametrize("place", ["gs://b/x", Path("gs://b/x"), "file:///x", "s3://b"])
 def test_an_address_is_no_path_on_a_disk(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

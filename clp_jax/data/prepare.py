@@ -28,7 +28,7 @@ from clp_jax.data.stages import Place, Stage
 from clp_jax.data.store import MANIFEST
 from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, TEXT, Count, Tokenize, WriteText
 from clp_jax.errors import UserError
-from clp_jax.files import local_path, public_name, read_json, remove_partial, write_json
+from clp_jax.files import public_name, read_json, remove_partial, writable_path, write_json
 from clp_jax.limits import Inputs, LocalPath, Name, PathOrName, Positive
 
 WORK = "work"
@@ -70,7 +70,7 @@ def prepare_corpus(
     Raises:
         UserError: the inputs, the recipe, the tokenizer or ``out`` are not as they should be.
     """
-    config, out = config or PrepareConfig(), local_path(out)
+    config, out = config or PrepareConfig(), writable_path(out)
     if inputs:
         given = [SourceSection(input=item, text_field=text_field) for item in inputs]
         config = config.model_copy(update={"sources": tuple(given)})

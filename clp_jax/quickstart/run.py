@@ -18,7 +18,7 @@ from clp_jax.errors import RunStopped, UserError
 from clp_jax.evaluate.perplexity import evaluate_perplexity
 from clp_jax.evaluate.plots import plot_perplexity, tokens_to_reach
 from clp_jax.evaluate.tables import markdown_table
-from clp_jax.files import local_path, new_path, read_json, write_json
+from clp_jax.files import new_path, read_json, writable_path, write_json
 from clp_jax.generate import generate_text
 from clp_jax.limits import LocalPath, Name
 from clp_jax.quickstart.inputs import made_up_text, own_text, write_new_model, write_text
@@ -90,7 +90,7 @@ def run_quickstart(
             little text.
         RunStopped: it was interrupted; what was made is kept.
     """
-    out = local_path(out)
+    out = writable_path(out)
     if (corpus_source is None) != (corpus_target is None):
         raise UserError(
             "Text of both languages is needed: name a source corpus and a target corpus."
