@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -25,7 +26,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -41,13 +42,18 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer
 
 import clp_jax
+from clp_jax import ChainConfig, PrepareConfig, RunConfig, UserError
 from clp_jax.cli import main as run_stage
+from clp_jax.data.finish import Finish
+from clp_jax.terminal import printable
 
+LABELS = ("OTHER", "OFFENSE")
 SENTENCES = ["Die Katze schläft auf dem Dach.", "The cat sleeps on the roof.", "語 ü 🙂 и так"] * 20
 ENDINGS = (
     "fine", "one sentence", "traceback", "silent acceptance", "found late", "control characters",
     "leftover", "input changed", "over memory", "no end", "killed",
 )  # fmt: skip
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 NESTED = 200_000
 HUGE = "@@huge@@"  # Becomes a number of 5,000 digits, which `json.dumps` refuses to write.
 
@@ -64,6 +70,12 @@ WORDS = (
     "../x", "/dev/zero", "/dev/null", ".", "~", "gs://bucket/x", "a b", "$(touch fuzzed)", "a\nb",
     "9" * 5000, "[" * 20_000, "auto", "*", "**", "float8", "\udcff",
 )  # fmt: skip
+
+
+Call = list[str] | partial[Any]
+"""The arguments of the command line, or a call in Python."""
+Made = tuple[str, Call, bool]
+"""What is damaged, what gets it, and whether that must fail."""
 
 
 @dataclass
@@ -111,9 +123,26 @@ def make_models(folder: Path) -> None:
     (folder / "text.jsonl").write_text(lines, "utf-8")
 
 
+def make_vectors(folder: Path) -> None:
+    """Vectors of words and tokens, a dictionary, and the examples of a task."""
+    words = sorted(set(" ".join(SENTENCES[:2]).split()))
+    table = np.random.default_rng(0).normal(size=(len(words), 4)).astype(np.float32)
+    rows = [f"{word} {' '.join(map(str, row))}" for word, row in zip(words, table, strict=True)]
+    (folder / "words.vec").write_text("\n".join([f"{len(rows)} 4", *rows]) + "\n", "utf-8")
+    np.save(folder / "words.npy", table)
+    (folder / "words.txt").write_text("\n".join(words) + "\n", "utf-8")
+    np.save(folder / "tokens.npy", np.ones((300, 4), np.float32))
+    (folder / "pairs.txt").write_text("cat Katze\nThe Die\n", "utf-8")
+    (folder / "tasks/germeval2018").mkdir(parents=True)
+    examples = [{"text": text, "label": label} for text in SENTENCES[:2] for label in LABELS]
+    lines = "".join(json.dumps(example) + "\n" for example in examples)
+    (folder / "tasks/germeval2018/test.jsonl").write_text(lines, "utf-8")
+
+
 def make_material(folder: Path) -> None:
-    """The same, recipes, a corpus and a run."""
+    """The same, recipes, a corpus that is begun and one that is done, and a run."""
     make_models(folder)
+    make_vectors(folder)
     recipe = {
         "model": {"path": str(folder / "gpt2")},
         "data": {"train": str(folder / "corpus"), "sequence_length": 16},
@@ -125,10 +154,27 @@ def make_material(folder: Path) -> None:
     (folder / "run.yaml").write_text(yaml.safe_dump(recipe))
     prepare = {"corpus": {"max_broken": 0}, "execution": {"workers": 1}, "clean": {"min_words": 1}}
     (folder / "prepare.yaml").write_text(yaml.safe_dump(prepare))
-    text, corpus = str(folder / "text.jsonl"), str(folder / "corpus")
-    flags = ["--tokenizer", str(folder / "gpt2"), "--execution.workers", "1"]
-    run_stage(["prepare", "--input", text, "--out", corpus, *flags])
-    run_stage(["train", "--config", str(folder / "run.yaml")])
+    small = {
+        key: recipe["train"][key] for key in ("steps", "batch_size", "dtype", "checkpoint_every")
+    }
+    models = [{"name": "small", "source": str(folder / "bloom"), "train": small}]
+    chain = {
+        "helper": str(folder / "gpt2"), "out": str(folder / "chain"), "data": recipe["data"],
+        "transfer": {"method": "mean", "data": [str(folder / "text.txt")]}, "models": models,
+    }  # fmt: skip
+    (folder / "chain.yaml").write_text(yaml.safe_dump(chain))
+    call(partial(run_stage, prepare_text(folder, folder / "corpus")))
+    finish, Finish.run = Finish.run, lambda *_: os.kill(os.getpid(), signal.SIGINT)
+    call(partial(run_stage, prepare_text(folder, folder / "begun")))
+    Finish.run = finish
+    call(partial(run_stage, ["train", "--config", str(folder / "run.yaml")]))
+
+
+def prepare_text(material: Path, out: Path) -> list[str]:
+    """The stage that makes the corpus."""
+    text, tokenizer = str(material / "text.jsonl"), str(material / "gpt2")
+    flags = ["--tokenizer", tokenizer, "--execution.workers", "1", "--deduplicate.exact", "true"]
+    return ["prepare", "--input", text, "--out", str(out), *flags]
 
 
 def draw(number: int, material: Path, scratch: Path, kinds: Callable[[str], bool]) -> Case:
@@ -250,23 +296,21 @@ def some_file(rng: random.Random, folder: Path) -> Path:
     return rng.choice(sorted(file for file in folder.rglob("*") if file.is_file()))
 
 
-def config(rng: random.Random, material: Path, scratch: Path) -> tuple[str, list[str], bool]:
+def config(rng: random.Random, material: Path, scratch: Path) -> Made:
     """A configuration with a value that is odd."""
     model = copied(rng, material, scratch)
     what = damage_json(rng, model / "config.json")
     return what, use_model(rng, model, material, scratch), False
 
 
-def tokenizer(rng: random.Random, material: Path, scratch: Path) -> tuple[str, list[str], bool]:
+def tokenizer(rng: random.Random, material: Path, scratch: Path) -> Made:
     """A tokenizer with a value that is odd, or one of its settings, or those of `generate`."""
     model = copied(rng, material, scratch)
     file = rng.choice(["tokenizer.json"] * 3 + ["tokenizer_config.json", "generation_config.json"])
     return damage_json(rng, model / file), use_model(rng, model, material, scratch), False
 
 
-def bytes_of_a_model(
-    rng: random.Random, material: Path, scratch: Path
-) -> tuple[str, list[str], bool]:
+def bytes_of_a_model(rng: random.Random, material: Path, scratch: Path) -> Made:
     """A file of a model damaged, or something else in its place."""
     model = copied(rng, material, scratch)
     what, must_fail = damage_file(rng, some_file(rng, model))
@@ -274,7 +318,7 @@ def bytes_of_a_model(
     return what, call, must_fail and call[0] not in ("prepare", "vocab")
 
 
-def weights(rng: random.Random, material: Path, scratch: Path) -> tuple[str, list[str], bool]:
+def weights(rng: random.Random, material: Path, scratch: Path) -> Made:
     """Tensors that are none, or not these; all refused by whoever reads weights."""
     model = copied(rng, material, scratch)
     file = model / "model.safetensors"
@@ -308,6 +352,8 @@ def weights(rng: random.Random, material: Path, scratch: Path) -> tuple[str, lis
         del tensors[name]
     elif kind == "head":
         tensors["lm_head.weight"] = rng.choice([np.zeros((300, 16), np.float32), tensor])
+        equal = name.endswith(("wte.weight", "word_embeddings.weight"))
+        harmless = harmless | ({kind} if equal and tensors["lm_head.weight"].any() else set())
     save_file(tensors, file)
     if kind.startswith("bin"):
         _as_bin(kind, model, tensors, name)
@@ -339,7 +385,7 @@ def _as_bin(kind: str, model: Path, tensors: dict[str, np.ndarray], name: str) -
     (model / "model.safetensors").unlink()
 
 
-def run(rng: random.Random, material: Path, scratch: Path) -> tuple[str, list[str], bool]:
+def run(rng: random.Random, material: Path, scratch: Path) -> Made:
     """A run's folder with something damaged."""
     folder = shutil.copytree(material / "run", scratch / "run")
     if rng.random() < 0.5:
@@ -357,7 +403,7 @@ def run(rng: random.Random, material: Path, scratch: Path) -> tuple[str, list[st
     return what, rng.choices(calls, [4, 1, 3, 1, 1])[0], False
 
 
-def corpus(rng: random.Random, material: Path, scratch: Path) -> tuple[str, list[str], bool]:
+def corpus(rng: random.Random, material: Path, scratch: Path) -> Made:
     """A corpus with something damaged."""
     folder = shutil.copytree(material / "corpus", scratch / "corpus")
     if rng.random() < 0.6:
@@ -369,7 +415,7 @@ def corpus(rng: random.Random, material: Path, scratch: Path) -> tuple[str, list
     return what, ["train", "--config", recipe, *flags], False
 
 
-def text(rng: random.Random, material: Path, scratch: Path) -> tuple[str, list[str], bool]:
+def text(rng: random.Random, material: Path, scratch: Path) -> Made:
     """Text that is damaged, in a file of one of the formats."""
     name = rng.choice(["text.txt", "text.jsonl"])
     file = scratch / "in" / f"{name}{rng.choice(['', '', '', '.gz', '.zst', '.xz', '.parquet'])}"
@@ -387,7 +433,7 @@ def text(rng: random.Random, material: Path, scratch: Path) -> tuple[str, list[s
     return what, rng.choices(calls, [3, 3, 1, 2])[0], must_fail and "outside" not in what
 
 
-def recipe(rng: random.Random, material: Path, scratch: Path) -> tuple[str, list[str], bool]:
+def recipe(rng: random.Random, material: Path, scratch: Path) -> Made:
     """YAML with an odd value, or whose bytes are damaged."""
     name = rng.choice(["run.yaml", "prepare.yaml"])
     file = scratch / "in" / name
@@ -429,12 +475,18 @@ FLAGS = {
     ],
     "generate": ["model", "prompt", "max-new-tokens", "temperature", "seed", "mesh"],
     "evaluate perplexity": ["model", "data", "sequence-length", "batch-size", "mesh", "json"],
-    "tokenizer train": ["input", "vocab-size", "text-field"],
+    "evaluate tasks": ["tasks", "task-data", "limit", "batch-size", "dtype"],
+    "tokenizer train": ["input", "vocab-size", "text-field", "out"],
     "convert": ["to", "dtype", "mesh"],
+    "vocab": ["source", "target", "data", "text-field", "json"],
+    "new": ["tokenizer", "out", "n-layer", "n-embd", "n-head", "n-positions"],
+    "plan": ["config", "accelerator-type", "source", "vocab-size", "mesh.fsdp", "json"],
+    "runs": ["plot", "json"],
+    "chain": ["config"],
 }  # fmt: skip
 
 
-def flag(rng: random.Random, material: Path, scratch: Path) -> tuple[str, list[str], bool]:
+def flag(rng: random.Random, material: Path, scratch: Path) -> Made:
     """A flag with an odd value."""
     out, gpt2, bloom = str(scratch / "out"), str(material / "gpt2"), str(material / "bloom")
     lines, recipe = str(material / "text.jsonl"), str(material / "run.yaml")
@@ -446,7 +498,14 @@ def flag(rng: random.Random, material: Path, scratch: Path) -> tuple[str, list[s
         "generate": ["--model", gpt2, "--prompt", "Die", "--max-new-tokens", "2"],
         "evaluate perplexity": ["--model", gpt2, "--data", lines, "--sequence-length", "16"],
         "tokenizer train": ["--input", lines, "--out", out, "--vocab-size", "280"],
+        "evaluate tasks": ["--model", gpt2, "--tasks", "germeval2018", "--limit", "2",
+                           "--task-data", str(material / "tasks")],
         "convert": [gpt2, out, "--to", "hf"],
+        "vocab": ["--source", gpt2, "--target", bloom],
+        "new": ["--tokenizer", gpt2, "--out", out],
+        "plan": ["--config", recipe, "--accelerator-type", "v5litepod-1"],
+        "runs": [str(material)],
+        "chain": ["--config", str(material / "chain.yaml"), "--dry-run"],
     }  # fmt: skip
     stage = rng.choice(sorted(stages))
     key, word = rng.choice(FLAGS[stage]), rng.choice(WORDS)
@@ -454,7 +513,324 @@ def flag(rng: random.Random, material: Path, scratch: Path) -> tuple[str, list[s
     return f"{stage} --{key} {word[:30]!r}", call, False
 
 
-Maker = Callable[[random.Random, Path, Path], tuple[str, list[str], bool]]
+PATTERNS = (
+    "(a+)+$", "(", "", "\\p{Nonsense}", "(?<=a*)b", "(?R)", "|", "(.*)*\\1", "\x00", "a" * 10_000,
+)  # fmt: skip
+
+
+def odd_tokenizer(rng: random.Random, material: Path, scratch: Path) -> Made:
+    """A tokenizer of another make, that is odd."""
+    model = copied(rng, material, scratch)
+    file = model / "tokenizer.json"
+    value = json.loads(file.read_text("utf-8"))
+    kind = rng.choice(["added", "pre_tokenizer", "normalizer", "post", "model", "decoder", "ids"])
+    pattern: Any = {rng.choice(["Regex", "String"]): rng.choice(PATTERNS)}
+    content = rng.choice(["", " ", "e", "\ud83d", "x" * 100_000, "a\x1b[31m", "<s>"])
+    if kind == "added":
+        number = rng.choice([0, 299, 300, 310, 70_000, -1, 2**31 - 1, 2**32, 1.5, None])
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+        value["added_tokens"].append({"id": number, "content": content, **flags})
+    elif kind == "pre_tokenizer":
+        behaviour = rng.choice(["Removed", "Isolated", "MergedWithNext", "Odd"])
+        split = {"type": "Split", "pattern": pattern, "behavior": behaviour, "invert": False}
+        value[kind] = rng.choice([split, None, {"type": "Sequence", "pretokenizers": [split] * 50}])
+    elif kind in ("normalizer", "decoder"):
+        steps = [
+            {"type": "Replace", "pattern": pattern, "content": content},
+            {"type": "Prepend", "prepend": content},
+            {"type": "Strip", "strip_left": True, "strip_right": True},
+            {"type": "Strip", "content": content[:1], "start": 10**6, "stop": 1},
+            {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
+            None,
+        ]
+        value[kind] = rng.choice(steps)
+    elif kind == "post":
+        single = [{"SpecialToken": {"id": content, "type_id": 0}}, {"Sequence": {"id": "A"}}]
+        named = {content: {"id": content, "ids": [rng.choice([0, 10**6, -1])], "tokens": [content]}}
+        value["post_processor"] = {
+            "type": "TemplateProcessing", "single": single[: rng.choice([0, 1, 2])],
+            "pair": [], "special_tokens": rng.choice([named, {}]),
+        }  # fmt: skip
+    elif kind == "model":
+        vocabulary = value["model"]["vocab"]
+        value["model"] = rng.choice(
+            [
+                {"type": "WordLevel", "vocab": vocabulary, "unk_token": content},
+                {
+                    "type": "WordPiece",
+                    "vocab": vocabulary,
+                    "unk_token": "a",
+                    "continuing_subword_prefix": content,
+                    "max_input_chars_per_word": 0,
+                },
+                {"type": "Unigram", "vocab": [[name, -1.0] for name in vocabulary], "unk_id": 500},
+                {"type": "Unigram", "vocab": [["a", 1e300], ["b", -1e300]] * 150, "unk_id": 0},
+                {"type": "BPE", "vocab": vocabulary, "merges": [["a", content]]},
+                {"type": "BPE", "vocab": {}, "merges": []},
+                {"type": "Odd"},
+            ]
+        )
+    else:
+        names = sorted(value["model"]["vocab"])
+        chosen = rng.sample(names, rng.choice([1, 50]))
+        value["model"]["vocab"] |= dict.fromkeys(chosen, rng.choice([0, 7, 350, 10**5, 2**31, -1]))
+    file.write_text(json.dumps(value), "utf-8")
+    return (
+        f"{kind} {pattern} {content[:10]!r}"[:80],
+        use_model(rng, model, material, scratch),
+        False,
+    )
+
+
+def vectors(rng: random.Random, material: Path, scratch: Path) -> Made:
+    """Vectors, a dictionary or a task's examples that are damaged."""
+    name = rng.choice(["words.vec", "words.npy", "words.txt", "tokens.npy", "pairs.txt", "tasks"])
+    for file in material.glob("*.*"):
+        shutil.copy(file, scratch)
+    shutil.copytree(material / "tasks", scratch / "tasks")
+    file = scratch / name
+    model, out = str(material / "gpt2"), str(scratch / "out")
+    transfer = ["transfer", "--source", model, "--helper", str(material / "bloom"), "--out", out]
+    if name == "tasks":
+        file = scratch / "tasks/germeval2018/test.jsonl"
+        call = ["evaluate", "tasks", "--model", model, "--tasks", "germeval2018",
+                "--task-data", str(scratch / "tasks"), "--limit", "2"]  # fmt: skip
+    elif name == "tokens.npy":
+        call = [*transfer, "--method", "focus", "--token-vectors", str(file)]
+    else:
+        words = str(scratch / ("words.npy" if name == "words.txt" else name))
+        words = words if name.startswith("words") else str(scratch / "words.vec")
+        call = [*transfer, "--method", "wechsel", "--dictionary", str(scratch / "pairs.txt"),
+                "--source-vectors", words, "--target-vectors", words]  # fmt: skip
+    if file.suffix == ".npy" and rng.random() < 0.5:
+        table = np.load(file)
+        odd = rng.choice(["nan", "int8", "bool", "complex64", "float64", "object", "flat", "none"])
+        table[0, 0] = np.nan if odd == "nan" else table[0, 0]
+        table = {"flat": table.reshape(-1), "none": table[:, :0]}.get(odd, table)
+        table = table if odd in ("nan", "flat", "none") else table.astype(odd)
+        np.save(file, table, allow_pickle=True)
+        return f"{name} {odd}", call, odd != "float64"
+    if file.suffix in (".vec", ".txt", ".jsonl") and rng.random() < 0.5:
+        lines = file.read_text("utf-8").splitlines()
+        odd = rng.choice(["", " ", "x", "a nan inf 1 2", "1e400 " * 5, "\x1b[31m \x00", "[]", "{}"])
+        lines[rng.randrange(len(lines))] = odd
+        file.write_text("\n".join(lines), "utf-8")
+        return f"{name}: {odd!r}", call, False
+    what, must_fail = damage_file(rng, file)
+    return what, call, must_fail and "outside" not in what
+
+
+def begun(rng: random.Random, material: Path, scratch: Path) -> Made:
+    """A corpus that is begun, with something damaged, to be gone on with."""
+    folder = shutil.copytree(material / "begun", scratch / "corpus")
+    files = sorted(file for file in folder.rglob("*.json"))
+    if rng.random() < 0.6:
+        what = damage_json(rng, rng.choice(files))
+    else:
+        what, _ = damage_file(rng, some_file(rng, folder))
+    return what, prepare_text(material, folder), False
+
+
+def metrics(rng: random.Random, material: Path, scratch: Path) -> Made:
+    """A run that has told odd things, or whose checkpoint is damaged."""
+    folder = shutil.copytree(material / "run", scratch / "run")
+    if rng.random() < 0.5:
+        file = folder / "metrics.jsonl"
+        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        line = rng.choice(lines)
+        line[rng.choice(sorted(line))] = odd = rng.choice([odd for odd in ODD if odd is not HUGE])
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+        what = f"metrics {odd!r:.30}"
+    else:
+        what, _ = damage_file(rng, some_file(rng, folder / "checkpoints"))
+    resume = [
+        "train",
+        "--config",
+        str(material / "run.yaml"),
+        "--train.out",
+        str(folder),
+        "--resume",
+    ]
+    calls: list[Call] = [
+        [
+            "runs",
+            str(scratch),
+            "--json",
+            str(scratch / "runs.json"),
+            "--plot",
+            str(scratch / "p.png"),
+        ],
+        partial(clp_jax.list_runs, places=str(scratch)),
+        resume,
+        ["convert", str(folder), str(scratch / "out"), "--to", "hf"],
+    ]
+    return what, rng.choice(calls), False
+
+
+def chain(rng: random.Random, material: Path, scratch: Path) -> Made:
+    """A chain with a value that is odd; what its plan lets pass has to come."""
+    values = yaml.safe_load((material / "chain.yaml").read_text())
+    values["out"] = str(scratch / "chain")
+    wishes = ({"method": "focus"}, {"method": "wechsel"}, {"method": "clpp"}, {"dtype": "int8"},
+              {"data": ["nowhere.txt"]}, {"method": "focus", "token_vectors": "nowhere.npy"},
+              {"method": "wechsel", "source_vectors": "a", "target_vectors": "b"})  # fmt: skip
+    if rng.random() < 0.3:
+        wish = rng.choice(wishes)
+        values["transfer"] = wish
+        what, must_fail = str(wish), True
+    else:
+        container, key = rng.choice(list(_places(values)))
+        odd = rng.choice([odd for odd in ODD if odd is not HUGE])
+        container[key], what, must_fail = odd, f"{key} {str(odd)[:30]!r}", False
+    file = scratch / "chain.yaml"
+    file.write_text(yaml.safe_dump(values, allow_unicode=True), "utf-8")
+    return what, partial(promised, config=str(file)), must_fail
+
+
+def promised(config: str) -> None:
+    """Plan a chain, and go it where its plan lets it pass."""
+    run_stage(["chain", "--config", config, "--dry-run"])
+    try:
+        run_stage(["chain", "--config", config])
+    except SystemExit as end:
+        print(f"found late: {end.code}")
+        raise
+
+
+NO_FLOATS = ("bool", "int8", "uint32", "complex64", "float8_e4m3fn", "object", "U5", bool, int,
+             np.int8, np.complex64, np.dtype("V4"), "x", [], {})  # fmt: skip
+OBJECTS: tuple[Any, ...] = (
+    *ODD, b"bytes", object(), {1}, len, Path("nowhere"), np.int64(3), np.float32("nan"), 1j,
+    np.zeros(3), "texts", range(3), ("a", 1), "\udcff", "x\0", "gs://b/x", PrepareConfig(),
+)  # fmt: skip
+
+
+def arguments(material: Path, scratch: Path) -> dict[str, dict[str, Any]]:
+    """What each function in Python takes, all of it good."""
+    gpt2, bloom, lines = material / "gpt2", str(material / "bloom"), str(material / "text.jsonl")
+    out, recipe, chain = scratch / "out", material / "run.yaml", material / "chain.yaml"
+    values = yaml.safe_load(chain.read_text()) | {"out": str(out)}
+    run = RunConfig.from_yaml(recipe, ["--train.out", str(out)])
+    vectors: dict[str, Any] = dict.fromkeys(
+        ("token_vectors", "source_vectors", "target_vectors", "dictionary", "copy_share")
+    )
+    return {
+        "convert_checkpoint": {"source": gpt2, "out": out, "to": "hf", "dtype": None, "mesh": None},
+        "load_model": {
+            "name": bloom, "mesh": None, "dtype": None, "compute_dtype": "float32",
+            "revision": None,
+        },
+        "save_model": {"model": None, "out": out, "origin": bloom, "dtype": None},
+        "transfer_model": {
+            "source": gpt2, "helper": [bloom], "out": out, "mesh": None, "method": "mean",
+            "data": [lines], "text_field": "text", "match_norms": None, "calibrate": False,
+            "strict": False, "fuzzy": False, "extend": False, "pad_to_multiple_of": 1,
+            "trace": False, "seed": 0, "dtype": None, **vectors,
+        },
+        "train_model": {"config": run, "resume": False, "profile": False},
+        "evaluate_perplexity": {
+            "model_path": bloom, "data": [lines], "sequence_length": 16, "batch_size": 4,
+            "text_field": "text", "dtype": None, "mesh": None,
+        },
+        "evaluate_tasks": {
+            "model_path": gpt2, "tasks": ["germeval2018"], "task_data": material / "tasks",
+            "batch_size": 4, "limit": 2, "dtype": None, "mesh": None,
+        },
+        "generate_text": {
+            "model": bloom, "prompt": "Die", "max_new_tokens": 2, "temperature": 0.5, "seed": 0,
+            "dtype": None, "mesh": None,
+        },
+        "prepare_corpus": {
+            "inputs": [lines], "tokenizer": gpt2, "out": out, "config": None, "text_field": None,
+            "limit": None, "source_tokenizer": None,
+        },
+        "run_chain": {"config": ChainConfig.from_dict(values), "dry_run": True},
+        "plan_run": {
+            "config": run, "accelerator": "v5litepod-4", "source": None, "vocab_size": None,
+        },
+        "list_runs": {"places": [material]},
+        "compare_vocabularies": {
+            "source": gpt2, "target": bloom, "data": [lines], "fuzzy": False, "text_field": "text",
+        },
+        "train_tokenizer": {
+            "inputs": [lines], "vocab_size": 280, "out": out, "text_field": "text",
+        },
+        "new_model": {
+            "tokenizer": gpt2, "out": out, "n_layer": 1, "n_embd": 8, "n_head": 2, "n_positions": 8,
+        },
+        "make_mesh": {"data": 1, "fsdp": -1, "tensor": 1, "sequence": 1, "devices": None},
+        "run_quickstart": {"out": 5, "corpus_source": None, "corpus_target": None},
+    }  # fmt: skip
+
+
+def python(rng: random.Random, material: Path, scratch: Path) -> Made:
+    """A function in Python with an argument that is odd, unknown or left out."""
+    name, given = rng.choice([*arguments(material, scratch).items()])
+    key, kind = (
+        rng.choice(sorted(given)),
+        rng.choices(["odd", "unknown", "left out"], [12, 1, 1])[0],
+    )
+    must_fail = kind == "unknown"
+    odd = rng.choice(OBJECTS)
+    if kind == "unknown":
+        key = rng.choice(["methd", "config_", "é\x1b[31m", ""])
+        given[key] = odd
+    elif kind == "left out":
+        del given[key]
+    else:
+        if key in ("dtype", "compute_dtype"):
+            odd, must_fail = rng.choice(NO_FLOATS), True
+        elif isinstance(given[key], list) and rng.random() < 0.3:
+            odd = str(given[key][0])
+            must_fail = key not in ("helper", "places")
+        given[key] = odd
+    function = getattr(clp_jax, name)
+    call = partial(with_model, **given) if name == "save_model" else partial(function, **given)
+    return f"{name} {key} {kind} {odd!r:.30}", call, must_fail
+
+
+def with_model(**given: Any) -> None:
+    """Save a model that is loaded, unless another one is given."""
+    if "model" in given and given["model"] is None and isinstance(given.get("origin"), str | Path):
+        with suppress(UserError):
+            given["model"] = clp_jax.load_model(given["origin"])
+    clp_jax.save_model(**given)
+
+
+def place(rng: random.Random, material: Path, scratch: Path) -> Made:
+    """A stage that is to write where nothing can be, or where something is."""
+    model = shutil.copytree(material / "gpt2", scratch / "model")
+    lines = shutil.copy(material / "text.jsonl", scratch / "text.jsonl")
+    (scratch / "link").symlink_to("nowhere")
+    (scratch / "full").mkdir()
+    (scratch / "full/file").write_text("kept")
+    os.mkfifo(scratch / "pipe")
+    places = (
+        "text.jsonl", "text.jsonl/below", "text.jsonl/far/below", "model", "model/below", "link",
+        "link/below", "full", "pipe", "pipe/below", "a" * 255, "a" * 250, "b" * 300, "c/" * 2100,
+        "d\x1b[31m", "e\nf", "$(touch fuzzed)", "é\udcff", "gs://b/x", "s3://b", ".", "..", "",
+        " ", "-x", "--json", "~", "/", "/dev/null", "/dev/full", "/proc/x", "a:b", "*", "out",
+    )  # fmt: skip
+    word, tokenizer = rng.choice(places), str(model)
+    stages = (
+        ["convert", tokenizer, word, "--to", "hf"],
+        ["transfer", "--source", tokenizer, "--helper", str(material / "bloom"),
+         "--method", "mean", f"--out={word}"],
+        ["tokenizer", "train", "--input", str(lines), "--vocab-size", "280", f"--out={word}"],
+        ["new", "--tokenizer", tokenizer, f"--out={word}"],
+        ["prepare", "--input", str(lines), "--tokenizer", tokenizer, f"--out={word}",
+         "--execution.workers", "1"],
+        ["train", "--config", str(material / "run.yaml"), f"--train.out={word}"],
+        ["vocab", "--source", tokenizer, "--target", tokenizer, f"--json={word}"],
+        ["runs", str(material), f"--plot={word}"],
+        ["prepare", f"--input={word}", "--out", "corpus", "--execution.workers", "1"],
+    )  # fmt: skip
+    lost = ("text.jsonl", "model", "full", "pipe", "link", "/dev/null", "/dev/full", "gs://b/x")
+    stage = rng.choice(stages)
+    return f"{stage[0]} {word[:30]!r}", stage, word in lost and stage[-1].startswith("--out=")
+
+
+Maker = Callable[[random.Random, Path, Path], Made]
 TARGETS: tuple[tuple[str, int, Maker], ...] = (
     ("config", 5, config),
     ("tokenizer", 4, tokenizer),
@@ -464,15 +840,25 @@ TARGETS: tuple[tuple[str, int, Maker], ...] = (
     ("corpus", 2, corpus),
     ("text", 3, text),
     ("recipe", 3, recipe),
-    ("flag", 5, flag),
+    ("flag", 6, flag),
+    ("odd tokenizer", 4, odd_tokenizer),
+    ("vectors", 4, vectors),
+    ("begun", 3, begun),
+    ("metrics", 3, metrics),
+    ("chain", 3, chain),
+    ("python", 8, python),
+    ("place", 4, place),
 )
 
 
-def call(arguments: list[str], output: TextIO) -> int:
-    """Call the command line in this process: its exit status, or 70 for an exception."""
+def call(run: Callable[[], Any], output: TextIO = sys.stderr) -> int:
+    """Call a stage in this process: its exit status, or 70 for an exception."""
     with redirect_stdout(output), redirect_stderr(output):
         try:
-            run_stage(arguments)
+            run()
+        except UserError as error:  # of a function in Python
+            print(printable(str(error)), file=output)
+            return 1
         except SystemExit as end:
             if isinstance(end.code, str):
                 print(end.code, file=output)
@@ -486,14 +872,19 @@ def call(arguments: list[str], output: TextIO) -> int:
 
 def judge(case: Case, status: int, said: str) -> Ending:
     """What kind of ending that is."""
-    kept = {"train", "prepare"}  # They can go on; what they leave is theirs to judge.
-    left = case.out and case.out.exists() and case.arguments[0] not in kept
+    # They can go on; what they leave is theirs to judge.
+    kept = ("train", "prepare", "chain", "run_chain")
+    left = case.out and case.out.exists() and not case.arguments[0].startswith(kept)
     if "MemoryError" in said or "out of memory" in said.lower():
         ending = "over memory"
     elif "Traceback (most recent" in said or "panicked" in said or status == 70:
         ending = "traceback"
     elif status < 0:
         ending = "killed"
+    elif CONTROL.search(said):
+        ending = "control characters"
+    elif "found late" in said:
+        ending = "found late"
     elif status == 0:
         ending = "silent acceptance" if case.must_fail else "fine"
     else:
@@ -517,7 +908,7 @@ def bounded(case: Case, scratch: Path, seconds: int, memory: int) -> Ending:
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
-        status = call(case.arguments, stream)
+        status = call(case.run, stream)
         stream.flush()
         os._exit(status if 0 <= status < 128 else 1)
     end, status, why = time.monotonic() + seconds, None, ""
@@ -535,6 +926,12 @@ def bounded(case: Case, scratch: Path, seconds: int, memory: int) -> Ending:
             time.sleep(0.05)
     ending = judge(case, status, log.read_text("utf-8", "replace") if log.exists() else "")
     return Ending(**{**asdict(ending), "ending": why or ending.ending})
+
+
+def _state(folder: Path) -> list[tuple[str, int, int]]:
+    """What is in a folder, and since when."""
+    states = [(str(path), path.lstat()) for path in sorted(folder.rglob("*"))]
+    return [(path, state.st_size, state.st_mtime_ns) for path, state in states]
 
 
 def _resident(process: int) -> int:
@@ -570,11 +967,15 @@ def main() -> None:
     for name in clp_jax.__all__:  # Imported once, and not by every case.
         getattr(clp_jax, name)
     endings: list[Ending] = []
+    good = _state(material)
     for number in range(options.first, options.first + options.cases):
         scratch = place / str(number)
         scratch.mkdir()
         case = draw(number, material, scratch, lambda name: not only or name in only)
         endings.append(bounded(case, scratch, options.seconds, int(options.memory * 2**30)))
+        if _state(material) != good:
+            endings[-1] = replace(endings[-1], ending="input changed")
+            good = _state(material)
         if endings[-1].ending not in ("fine", "one sentence"):
             print(json.dumps(asdict(endings[-1]), ensure_ascii=False), flush=True)
         if not options.keep:

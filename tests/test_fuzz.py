@@ -33,7 +33,7 @@ def test_damaged_models_end_well_or_in_one_sentence(fuzz, material, tmp_path, ki
         case = fuzz.draw(number, material, scratch, lambda name: name == kind)
         if case.arguments[0] in ("convert", "vocab"):
             said = io.StringIO()
-            endings.append(fuzz.judge(case, fuzz.call(case.arguments, said), said.getvalue()))
+            endings.append(fuzz.judge(case, fuzz.call(case.run, said), said.getvalue()))
         number += 1
     assert {ending.ending for ending in endings} <= {"fine", "one sentence"}, endings
     assert any(ending.ending == "one sentence" for ending in endings)
