@@ -40,8 +40,10 @@ from clp_jax.train.loop import train_model
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.pick import run_mesh
 from clp_jax.transfer.inputs import check_readable_alone, open_source
+from clp_jax.transfer.sample import read_text
 from clp_jax.transfer.stage import transfer_model
 from clp_jax.transfer.summary import summarize
+from clp_jax.transfer.vectors import read_vectors
 
 RUN = "run"
 SETTINGS = "settings.json"
@@ -136,9 +138,12 @@ def plan_chain(config: ChainConfig) -> list[Link]:
         values = read_config(model_files(origin))
         if origin == section.source:
             values["vocab_size"] = rows
+            if config.transfer.data:
+                read_text(config.transfer.data, config.transfer.text_field)
             # For a plan, no weights are fetched from the hub, and none of a run are read.
             if Path(origin).is_dir() and not is_run_folder(origin):
-                open_source(origin)
+                source = open_source(origin)
+                read_vectors(config.transfer, source.tokenizer, tokenizer, text=())
         model = abstract_model(read_decoder_config(values))
         if not done:
             _check_training(run, model, hash_, config.helper)

@@ -78,7 +78,7 @@ def writable_path(place: str | Path) -> Path:
     place = local_path(place)
     try:
         _scratch_of(place).exists()  # Raises for a name that is too long.
-        above = next(folder for folder in place.absolute().parents if folder.exists())
+        above = next(filter(Path.exists, place.absolute().parents), place)
     except OSError as error:
         raise UserError(f"{place} cannot be made ({_reason(error)}).") from None
     if not above.is_dir():

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Int, Shaped
+from pydantic import Field
 
 from clp_jax.arguments import checked
 from clp_jax.errors import UserError
@@ -161,7 +162,7 @@ def make_mesh(
     tensor: MeshSize = 1,
     sequence: MeshSize = 1,
     *,
-    devices: Sequence[Any] | None = None,
+    devices: Annotated[Sequence[jax.Device], Field(min_length=1)] | None = None,
 ) -> Mesh:
     """Arrange devices (all of them by default) in a mesh with the axes of `AXES`.
 

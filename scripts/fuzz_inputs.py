@@ -160,7 +160,7 @@ def make_material(folder: Path) -> None:
     models = [{"name": "small", "source": str(folder / "bloom"), "train": small}]
     chain = {
         "helper": str(folder / "gpt2"), "out": str(folder / "chain"), "data": recipe["data"],
-        "transfer": {"method": "mean", "data": [str(folder / "text.txt")]}, "models": models,
+        "transfer": {"method": "mean", "data": [str(folder / "text.jsonl")]}, "models": models,
     }  # fmt: skip
     (folder / "chain.yaml").write_text(yaml.safe_dump(chain))
     call(partial(run_stage, prepare_text(folder, folder / "corpus")))
@@ -759,7 +759,7 @@ def arguments(material: Path, scratch: Path) -> dict[str, dict[str, Any]]:
             "tokenizer": gpt2, "out": out, "n_layer": 1, "n_embd": 8, "n_head": 2, "n_positions": 8,
         },
         "make_mesh": {"data": 1, "fsdp": -1, "tensor": 1, "sequence": 1, "devices": None},
-        "run_quickstart": {"out": 5, "corpus_source": None, "corpus_target": None},
+        "run_quickstart": {"out": out, "corpus_source": "nowhere", "corpus_target": "nowhere"},
     }  # fmt: skip
 
 

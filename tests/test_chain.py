@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 import yaml
 
@@ -376,6 +377,9 @@ def test_a_model_made_anew_makes_the_next_one_stale(settings, recorded):
     [
         (("transfer",), {"metod": "clp"}, "unknown key transfer.metod"),
         (("transfer",), {"helper": "x"}, "unknown key transfer.helper"),
+        (("transfer",), {"data": ["{inputs}/none.txt"]}, "none.txt matches no file"),
+        (("transfer",), {"data": ["{inputs}/one.txt"]}, "one.txt holds 1 documents: a sample"),
+        (("transfer",), {"method": "focus", "token_vectors": "{inputs}/one.npy"}, "has 1 rows"),
         (("models",), [], "models: List should have at least 1 item"),
         (("models", 1, "name"), "small", "each name must be different.* small, small"),
         (("models", 1, "name"), "../large", "models.1.name: String should match"),
@@ -396,7 +400,9 @@ def test_mistakes_are_told_before_any_work(settings, recorded, inputs, place, va
     section = settings
     for key in path:
         section = section[key]
-    section[last] = value.format(inputs=inputs) if isinstance(value, str) else value
+    (inputs / "one.txt").write_text("eins")
+    np.save(inputs / "one.npy", np.ones((1, 2), np.float32))
+    section[last] = json.loads(json.dumps(value).replace("{inputs}", str(inputs)))
     with pytest.raises(UserError, match=sentence):
         run(settings)
     assert recorded == []

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -13,7 +13,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import load_tokenizer, tokenizer_hash
-from clp_jax.config import PrepareConfig, SourceSection
+from clp_jax.config import ExecutionSection, PrepareConfig, SourceSection
 from clp_jax.data.clean import clean_steps
 from clp_jax.data.decontaminate import Decontaminate, build_index
 from clp_jax.data.deduplicate import deduplications
@@ -108,10 +108,31 @@ def prepare_corpus(
         reported = ["clean", *deduplications(config.deduplicate)]
         finish = Finish(out, work, reported, about, tokenizer, source_tokenizer)
         stages = [*_stages(config, read, work, last), Stage("finish", [finish], 1)]
-        if not run_stages(stages, work, config.execution):
+        if not _went_on(stages, work, config.execution):
             return None
         shutil.rmtree(work, ignore_errors=True)
     return read_json(out / MANIFEST)
+
+
+def _went_on(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> bool:
+    """As `run_stages`, which has to trust what an earlier call has left.
+
+    Raises:
+        UserError: that is damaged, or see `run_stages`.
+    """
+    begun = _is_begun(work)
+    try:
+        return run_stages(stages, work, section)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # Any file of any stage may be damaged, in any way.
+        if not begun:
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(
+            f"{work}, which was begun earlier, cannot be gone on with ({reason}): remove the "
+            "output folder to start again."
+        ) from error
 
 
 def _identity(config: PrepareConfig) -> dict[str, Any]:

@@ -78,6 +78,9 @@ class Tokenizer:
             roles: The spelling of each role's token; one that is not in the vocabulary counts as
                 none.
             max_length: Longest sequence that its configuration names.
+
+        Raises:
+            UserError: it puts an id before a text that no token has.
         """
         backend.no_truncation()
         backend.no_padding()
@@ -86,7 +89,14 @@ class Tokenizer:
             for role, spelling in roles.items()
         }
         description = backend.to_str()
-        return cls(name, description, ids, _opening(json.loads(description)), max_length)
+        opening = _opening(json.loads(description))
+        for id in opening:
+            if backend.id_to_token(id) is None:
+                raise UserError(
+                    f"The tokenizer in {name} puts the id {id} before a text, but no token has it: "
+                    "mend the post_processor of tokenizer.json."
+                )
+        return cls(name, description, ids, opening, max_length)
 
     @property
     def eos(self) -> int | None:
@@ -283,9 +293,11 @@ def _backend(description: str) -> tokenizers.Tokenizer:
 def _opening(state: Mapping[str, Any]) -> tuple[int, ...]:
     """The ids that a post-processor puts before a text, if it puts none behind it."""
     for step in steps(state["post_processor"]):
-        if step["type"] == "TemplateProcessing" and "Sequence" in step["single"][-1]:
-            names = [part["SpecialToken"]["id"] for part in step["single"][:-1]]
-            return tuple(id for name in names for id in step["special_tokens"][name]["ids"])
+        if step["type"] == "TemplateProcessing":
+            *before, last = step["single"] or [{}]
+            if "Sequence" in last and all("SpecialToken" in part for part in before):
+                names = [part["SpecialToken"]["id"] for part in before]
+                return tuple(id for name in names for id in step["special_tokens"][name]["ids"])
     return ()
 
 

@@ -67,7 +67,7 @@ class Setting:
         else:
             self.tokenizer, self.tokenizer_folder = helper.tokenizer, helper.folder
             self.layout = replacing(self.vocabulary, multiple=multiple)
-        self.vectors = read_vectors(config, source, helper, text)
+        self.vectors = read_vectors(config, source.tokenizer, helper.tokenizer, text)
         # A tied helper's one table maps the head too.
         self.helper_tables = dict(
             zip(source.tables, [helper.tables[0], helper.tables[-1]], strict=False)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from clp_jax.config import TransferConfig
 from clp_jax.errors import UserError
-from clp_jax.transfer.inputs import Checkpoint
+from clp_jax.tokenizer import Tokenizer
 from clp_jax.transfer.token_vectors import read_token_vectors, token_vectors, train_token_vectors
 from clp_jax.transfer.word_vectors import align, read_dictionary, read_word_vectors
 
@@ -28,29 +28,29 @@ class Vectors(NamedTuple):
 
 
 def read_vectors(
-    config: TransferConfig, source: Checkpoint, helper: Checkpoint, text: Sequence[str]
+    config: TransferConfig, source: Tokenizer, helper: Tokenizer, text: Sequence[str]
 ) -> Vectors:
     """Read the vectors that the configuration names; for ``focus`` train those that it does not.
 
-    ``auto`` goes without where they cannot be trained.
+    Without text none are trained. ``auto`` goes without where they cannot be trained.
 
     Raises:
         UserError: a file is missing or damaged or does not fit the tokenizer; ``focus`` was named
             and its vectors cannot be trained.
     """
-    rows = [model.tokenizer.rows for model in (source, helper)]
+    rows = [source.rows, helper.rows]
     source_vectors = target_vectors = tokens = None
     if config.source_vectors and config.target_vectors:
         words = read_word_vectors(config.source_vectors), read_word_vectors(config.target_vectors)
         if config.dictionary:
             words = align(*words, read_dictionary(config.dictionary))
-        source_vectors = token_vectors(words[0], source.tokenizer, rows[0])
-        target_vectors = token_vectors(words[1], helper.tokenizer, rows[1])
+        source_vectors = token_vectors(words[0], source, rows[0])
+        target_vectors = token_vectors(words[1], helper, rows[1])
     if config.token_vectors:
         tokens = read_token_vectors(config.token_vectors, rows[1])
     elif config.method in ("focus", "auto") and text:
-        names = [helper.tokenizer.token(id) or "" for id in range(rows[1])]
-        ids = helper.tokenizer.encode_batch(text)
+        names = [helper.token(id) or "" for id in range(rows[1])]
+        ids = helper.encode_batch(text)
         try:
             tokens = train_token_vectors(ids, names, seed=config.seed)
         except UserError:

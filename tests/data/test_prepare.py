@@ -322,6 +322,38 @@ def test_what_was_begun_with_another_recipe_is_not_gone_on_with(
         prepare_corpus([str(texts[1])], tokenizer_folder, out)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("logs/clean/stats/00000.json", "[{}]", "KeyError: 'name'"),
+        ("logs/clean/stats/00000.json", "{}", "must hold a JSON list"),
+        ("documents/clean/00000.jsonl.zst", "zstd", "ZstdError"),
+    ],
+)
+def test_what_was_begun_and_is_damaged_is_not_gone_on_with(
+    tmp_path: Path,
+    tokenizer_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    content: str,
+    reason: str,
+):
+    def interrupted(stages: Any, *arguments: Any) -> None:
+        run_stages(stages[:1], *arguments)
+        raise KeyboardInterrupt
+
+    text, out = tmp_path / "a.txt", tmp_path / "corpus"
+    text.write_text("eins zwei drei")
+    recipe = PrepareConfig.from_dict({"deduplicate": {"exact": True}, "execution": {"workers": 1}})
+    monkeypatch.setattr("clp_jax.data.prepare.run_stages", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_corpus([str(text)], tokenizer_folder, out, config=recipe)
+    monkeypatch.undo()
+    (out / WORK / file).write_text(content)
+    with pytest.raises(UserError, match=f"cannot be gone on with .*{reason}|{file}.*{reason}"):
+        prepare_corpus([str(text)], tokenizer_folder, out, config=recipe)
+
+
 def test_a_corpus_is_freed_of_one_version_of_the_tests(
     tmp_path: Path, texts: list[Path], tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):

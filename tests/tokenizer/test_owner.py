@@ -1,3 +1,4 @@
+import json
 import pickle
 import random
 
@@ -165,3 +166,30 @@ def test_a_corpus_needs_an_end_of_text(folder):
     bare = Tokenizer.from_backend("bare", reference(folder), {"eos": "<|not there|>"})
     with pytest.raises(UserError, match="bare has no end-of-text token"):
         bare.encode_documents(["Fluss"])
+
+
+@pytest.mark.parametrize(
+    ("single", "ids", "opening"),
+    [
+        ([], [1], ()),
+        ([{"SpecialToken": {"id": "<s>", "type_id": 0}}], [1], ()),
+        ([{"Sequence": {"id": "A", "type_id": 0}}] * 2, [1], ()),
+        (["mark", {"Sequence": {"id": "A", "type_id": 0}}], [1], (1,)),
+        (["mark", {"Sequence": {"id": "A", "type_id": 0}}], [10**6], None),
+    ],
+)
+def test_odd_templates_open_no_text_and_unknown_ids_are_refused(folder_of, single, ids, opening):
+    state = json.loads((folder_of("byte_fallback") / "tokenizer.json").read_text())
+    mark = {"SpecialToken": {"id": "<s>", "type_id": 0}}
+    state["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [mark if part == "mark" else part for part in single],
+        "pair": [],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": ids, "tokens": ["<s>"]}},
+    }
+    backend = tokenizers.Tokenizer.from_str(json.dumps(state))
+    if opening is None:
+        with pytest.raises(UserError, match="puts the id 1000000 before a text, but no token has"):
+            Tokenizer.from_backend("odd", backend, {})
+    else:
+        assert Tokenizer.from_backend("odd", backend, {}).opening == opening
