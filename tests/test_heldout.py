@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PAGES = sorted(["README.md", *(f"docs/{page.name}" for page in (REPOSITORY / "docs").glob("*.md"))])
+PAGES = [
+    "README.md",
+    *sorted(str(page.relative_to(REPOSITORY)) for page in (REPOSITORY / "docs").rglob("*.md")),
+]
 
 
 def texts(command: str, document: str) -> set[str]:

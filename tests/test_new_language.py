@@ -1,4 +1,4 @@
-"""docs/new-language.md, from text to a sentence, with tiny models."""
+"""docs/how-to/no-helper.md, from text to a sentence, with tiny models."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from clp_jax.errors import UserError
 from clp_jax.quickstart.inputs import made_up_text, write_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PAGE = REPOSITORY / "docs" / "new-language.md"
+PAGE = REPOSITORY / "docs" / "how-to" / "no-helper.md"
 
 SMALL = {
     "prepare": "--clean.language de --clean.min_words 5 --execution.workers 1",
@@ -31,9 +31,9 @@ SMALL = {
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The indented `clp-jax` commands of a page, without the program's name."""
+    """The `clp-jax` commands of a page, without the program's name."""
     text = re.sub(r"\\\n\s*", "", page.read_text("utf-8"))
-    return [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("    clp-jax ")]
+    return [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("clp-jax ")]
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 
 
 # The habits of published methods are those of their papers. The others copy shared rows and leave
-# norms alone, which is safe: what is best differs between models (docs/methods.md).
+# norms alone, which is safe: what is best differs between models (docs/results/methods.md).
 METHODS = {
     "random": Entry(random_rows, "nothing", 1.0, False, "normal draws with the source's deviation"),
     "mean": Entry(mean_row, "nothing", 1.0, False, "the source's mean row"),

@@ -2,7 +2,7 @@
 
 `read_vocabulary` brings every token into one form, the exact bytes it stands for or the role it
 plays, and `match_vocabularies` pairs the tokens of two vocabularies by it. The rules are written
-out in docs/vocabulary.md.
+out in docs/reference/tokens.md.
 """
 
 from clp_jax.vocabulary.compare import compare_vocabularies

@@ -1,7 +1,7 @@
 """How the kinds of tokenizers write bytes in the names of their tokens.
 
 The kind is read from the tokenizer's own JSON description: what its decoder undoes is what its
-names mean. The rules are written out in docs/vocabulary.md.
+names mean. The rules are written out in docs/reference/tokens.md.
 """
 
 import re

@@ -1,0 +1,161 @@
+"""The documentation: links resolve, every page is in the navigation, the reference is whole."""
+
+import ast
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+import clp_jax
+from clp_jax.cli import _parser
+from clp_jax.config import ChainConfig, PrepareConfig, RunConfig
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DOCS = REPOSITORY / "docs"
+OUTSIDE = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+
+
+@cache
+def reference():
+    """The script that generates a part of the pages."""
+    spec = importlib.util.spec_from_file_location("reference", REPOSITORY / "scripts/reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def pages() -> dict[Path, str]:
+    """All pages and what they hold, those that are generated too."""
+    generated = {DOCS / "reference" / name: text for name, text in reference().pages().items()}
+    written = {file: file.read_text("utf-8") for file in [*sorted(DOCS.rglob("*.md")), *OUTSIDE]}
+    return written | generated
+
+
+def prose(text: str) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+@cache
+def anchors(file: Path) -> set[str]:
+    """The anchors of a page's headings, as the site and GitHub both make them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", prose(pages()[file]), re.MULTILINE):
+        words = re.sub(r"[^\w\s-]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading.lower()))
+        found.add(re.sub(r"[-\s]+", "-", words.strip()))
+    return found
+
+
+def links(text: str) -> list[str]:
+    found = re.findall(r"\]\(([^)\s]+)\)", prose(text).replace("]\n(", "]("))
+    return [link for link in found if not re.match(r"[a-z]+:", link)]
+
+
+def navigation(entries) -> list[str]:
+    """The pages of a part of the navigation, in order."""
+    if isinstance(entries, str):
+        return [entries]
+    inner = entries.values() if isinstance(entries, dict) else entries
+    return [page for entry in inner for page in navigation(entry)]
+
+
+def test_links_lead_to_files_and_headings():
+    broken = []
+    for file, text in pages().items():
+        for link in links(text):
+            name, _, anchor = link.partition("#")
+            target = (file.parent / name).resolve() if name else file
+            there = target in pages() or target.exists()
+            if not there or (anchor and anchor not in anchors(target)):
+                broken.append(f"{file.relative_to(REPOSITORY)}: {link}")
+    assert broken == []
+
+
+def test_every_page_is_in_the_navigation_once():
+    nav = navigation(yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text("utf-8"))["nav"])
+    assert sorted(nav) == sorted(
+        str(file.relative_to(DOCS)) for file in pages() if file.is_relative_to(DOCS)
+    )
+
+
+@pytest.mark.parametrize("part", ["start", "how-to", "concepts", "reference"])
+def test_pages_begin_with_what_they_are_for_and_a_command(part):
+    for file, text in pages().items():
+        if file.parent == DOCS / part:
+            title, _, rest = text.partition("\n")
+            opening = rest.split("\n## ")[0]
+            assert title.startswith("# "), file
+            assert not opening.lstrip().startswith(("```", "#")), file
+            assert "\n```sh\n" in opening, file
+
+
+def test_the_reference_names_every_stage_and_flag():
+    page = pages()[DOCS / "reference" / "command-line.md"]
+    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE))
+    parsers = [*reference().stages(_parser())]
+    assert list(sections) == [parser.prog for parser in parsers]
+    for parser in parsers:
+        flags = {name for action in parser._actions for name in action.option_strings}
+        assert flags - {"-h", "--help"} == set(
+            re.findall(
+                r"(?<=[`\s])--[a-z-]+(?=[`,])", "\n".join(first_cells(sections[parser.prog]))
+            )
+        )
+
+
+def first_cells(text: str) -> list[str]:
+    return re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("config", [RunConfig, PrepareConfig, ChainConfig])
+def test_the_reference_names_every_key(config):
+    page = pages()[DOCS / "reference" / "configuration.md"]
+    named = {cell.strip("`") for cell in first_cells(page)}
+    schema = config.model_json_schema()
+    sections = [schema, *schema["$defs"].values()]
+    assert {key for section in sections for key in section.get("properties", {})} <= named
+
+
+def test_the_python_page_documents_every_public_name():
+    page = pages()[DOCS / "reference" / "python.md"]
+    for name in clp_jax.__all__:
+        assert re.search(rf"(::: clp_jax\.|`)([\w.]+\.)?{name}\b", page), name
+
+
+def messages() -> set[str]:
+    """The strings of the package, with an ellipsis for what is filled in."""
+    found = set()
+    for file in (REPOSITORY / "clp_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.add("".join(part.value if is_text(part) else "…" for part in node.values))
+            elif is_text(node):
+                found.add(node.value)
+    return found
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_troubleshooting_is_about_messages_that_the_package_prints():
+    headings = re.findall(r"^### `(.+)`$", pages()[DOCS / "troubleshooting.md"], re.MULTILINE)
+    assert len(headings) > 30
+    known = messages()
+    unknown = [heading for heading in headings if not any(fits(heading, text) for text in known)]
+    assert unknown == []
+
+
+def fits(heading: str, text: str) -> bool:
+    """Whether the fixed parts of a heading stand in a text, in their order."""
+    at = 0
+    for part in filter(None, (part.strip() for part in heading.split("…"))):
+        at = text.find(part, at)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
