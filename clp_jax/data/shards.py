@@ -72,9 +72,10 @@ class ShardWriter:
         if not self._batch:
             return
         found = self._tokenizer.encode_documents(self._batch)
+        unknown = self._tokenizer.unknown
         for document, ids in zip(self._batch, found, strict=True):
             self._tokens.append(len(ids))
-            if self._tokenizer.unknown in ids:
+            if unknown is not None and unknown in ids:
                 self._counts["unknown_bytes"] += self._tokenizer.unknown_bytes(document)
         self._write(np.concatenate(found))
         self._batch, self._characters = [], 0

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 import tokenizers
 from jaxtyping import UInt
-from tokenizers.pre_tokenizers import ByteLevel
 
 from clp_jax.errors import UserError
+from clp_jax.tokenizer.fast import FastEncoder, fast_encoder
+from clp_jax.tokenizer.letters import as_letters
 from clp_jax.tokenizer.long import LONG, encode_long
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 ROLES = ("eos", "bos", "pad", "unk", "cls", "sep", "mask")
 """Roles that a tokenizer names itself. A token with several goes by the first."""
+
+_MUCH = 1 << 18
+"""Characters that are worth making tiktoken ready, which takes as long as encoding two million."""
 
 AnyTokenizer = Union["Tokenizer", "PreTrainedTokenizerBase"]
 """Ours, or a fast tokenizer of transformers, which `Tokenizer.of` makes ours."""
@@ -168,8 +172,9 @@ class Tokenizer:
     ) -> list[UInt[np.ndarray, " _"]]:
         """The ids of each text alone, whole, on all CPU cores.
 
-        Memory is bounded: a long text is encoded in parts that overlap and are joined where they
-        agree, so that the ids are those of the text as one.
+        Much text is left to tiktoken where its ids are certain to be the same (see
+        `clp_jax.tokenizer.fast`). Memory is bounded: a long text is encoded in parts that overlap
+        and are joined where they agree, so that the ids are those of the text as one.
 
         Args:
             texts: The texts.
@@ -177,16 +182,21 @@ class Tokenizer:
                 otherwise it gets the ids of its letters (unless the vocabulary of a Unigram
                 tokenizer holds the string as an ordinary piece).
         """
+        much = sum(map(len, texts)) >= _MUCH
+        fast = _fast(self.description) if much else None
+        found = fast.encode_batch(texts, special=special) if fast else [None] * len(texts)
         backend = self.backend
         backend.encode_special_tokens = not special
-        short = [text for text in texts if len(text) <= LONG]
+        left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
+        short = [text for text in left if len(text) <= LONG]
         encodings = iter(backend.encode_batch_fast(short, add_special_tokens=False))
-        return [
+        rest = (
             np.array(next(encodings).ids, self.dtype)
             if len(text) <= LONG
             else encode_long(backend, text).astype(self.dtype)
-            for text in texts
-        ]
+            for text in left
+        )
+        return [next(rest) if ids is None else ids.astype(self.dtype) for ids in found]
 
     def encode_documents(self, documents: Sequence[str]) -> list[UInt[np.ndarray, " _"]]:
         """The ids of documents, each with what opens and ends it.
@@ -266,9 +276,9 @@ class Tokenizer:
         """
         state = self.state
         letters = "ByteLevel" in {step["type"] for step in steps(state["decoder"])}
-        spell = _as_letters if letters else str
+        spell = as_letters if letters else bytes.decode
         return {
-            token["id"]: (spell(token["content"]), token["special"])
+            token["id"]: (spell(token["content"].encode()), token["special"])
             for token in state["added_tokens"]
         }
 
@@ -290,6 +300,11 @@ def _backend(description: str) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_str(description)
 
 
+@lru_cache(maxsize=4)
+def _fast(description: str) -> FastEncoder | None:
+    return fast_encoder(_backend(description))
+
+
 def _opening(state: Mapping[str, Any]) -> tuple[int, ...]:
     """The ids that a post-processor puts before a text, if it puts none behind it."""
     for step in steps(state["post_processor"]):
@@ -299,11 +314,6 @@ def _opening(state: Mapping[str, Any]) -> tuple[int, ...]:
                 names = [part["SpecialToken"]["id"] for part in before]
                 return tuple(id for name in names for id in step["special_tokens"][name]["ids"])
     return ()
-
-
-def _as_letters(text: str) -> str:
-    whole = ByteLevel(add_prefix_space=False, use_regex=False)
-    return "".join(piece for piece, _ in whole.pre_tokenize_str(text))
 
 
 def _spans(backend: tokenizers.Tokenizer, text: str) -> Iterator[tuple[int, tuple[int, int]]]:

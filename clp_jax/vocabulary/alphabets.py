@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from clp_jax.errors import UserError
+from clp_jax.tokenizer.letters import as_bytes, as_letters
 from clp_jax.tokenizer.owner import steps
 
 BYTE_NAME = re.compile(r"<0x[0-9A-F]{2}>")
@@ -50,34 +51,19 @@ class PlainAlphabet(Alphabet):
         return [data.decode()]
 
 
-def _byte_characters() -> list[str]:
-    """The character that stands for each byte in GPT-2's vocabulary.
-
-    A printable character of Latin-1 stands for itself; the n-th of the other bytes, counted from
-    zero, is written as character 256 + n.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0x100)} - {0xAD}
-    others = (byte for byte in range(256) if byte not in printable)
-    shifted = {byte: 256 + n for n, byte in enumerate(others)}
-    return [chr(shifted.get(byte, byte)) for byte in range(256)]
-
-
 class ByteLevelAlphabet(Alphabet):
     """A character for each byte, as GPT-2 has it."""
-
-    characters = _byte_characters()
-    values = {character: byte for byte, character in enumerate(characters)}  # noqa: RUF012
 
     def read(self, name: str) -> bytes:
         """See `Alphabet`. A name with any other character stands for its text."""
         try:
-            return bytes(map(self.values.__getitem__, name))
+            return as_bytes(name)
         except KeyError:
             return name.encode()
 
     def write(self, data: bytes) -> list[str]:
         """See `Alphabet`."""
-        return ["".join(map(self.characters.__getitem__, data))]
+        return [as_letters(data)]
 
 
 @dataclass(frozen=True)

@@ -19,23 +19,9 @@ from clp_jax.errors import UserError
 from clp_jax.files import new_folder
 from clp_jax.limits import Inputs, LocalPath, Name, VocabularySize
 from clp_jax.tokenizer import Tokenizer
+from clp_jax.tokenizer.expressions import WORDS
 
 END_OF_TEXT = "<|endoftext|>"
-
-WORDS = "|".join(
-    [
-        r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}\u200c\u200d]+",
-        r"\p{N}{1,3}",
-        r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
-        r"\s*[\r\n]+",
-        r"\s+(?!\S)",
-        r"\s+",
-    ]
-)
-"""What no token goes beyond, after the splitting of GPT-4 and Llama 3: letters with the sign before
-them, such as a space; up to three digits; other signs; line breaks; white space. Unlike theirs, a
-letter's combining marks and joiners stay with it, so that no vowel sign of Hindi, Burmese, Thai or
-Arabic ends a word, and no contraction of English is a case of its own."""
 
 MOST_BYTES = 200_000_000
 """Size of the sample that is trained on."""

@@ -14,6 +14,8 @@ from tokenizers import (
     trainers,
 )
 
+from clp_jax.tokenizer.expressions import WORDS
+
 TEXTS = [
     "Die Stadt liegt am Fluss, und der Fluss ist lang.",
     "Größe und Maß: 12 Äpfel, 3 Birnen – zusammen 15.\n\n  Zwölf Boxkämpfer jagen Viktor.",
@@ -110,6 +112,38 @@ def wordpiece() -> Tokenizer:
     return tokenizer
 
 
+def split(expression: str):
+    """A pre-tokenizer as most byte-level tokenizers of today have it."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(expression), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
+SPLITS = {
+    "GPT-2": pre_tokenizers.ByteLevel(add_prefix_space=False),
+    "RoBERTa": pre_tokenizers.ByteLevel(add_prefix_space=True),
+    "SmolLM2": pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    ),
+    "Llama 3": split(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+    "Qwen2": split(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+    "BLOOM": split(r" ?[^(\s|[.,!?…。，、।۔،])]+"),
+    "ours": split(WORDS),
+}
+"""How the byte-level tokenizers that tiktoken stands in for cut a text."""
+
 ENDS = {"byte_level": "</s>", "byte_fallback": "</s>", "unigram": "</s>", "wordpiece": "[SEP]"}
 KINDS = {
     "byte_level": byte_level,
@@ -135,6 +169,11 @@ def folder_of(tmp_path_factory):
         return folders[kind]
 
     return folder_of
+
+
+@pytest.fixture(params=SPLITS)
+def splitter(request):
+    return SPLITS[request.param]
 
 
 @pytest.fixture(params=KINDS)

@@ -10,8 +10,9 @@ from transformers import AutoTokenizer
 
 from clp_jax.errors import UserError
 from clp_jax.tokenizer import read_tokenizer
+from clp_jax.tokenizer.expressions import WORDS
 from clp_jax.vocabulary import read_vocabulary
-from clp_jax.vocabulary.train import END_OF_TEXT, WORDS, sample_pieces, train_tokenizer
+from clp_jax.vocabulary.train import END_OF_TEXT, sample_pieces, train_tokenizer
 
 FILES = ("merges.txt", "tokenizer.json", "tokenizer_config.json", "vocab.json")
 SENTENCES = [f"Der {n}. Hund läuft über die {n % 7}. Straße und bellt laut." for n in range(200)]

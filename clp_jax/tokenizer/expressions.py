@@ -1,0 +1,142 @@
+"""How byte-level tokenizers cut a text into pieces: the regular expressions in use."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+from tokenizers.pre_tokenizers import PreTokenizer
+
+from clp_jax.tokenizer.letters import as_bytes
+
+_GPT_2 = "|".join(
+    [
+        r"'s|'t|'re|'ve|'m|'ll|'d",
+        r" ?\p{L}+",
+        r" ?\p{N}+",
+        r" ?[^\s\p{L}\p{N}]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
+
+_NUMERIC = r"\p{N}\x{11DE0}-\x{11DE9}\x{16FF4}-\x{16FF6}"
+"""What `Digits` cuts off: it knows Unicode 17 where expressions know Unicode 16."""
+
+_GPT_2_AND_DIGITS = "|".join(
+    [
+        r"'s|'t|'re|'ve|'m|'ll|'d",
+        r" ?\p{L}+",
+        rf"[{_NUMERIC}]",
+        rf" ?[^\s\p{{L}}{_NUMERIC}]+",
+        rf"\s+(?![^\s{_NUMERIC}])",
+        r"\s+",
+    ]
+)
+"""GPT-2's between single digits, each of which ends a text for it."""
+
+_GPT_4 = "|".join(
+    [
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+        r"[^\r\n\p{L}\p{N}]?\p{L}+",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
+"""Llama 3's, too."""
+
+_QWEN_2 = _GPT_4.replace("{1,3}", "")
+
+WORDS = "|".join(
+    [
+        r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}\u200c\u200d]+",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
+"""What no token of ours goes beyond, after the splitting of GPT-4 and Llama 3: letters with the
+sign before them, such as a space; up to three digits; other signs; line breaks; white space. Unlike
+theirs, a letter's combining marks and joiners stay with it, so that no vowel sign of Hindi,
+Burmese, Thai or Arabic ends a word, and no contraction of English is a case of its own."""
+
+_BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
+_BLOOM_AND_BETWEEN = _BLOOM + r"|(?:(?! [^(\s|[.,!?…。，、।۔،])])[(\s|[.,!?…。，、।۔،])])+"
+"""What stands between two words is a piece, too."""
+
+
+def _grouped(expression: str) -> str:
+    """The same, a fifth faster in tiktoken: what comes before the look ahead is one alternative."""
+    before, ahead, rest = expression.partition(r"|\s+(?!")
+    return f"(?:{before}){ahead}{rest}"
+
+
+_SPLITS = {
+    _GPT_4: _grouped(_GPT_4),
+    _QWEN_2: _grouped(_QWEN_2),
+    WORDS: _grouped(WORDS),
+    _BLOOM: _BLOOM_AND_BETWEEN,
+}
+
+
+class Pieces(NamedTuple):
+    """What cuts a text.
+
+    Attributes:
+        expression: Matches one piece after the other, and leaves nothing out.
+        prefix: Comes first before a text that does not begin with it.
+    """
+
+    expression: str
+    prefix: str = ""
+
+    def begin(self, text: str) -> str:
+        """A text with the prefix."""
+        return text if not text or text.startswith(self.prefix) else self.prefix + text
+
+
+def cuts_alike(pieces: Pieces, pre_tokenizer: PreTokenizer, texts: Sequence[str]) -> bool:
+    """Whether tiktoken finds the pieces of a pre-tokenizer in some texts.
+
+    It is given all these pieces as tokens, so that others would be other tokens.
+    """
+    import tiktoken
+
+    theirs = [
+        [as_bytes(piece) for piece, _ in pre_tokenizer.pre_tokenize_str(text)] for text in texts
+    ]
+    known = {bytes([byte]): byte for byte in range(256)}
+    for piece in chain(*theirs):
+        known.setdefault(piece, len(known))
+    encoding = tiktoken.Encoding(
+        "pieces", pat_str=pieces.expression, mergeable_ranks=known, special_tokens={}
+    )
+    return all(
+        encoding.encode_ordinary(pieces.begin(text)) == [*map(known.__getitem__, found)]
+        for text, found in zip(texts, theirs, strict=True)
+    )
+
+
+def read_pieces(pre_tokenizer: Mapping[str, Any] | None) -> Pieces | None:
+    """What cuts as a pre-tokenizer does; None if that is not known."""
+    steps = [pre_tokenizer]
+    if pre_tokenizer and pre_tokenizer["type"] == "Sequence":
+        steps = pre_tokenizer["pretokenizers"]
+    match steps:
+        case [{"type": "ByteLevel", "use_regex": True, "add_prefix_space": prefixed}]:
+            return Pieces(_grouped(_GPT_2), " " if prefixed else "")
+        case [
+            {"type": "Digits", "individual_digits": True},
+            {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False},
+        ]:
+            return Pieces(_grouped(_GPT_2_AND_DIGITS))
+        case [
+            {"type": "Split", "pattern": {"Regex": known}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False},
+        ] if known in _SPLITS:
+            return Pieces(_SPLITS[known])
+    return None
