@@ -64,14 +64,14 @@ class FastEncoder:
     """
 
     encoding: "tiktoken.Encoding"
-    ids: UInt32[np.ndarray, "_"]
+    ids: UInt32[np.ndarray, " _"]
     pieces: Pieces
     normalise: Callable[[str], str]
     added: Mapping[str, bool]
 
     def encode_batch(
         self, texts: Sequence[str], *, special: bool
-    ) -> list[UInt32[np.ndarray, "_"] | None]:
+    ) -> list[UInt32[np.ndarray, " _"] | None]:
         """The ids of each text, on all CPU cores; None for a text that is not for tiktoken.
 
         It spells an added token, has white space on and on, or is long and has none.
@@ -89,14 +89,14 @@ class FastEncoder:
         with ThreadPoolExecutor(threads) as pool:
             return [*pool.map(encode, texts)]
 
-    def _encode(self, added: Sequence[str], text: str) -> UInt32[np.ndarray, "_"] | None:
+    def _encode(self, added: Sequence[str], text: str) -> UInt32[np.ndarray, " _"] | None:
         try:
             ranks = [self._ranks(added, part) for part in _parts(self.pieces.begin(text))]
         except ValueError:
             return None
         return self.ids[np.concatenate(ranks)]
 
-    def _ranks(self, added: Sequence[str], part: str) -> UInt32[np.ndarray, "_"]:
+    def _ranks(self, added: Sequence[str], part: str) -> UInt32[np.ndarray, " _"]:
         normal = part if part.isascii() else self.normalise(part)
         if any(spelling in part or spelling in normal for spelling in added):
             raise ValueError("an added token")
