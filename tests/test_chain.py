@@ -3,11 +3,7 @@
 import copy
 import functools
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -28,6 +24,8 @@ from clp_jax.mesh import single_device_mesh
 from clp_jax.models import initialize, read_decoder_config
 from clp_jax.quickstart.inputs import made_up_text, write_new_model, write_text
 from clp_jax.train import loop
+
+from .started import start_two
 
 MODELS = ("small", "large")
 
@@ -170,26 +168,9 @@ run_chain(ChainConfig.from_dict(json.loads(sys.argv[1])))
 
 @pytest.mark.slow
 def test_two_processes_grow_one_chain(settings, capsys):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, json.dumps(settings)],
-            env=os.environ
-            | {
-                "JAX_COORDINATOR_ADDRESS": address,
-                "JAX_NUM_PROCESSES": "2",
-                "JAX_PROCESS_ID": str(index),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    (printed, first), (silence, second) = (one.communicate(timeout=300) for one in processes)
-    assert [one.returncode for one in processes] == [0, 0], first + second
+    processes = start_two(PROCESS, json.dumps(settings))
+    (first, printed), (second, silence) = (process.end() for process in processes)
+    assert (first, second) == (0, 0), printed + silence
     assert table(printed)["large"]["export"] == "to do"
     assert "|" not in silence, "one process tells the plan"
     run(settings)

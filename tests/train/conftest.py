@@ -1,9 +1,6 @@
 """A tiny model, its tokenizer and two corpora, all made here."""
 
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import pytest
@@ -73,17 +70,6 @@ def without_times(folder):
 def leaves(folder):
     """The parameters of a run's newest checkpoint."""
     return jax.device_get(jax.tree.leaves(load_model(folder)))
-
-
-def start_process(script, settings, **environment):
-    """A Python process that runs the script; it gets the settings as JSON."""
-    return subprocess.Popen(
-        [sys.executable, "-c", script, json.dumps(settings)],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def on_step(monkeypatch, index, action):

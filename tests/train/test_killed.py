@@ -1,11 +1,9 @@
 """Runs that are killed again and again, in one process and in two, and end as if nothing was."""
 
 import json
-import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +15,7 @@ import pytest
 
 from clp_jax.config import RunConfig
 
+from ..started import Started, start_two
 from .conftest import without_times
 
 pytestmark = pytest.mark.slow
@@ -78,21 +77,7 @@ def life(configure):
 
     def start(out, processes=1):
         file = configure(out, processes)
-        shared = {}
-        if processes > 1:
-            with socket.socket() as free:
-                free.bind(("localhost", 0))
-                shared["JAX_COORDINATOR_ADDRESS"] = f"localhost:{free.getsockname()[1]}"
-        return [
-            subprocess.Popen(
-                [sys.executable, "-c", RUN, str(file)],
-                env=os.environ | shared | {"JAX_PROCESS_ID": str(index)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            for index in range(processes)
-        ]
+        return [Started(RUN, str(file))] if processes == 1 else start_two(RUN, str(file))
 
     return start
 
@@ -158,8 +143,8 @@ def test_25_kills_change_nothing(life, tmp_path):
             assert wait_for(process, word, times), f"the run ended before kill {number}"
             time.sleep(dice.uniform(0, 0.25))
         process.send_signal(signal.SIGTERM if number % 3 == 2 else signal.SIGKILL)
-        rest, _ = process.communicate(timeout=120)
-        ended.append((word, process.returncode, "told to stop" in rest))
+        status, rest = process.end(timeout=120)
+        ended.append((word, status, "told to stop" in rest))
     assert len(ended) == 25
     told = [status for word, status, stopped in ended if stopped]
     assert len(told) >= 5, ended
@@ -168,25 +153,24 @@ def test_25_kills_change_nothing(life, tmp_path):
 
     (last,) = life(tmp_path / "killed")
     for process in (whole, last):
-        process.communicate(timeout=120)
-        assert process.returncode == 0
+        status, rest = process.end(timeout=120)
+        assert status == 0, rest
     assert_same_end(tmp_path / "killed", tmp_path / "whole")
     assert not list((tmp_path / "killed" / "checkpoints").glob("*[!0-9]*"))
 
 
 def test_the_loss_of_one_of_two_processes_ends_the_other_and_changes_nothing(life, tmp_path):
     for process in life(tmp_path / "whole", processes=2):
-        process.communicate(timeout=300)
+        process.end()
     moments = [("step", 3), ("sums", 1), ("step", 7), ("save", 2), ("step", 2), ("sums", 2)]
     for number, (word, times) in enumerate(moments):
         number_told = signal.SIGTERM if number % 2 else signal.SIGKILL
         processes = life(tmp_path / "killed", processes=2)
         assert wait_for(processes[0], word, times)
         processes[number // 2 % 2].send_signal(number_told)
-        ended = [process.communicate(timeout=120)[0] for process in processes]
-        statuses = [process.returncode for process in processes]
+        statuses, ended = zip(*(process.end(timeout=120) for process in processes), strict=True)
         if number_told == signal.SIGTERM:
-            assert statuses == [0, 0]
+            assert statuses == (0, 0)
             assert ["told to stop" in rest for rest in ended] == [True, False]
         else:
             assert statuses[number // 2 % 2] == -signal.SIGKILL
@@ -194,8 +178,9 @@ def test_the_loss_of_one_of_two_processes_ends_the_other_and_changes_nothing(lif
     flip_a_bit(tmp_path / "killed")
     ended = []
     for process in life(tmp_path / "killed", processes=2):
-        ended.append(process.communicate(timeout=300)[0])
-        assert process.returncode == 0
+        status, rest = process.end()
+        assert status == 0, rest
+        ended.append(rest)
     assert "is damaged" in "".join(ended)
     assert_same_end(tmp_path / "killed", tmp_path / "whole")
 
@@ -235,5 +220,5 @@ def test_a_full_disk_is_told_and_costs_no_more_than_the_last_interval(
     assert after.endswith("status 0\n")
 
     (whole,) = life(tmp_path / "whole")
-    whole.communicate(timeout=300)
+    whole.end()
     assert_same_end(tmp_path / "ended", tmp_path / "whole")

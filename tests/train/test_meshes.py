@@ -5,8 +5,6 @@ difference seen was 9e-7 of a loss or norm and 2e-7 in a parameter; metrics may 
 their value, parameters by 1e-4 of theirs and 1e-5.
 """
 
-import socket
-
 import numpy as np
 import pytest
 
@@ -15,7 +13,8 @@ from clp_jax.mesh import single_device_mesh
 from clp_jax.train import inputs as train_inputs
 from clp_jax.train.loop import train_model
 
-from .conftest import CONFIG, leaves, start_process, without_times, write_model_files
+from ..started import start_two
+from .conftest import CONFIG, leaves, without_times, write_model_files
 
 BLOOM = {"model_type": "bloom", "vocab_size": 304, "hidden_size": 32, "n_layer": 2, "n_head": 8}
 MODELS = {"gpt2": CONFIG | {"n_head": 8}, "bloom": BLOOM}
@@ -110,20 +109,8 @@ def test_eight_devices(configured, one, name):
 )
 def test_two_processes_of_four_devices(configured, one, name):
     settings = configured("two", MESHES[name])
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = [
-        start_process(
-            TRAIN,
-            settings,
-            JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(index),
-        )
-        for index in range(2)
-    ]
+    processes = start_two(TRAIN, json.dumps(settings))
     for process in processes:
-        output, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, output
+        status, output = process.end()
+        assert status == 0, output
     assert_same(one.parent / "two", one)

@@ -1,8 +1,8 @@
 """The promise of exact resume, kept by processes that are really killed."""
 
+import json
 import shutil
 import signal
-import socket
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ from clp_jax.config import RunConfig
 from clp_jax.train.loop import train_model
 from clp_jax.train.metrics import read_metrics
 
-from .conftest import leaves, start_process, without_times
+from ..started import Started, start_two
+from .conftest import leaves, without_times
 
 KILLED_RUN = """
 import json, os, signal, sys, time
@@ -79,10 +80,10 @@ def in_folder(settings, folder):
 
 
 def test_killed_and_resumed_equals_never_interrupted(long_run, tmp_path):
-    process = start_process(KILLED_RUN, in_folder(long_run, tmp_path / "killed"))
+    process = Started(KILLED_RUN, json.dumps(in_folder(long_run, tmp_path / "killed")))
     whole = train_model(RunConfig.from_dict(in_folder(long_run, tmp_path / "whole")))
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == -signal.SIGKILL, output
+    status, output = process.end()
+    assert status == -signal.SIGKILL, output
     assert [line["step"] for line in read_metrics(tmp_path / "killed")][-1] == 27
     shutil.copytree(tmp_path / "killed", tmp_path / "other mesh")
 
@@ -107,23 +108,11 @@ def test_two_processes_train_what_one_does(settings, tmp_path):
     settings["optimizer"]["epsilon"] = 1e-3
     settings["train"] |= {"dtype": "float32"}
     use_a_mixture_of_documents(settings)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = [
-        start_process(
-            TWO_PROCESSES,
-            in_folder(settings, tmp_path / "two"),
-            JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(index),
-        )
-        for index in range(2)
-    ]
+    processes = start_two(TWO_PROCESSES, json.dumps(in_folder(settings, tmp_path / "two")))
     one = train_model(RunConfig.from_dict(in_folder(settings, tmp_path / "one")))
     for process in processes:
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output
+        status, output = process.end()
+        assert status == 0, output
     ones, twos = without_times(one.folder), without_times(tmp_path / "two")
     assert [line["step"] for line in twos] == [line["step"] for line in ones]
     for ours, theirs in zip(twos, ones, strict=True):

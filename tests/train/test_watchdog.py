@@ -1,11 +1,11 @@
-import subprocess
-import sys
 import time
 
 import pytest
 
 from clp_jax.config import RunConfig
 from clp_jax.train.watchdog import EXIT_STATUS, Watchdog
+
+from ..started import Started
 
 STALLED_READER = """
 import sys, time
@@ -28,15 +28,10 @@ def test_a_stalled_reader_ends_the_run_with_its_place(settings, tmp_path):
     settings["data"]["validation"] = None
     settings["train"] |= {"watchdog_minutes": 0.2, "dtype": "float32", "checkpoint_every": 1}
     (tmp_path / "run.yaml").write_text(RunConfig.from_dict(settings).to_yaml())
-    ended = subprocess.run(
-        [sys.executable, "-c", STALLED_READER, str(tmp_path / "run.yaml")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == EXIT_STATUS, ended.stderr
-    assert "in stall" in ended.stderr, "the stack of the thread that reads"
-    last = ended.stderr.splitlines()[-1]
+    status, told = Started(STALLED_READER, str(tmp_path / "run.yaml")).end(timeout=120)
+    assert status == EXIT_STATUS, told
+    assert "in stall" in told, "the stack of the thread that reads"
+    last = told.splitlines()[-1]
     assert last.startswith("clp-jax: the wait for the batch after step 3 has taken more than 0.2 ")
     assert last.endswith("with --resume to go on from the newest checkpoint.")
     assert (tmp_path / "run" / "checkpoints" / "3").is_dir()
