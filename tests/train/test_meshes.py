@@ -5,6 +5,8 @@ difference seen was 9e-7 of a loss or norm and 2e-7 in a parameter; metrics may 
 their value, parameters by 1e-4 of theirs and 1e-5.
 """
 
+import json
+
 import numpy as np
 import pytest
 
