@@ -568,8 +568,10 @@ def _print_and_write(text: str, file: str | None, value: Any) -> None:
 def _quickstart(arguments: argparse.Namespace) -> None:
     writable_path(arguments.out)
     _look_at((), [*filter(None, (arguments.corpus_source, arguments.corpus_target))])
+    from clp_jax.mesh import use_compilation_cache
     from clp_jax.quickstart.run import run_quickstart
 
+    use_compilation_cache()
     run_quickstart(arguments.out, arguments.corpus_source, arguments.corpus_target)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hub import MANIFEST as TRANSFER
+from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.config import RunConfig
 from clp_jax.data.prepare import prepare_corpus
 from clp_jax.data.readers import read_documents
@@ -28,6 +29,8 @@ from clp_jax.transfer.summary import summarize
 
 STAGES = 8
 RESULT = "quickstart.json"
+PROMPT = 8
+"""Tokens of held-out text that the sample goes on from."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,22 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is; by default a few minutes' work for two CPU cores."""
+    """How large everything is; by default two minutes' work for two CPU cores."""
 
-    source: ModelSize = ModelSize(layers=4, width=128, heads=4, steps=700)
-    helper: ModelSize = ModelSize(layers=2, width=64, heads=2, steps=600)
-    target_steps: int = 400
+    source: ModelSize = ModelSize(layers=3, width=128, heads=4, steps=400)
+    helper: ModelSize = ModelSize(layers=2, width=64, heads=2, steps=400)
+    target_steps: int = 160
     """Optimizer steps of continued pretraining, of the transferred model and from scratch."""
     measurements: int = 8
     """How often the perplexity is measured on the way."""
     batch_size: int = 8
-    sequence_length: int = 128
+    sequence_length: int = 64
     learning_rate: float = 3e-3
     vocabulary: int = 2048
     """Tokens of each of the two tokenizers."""
-    characters: int = 3_500_000
+    characters: int = 1_000_000
     """Text to train on in each language."""
-    heldout_characters: int = 60_000
+    heldout_characters: int = 20_000
     """Text to measure the perplexity on, in the target language."""
 
 
@@ -192,8 +195,11 @@ def _run(
     with _stage(8, "the model as PyTorch users load it, and a sentence of it"):
         if not (models / "target").exists():
             convert_checkpoint(transferred.folder, models / "target", "hf")
-        prompt = " ".join(heldout[0][:40].split()[:3])
-        sample = generate_text(models / "target", prompt, max_new_tokens=40)
+        cut = load_tokenizer(models / "target")
+        prompt = cut.decode(cut.encode(heldout[0])[:PROMPT]).rstrip("\ufffd")
+        sample = generate_text(
+            models / "target", prompt, max_new_tokens=sizes.sequence_length - 2 * PROMPT
+        )
 
     curves = {"transfer": transferred.curve, "scratch": scratch.curve}
     reached = tokens_to_reach(transferred.curve, scratch.curve[-1][1])
@@ -301,11 +307,15 @@ def _report(result: dict[str, Any], out: Path) -> str:
         ],
     )
     share = result["share_of_tokens"]
-    verdict = (
-        "The transfer does not reach the last perplexity of training from scratch."
-        if share is None
-        else f"The transfer reaches scratch's last perplexity with {share:.0%} of the tokens."
-    )
+    match share:
+        case None:
+            verdict = "The transfer does not reach the last perplexity of training from scratch."
+        case 0:
+            verdict = "The transfer is below scratch's last perplexity before any training."
+        case _:
+            verdict = (
+                f"The transfer reaches scratch's last perplexity with {share:.0%} of the tokens."
+            )
     places = markdown_table(
         ("what", "where"),
         [

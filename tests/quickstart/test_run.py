@@ -1,6 +1,7 @@
 """The quickstart on the smallest scale: every stage runs and everything is where it says."""
 
 import json
+import re
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -151,6 +152,63 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, capsys):
     assert capsys.readouterr().out.endswith(
         "clp-jax: mine keeps what was made. Go on with: clp-jax quickstart --out mine\n"
     )
+
+
+def test_its_programs_are_compiled_once(monkeypatch):
+    called = []
+    monkeypatch.setattr("clp_jax.mesh.use_compilation_cache", lambda: called.append("cache"))
+    monkeypatch.setattr(run, "run_quickstart", lambda *_: called.append("run"))
+    main(["quickstart"])
+    assert called == ["cache", "run"]
+
+
+def test_the_default_trainings_fit_two_minutes_of_two_cores():
+    """2.2 TFLOP took 130 of 192 CPU seconds (docs/lab.md)."""
+    sizes, flops = Sizes(), 0.0
+    tokens = sizes.batch_size * sizes.sequence_length
+    for model, steps in (
+        (sizes.source, sizes.source.steps + 2 * sizes.target_steps),
+        (sizes.helper, sizes.helper.steps),
+    ):
+        weights = 12 * model.layers * model.width**2 + sizes.vocabulary * model.width
+        flops += 6 * weights * tokens * steps
+    assert flops < 2.5e12
+
+
+def test_no_default_training_sees_a_text_twice(tmp_path):
+    sizes = Sizes()
+    for language, model in (("en", sizes.source), ("de", sizes.helper)):
+        text, _ = made_up_text(language, sizes.characters // 10, 1)
+        write_text(text, tmp_path / f"{language}.jsonl")
+        write_new_model(
+            tmp_path / language, tmp_path / f"{language}.jsonl", vocabulary=sizes.vocabulary,
+            positions=64, layers=1, width=8, heads=1,
+        )  # fmt: skip
+        tokenizer = load_tokenizer(tmp_path / language)
+        tokens = sum(map(len, tokenizer.encode_batch(text))) * 10
+        assert sizes.batch_size * sizes.sequence_length * model.steps < 1.1 * tokens
+
+
+@pytest.mark.parametrize(
+    ("share", "verdict"),
+    [
+        (None, "does not reach"),
+        (0.0, "before any training"),
+        (0.2, "last perplexity with 20% of the tokens"),
+    ],
+)
+def test_the_report_says_what_the_curves_show(tmp_path, share, verdict):
+    values = {f"{unit}_perplexity": 2.0 for unit in ("token", "word", "byte")}
+    result = {
+        "curves": {"transfer": [(0, 30.0), (512, 20.0)], "scratch": [(0, 512.0), (512, 90.0)]},
+        "perplexity": {"transfer": values, "scratch": values},
+        "share_of_tokens": share,
+        "sizes": asdict(TINY),
+        "sample": "Ein Satz.",
+    }
+    report = run._report(result, tmp_path)
+    assert verdict in report
+    assert re.search(r"512 \| +20.0 \| +90.0", report)
 
 
 def test_a_glob_without_files_is_refused(tmp_path):
