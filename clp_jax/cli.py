@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     known, unknown = parser.parse_known_args(arguments)
     if unknown and known.run not in (_train, _prepare, _plan):
-        parser.error(printable(f"unrecognized arguments: {' '.join(unknown)}"))
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     known.overrides = unknown
     _quiet_libraries()
     set_compiler_flags()
@@ -112,8 +112,15 @@ def _print_unless_late(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its errors repeat what they are about, which may be anything."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "clp-jax",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -27,6 +27,9 @@ def printable_output() -> Iterator[None]:
 
     A character that the terminal's encoding lacks is an escape too: it must not end what is done.
     """
+    if sys.stdout is None:  # It was closed before Python began, and prints to it are dropped.
+        yield
+        return
     with redirect_stdout(_Printable(sys.stdout)):
         yield
 

@@ -27,9 +27,16 @@ def test_what_a_terminal_would_obey_does_not_reach_it(capsys, monkeypatch):
         main(["runs"])
     assert end.value.code == f"clp-jax: {TAMED} is missing."
     assert capsys.readouterr().out == f"model {TAMED}\n".replace(r"\n", "\n", 1)
-    with pytest.raises(SystemExit):
-        main(["runs", EVIL, f"--{EVIL}"])
-    assert "\x1b" not in capsys.readouterr().err
+    for flags in ([EVIL, f"--{EVIL}"], ["--json", f"gs://{EVIL}"]):
+        with pytest.raises(SystemExit):
+            main(["runs", *flags])
+        assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_closed_output_ends_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with printable_output():
+        print("dropped")
 
 
 def test_a_name_stays_in_its_cell():

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from clp_jax.transfer.manifest import describe_embeddings
 HUB_DATA = re.compile(r"hf://([^:@]+)")
 OPTIMIZERS = {"adamw": "AdamW", "adafactor": "Adafactor", "lion": "Lion", "muon": "Muon"}
 NORMALISATIONS = ("token", "word", "byte")
+UNTOLD = (UserError, LookupError, TypeError, AttributeError, ValueError)
+"""What reading a manifest that is none of ours raises; of it nothing is told."""
 
 
 def run_card(
@@ -91,20 +94,20 @@ def _embeddings(files: Path) -> str:
     """How the embeddings were made, where there is a manifest that tells it."""
     if not (files / MANIFEST).exists():
         return ""
-    try:
+    with suppress(*UNTOLD):
         return describe_embeddings(read_json(files / MANIFEST)) + "\n"
-    except (UserError, LookupError, TypeError, AttributeError, ValueError):
-        return ""
+    return ""
 
 
 def _text_metadata(config: RunConfig, known: Mapping[str, Any]) -> dict[str, Any]:
     """The languages and the hub data sets of the corpora; the language known before, if none."""
-    languages, datasets = [], []
+    languages, inputs = [], []
     for part in config.data.train:
-        file = Path(part.path) / CORPUS_MANIFEST
-        recipe = read_json(file).get("recipe", {}) if file.exists() else {}
-        languages.append(recipe.get("clean", {}).get("language"))
-        datasets += [HUB_DATA.match(source["input"]) for source in recipe.get("sources", [])]
+        with suppress(*UNTOLD):
+            recipe = read_json(Path(part.path) / CORPUS_MANIFEST)["recipe"]
+            languages.append(str(recipe["clean"]["language"] or ""))
+            inputs += [str(source["input"]) for source in recipe["sources"]]
+    datasets = [HUB_DATA.match(name) for name in inputs]
     return {
         "language": flat(languages) or known.get("language"),
         "datasets": flat([known.get("datasets"), [found[1] for found in datasets if found]]),

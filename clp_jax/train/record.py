@@ -85,7 +85,7 @@ def compare_record(folder: Path, config: RunConfig, inputs: Inputs) -> None:
                 f"{folder} was started with another {name}, of hash {before['hashes'].get(name)} "
                 f"and not {hash_}: bring the old one back, or start a new run."
             )
-    if latest_step(config.train.out) is None and _weights(config) != before["weights"]:
+    if latest_step(config.train.out) is None and _weights(config) != before.get("weights"):
         raise UserError(
             f"{folder} was started with other weights than those in {config.model.path}, and has "
             "no checkpoint yet: bring the old ones back, or start a new run."
