@@ -108,7 +108,8 @@ def _quiet_libraries() -> None:
 
 def _print_unless_late(unraisable: Any) -> None:
     late = str(unraisable.exc_value) == "Event loop is closed"
-    if not late and not inspect.iscoroutine(unraisable.object):
+    answered = isinstance(unraisable.exc_value, Stopped)  # Its thread sees to it.
+    if not (late or answered or inspect.iscoroutine(unraisable.object)):
         sys.__unraisablehook__(unraisable)
 
 

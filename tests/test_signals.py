@@ -101,3 +101,14 @@ def test_another_thread_than_the_main_one_takes_no_signals():
 
 def test_no_error_handler_takes_it_for_an_error():
     assert not issubclass(Stopped, Exception)
+
+
+def test_where_no_exception_can_pass_it_is_not_told_as_one(monkeypatch, capsys):
+    class Deaf:
+        def __del__(self):
+            raise Stopped(signal.SIGINT)
+
+    monkeypatch.setattr("clp_jax.cli._runs", lambda _: Deaf() and None)
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    main(["runs"])
+    assert capsys.readouterr().err == ""

@@ -114,7 +114,8 @@ def read_matrix(file: str | Path) -> Float[np.ndarray, "row dim"]:
         matrix = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
         raise UserError(f"{file} cannot be read as a .npy file ({error}).") from None
-    if not (isinstance(matrix, np.ndarray) and matrix.ndim == 2 and matrix.dtype.kind == "f"):
+    fits = isinstance(matrix, np.ndarray) and matrix.ndim == 2 and matrix.size > 0
+    if not (fits and matrix.dtype.kind == "f"):
         raise UserError(f"{file} is not an array [rows, dim] of floating-point numbers.")
     matrix = np.array(matrix, np.float32)
     unfit = np.flatnonzero(~np.isfinite(matrix).all(axis=1))

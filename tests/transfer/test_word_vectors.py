@@ -103,7 +103,8 @@ def test_arrays_that_do_not_fit(vectors, tmp_path):
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     with pytest.raises(UserError, match=r"a\.txt has 2 words for the 8 rows of a\.npy"):
         read_word_vectors(file)
-    for wrong in (vectors.vectors[0], np.zeros((2, 2), int), np.array([["a"]], object)):
+    none = (vectors.vectors[:, :0], vectors.vectors[:0])
+    for wrong in (vectors.vectors[0], np.zeros((2, 2), int), np.array([["a"]], object), *none):
         np.save(file, wrong)
         with pytest.raises(UserError, match=r"a\.npy (is not an array|cannot be read)"):
             read_word_vectors(file)
