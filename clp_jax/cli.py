@@ -154,10 +154,16 @@ def _parser() -> argparse.ArgumentParser:
         "--out", default="quickstart", metavar="DIR", help="new folder (default: %(default)s)"
     )
     quickstart.add_argument(
-        "--corpus-source", metavar="GLOB", help="your own text in the source language"
+        "--corpus-source",
+        type=_as(limits.Name),
+        metavar="GLOB",
+        help="your own text in the source language",
     )
     quickstart.add_argument(
-        "--corpus-target", metavar="GLOB", help="your own text in the target language"
+        "--corpus-target",
+        type=_as(limits.Name),
+        metavar="GLOB",
+        help="your own text in the target language",
     )
 
     vocab = stage(stages, "vocab", _vocab, "Compare the vocabularies of two models.")
@@ -165,12 +171,14 @@ def _parser() -> argparse.ArgumentParser:
     vocab.add_argument("--target", required=True, metavar="MODEL", help="with the new tokenizer")
     vocab.add_argument(
         "--data",
+        type=_as(limits.Name),
         nargs="+",
         metavar="GLOB",
         help="text of the target language to compare them on (10 MB are read)",
     )
     vocab.add_argument(
         "--text-field",
+        type=_as(limits.Name),
         default="text",
         metavar="NAME",
         help="field with the text (default: %(default)s)",
@@ -196,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train_tokenizer.add_argument(
         "--input",
+        type=_as(limits.Name),
         required=True,
         nargs="+",
         metavar="GLOB",
@@ -211,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     train_tokenizer.add_argument("--out", required=True, metavar="DIR", help="new folder")
     train_tokenizer.add_argument(
         "--text-field",
+        type=_as(limits.Name),
         default="text",
         metavar="NAME",
         help="field with the text (default: %(default)s)",
@@ -274,6 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--config", metavar="FILE", help="recipe, as configs/corpus-*")
     prepare.add_argument(
         "--input",
+        type=_as(limits.Name),
         nargs="+",
         default=[],
         metavar="GLOB",
@@ -286,6 +297,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--out", required=True, metavar="DIR", help="folder of the corpus")
     prepare.add_argument(
         "--text-field",
+        type=_as(limits.Name),
         metavar="NAME",
         help="field with the text of --input (default: text)",
     )
@@ -389,7 +401,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     perplexity.add_argument("--model", required=True, metavar="MODEL")
     perplexity.add_argument(
-        "--data", required=True, nargs="+", metavar="GLOB", help="text, as `clp-jax prepare` reads"
+        "--data",
+        required=True,
+        type=_as(limits.Name),
+        nargs="+",
+        metavar="GLOB",
+        help="text, as `clp-jax prepare` reads",
     )
     perplexity.add_argument(
         "--sequence-length",
@@ -400,6 +417,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_batch_size(perplexity)
     perplexity.add_argument(
         "--text-field",
+        type=_as(limits.Name),
         default="text",
         metavar="NAME",
         help="field of the text (default: %(default)s)",

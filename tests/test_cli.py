@@ -346,3 +346,21 @@ def test_what_can_be_told_at_once_does_not_wait_for_jax(command, refused):
     assert REFUSED[command] in sentence
     assert sentence.startswith("clp-jax: ")
     assert imported == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "flag"),
+    [
+        (["vocab", "--source", "a", "--target", "b"], "--data"),
+        (["evaluate", "perplexity", "--model", "a"], "--data"),
+        (["tokenizer", "train", "--out", "a"], "--input"),
+        (["prepare", "--out", "a"], "--input"),
+        (["prepare", "--out", "a", "--input", "b"], "--text-field"),
+        (["quickstart"], "--corpus-source"),
+    ],
+)
+def test_names_of_nothing_are_refused_by_the_flag(stage, flag, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*stage, flag, ""])
+    assert end.value.code == 2
+    assert f"argument {flag}: must name something" in capsys.readouterr().err

@@ -17,8 +17,9 @@ import zstandard
 from datatrove.data import Document
 
 from clp_jax.config import SourceSection
+from clp_jax.data.formats import LINES
 from clp_jax.data.pieces import plan_tasks
-from clp_jax.data.readers import Read, read_documents
+from clp_jax.data.readers import NoText, Read, read_documents
 from clp_jax.errors import UserError
 
 TEXTS = ["Grüße aus Köln", "zwei\nZeilen", "日本語 🙂"]
@@ -101,6 +102,10 @@ def test_documents_are_streamed(tmp_path: Path):
     assert next(documents) == "gut"
     with pytest.raises(UserError, match="line 2"):
         next(documents)
+    file.write_bytes(json_lines(["gut"] * 100_000))
+    with file.open("rb") as stream:
+        next(LINES.split(stream, list))
+        assert stream.tell() < file.stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -188,8 +193,10 @@ def test_what_is_wrong_with_a_hub_data_set_is_told(hub_dataset: Path, choice: st
 
 
 def test_a_hub_data_set_without_the_field_is_told(hub_dataset: Path):
-    with pytest.raises(UserError, match="row 1: no field content, only id, text"):
-        read(f"hf://{hub_dataset}", text_field="content")
+    source = SourceSection(input=f"hf://{hub_dataset}", text_field="content")
+    step = Read(plan_tasks([source], None), 9, None, hub_dataset / "samples")
+    with pytest.raises(NoText, match="row 1: no field content, only id, text"):
+        list(step.run())
 
 
 def test_hub_data_sets_are_streamed_and_run_no_code(monkeypatch: pytest.MonkeyPatch):

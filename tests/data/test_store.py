@@ -230,9 +230,10 @@ def test_damaged_corpora_are_refused(corpus_folder: Path):
     described = json.loads(manifest.read_text())
     data = tokens.read_bytes()
 
-    tokens.write_bytes(data[:-1])
-    with pytest.raises(UserError, match=rf"has {len(data) - 1} bytes where .* {len(data)}"):
-        Corpus.open(corpus_folder)
+    for damaged in (data[:-1], data + b"\0\0"):
+        tokens.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"has {len(damaged)} bytes where .* {len(data)}"):
+            Corpus.open(corpus_folder)
     tokens.unlink()
     with pytest.raises(UserError, match="has 0 bytes"):
         Corpus.open(corpus_folder)
