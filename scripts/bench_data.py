@@ -5,7 +5,7 @@
 prints a Markdown table for each part:
 
 * tokenise: text to a corpus, beside what the usual script for language models does with
-  `datasets.map`, on the same cores and at two sizes;
+  `datasets.map`, on the same cores, at two sizes and in turns;
 * read: training batches of a corpus, beside what GPT-2 small needs;
 * clean: each rule and each deduplication of a recipe, on one core;
 * scale: the whole recipe, on one core and on more.
@@ -17,17 +17,19 @@ import argparse
 import multiprocessing
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import date
 from importlib.metadata import version
-from itertools import chain, cycle
+from itertools import chain, cycle, product
 from json import dumps
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import psutil
@@ -54,9 +56,10 @@ PEAK_FLOPS = {"one H200": 989e12, "eight v5e": 8 * 197e12}
 
 
 class Measured(NamedTuple):
-    """Seconds, bytes of memory at the peak, and what the function returned."""
+    """Seconds, those of all cores together, bytes of memory at the peak, and what was returned."""
 
     seconds: float
+    core_seconds: float
     peak: int
     result: Any
 
@@ -70,13 +73,19 @@ def in_a_process(function: Callable[..., Any], *arguments: Any) -> Measured:
         while not running.done():
             peak = max(peak, own_memory(pid))
             time.sleep(0.05)
-        return Measured(running.result()[0], peak, running.result()[1])
+        seconds, core_seconds, result = running.result()
+        return Measured(seconds, core_seconds, peak, result)
 
 
-def timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
-    clock = time.perf_counter()
+def timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, float, Any]:
+    clock, cores = time.perf_counter(), core_seconds()
     result = function(*arguments)
-    return time.perf_counter() - clock, result
+    return time.perf_counter() - clock, core_seconds() - cores, result
+
+
+def core_seconds() -> float:
+    """Of this process, and of those that it started and that have ended."""
+    return time.process_time() + sum(os.times()[2:4])
 
 
 def own_memory(pid: int) -> int:
@@ -155,34 +164,43 @@ def map_and_group(files: list[str], tokenizer: str, cache: Path) -> int:
 
 
 def tokenise(options: argparse.Namespace, scratch: Path) -> str:
+    ways = {"clp-jax prepare": prepare_plainly, "datasets.map and group_texts": map_and_group}
     rows = []
     for megabytes in options.tokenise_mb:
-        folder = scratch / f"tokenise-{megabytes}"
-        files = write_text(options.text, megabytes * MB, folder)
-        config = on_cores(PrepareConfig(), CORES)
-        found = {
-            "clp-jax prepare": in_a_process(
-                prepare, files, options.tokenizer, folder / "corpus", config
-            ),
-            "datasets.map and group_texts": in_a_process(
-                map_and_group, files, options.tokenizer, folder / "cache"
-            ),
-        }
-        usual = found["datasets.map and group_texts"].seconds
-        rows += [
-            (
-                name,
-                f"{megabytes:,}",
-                f"{measured.seconds:.1f}",
-                f"{megabytes / measured.seconds:.2f}",
-                f"{usual / measured.seconds:.2f}",
-                f"{measured.result:,}",
-                f"{measured.peak / 2**30:.2f}",
+        files = write_text(options.text, megabytes * MB, scratch / f"tokenise-{megabytes}")
+        turns: dict[str, list[Measured]] = {name: [] for name in ways}
+        for turn, (name, way) in product(range(options.turns), ways.items()):
+            out = scratch / f"{way.__name__}-{megabytes}-{turn}"
+            turns[name].append(in_a_process(way, files, options.tokenizer, out))
+            shutil.rmtree(out)
+        usual = turns["datasets.map and group_texts"]
+        for name, found in turns.items():
+            pairs = [*zip(usual, found, strict=True)]
+            rows.append(
+                (
+                    name,
+                    f"{megabytes:,}",
+                    f"{median(ours.seconds for ours in found):.1f}",
+                    f"{median(ours.core_seconds for ours in found):.1f}",
+                    ratios(theirs.seconds / ours.seconds for theirs, ours in pairs),
+                    ratios(theirs.core_seconds / ours.core_seconds for theirs, ours in pairs),
+                    f"{found[0].result:,}",
+                    f"{max(ours.peak for ours in found) / 2**30:.2f}",
+                )
             )
-            for name, measured in found.items()
-        ]
-    headers = "what", "MB", "seconds", "MB/s", "times the usual script", "tokens", "peak GiB"
+    headers = (
+        *("what", "MB", "seconds", "core seconds"),
+        *("times the usual script", "by core seconds", "tokens", "peak GiB"),
+    )
     return markdown_table(headers, rows)
+
+
+def prepare_plainly(files: list[str], tokenizer: str, out: Path) -> int:
+    return prepare(files, tokenizer, out, on_cores(PrepareConfig(), CORES))
+
+
+def ratios(found: Iterable[float]) -> str:
+    return ", ".join(f"{ratio:.2f}" for ratio in found)
 
 
 def read_batches(corpus: Path) -> float:
@@ -195,7 +213,7 @@ def read_batches(corpus: Path) -> float:
     ).starting_at()
     for _ in range(BATCHES // 10):
         next(batches)
-    seconds, _ = timed(lambda: [next(batches) for _ in range(BATCHES)])
+    seconds, *_ = timed(lambda: [next(batches) for _ in range(BATCHES)])
     return BATCHES * ROWS * LENGTH / seconds
 
 
@@ -214,7 +232,7 @@ def read(options: argparse.Namespace, scratch: Path) -> str:
 
 
 def time_rules(inputs: Sequence[str], size: int, section: CleanSection, folder: Path) -> dict:
-    """Seconds of each cleaning rule on the same documents; each gets all of them."""
+    """Core seconds of each cleaning rule on the same documents; each gets all of them."""
     from datatrove.data import Document
 
     from clp_jax.data.clean import clean_steps
@@ -225,14 +243,14 @@ def time_rules(inputs: Sequence[str], size: int, section: CleanSection, folder: 
         documents = [Document(text, str(number)) for number, text in enumerate(found)]
         for _ in step.run(iter([Document(found[0], "first")])):
             pass  # what a rule loads, it loads now
-        seconds[step.name] = timed(lambda: [*step.run(iter(documents))])[0]  # noqa: B023
+        seconds[step.name] = timed(lambda: [*step.run(iter(documents))])[1]  # noqa: B023
     return seconds
 
 
 def time_deduplications(
     inputs: Sequence[str], size: int, section: DeduplicateSection, folder: Path
 ) -> dict[str, float]:
-    """Seconds of each deduplication on the same documents, all its stages together."""
+    """Core seconds of each deduplication on the same documents, all its stages together."""
     from datatrove.data import Document
 
     from clp_jax.data.deduplicate import deduplications
@@ -249,7 +267,7 @@ def time_deduplications(
         found = find(Place(folder / "documents", TASKS, folder / name, folder / "samples"))
         steps = [ReadDocuments(folder / "documents"), found.filter]
         stages = [*found.stages, Stage("filter", steps, TASKS)]
-        seconds[name], _ = timed(run_stages, stages, folder / "work" / name, one_core())
+        _, seconds[name], _ = timed(run_stages, stages, folder / "work" / name, one_core())
     return seconds
 
 
@@ -314,6 +332,7 @@ def main() -> None:
     parser.add_argument("--config", default="configs/corpus-german.yaml", help="the recipe")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--tokenise-mb", nargs="+", type=int, default=[64, 256])
+    parser.add_argument("--turns", type=int, default=3, help="of both ways to tokenise")
     parser.add_argument("--read-mb", type=int, default=64)
     parser.add_argument("--clean-mb", type=int, default=4)
     parser.add_argument("--scale-mb", type=int, default=64)
@@ -322,7 +341,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    packages = ("clp-jax", "datatrove", "datasets", "tokenizers", "grain")
+    packages = ("clp-jax", "datatrove", "datasets", "tokenizers", "tiktoken", "grain")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     print(f"{date.today()}, {CORES} cores of {platform.machine()}, {versions}")
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
