@@ -106,15 +106,9 @@ def test_the_wheel_works_in_an_environment_that_holds_nothing_else_of_ours(wheel
     empty = tmp_path / "empty"
     venv.create(empty, symlinks=True)
     python = empty / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
-    subprocess.run(
-        [*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True, timeout=120
-    )
-    (packages,) = empty.glob("lib/python3*/site-packages")
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
     def output(*command: str | Path) -> str:
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         done = subprocess.run(
             command,
             env=environment,
@@ -126,6 +120,10 @@ def test_the_wheel_works_in_an_environment_that_holds_nothing_else_of_ours(wheel
         )
         return done.stdout.strip()
 
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    output(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel)
+    (packages,) = empty.glob("lib/python3*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     assert output(empty / "bin" / "clp-jax", "--version") == f"clp-jax {PROJECT['version']}"
     assert output(python, "-c", "import clp_jax; print(clp_jax.__file__)") == str(
         packages / "clp_jax" / "__init__.py"
