@@ -14,8 +14,10 @@ _ITEM_WORDS = 5
 _SEAM = re.compile(r"\s*(?:[|•·»›]|\s[-–—/]\s|(?<=[^\W\d_])[.!?…]+(?=\s|$))\s*")
 _MARKS = " \t\r*#>-–—.!?…"
 # Scripts that put no blanks between words have long ones.
+_LONGEST_WORD = 1000
 _ENDLESS_WORD = regex.compile(
-    r"[^\s\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]{1001}"
+    r"[^\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+    rf"{{{_LONGEST_WORD + 1}}}"
 )
 
 
@@ -46,8 +48,8 @@ class Boilerplate(BaseFilter):
         """Take the lines out of a document; keep it if something is left."""
         lines = doc.text.split("\n")
         kept = lines
-        if _ENDLESS_WORD.search(doc.text):
-            kept = [line for line in lines if not _ENDLESS_WORD.search(line)]
+        if _has_endless_word(doc.text):
+            kept = [line for line in lines if not _has_endless_word(line)]
             self.stat_update("line-filter-too_long_word", value=len(lines) - len(kept))
         if self.hints.search(doc.text.lower()):
             if any(_plain(line).startswith("lorem ipsum") for line in kept):
@@ -71,6 +73,10 @@ class Boilerplate(BaseFilter):
         return any(found[:1]) or (
             any(found) and all(len(part.split()) <= _ITEM_WORDS for part in rest)
         )
+
+
+def _has_endless_word(text: str) -> bool:
+    return any(len(word) > _LONGEST_WORD and _ENDLESS_WORD.search(word) for word in text.split())
 
 
 def _plain(line: str) -> str:
