@@ -86,9 +86,10 @@ def test_a_place_where_nothing_can_be_is_refused_at_once(tmp_path, write, monkey
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_working_folder_is_no_new_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", [".", "/"])
+def test_the_working_folder_is_no_new_one(tmp_path, monkeypatch, place):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="exists already"), new_folder("."):
+    with pytest.raises(UserError, match="exists already"), new_folder(place):
         pass
 
 
