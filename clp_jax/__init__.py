@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clp_jax.chain import run_chain
+    from clp_jax.chain_config import ChainConfig
     from clp_jax.checkpoint.convert import convert_checkpoint
     from clp_jax.checkpoint.hf import load_model, save_model
     from clp_jax.checkpoint.new import new_model
-    from clp_jax.config import ChainConfig, PrepareConfig, RunConfig
+    from clp_jax.config import RunConfig
+    from clp_jax.data.config import PrepareConfig
     from clp_jax.data.prepare import prepare_corpus
     from clp_jax.errors import UserError
     from clp_jax.evaluate.perplexity import evaluate_perplexity
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
     from clp_jax.vocabulary.train import train_tokenizer
 
 _PLACES = {
-    "ChainConfig": "clp_jax.config",
-    "PrepareConfig": "clp_jax.config",
+    "ChainConfig": "clp_jax.chain_config",
+    "PrepareConfig": "clp_jax.data.config",
     "RunConfig": "clp_jax.config",
     "UserError": "clp_jax.errors",
     "compare_vocabularies": "clp_jax.vocabulary",

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from clp_jax.chain_config import ChainConfig
 from clp_jax.checkpoint.names import local_model
-from clp_jax.config import ChainConfig, DataSection, RunConfig
+from clp_jax.config import DataSection, RunConfig
+from clp_jax.data.pieces import text_pieces
 from clp_jax.data.place import corpus_folder
 from clp_jax.errors import UserError
 from clp_jax.files import is_address, writable_path
@@ -12,6 +14,18 @@ from clp_jax.transfer.wishes import check_wishes
 
 TRANSFER, MODEL = "transfer", "model"
 """Folders of a model of a chain: transferred, and trained."""
+
+
+def check_inputs(models: Sequence[str], text: Sequence[str] = ()) -> None:
+    """Make sure that there can be models, and that there is text.
+
+    Raises:
+        UserError: a model cannot be there, or a glob of the text matches no file that can be read.
+    """
+    for model in models:
+        local_model(model)
+    if text:
+        text_pieces(text)
 
 
 def check_run(config: RunConfig) -> None:

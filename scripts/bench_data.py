@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from clp_jax.config import CleanSection, DeduplicateSection, ExecutionSection, PrepareConfig
+from clp_jax.data.config import CleanSection, DeduplicateSection, ExecutionSection, PrepareConfig
 from clp_jax.evaluate.tables import markdown_table
 
 MB = 1_000_000

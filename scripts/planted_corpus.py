@@ -24,14 +24,14 @@ from typing import NamedTuple
 import good_text
 from datatrove.data import Document
 
-from clp_jax.config import (
+from clp_jax.data.clean import clean_steps
+from clp_jax.data.config import (
     CleanSection,
     DecontaminateSection,
     DeduplicateSection,
     ExecutionSection,
     PrepareConfig,
 )
-from clp_jax.data.clean import clean_steps
 from clp_jax.data.decontaminate import Decontaminate, build_index, normal_words
 from clp_jax.data.deduplicate import deduplications
 from clp_jax.data.documents import ReadDocuments, WriteDocuments

@@ -9,8 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clp_jax.cli import _parser
-from clp_jax.config import ChainConfig, PrepareConfig, RunConfig, TransferConfig
+from clp_jax.chain_config import ChainConfig
+from clp_jax.cli import make_parser
+from clp_jax.config import RunConfig
+from clp_jax.data.config import PrepareConfig
+from clp_jax.transfer.config import TransferConfig
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 CONFIGURATIONS = {
@@ -54,7 +57,7 @@ def pages() -> dict[str, str]:
 
 def command_line() -> str:
     """A section for each stage, with a table of its arguments."""
-    return "\n".join([COMMAND_LINE, *(_stage(parser) for parser in stages(_parser()))])
+    return "\n".join([COMMAND_LINE, *(_stage(parser) for parser in stages(make_parser()))])
 
 
 def stages(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

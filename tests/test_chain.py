@@ -13,10 +13,10 @@ import yaml
 
 from clp_jax import chain
 from clp_jax.chain import plan_chain, run_chain
+from clp_jax.chain_config import ChainConfig
 from clp_jax.checkpoint.hf import save_model
 from clp_jax.checkpoint.hub import read_config
 from clp_jax.cli import main
-from clp_jax.config import ChainConfig
 from clp_jax.data.prepare import prepare_corpus
 from clp_jax.errors import RunStopped, UserError
 from clp_jax.files import read_json
@@ -161,7 +161,7 @@ import jax
 jax.config.update("jax_num_cpu_devices", 1)
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 from clp_jax.chain import plan_chain, run_chain
-from clp_jax.config import ChainConfig
+from clp_jax.chain_config import ChainConfig
 run_chain(ChainConfig.from_dict(json.loads(sys.argv[1])))
 """
 

@@ -8,9 +8,9 @@ import pytest
 
 import clp_jax
 from clp_jax.cli import main
-from clp_jax.config import TransferConfig
 from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
+from clp_jax.transfer.config import TransferConfig
 
 STAGES = (
     "quickstart",

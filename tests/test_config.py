@@ -6,11 +6,13 @@ from typing import get_args, get_type_hints
 import pytest
 
 from clp_jax.checkpoint.tensors import FLOATS
-from clp_jax.config import PrepareConfig, RunConfig, TransferConfig, TransferOptions
+from clp_jax.config import RunConfig
+from clp_jax.data.config import PrepareConfig
 from clp_jax.data.sources import SOURCES
 from clp_jax.errors import UserError
 from clp_jax.limits import Dtype, Method, SourceKind
 from clp_jax.train.folder import flat_settings
+from clp_jax.transfer.config import TransferConfig, TransferOptions
 from clp_jax.transfer.methods import METHODS
 
 MINIMAL = """

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clp_jax.cli import _parser
-from clp_jax.config import ChainConfig, PrepareConfig, RunConfig
+from clp_jax.chain_config import ChainConfig
+from clp_jax.cli import make_parser
+from clp_jax.config import RunConfig
 from clp_jax.data.clean import clean_steps
+from clp_jax.data.config import PrepareConfig
 from clp_jax.data.sources import SOURCES
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -76,7 +78,7 @@ def test_commands_of_the_header_are_understood_and_lead_to_the_recipe(file):
     made = {}
     for program, *words in commands(file):
         assert program == "clp-jax"
-        arguments, _ = _parser().parse_known_args(words)
+        arguments, _ = make_parser().parse_known_args(words)
         made[getattr(arguments, "out", None)] = arguments
     assert str(made[None].config) == f"configs/{file.name}"
     corpora = [corpus.path for corpus in config.data.train]
@@ -102,7 +104,7 @@ def test_chain_tells_its_tokens_and_fills_its_devices(file):
 @chains
 def test_commands_of_a_chain_prepare_all_its_corpora(file):
     config = ChainConfig.from_yaml(file)
-    *prepared, planned, started = [_parser().parse_args(words) for _, *words in commands(file)]
+    *prepared, planned, started = [make_parser().parse_args(words) for _, *words in commands(file)]
     assert planned.config == started.config == f"configs/{file.name}"
     assert (planned.dry_run, started.dry_run) == (True, False)
     assert {arguments.tokenizer for arguments in prepared} == {config.helper}
@@ -131,4 +133,4 @@ def test_recipe_of_a_corpus(file, tmp_path):
     assert len(clean_steps(config.clean, tmp_path)) == steps
     assert config.corpus.heldout > 0
     ((_, *words),) = commands(file)
-    assert _parser().parse_known_args(words)[0].config == f"configs/{file.name}"
+    assert make_parser().parse_known_args(words)[0].config == f"configs/{file.name}"

@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 import clp_jax
-from clp_jax.cli import _parser
-from clp_jax.config import ChainConfig, PrepareConfig, RunConfig
+from clp_jax.chain_config import ChainConfig
+from clp_jax.cli import make_parser
+from clp_jax.config import RunConfig
+from clp_jax.data.config import PrepareConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = REPOSITORY / "docs"
@@ -96,7 +98,7 @@ def test_pages_begin_with_what_they_are_for_and_a_command(part):
 def test_the_reference_names_every_stage_and_flag():
     page = pages()[DOCS / "reference" / "command-line.md"]
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE))
-    parsers = [*reference().stages(_parser())]
+    parsers = [*reference().stages(make_parser())]
     assert list(sections) == [parser.prog for parser in parsers]
     for parser in parsers:
         flags = {name for action in parser._actions for name in action.option_strings}

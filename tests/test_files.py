@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clp_jax.config import SourceSection
+from clp_jax.data.config import SourceSection
 from clp_jax.data.pieces import whole_pieces
 from clp_jax.data.prepare import prepare_corpus
 from clp_jax.data.store import Corpus

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 import clp_jax
-from clp_jax.cli import _parser
-from clp_jax.config import ChainConfig, PrepareConfig, RunConfig, TransferConfig
+from clp_jax.chain_config import ChainConfig
+from clp_jax.cli import make_parser
+from clp_jax.config import RunConfig
+from clp_jax.data.config import PrepareConfig
 from clp_jax.settings import parse_yaml
+from clp_jax.transfer.config import TransferConfig
 from tests.conftest import REPOSITORY
 
 README = REPOSITORY / "README.md"
@@ -54,7 +57,7 @@ def commands(page: Path, program: str) -> list[list[str]]:
 @cache
 def stage_flags() -> set[str]:
     """The flags of all stages, and the keys of their configurations as flags."""
-    helps, parsers = "", [_parser()]
+    helps, parsers = "", [make_parser()]
     for parser in parsers:
         helps += parser.format_help()
         for action in parser._actions:
@@ -72,7 +75,7 @@ def check_stage(words: list[str]) -> None:
     if words[-1] in ("--help", "--version"):
         return
     words = ["configs/tiny.yaml" if word == "FILE" else word for word in words]
-    arguments, rest = _parser().parse_known_args(words)
+    arguments, rest = make_parser().parse_known_args(words)
     file = getattr(arguments, "config", None)
     if words[0] == "chain":
         ChainConfig.from_yaml(REPOSITORY / file)
@@ -167,7 +170,7 @@ def test_python_compiles_and_its_imports_and_arguments_exist(page):
 
 def test_the_commands_of_the_readme_lead_from_one_to_the_next():
     """What a stage reads, an earlier one of the recipe has written."""
-    stages = [_parser().parse_known_args(words)[0] for _, *words in recipe()]
+    stages = [make_parser().parse_known_args(words)[0] for _, *words in recipe()]
     made = [stage.out for stage in stages if hasattr(stage, "out")]
     config = RunConfig.from_yaml(REPOSITORY / "configs/bloom-6b4-clp-german.yaml")
     made += [config.train.out]

@@ -24,7 +24,7 @@ def run(_):
         hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 
 signals.PATIENCE = 0.3
-cli._runs = run
+cli.runs._run = run
 cli.main(["runs"])
 """
 
@@ -58,7 +58,7 @@ def interruptible():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_line_tells_the_signal(number, monkeypatch, capsys, interruptible):
-    monkeypatch.setattr("clp_jax.cli._runs", lambda _: os.kill(os.getpid(), number))
+    monkeypatch.setattr("clp_jax.cli.runs._run", lambda _: os.kill(os.getpid(), number))
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as end:
         main(["runs"])
@@ -108,7 +108,7 @@ def test_where_no_exception_can_pass_it_is_not_told_as_one(monkeypatch, capsys):
         def __del__(self):
             raise Stopped(signal.SIGINT)
 
-    monkeypatch.setattr("clp_jax.cli._runs", lambda _: Deaf() and None)
+    monkeypatch.setattr("clp_jax.cli.runs._run", lambda _: Deaf() and None)
     monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
     main(["runs"])
     assert capsys.readouterr().err == ""

@@ -22,7 +22,7 @@ def test_what_a_terminal_would_obey_does_not_reach_it(capsys, monkeypatch):
         print(f"model {EVIL}")
         raise UserError(f"{EVIL} is missing.")
 
-    monkeypatch.setattr("clp_jax.cli._runs", run)
+    monkeypatch.setattr("clp_jax.cli.runs._run", run)
     with pytest.raises(SystemExit) as end:
         main(["runs"])
     assert end.value.code == f"clp-jax: {TAMED} is missing."

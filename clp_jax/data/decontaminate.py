@@ -16,7 +16,7 @@ from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from jaxtyping import UInt64
 
-from clp_jax.config import DecontaminateSection
+from clp_jax.data.config import DecontaminateSection
 from clp_jax.data.readers import NoText, read_documents
 from clp_jax.data.samples import Samples
 from clp_jax.errors import UserError

@@ -18,7 +18,7 @@ from typing import Any
 from datatrove.executor.base import DistributedEnvVars, PipelineExecutor
 from tqdm import tqdm
 
-from clp_jax.config import ExecutionSection
+from clp_jax.data.config import ExecutionSection
 from clp_jax.data.lock import HEARTBEAT, share
 from clp_jax.data.slurm import submit
 from clp_jax.data.stages import Stage, logs_of

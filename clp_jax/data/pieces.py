@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
-from clp_jax.config import SourceSection
+from clp_jax.data.config import SourceSection
 from clp_jax.data.formats import WHOLE, suffix
 from clp_jax.data.hub import HUB, check_address, hub_shards
 from clp_jax.data.packed import CODECS

@@ -13,8 +13,8 @@ from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import load_tokenizer, tokenizer_hash
-from clp_jax.config import ExecutionSection, PrepareConfig, SourceSection
 from clp_jax.data.clean import clean_steps
+from clp_jax.data.config import ExecutionSection, PrepareConfig, SourceSection
 from clp_jax.data.decontaminate import Decontaminate, build_index
 from clp_jax.data.deduplicate import deduplications
 from clp_jax.data.documents import ReadDocuments, WriteDocuments

@@ -13,7 +13,7 @@ from typing import Any
 
 from datatrove.executor.slurm import SlurmPipelineExecutor
 
-from clp_jax.config import ExecutionSection
+from clp_jax.data.config import ExecutionSection
 from clp_jax.data.stages import Stage, logs_of
 from clp_jax.errors import UserError
 

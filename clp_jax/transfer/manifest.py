@@ -9,8 +9,8 @@ from typing import Any
 
 from clp_jax.checkpoint.card import CITATION, USE, flat, inherited, read_metadata, render_card
 from clp_jax.checkpoint.hub import tokenizer_hash
-from clp_jax.config import TransferConfig
 from clp_jax.files import public_name
+from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.inputs import Checkpoint
 from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.ranking import Choice

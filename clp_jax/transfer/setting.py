@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from clp_jax.checkpoint.hub import load_tokenizer
-from clp_jax.config import TransferConfig
 from clp_jax.errors import UserError
 from clp_jax.models import read_decoder_config
 from clp_jax.transfer.bases import Basis, TableInputs
 from clp_jax.transfer.compose import new_table, predict_hidden
+from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.inputs import Checkpoint
 from clp_jax.transfer.layout import extending, replacing
 from clp_jax.transfer.methods import METHODS, Recipe

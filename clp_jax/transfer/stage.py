@@ -20,11 +20,11 @@ from clp_jax.checkpoint.hub import (
     read_generation,
 )
 from clp_jax.checkpoint.tensors import LazyTensor, parse_dtype, write_tensors
-from clp_jax.config import TransferConfig, TransferOptions
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, scratch_folder, write_json
 from clp_jax.limits import LocalPath, PathOrName
 from clp_jax.mesh import make_mesh
+from clp_jax.transfer.config import TransferConfig, TransferOptions
 from clp_jax.transfer.inputs import open_helper, open_source
 from clp_jax.transfer.manifest import describe_transfer, model_card
 from clp_jax.transfer.ranking import Choice, rank_by_overlap, rank_by_text

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from clp_jax.config import TransferConfig
 from clp_jax.errors import UserError
 from clp_jax.tokenizer import Tokenizer
+from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.token_vectors import read_token_vectors, token_vectors, train_token_vectors
 from clp_jax.transfer.word_vectors import align, read_dictionary, read_word_vectors
 

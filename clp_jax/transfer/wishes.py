@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clp_jax.checkpoint.names import local_model
-from clp_jax.config import TransferConfig
 from clp_jax.data.pieces import text_pieces
 from clp_jax.errors import UserError
 from clp_jax.files import new_path, regular_file
+from clp_jax.transfer.config import TransferConfig
 
 AUTO = "auto"
 

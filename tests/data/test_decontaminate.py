@@ -8,7 +8,7 @@ import pytest
 import xxhash
 from datatrove.data import Document
 
-from clp_jax.config import DecontaminateSection
+from clp_jax.data.config import DecontaminateSection
 from clp_jax.data.decontaminate import (
     Decontaminate,
     build_index,

@@ -11,7 +11,7 @@ import pytest
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from clp_jax.config import ExecutionSection
+from clp_jax.data.config import ExecutionSection
 from clp_jax.data.documents import ReadDocuments, WriteDocuments, documents_file
 from clp_jax.data.execution import run_stages
 from clp_jax.data.lock import only_run

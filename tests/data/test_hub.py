@@ -9,7 +9,7 @@ import yaml
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from clp_jax.config import SourceSection
+from clp_jax.data.config import SourceSection
 from clp_jax.data.pieces import plan_tasks
 from clp_jax.data.readers import read_piece
 from clp_jax.errors import UserError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clp_jax.config import SourceSection
+from clp_jax.data.config import SourceSection
 from clp_jax.data.pieces import Piece, plan_tasks
 from clp_jax.errors import UserError
 

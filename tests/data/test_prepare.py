@@ -16,8 +16,8 @@ import pytest
 import zstandard
 from transformers import PreTrainedTokenizerFast
 
-from clp_jax.config import PrepareConfig
 from clp_jax.data import pieces
+from clp_jax.data.config import PrepareConfig
 from clp_jax.data.execution import run_stages
 from clp_jax.data.prepare import WORK, prepare_corpus
 from clp_jax.data.readers import read_documents
@@ -151,7 +151,7 @@ def test_the_number_of_processes_does_not_change_the_corpus(
 
 ALONE = """
 import json, sys
-from clp_jax.config import PrepareConfig
+from clp_jax.data.config import PrepareConfig
 from clp_jax.data import pieces
 from clp_jax.data.prepare import prepare_corpus
 if __name__ == "__main__":

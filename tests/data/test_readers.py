@@ -16,7 +16,7 @@ import yaml
 import zstandard
 from datatrove.data import Document
 
-from clp_jax.config import SourceSection
+from clp_jax.data.config import SourceSection
 from clp_jax.data.formats import LINES
 from clp_jax.data.pieces import plan_tasks
 from clp_jax.data.readers import NoText, Read, read_documents

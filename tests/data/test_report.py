@@ -10,7 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from clp_jax.config import PrepareConfig
+from clp_jax.data.config import PrepareConfig
 from clp_jax.data.report import summary, write_report
 from clp_jax.data.report.plots import plot_lengths, plot_steps
 from clp_jax.data.report.visible import visible

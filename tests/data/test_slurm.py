@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from datatrove.data import Document
 
-from clp_jax.config import ExecutionSection, PrepareConfig
+from clp_jax.data.config import ExecutionSection, PrepareConfig
 from clp_jax.data.documents import ReadDocuments, WriteDocuments, documents_file
 from clp_jax.data.execution import run_stages
 from clp_jax.data.stages import Stage

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 from datatrove.data import Document
 
-from clp_jax.config import PrepareConfig, SourceSection
+from clp_jax.data.config import PrepareConfig, SourceSection
 from clp_jax.data.formats import Fault
 from clp_jax.data.pieces import whole_pieces
 from clp_jax.data.readers import Broken, read_piece

@@ -13,9 +13,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from clp_jax.checkpoint.hub import copy_tokenizer, load_tokenizer
 from clp_jax.checkpoint.tensors import LazyTensor, write_tensors
-from clp_jax.config import TransferConfig
 from clp_jax.mesh import make_mesh, single_device_mesh
 from clp_jax.transfer.bases import TableInputs
+from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.inputs import open_helper, open_source
 from clp_jax.transfer.layout import Layout
 from clp_jax.transfer.problem import Problem

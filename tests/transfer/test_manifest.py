@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from clp_jax.checkpoint.card import CARD, read_metadata, render_card
-from clp_jax.cli import _parser
-from clp_jax.config import TransferConfig
+from clp_jax.cli import make_parser
+from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.inputs import open_helper, open_source
 from clp_jax.transfer.manifest import command_line, describe_recipe, model_card, text_hash
 from clp_jax.transfer.methods import METHODS, Recipe
@@ -139,7 +139,7 @@ def test_the_command_is_one_that_the_command_line_reads_back():
     config = TransferConfig.from_dict(given)
     words = shlex.split(command_line("big model", ["small"], config))
     assert words[:2] == ["clp-jax", "transfer"]
-    read = vars(_parser().parse_args(words[1:]))
+    read = vars(make_parser().parse_args(words[1:]))
     assert (read["source"], read["helper"], read["out"]) == ("big model", ["small"], "OUT")
     options = {key: read[key] for key in TransferConfig.model_fields if key in read}
     assert TransferConfig.from_dict(options) == config

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from clp_jax.config import TransferConfig
 from clp_jax.errors import UserError
+from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.methods import Recipe
 from clp_jax.transfer.ranking import (
     Choice,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from datatrove.pipeline.base import PipelineStep
 
-from clp_jax.config import CleanSection
 from clp_jax.data.clean.boilerplate import Boilerplate
 from clp_jax.data.clean.encoding import Encoding
 from clp_jax.data.clean.gopher import Quality, Repetition
 from clp_jax.data.clean.language import Language, languages
 from clp_jax.data.clean.personal import PersonalData
 from clp_jax.data.clean.whole import MaxLength, MinLength, Tags
+from clp_jax.data.config import CleanSection
 from clp_jax.data.samples import Samples
 from clp_jax.errors import UserError
 

@@ -8,7 +8,7 @@ documents and their order alone, not on the order in which tasks run.
 from collections.abc import Callable
 from functools import partial
 
-from clp_jax.config import DeduplicateSection
+from clp_jax.data.config import DeduplicateSection
 from clp_jax.data.deduplicate.exact import drop_copies
 from clp_jax.data.deduplicate.lines import drop_lines
 from clp_jax.data.deduplicate.near import drop_near

@@ -5,8 +5,8 @@ import pickle
 import pytest
 from datatrove.data import Document
 
-from clp_jax.config import CleanSection
 from clp_jax.data.clean import clean_steps
+from clp_jax.data.config import CleanSection
 from clp_jax.errors import UserError
 
 EVERYTHING = CleanSection(

@@ -1,7 +1,7 @@
 import pickle
 import random
 
-from clp_jax.config import DeduplicateSection
+from clp_jax.data.config import DeduplicateSection
 from clp_jax.data.deduplicate import deduplications
 
 

@@ -1,0 +1,161 @@
+"""``clp-jax STAGE``: a file for each stage, with its flags and what it calls.
+
+Before a stage imports its room it looks at what can be told at once: a refusal does not wait for
+JAX.
+"""
+
+import argparse
+import inspect
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from clp_jax import __version__
+from clp_jax.cli import (
+    chain,
+    convert,
+    evaluate,
+    generate,
+    new,
+    plan,
+    prepare,
+    quickstart,
+    runs,
+    tokenizer,
+    train,
+    transfer,
+    vocab,
+)
+from clp_jax.errors import RunStopped, UserError
+from clp_jax.flags import set_compiler_flags
+from clp_jax.signals import Stopped, answered_signals
+from clp_jax.terminal import printable, printable_output
+
+DESCRIPTION = """\
+Turn a language model of one language into a model of another (CLP-Transfer).
+
+The stages, in the order in which they are used:
+  quickstart   see the whole method work on a small example, in a few minutes
+  vocab        compare the vocabularies of two models
+  tokenizer    train a tokenizer, for a language that has no helper yet
+  new          write the configuration of a model with that tokenizer, to be trained from scratch
+  transfer     give the source model the target language's vocabulary
+  prepare      turn text into a corpus of tokens
+  plan         tell what a training needs of TPUs, without one
+  train        train the model on, in the target language
+  runs         list training runs beside each other
+  chain        transfer and train models of growing size, each the helper of the next
+  evaluate     measure perplexity, or score German tasks
+  convert      write a model or a run in another format
+  generate     let a model go on from a prompt
+
+MODEL is a Hugging Face folder, a hub id or the folder of a training run.
+"""
+STAGES = (
+    quickstart,
+    vocab,
+    tokenizer,
+    new,
+    transfer,
+    prepare,
+    plan,
+    train,
+    runs,
+    chain,
+    evaluate,
+    convert,
+    generate,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends it with one sentence and exit status 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = make_parser()
+    known, unknown = parser.parse_known_args(arguments)
+    if unknown and not known.takes_keys:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    known.overrides = unknown
+    _quiet_libraries()
+    set_compiler_flags()
+    with printable_output():
+        try:
+            with answered_signals():
+                known.run(known)
+        except RunStopped as stopped:
+            _tell_how_to_go_on(stopped, known, arguments)
+        except (UserError, OSError) as error:  # OSError: no permission, with the file's name
+            _fail(f"clp-jax: {printable(str(error))}")
+        except KeyboardInterrupt as stopped:
+            _fail(f"clp-jax: {stopped}", stopped.status if isinstance(stopped, Stopped) else 130)
+        except Exception:
+            _fail(printable(traceback.format_exc(), keep="\n"))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its errors repeat what they are about, which may be anything."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = _Parser(
+        "clp-jax",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"clp-jax {__version__}")
+    stages = parser.add_subparsers(title="stages", metavar="STAGE", required=True)
+    for stage in STAGES:
+        stage.add_parser(stages)
+    return parser
+
+
+def _fail(reason: str, status: int = 1) -> NoReturn:
+    """End with a status; one of several processes does not wait for the others, which may hang."""
+    jax = sys.modules.get("jax")
+    alone = jax is None or not jax.distributed.is_initialized()
+    if alone and status == 1:
+        sys.exit(reason)
+    print(reason, file=sys.stderr, flush=True)
+    if alone:
+        sys.exit(status)
+    os._exit(status)
+
+
+def _tell_how_to_go_on(
+    stopped: RunStopped, known: argparse.Namespace, arguments: Sequence[str]
+) -> None:
+    import jax
+
+    if not known.resumable:
+        _fail("clp-jax: stopped")
+    if jax.process_index() == 0:
+        flag = [] if getattr(known, "resume", True) else ["--resume"]
+        print(f"clp-jax: {stopped} Go on with: clp-jax {shlex.join([*arguments, *flag])}")
+
+
+def _quiet_libraries() -> None:
+    """Keep back what is no news: Orbax's defaults and what it also raises, PyTorch's absence.
+
+    Orbax ends its event loop at the first write that fails, and raises that. What asyncio and
+    TensorStore's threads then have to say of the others, traceback by traceback, is kept back too.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _print_unless_late
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+def _print_unless_late(unraisable: Any) -> None:
+    late = str(unraisable.exc_value) == "Event loop is closed"
+    answered = isinstance(unraisable.exc_value, Stopped)  # Its thread sees to it.
+    if not (late or answered or inspect.iscoroutine(unraisable.object)):
+        sys.__unraisablehook__(unraisable)

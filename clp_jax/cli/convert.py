@@ -1,0 +1,39 @@
+"""``clp-jax convert``: a model or a run in another format."""
+
+import argparse
+from typing import Any
+
+from clp_jax.cli.flags import add_dtype, add_mesh, add_stage, start_mesh
+from clp_jax.files import new_path
+
+
+def add_parser(stages: Any) -> None:
+    """Add the stage to the command line."""
+    parser = add_stage(
+        stages,
+        "convert",
+        _run,
+        "Write a model or a run in another format. hf is a folder that transformers loads, orbax "
+        "one that holds the weights as a run does.",
+    )
+    parser.add_argument("input", metavar="IN", help="model or run")
+    parser.add_argument("out", metavar="OUT", help="new folder")
+    parser.add_argument("--to", required=True, choices=("hf", "orbax"), help="the format")
+    add_dtype(parser)
+    add_mesh(parser)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from clp_jax.before import check_inputs
+
+    new_path(arguments.out)
+    check_inputs((arguments.input,))
+    from clp_jax.checkpoint.convert import convert_checkpoint
+
+    convert_checkpoint(
+        arguments.input,
+        arguments.out,
+        arguments.to,
+        dtype=arguments.dtype,
+        mesh=start_mesh(arguments.mesh),
+    )

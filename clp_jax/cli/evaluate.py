@@ -1,0 +1,130 @@
+"""``clp-jax evaluate``: perplexity and German tasks."""
+
+import argparse
+import sys
+from typing import Any
+
+from clp_jax import limits
+from clp_jax.cli.flags import (
+    add_batch_size,
+    add_compute_dtype,
+    add_group,
+    add_json,
+    add_mesh,
+    add_stage,
+    print_and_write,
+    read_as,
+    start_mesh,
+)
+
+
+def add_parser(stages: Any) -> None:
+    """Add the stage to the command line."""
+    kinds = add_group(stages, "evaluate", "Measure perplexity, or score German tasks.")
+    _add_perplexity(kinds)
+    _add_tasks(kinds)
+
+
+def _add_perplexity(kinds: Any) -> None:
+    parser = add_stage(
+        kinds,
+        "perplexity",
+        _perplexity,
+        "Measure perplexity on text. Normalised by tokens, words and bytes.",
+    )
+    parser.add_argument("--model", required=True, metavar="MODEL")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=read_as(limits.Name),
+        nargs="+",
+        metavar="GLOB",
+        help="text, as `clp-jax prepare` reads",
+    )
+    parser.add_argument(
+        "--sequence-length",
+        type=read_as(limits.SequenceLength),
+        metavar="N",
+        help="tokens read at once; empty: at most 1024",
+    )
+    add_batch_size(parser)
+    parser.add_argument(
+        "--text-field",
+        type=read_as(limits.Name),
+        default="text",
+        metavar="NAME",
+        help="field of the text (default: %(default)s)",
+    )
+    add_compute_dtype(parser)
+    add_mesh(parser)
+    add_json(parser, "figures")
+
+
+def _perplexity(arguments: argparse.Namespace) -> None:
+    from clp_jax.before import check_inputs
+
+    check_inputs((arguments.model,), arguments.data)
+    from clp_jax.data.count import lost_text
+    from clp_jax.evaluate.perplexity import evaluate_perplexity
+    from clp_jax.evaluate.tables import markdown_table
+
+    perplexity = evaluate_perplexity(
+        arguments.model,
+        arguments.data,
+        sequence_length=arguments.sequence_length,
+        batch_size=arguments.batch_size,
+        text_field=arguments.text_field,
+        dtype=arguments.dtype,
+        mesh=start_mesh(arguments.mesh),
+    )
+    if note := lost_text(perplexity.unknown_bytes, perplexity.bytes):
+        print(note, file=sys.stderr)
+    result = perplexity.to_dict()
+    rows = [
+        [name, f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"]
+        for name, value in result.items()
+    ]
+    print_and_write(markdown_table(["figure", "value"], rows), arguments.json, result)
+
+
+def _add_tasks(kinds: Any) -> None:
+    parser = add_stage(
+        kinds,
+        "tasks",
+        _tasks,
+        "Score German tasks without examples. Through lm-evaluation-harness (the eval extra), "
+        "beside the random and the majority baseline.",
+    )
+    parser.add_argument("--model", required=True, metavar="MODEL")
+    parser.add_argument("--tasks", required=True, metavar="NAME,...", help="germeval2018, pawsx_de")
+    parser.add_argument(
+        "--task-data", metavar="DIR", help="folder with NAME/test.jsonl; empty: from the hub"
+    )
+    add_batch_size(parser)
+    parser.add_argument(
+        "--limit", type=read_as(limits.Positive), metavar="N", help="only the first N examples"
+    )
+    add_compute_dtype(parser)
+    add_mesh(parser)
+    add_json(parser, "scores")
+
+
+def _tasks(arguments: argparse.Namespace) -> None:
+    from clp_jax.before import check_inputs
+    from clp_jax.evaluate.names import check_tasks
+
+    tasks = arguments.tasks.split(",")
+    check_tasks(tasks)
+    check_inputs((arguments.model,))
+    from clp_jax.evaluate.tasks import evaluate_tasks, render_tasks
+
+    results = evaluate_tasks(
+        arguments.model,
+        tasks,
+        task_data=arguments.task_data,
+        batch_size=arguments.batch_size,
+        limit=arguments.limit,
+        dtype=arguments.dtype,
+        mesh=start_mesh(arguments.mesh),
+    )
+    print_and_write(render_tasks(results), arguments.json, results)

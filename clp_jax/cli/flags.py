@@ -1,0 +1,145 @@
+"""What the stages of the command line share: how they are registered, and flags of several."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any, get_origin
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from clp_jax import limits
+from clp_jax.faults import fault
+
+
+def add_stage(
+    group: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    text: str,
+    *,
+    takes_keys: bool = False,
+    resumable: bool = False,
+) -> argparse.ArgumentParser:
+    """Add a parser whose arguments are given to ``run``.
+
+    Args:
+        group: What the stage is added to: all stages, or those of an `add_group`.
+        name: The word that calls it.
+        run: What the stage does. Each imports its room when it runs.
+        text: The help text; its first sentence stands in the list of stages.
+        takes_keys: Whether it also takes ``--section.key value``, which it finds in ``overrides``.
+        resumable: Whether the same command goes on where it was stopped.
+    """
+    parser: argparse.ArgumentParser = group.add_parser(
+        name, help=text.split(".")[0], description=text, allow_abbrev=False
+    )
+    parser.set_defaults(run=run, takes_keys=takes_keys, resumable=resumable)
+    return parser
+
+
+def add_group(stages: Any, name: str, text: str) -> Any:
+    """Add a stage that does one of several things, and return what those are added to."""
+    parser = stages.add_parser(name, help=text.removesuffix("."), description=text)
+    return parser.add_subparsers(title="what", metavar="WHAT", required=True)
+
+
+def read_as(kind: Any) -> Callable[[str], Any]:
+    """How a flag of a type is read."""
+
+    def read(text: str) -> Any:
+        try:
+            return TypeAdapter(kind).validate_python(text)
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError(fault(error.errors()[0])) from None
+
+    return read
+
+
+def add_keys(parser: argparse.ArgumentParser, config: type[BaseModel]) -> None:
+    """A flag for each key of a configuration; those that are not given are not in the namespace."""
+    for key, field in config.model_fields.items():
+        flag, text = f"--{key.replace('_', '-')}", (field.description or "").replace("%", "%%")
+        common: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
+        if field.annotation is bool:
+            parser.add_argument(flag, action="store_true", **common)
+        elif field.annotation == bool | None:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
+        elif get_origin(field.annotation) is tuple:
+            parser.add_argument(flag, nargs="+", metavar="GLOB", **common)
+        else:
+            parser.add_argument(flag, metavar=key.rpartition("_")[2].upper(), **common)
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """The precision of weights that are written."""
+    parser.add_argument(
+        "--dtype",
+        type=read_as(limits.Dtype),
+        metavar="TYPE",
+        help="float32, bfloat16 or float16; empty keeps the model's",
+    )
+
+
+def add_compute_dtype(parser: argparse.ArgumentParser) -> None:
+    """The precision of a computation."""
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="precision of the computation (default: bfloat16 on TPUs and GPUs, float32 on CPUs)",
+    )
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """How many sequences are computed at once."""
+    parser.add_argument(
+        "--batch-size",
+        type=read_as(limits.BatchSize),
+        default=8,
+        metavar="N",
+        help="sequences (default: %(default)s)",
+    )
+
+
+def add_mesh(parser: argparse.ArgumentParser) -> None:
+    """The sizes of a mesh, for `start_mesh`."""
+    parser.add_argument(
+        "--mesh",
+        type=_mesh_sizes,
+        default=(1, -1, 1),
+        metavar="DATA,FSDP,TENSOR",
+        help="how devices share the work; empty: fsdp over all of them",
+    )
+
+
+def start_mesh(sizes: Sequence[int]) -> Any:
+    """A mesh of the sizes of ``--mesh``, over the devices of all processes."""
+    from clp_jax.mesh import make_mesh, start_distributed, use_compilation_cache
+
+    start_distributed()
+    use_compilation_cache()
+    return make_mesh(*sizes)
+
+
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    """A file that `print_and_write` writes too."""
+    parser.add_argument(
+        "--json",
+        type=read_as(limits.NewFile),
+        metavar="FILE",
+        help=f"also write the {what} to FILE",
+    )
+
+
+def print_and_write(text: str, file: str | None, value: Any) -> None:
+    """Print a result as text, and write it to the file of ``--json`` if there is one."""
+    from clp_jax.files import write_json
+
+    print(text)
+    if file:
+        write_json(file, value)
+
+
+def _mesh_sizes(text: str) -> list[int]:
+    sizes = [read_as(limits.MeshSize)(size) for size in text.split(",")]
+    if len(sizes) != 3:
+        raise argparse.ArgumentTypeError(f"{text} is not understood: write three numbers as 1,8,1")
+    return sizes

@@ -1,0 +1,57 @@
+"""``clp-jax tokenizer``: a tokenizer for a language that has no helper."""
+
+import argparse
+from typing import Any
+
+from clp_jax import limits
+from clp_jax.cli.flags import add_group, add_stage, read_as
+from clp_jax.files import new_path
+
+
+def add_parser(stages: Any) -> None:
+    """Add the stage to the command line."""
+    actions = add_group(
+        stages, "tokenizer", "Train a tokenizer, for a language that has no helper yet."
+    )
+    parser = add_stage(
+        actions,
+        "train",
+        _train,
+        "Train a byte-level BPE on a sample of text. What it writes loads wherever GPT-2's loads.",
+    )
+    parser.add_argument(
+        "--input",
+        type=read_as(limits.Name),
+        required=True,
+        nargs="+",
+        metavar="GLOB",
+        help="text, as `clp-jax prepare` reads; 200 MB of it, drawn by hash, are trained on",
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=read_as(limits.VocabularySize),
+        default=50257,
+        metavar="N",
+        help="number of tokens (default: %(default)s)",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="new folder")
+    parser.add_argument(
+        "--text-field",
+        type=read_as(limits.Name),
+        default="text",
+        metavar="NAME",
+        help="field with the text (default: %(default)s)",
+    )
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from clp_jax.before import check_inputs
+
+    new_path(arguments.out)
+    check_inputs((), arguments.input)
+    from clp_jax.vocabulary.train import train_tokenizer
+
+    trained = train_tokenizer(
+        arguments.input, arguments.vocab_size, arguments.out, arguments.text_field
+    )
+    print(f"{arguments.out}: {trained}")
