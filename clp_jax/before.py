@@ -6,11 +6,11 @@ from pathlib import Path
 from clp_jax.chain_config import ChainConfig
 from clp_jax.checkpoint.names import local_model
 from clp_jax.config import DataSection, RunConfig
-from clp_jax.data.pieces import text_pieces
-from clp_jax.data.place import corpus_folder
+from clp_jax.data.corpus.folder import corpus_folder
+from clp_jax.data.io.splits import text_pieces
 from clp_jax.errors import UserError
 from clp_jax.files import is_address, writable_path
-from clp_jax.transfer.wishes import check_wishes
+from clp_jax.transfer.checks import check_wishes
 
 TRANSFER, MODEL = "transfer", "model"
 """Folders of a model of a chain: transferred, and trained."""

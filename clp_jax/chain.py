@@ -29,16 +29,16 @@ from clp_jax.models import (
     abstract_parameters,
     read_decoder_config,
 )
-from clp_jax.train.folder import FREE, find_run, flat_settings
+from clp_jax.train.auto_mesh import run_mesh
 from clp_jax.train.inputs import check_sizes, open_corpora
 from clp_jax.train.loop import train_model
 from clp_jax.train.optimizer import make_optimizer
-from clp_jax.train.pick import run_mesh
-from clp_jax.transfer.inputs import check_readable_alone, open_source
-from clp_jax.transfer.sample import read_text
+from clp_jax.train.run_folder import FREE, find_run, flat_settings
+from clp_jax.transfer.calibration import read_text
+from clp_jax.transfer.external_vectors import read_vectors
+from clp_jax.transfer.models import check_readable_alone, open_source
+from clp_jax.transfer.report import summarize
 from clp_jax.transfer.stage import transfer_model
-from clp_jax.transfer.summary import summarize
-from clp_jax.transfer.vectors import read_vectors
 
 RUN = "run"
 SETTINGS = "settings.json"

@@ -22,9 +22,9 @@ from clp_jax.evaluate.tables import markdown_table
 from clp_jax.limits import Name, VocabularySize
 from clp_jax.mesh import batch_divisor, make_mesh, peak_flops
 from clp_jax.models import DecoderConfig, abstract_model, abstract_parameters
+from clp_jax.train.auto_mesh import run_mesh
 from clp_jax.train.inputs import check_sizes, read_decoder
 from clp_jax.train.optimizer import make_optimizer
-from clp_jax.train.pick import run_mesh
 from clp_jax.train.step import make_train_step
 
 GIB = 2**30

@@ -20,10 +20,9 @@ from clp_jax.evaluate.plots import plot_perplexity
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import is_address, public_name, reaching
 from clp_jax.limits import PathOrName
-from clp_jax.train.card import NORMALISATIONS
-from clp_jax.train.folder import CONFIG, RECORD
 from clp_jax.train.metrics import METRICS, read_metrics, validation_curve
-from clp_jax.train.record import read_record
+from clp_jax.train.model_card import NORMALISATIONS
+from clp_jax.train.run_folder import CONFIG, RECORD, read_record
 
 MOST_FOLDERS = 20_000
 AGES = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))

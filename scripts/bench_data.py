@@ -105,7 +105,7 @@ def own_memory(pid: int) -> int:
 
 def texts(inputs: Sequence[str], size: int) -> Iterator[str]:
     """Documents with so many bytes together, from the beginning again where there are too few."""
-    from clp_jax.data.readers import read_documents
+    from clp_jax.data.io.readers import read_documents
 
     left = size
     while True:
@@ -205,8 +205,8 @@ def ratios(found: Iterable[float]) -> str:
 
 def read_batches(corpus: Path) -> float:
     """Tokens a second of batches, after the first few."""
-    from clp_jax.data.batches import TrainingBatches
-    from clp_jax.data.store import Corpus
+    from clp_jax.data.corpus.batches import TrainingBatches
+    from clp_jax.data.corpus.store import Corpus
 
     batches = TrainingBatches(
         [Corpus.open(corpus)], sequence_length=LENGTH, batch_size=ROWS, seed=0
@@ -235,7 +235,7 @@ def time_rules(inputs: Sequence[str], size: int, section: CleanSection, folder: 
     """Core seconds of each cleaning rule on the same documents; each gets all of them."""
     from datatrove.data import Document
 
-    from clp_jax.data.clean import clean_steps
+    from clp_jax.data.filters import clean_steps
 
     found = list(texts(inputs, size))
     seconds = {}
@@ -253,10 +253,9 @@ def time_deduplications(
     """Core seconds of each deduplication on the same documents, all its stages together."""
     from datatrove.data import Document
 
-    from clp_jax.data.deduplicate import deduplications
-    from clp_jax.data.documents import ReadDocuments, WriteDocuments
+    from clp_jax.data.dedup import deduplications
     from clp_jax.data.execution import run_stages
-    from clp_jax.data.stages import Place, Stage
+    from clp_jax.data.stages import Place, ReadDocuments, Stage, WriteDocuments
 
     documents = [Document(text, str(n)) for n, text in enumerate(texts(inputs, size))]
     for rank in range(TASKS):

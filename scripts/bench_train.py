@@ -31,7 +31,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from clp_jax.checkpoint.hf import save_model
-from clp_jax.data.store import write_corpus
+from clp_jax.data.corpus.store import write_corpus
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.mesh import single_device_mesh
 from clp_jax.models import initialize, read_decoder_config

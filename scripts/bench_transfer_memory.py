@@ -18,10 +18,10 @@ from bench_transfer_tables import random_table
 from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.mesh import single_device_mesh
-from clp_jax.transfer.bases import Basis, TableInputs
+from clp_jax.transfer.anchors import Basis, TableInputs
 from clp_jax.transfer.compose import new_table
-from clp_jax.transfer.layout import Layout
 from clp_jax.transfer.methods import METHODS
+from clp_jax.transfer.table import Layout
 
 HELPER_DIM = 768
 NAMES = "random", "mean", "clp", "clp-sparse", "clp-topk", "ridge", "procrustes", "omp"

@@ -7,9 +7,9 @@ import numpy as np
 
 from clp_jax.checkpoint.tensors import LazyTensor, open_tensors, write_tensors
 from clp_jax.mesh import single_device_mesh
-from clp_jax.transfer.bases import TableInputs
-from clp_jax.transfer.layout import Layout
-from clp_jax.transfer.problem import Problem
+from clp_jax.transfer.anchors import TableInputs
+from clp_jax.transfer.methods.interface import Problem
+from clp_jax.transfer.table import Layout
 
 FIELDS = "queries", "anchors", "rows", "mean", "std"
 

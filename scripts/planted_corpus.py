@@ -24,7 +24,6 @@ from typing import NamedTuple
 import good_text
 from datatrove.data import Document
 
-from clp_jax.data.clean import clean_steps
 from clp_jax.data.config import (
     CleanSection,
     DecontaminateSection,
@@ -32,13 +31,13 @@ from clp_jax.data.config import (
     ExecutionSection,
     PrepareConfig,
 )
-from clp_jax.data.decontaminate import Decontaminate, build_index, normal_words
-from clp_jax.data.deduplicate import deduplications
-from clp_jax.data.documents import ReadDocuments, WriteDocuments
+from clp_jax.data.dedup import deduplications
 from clp_jax.data.execution import run_stages
-from clp_jax.data.readers import read_documents
+from clp_jax.data.filters import clean_steps
+from clp_jax.data.filters.decontamination import Decontaminate, build_index, normal_words
+from clp_jax.data.io.readers import read_documents
 from clp_jax.data.samples import Samples
-from clp_jax.data.stages import Deduplication, Place
+from clp_jax.data.stages import Deduplication, Place, ReadDocuments, WriteDocuments
 
 RECIPE = PrepareConfig(
     clean=CleanSection(

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from clp_jax import RunConfig, convert_checkpoint, prepare_corpus, train_model, transfer_model
-from clp_jax.data.readers import read_documents
+from clp_jax.data.io.readers import read_documents
 from clp_jax.evaluate.plots import plot_perplexity, tokens_to_reach
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import new_folder, read_json, write_json

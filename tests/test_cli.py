@@ -8,7 +8,7 @@ import pytest
 
 import clp_jax
 from clp_jax.cli import main
-from clp_jax.data.store import Corpus
+from clp_jax.data.corpus.store import Corpus
 from clp_jax.errors import UserError
 from clp_jax.transfer.config import TransferConfig
 
@@ -97,7 +97,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_no_corpus(text, tiny_model, tmp_pa
     command = ["prepare", "--input", str(text), "--tokenizer", str(tiny_model),
                "--out", str(tmp_path / "corpus")]  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr("clp_jax.data.store.write_json", fail)
+        patch.setattr("clp_jax.data.corpus.store.write_json", fail)
         with pytest.raises(SystemExit, match=r"clp-jax: .*full: make room and run the same"):
             main(command)
     with pytest.raises(UserError, match="is not a corpus"):
@@ -168,7 +168,7 @@ def transferred(monkeypatch):
     monkeypatch.setattr(
         "clp_jax.transfer.stage.transfer_model", lambda *a, **k: calls.append((a, k))
     )
-    monkeypatch.setattr("clp_jax.transfer.summary.summarize", lambda *_: "done")
+    monkeypatch.setattr("clp_jax.transfer.report.summarize", lambda *_: "done")
     return calls
 
 

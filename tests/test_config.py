@@ -8,10 +8,10 @@ import pytest
 from clp_jax.checkpoint.tensors import FLOATS
 from clp_jax.config import RunConfig
 from clp_jax.data.config import PrepareConfig
-from clp_jax.data.sources import SOURCES
+from clp_jax.data.io.sources import SOURCES
 from clp_jax.errors import UserError
 from clp_jax.limits import Dtype, Method, SourceKind
-from clp_jax.train.folder import flat_settings
+from clp_jax.train.run_folder import flat_settings
 from clp_jax.transfer.config import TransferConfig, TransferOptions
 from clp_jax.transfer.methods import METHODS
 

@@ -10,9 +10,9 @@ import yaml
 from clp_jax.chain_config import ChainConfig
 from clp_jax.cli import make_parser
 from clp_jax.config import RunConfig
-from clp_jax.data.clean import clean_steps
 from clp_jax.data.config import PrepareConfig
-from clp_jax.data.sources import SOURCES
+from clp_jax.data.filters import clean_steps
+from clp_jax.data.io.sources import SOURCES
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 CHAINS = sorted(CONFIGS.glob("chain-*.yaml"))

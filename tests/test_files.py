@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from clp_jax.data.config import SourceSection
-from clp_jax.data.pieces import whole_pieces
+from clp_jax.data.corpus.store import Corpus
+from clp_jax.data.io.splits import whole_pieces
 from clp_jax.data.prepare import prepare_corpus
-from clp_jax.data.store import Corpus
 from clp_jax.errors import UserError
 from clp_jax.files import (
     is_address,

@@ -7,8 +7,8 @@ import pytest
 from clp_jax.cli import main
 from clp_jax.errors import UserError
 from clp_jax.runs import list_runs
-from clp_jax.train.folder import CONFIG, RECORD
 from clp_jax.train.metrics import METRICS, read_metrics
+from clp_jax.train.run_folder import CONFIG, RECORD
 
 CONFIGURATION = """
 model:

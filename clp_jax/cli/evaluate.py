@@ -64,7 +64,7 @@ def _perplexity(arguments: argparse.Namespace) -> None:
     from clp_jax.before import check_inputs
 
     check_inputs((arguments.model,), arguments.data)
-    from clp_jax.data.count import lost_text
+    from clp_jax.data.corpus.store import lost_text
     from clp_jax.evaluate.perplexity import evaluate_perplexity
     from clp_jax.evaluate.tables import markdown_table
 

@@ -50,7 +50,7 @@ def add_parser(stages: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from clp_jax.before import check_inputs
-    from clp_jax.data.pieces import whole_pieces
+    from clp_jax.data.io.splits import whole_pieces
 
     config = PrepareConfig.from_yaml(arguments.config, arguments.overrides)
     models = filter(None, (arguments.tokenizer, arguments.source_tokenizer))

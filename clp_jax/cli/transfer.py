@@ -30,15 +30,15 @@ def add_parser(stages: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from clp_jax.transfer.wishes import check_transfer
+    from clp_jax.transfer.checks import check_transfer
 
     given = {
         key: value for key, value in vars(arguments).items() if key in TransferConfig.model_fields
     }
     config = TransferConfig.from_dict(given, origin="transfer")
     check_transfer(arguments.source, arguments.helper, arguments.out, config)
+    from clp_jax.transfer.report import summarize
     from clp_jax.transfer.stage import transfer_model
-    from clp_jax.transfer.summary import summarize
 
     manifest = transfer_model(
         arguments.source,

@@ -1,28 +1,169 @@
-"""Runs the stages of `clp-jax prepare`: here, on a Slurm cluster or on Ray."""
+"""Runs the stages of `clp-jax prepare`, one run a folder: here, on a Slurm cluster or on Ray.
+
+datatrove writes folders into the scripts as they are, where a shell would obey what is in their
+names. The scripts are written here: all that comes from elsewhere is quoted, for the shell and for
+Slurm, whose lines ``#SBATCH`` know quotes too.
+"""
 
 import contextlib
 import copy
 import errno
+import fcntl
 import io
 import os
+import shlex
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from datatrove.executor.base import DistributedEnvVars, PipelineExecutor
+from datatrove.executor.slurm import SlurmPipelineExecutor
 from tqdm import tqdm
 
 from clp_jax.data.config import ExecutionSection
-from clp_jax.data.lock import HEARTBEAT, share
-from clp_jax.data.slurm import submit
 from clp_jax.data.stages import Stage, logs_of
 from clp_jax.errors import UserError
+
+HEARTBEAT = 0.5
+"""Seconds after which a process has seen that the one that started it is gone."""
+
+_PATIENCE = 5.0
+_RUN, _WORKERS = "lock", "workers.lock"
+
+
+@contextmanager
+def only_run(work: Path) -> Iterator[None]:
+    """Hold the folder ``work``, which is made if it is not there, alone.
+
+    Workers of a run that was killed may keep it for a moment.
+
+    Raises:
+        UserError: another run holds it.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    with _held(work, _RUN, deadline):
+        with _held(work, _WORKERS, deadline):
+            pass
+        yield
+
+
+def share(work: Path) -> None:
+    """Keep the next run out of ``work`` for as long as this process, a worker of it, lives."""
+    fcntl.flock(os.open(work / _WORKERS, os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH)
+
+
+@contextmanager
+def _held(work: Path, name: str, deadline: float) -> Iterator[None]:
+    while True:
+        work.mkdir(parents=True, exist_ok=True)
+        with (work / name).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"Another run is at work in {work.parent}: wait for its end or choose "
+                        "another output folder."
+                    ) from None
+                time.sleep(HEARTBEAT / 5)
+                continue
+            if _is_there(file, work / name):
+                yield
+                return
+
+
+def _is_there(file: IO[str], path: Path) -> bool:
+    """Whether the lock is still that of the folder: a run that ends removes it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def submit(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> None:
+    """Submit the stages, each to begin when the one before is done.
+
+    Raises:
+        UserError: there is no partition or no Slurm, or the name of the folder cannot be passed on.
+    """
+    if section.partition is None:
+        raise UserError("The executor slurm needs a partition: give --execution.partition NAME.")
+    _check_name(work.absolute())
+    last = None
+    for stage in stages:
+        last = _Job(stage, work, section, last)
+    assert last is not None
+    try:
+        last.run()
+    except FileNotFoundError:
+        raise UserError(
+            "sbatch is not installed here: run the command on a login node of the cluster, or with "
+            "--execution.executor local."
+        ) from None
+
+
+class _Job(SlurmPipelineExecutor):
+    """The tasks of a stage, to be run by a cluster."""
+
+    def __init__(self, stage: Stage, work: Path, section: ExecutionSection, depends: "_Job | None"):
+        logs = str(logs_of(work, stage.name).absolute())
+        output = f"{logs.replace('%', '%%')}/slurm_logs/%A_%a.out"
+        super().__init__(
+            list(stage.steps),
+            tasks=stage.tasks,
+            time=section.time,
+            partition=section.partition,
+            mem_per_cpu_gb=section.memory,
+            workers=section.workers,
+            job_name=f"clp-jax-{stage.name}",
+            depends=depends,
+            logging_dir=logs,
+            sbatch_args={"output": output, "error": output},
+            mail_type="NONE",
+        )
+
+    def get_launch_file_contents(self, sbatch_args: Mapping[str, Any], run_script: str) -> str:
+        """The script of the array; ``run_script``, the same command without quotes, is not used."""
+        options = [
+            f"#SBATCH --{key}" + (f"={shlex.quote(str(value))}" if value else "")
+            for key, value in sbatch_args.items()
+        ]
+        pipeline = self.logging_dir.resolve_paths("executor.pik")
+        commands = [
+            "set -e",
+            *_activation(),
+            "export PYTHONUNBUFFERED=TRUE",
+            f"srun -l -n 1 launch_pickled_pipeline {shlex.quote(pipeline)}",
+        ]
+        return "\n".join(["#!/bin/bash", *options, *commands, ""])
+
+    def launch_merge_stats(self) -> None:
+        """No job: the last stage adds up what the tasks have counted."""
+
+
+def _activation() -> list[str]:
+    """What activates this virtual environment, if it is one."""
+    script = shlex.quote(f"{sys.prefix}/bin/activate")
+    return [] if sys.prefix == sys.base_prefix else [f"source {script}"]
+
+
+def _check_name(folder: Path) -> None:
+    """Slurm takes a backslash as its own, and fsspec ``::``; nobody can quote a line break."""
+    name = str(folder)
+    if not name.isprintable() or "\\" in name or "::" in name:
+        raise UserError(
+            f"The folder {name!r} cannot be named in a script for Slurm: choose an output folder "
+            "without line breaks, other control characters, backslashes and '::' in its path."
+        )
+
 
 GO_ON = "run the same command again to go on from there"
 
@@ -33,7 +174,7 @@ def run_stages(stages: Sequence[Stage], work: Path, section: ExecutionSection) -
     Args:
         stages: What there is to do.
         work: Folder for logs and marks, seen by all machines that take part, and held by this
-            run (see `clp_jax.data.lock`).
+            run (see `clp_jax.data.execution`).
         section: Where to run them.
 
     Returns:

@@ -12,11 +12,10 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.data.corpus.store import MANIFEST, describe, lengths_name, seal
+from clp_jax.data.corpus.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, TRAIN, read_facts
 from clp_jax.data.report import write_report
-from clp_jax.data.shards import lengths_name
 from clp_jax.data.stages import logs_of
-from clp_jax.data.store import MANIFEST, describe, seal
-from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, TRAIN, read_facts
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, remove_partial, write_json
 from clp_jax.tokenizer import Tokenizer

@@ -13,20 +13,27 @@ from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import load_tokenizer, tokenizer_hash
-from clp_jax.data.clean import clean_steps
 from clp_jax.data.config import ExecutionSection, PrepareConfig, SourceSection
-from clp_jax.data.decontaminate import Decontaminate, build_index
-from clp_jax.data.deduplicate import deduplications
-from clp_jax.data.documents import ReadDocuments, WriteDocuments
-from clp_jax.data.execution import run_stages
+from clp_jax.data.corpus.store import MANIFEST
+from clp_jax.data.corpus.tokenize import (
+    HELDOUT,
+    KEPT,
+    SAMPLES,
+    SHARDS,
+    TEXT,
+    Count,
+    Tokenize,
+    WriteText,
+)
+from clp_jax.data.dedup import deduplications
+from clp_jax.data.execution import only_run, run_stages
+from clp_jax.data.filters import clean_steps
+from clp_jax.data.filters.decontamination import Decontaminate, build_index
 from clp_jax.data.finish import Finish, NothingLeft
-from clp_jax.data.lock import only_run
-from clp_jax.data.pieces import Piece, plan_tasks
-from clp_jax.data.readers import Read
+from clp_jax.data.io.readers import Read
+from clp_jax.data.io.splits import Piece, plan_tasks
 from clp_jax.data.samples import Samples
-from clp_jax.data.stages import Place, Stage
-from clp_jax.data.store import MANIFEST
-from clp_jax.data.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, TEXT, Count, Tokenize, WriteText
+from clp_jax.data.stages import Place, ReadDocuments, Stage, WriteDocuments
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, remove_partial, writable_path, write_json
 from clp_jax.limits import Inputs, LocalPath, Name, PathOrName, Positive

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.hf import load_model, model_tokenizer
-from clp_jax.data.readers import read_documents
-from clp_jax.data.store import Corpus
+from clp_jax.data.corpus.store import Corpus
+from clp_jax.data.io.readers import read_documents
 from clp_jax.errors import UserError
 from clp_jax.evaluate.batches import round_up, share
 from clp_jax.limits import BatchSize, Inputs, Name, PathOrName, SequenceLength
@@ -98,7 +98,7 @@ def evaluate_perplexity(
 
     Args:
         model_path: Hugging Face folder, hub id or run folder.
-        data: file patterns or hub data sets, as `clp_jax.data.readers.read_documents` takes them.
+        data: file patterns or hub data sets, as `read_documents` takes them.
         sequence_length: tokens of one window; by default the model's positions, at most 1,024.
         batch_size: windows that are computed at the same time.
         text_field: the field of a record that holds the text.

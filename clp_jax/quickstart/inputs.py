@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from clp_jax import files
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.checkpoint.new import gpt2_config
-from clp_jax.data.readers import read_documents
+from clp_jax.data.io.readers import read_documents
 from clp_jax.errors import UserError
 from clp_jax.quickstart.sentences import Language, documents
 

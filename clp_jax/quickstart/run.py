@@ -12,9 +12,9 @@ from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hub import MANIFEST as TRANSFER
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.config import RunConfig
+from clp_jax.data.corpus.store import MANIFEST as CORPUS
+from clp_jax.data.io.readers import read_documents
 from clp_jax.data.prepare import prepare_corpus
-from clp_jax.data.readers import read_documents
-from clp_jax.data.store import MANIFEST as CORPUS
 from clp_jax.errors import RunStopped, UserError
 from clp_jax.evaluate.perplexity import evaluate_perplexity
 from clp_jax.evaluate.plots import plot_perplexity, tokens_to_reach
@@ -24,8 +24,8 @@ from clp_jax.generate import generate_text
 from clp_jax.limits import LocalPath, Name
 from clp_jax.quickstart.inputs import made_up_text, own_text, write_new_model, write_text
 from clp_jax.train.loop import RunSummary, train_model
+from clp_jax.transfer.report import summarize
 from clp_jax.transfer.stage import transfer_model
-from clp_jax.transfer.summary import summarize
 
 STAGES = 8
 RESULT = "quickstart.json"

@@ -1,5 +1,6 @@
 """What a run reads, opened and checked before anything is computed or written."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +9,14 @@ from jax.sharding import Mesh
 from clp_jax.checkpoint.hub import load_tokenizer, model_files, read_config, tokenizer_hash
 from clp_jax.checkpoint.run_folder import MODEL
 from clp_jax.config import DataSection, ModelSection, RunConfig
-from clp_jax.data.store import Corpus
+from clp_jax.data.corpus.batches import TrainingBatches
+from clp_jax.data.corpus.store import Corpus
 from clp_jax.errors import UserError
+from clp_jax.evaluate.tables import markdown_table
+from clp_jax.files import public_name
 from clp_jax.mesh import batch_divisor
 from clp_jax.models import DecoderConfig, read_decoder_config
-from clp_jax.train.pick import run_mesh
+from clp_jax.train.auto_mesh import run_mesh
 
 DROPOUT_RATES = (
     "embd_pdrop",
@@ -134,3 +138,25 @@ def open_corpus(folder: str, expected_hash: str, model: str) -> Corpus:
             f"write it again with `clp-jax prepare --tokenizer {model}`."
         )
     return corpus
+
+
+def corpora_table(config: RunConfig, corpora: Sequence[Corpus], batches: TrainingBatches) -> str:
+    """A line a corpus: its tokens, its share of the sequences, how often the run goes through it.
+
+    Args:
+        config: The run's configuration, which names the corpora.
+        corpora: The corpora themselves.
+        batches: The batches of them.
+    """
+    names = [public_name(part.path) for part in config.data.train]
+    tokens = [len(corpus) for corpus in corpora]
+    epochs = batches.epochs(config.train.steps * config.train.batch_size)
+    return markdown_table(
+        ("corpus", "tokens", "share of sequences", "epochs"),
+        [
+            (name, f"{count:,}", f"{share:.1%}", f"{times:,.2f}")
+            for name, count, share, times in zip(
+                names, tokens, batches.shares(), epochs, strict=True
+            )
+        ],
+    )

@@ -21,33 +21,33 @@ from clp_jax.checkpoint.hf import load_model
 from clp_jax.checkpoint.orbax import RunCheckpoints, restore_newest
 from clp_jax.checkpoint.run_folder import MODEL
 from clp_jax.config import RunConfig
-from clp_jax.data.batches import TrainingBatches
+from clp_jax.data.corpus.batches import TrainingBatches
 from clp_jax.errors import RunStopped, UserError
 from clp_jax.evaluate.perplexity import measure_perplexity
 from clp_jax.evaluate.plots import plot_perplexity
 from clp_jax.files import reaching, write_text
 from clp_jax.mesh import decided_by_first, local_rows, start_distributed, to_global
 from clp_jax.models import abstract_model, abstract_parameters, initialize
-from clp_jax.train.card import run_card
-from clp_jax.train.corpora import corpora_table
-from clp_jax.train.embeddings import mean_norms, read_origins
-from clp_jax.train.folder import continue_run, create_run, find_run
-from clp_jax.train.inputs import Inputs, open_inputs
-from clp_jax.train.interrupt import StopRequests
-from clp_jax.train.lease import RunLease
-from clp_jax.train.metrics import RunLog, read_metrics, validation_curve
+from clp_jax.train.anomalies import Skipped, SkippedSteps, TooManySkipped
+from clp_jax.train.fault_tolerance import RunLease, StopRequests, Watchdog
+from clp_jax.train.inputs import Inputs, corpora_table, open_inputs
+from clp_jax.train.metrics import RunLog, mean_norms, read_metrics, read_origins, validation_curve
+from clp_jax.train.model_card import run_card
 from clp_jax.train.optimizer import make_optimizer
-from clp_jax.train.place import RunPlace
-from clp_jax.train.profile import Profile
-from clp_jax.train.record import compare_record, run_record
-from clp_jax.train.skipped import Skipped, SkippedSteps, TooManySkipped
+from clp_jax.train.run_folder import (
+    RunPlace,
+    compare_record,
+    continue_run,
+    create_run,
+    find_run,
+    run_record,
+)
 from clp_jax.train.step import (
     abstract_optimizer,
     initialize_optimizer,
     make_train_step,
 )
-from clp_jax.train.wandb import check_wandb, start_wandb
-from clp_jax.train.watchdog import Watchdog
+from clp_jax.train.trackers import Profile, check_wandb, start_wandb
 
 CURVE = "curve.png"
 LOSS = "validation/loss"

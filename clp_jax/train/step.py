@@ -13,10 +13,26 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 from clp_jax.config import RunConfig
 from clp_jax.loss import LossSums, next_token_loss
 from clp_jax.mesh import BATCH, batch_sharding, replicated
-from clp_jax.train.documents import document_numbers, document_positions
-from clp_jax.train.groups import group_norms, trained
-from clp_jax.train.health import Health, judge
-from clp_jax.train.optimizer import learning_rate_schedule
+from clp_jax.train.anomalies import Health, judge
+from clp_jax.train.optimizer import group_norms, learning_rate_schedule, trained
+
+
+def document_numbers(tokens: Int[Array, "batch length"], eos_id: int) -> Int[Array, "batch length"]:
+    """The document of each token: how many ``eos_id`` were seen up to and including it.
+
+    An ``eos_id`` opens the document that follows it.
+    """
+    return jnp.cumsum(tokens == eos_id, axis=1)
+
+
+def document_positions(
+    tokens: Int[Array, "batch length"], eos_id: int
+) -> Int[Array, "batch length"]:
+    """Position of each token in its document, or in the part of it that the sequence holds."""
+    positions = jnp.arange(tokens.shape[1])
+    starts = jnp.where(tokens == eos_id, positions, 0)
+    return positions - jax.lax.cummax(starts, axis=1)
+
 
 Batch = dict[str, Array]
 

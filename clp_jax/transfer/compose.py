@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from clp_jax.transfer.bases import Basis
-from clp_jax.transfer.constant import mean_row
-from clp_jax.transfer.layout import Layout
-from clp_jax.transfer.problem import Contributors, Method, Prediction, Problem
-from clp_jax.transfer.rows import empty_rows, row_slices
-from clp_jax.transfer.table import NewTable, TableRead
+from clp_jax.transfer.anchors import Basis
+from clp_jax.transfer.blockwise import empty_rows, row_slices
+from clp_jax.transfer.methods import mean_row
+from clp_jax.transfer.methods.interface import Contributors, Method, Prediction, Problem
+from clp_jax.transfer.table import Layout, NewTable, TableRead
 
 FOLDS = 5
 """Shared tokens are predicted from other shared tokens only: in so many parts, each in turn."""

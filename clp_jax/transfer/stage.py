@@ -24,16 +24,14 @@ from clp_jax.errors import UserError
 from clp_jax.files import new_folder, scratch_folder, write_json
 from clp_jax.limits import LocalPath, PathOrName
 from clp_jax.mesh import make_mesh
+from clp_jax.transfer.calibration import read_text
+from clp_jax.transfer.checks import AUTO, check_transfer
 from clp_jax.transfer.config import TransferConfig, TransferOptions
-from clp_jax.transfer.inputs import open_helper, open_source
-from clp_jax.transfer.manifest import describe_transfer, model_card
-from clp_jax.transfer.ranking import Choice, rank_by_overlap, rank_by_text
-from clp_jax.transfer.sample import read_text
-from clp_jax.transfer.setting import Setting
+from clp_jax.transfer.models import open_helper, open_source, with_target_tokens
+from clp_jax.transfer.pair import Setting
+from clp_jax.transfer.report import describe_transfer, model_card, write_trace
+from clp_jax.transfer.selection import Choice, rank_by_overlap, rank_by_text
 from clp_jax.transfer.table import NewTable
-from clp_jax.transfer.target import with_target_tokens
-from clp_jax.transfer.trace import write_trace
-from clp_jax.transfer.wishes import AUTO, check_transfer
 
 
 @checked

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import load_tokenizer
-from clp_jax.data.readers import read_documents
+from clp_jax.data.io.readers import read_documents
 from clp_jax.limits import Inputs, Name, PathOrName
 from clp_jax.vocabulary.match import match_vocabularies
 from clp_jax.vocabulary.report import VocabularyReport
@@ -27,7 +27,7 @@ def compare_vocabularies(
         source: the model with the old tokenizer.
         target: the model with the new tokenizer.
         data: text of the target language to compare them on as well: file patterns or hub data
-            sets, as `clp_jax.data.readers.read_documents` takes them; the first 10 MB are read.
+            sets, as `clp_jax.data.io.readers.read_documents` takes them; the first 10 MB are read.
         fuzzy: also match tokens that differ only in case or in starting a word.
         text_field: the field of a record that holds the text.
 

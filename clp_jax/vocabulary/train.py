@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from xxhash import xxh3_64_intdigest
 
 from clp_jax.arguments import checked
-from clp_jax.data.readers import read_documents
+from clp_jax.data.io.readers import read_documents
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder
 from clp_jax.limits import Inputs, LocalPath, Name, VocabularySize
@@ -68,7 +68,7 @@ def train_tokenizer(
     The tokenizer depends on the text alone, and not on the order in which it is read.
 
     Args:
-        inputs: Files, globs and hub data sets, as `clp_jax.data.readers.read_documents` takes them.
+        inputs: Files, globs and hub data sets, as `read_documents` takes them.
         vocab_size: Number of tokens, 257 or more.
         out: Folder to write: ``vocab.json``, ``merges.txt``, ``tokenizer.json`` and
             ``tokenizer_config.json``. It must not exist yet.

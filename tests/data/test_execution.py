@@ -12,10 +12,8 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.data.config import ExecutionSection
-from clp_jax.data.documents import ReadDocuments, WriteDocuments, documents_file
-from clp_jax.data.execution import run_stages
-from clp_jax.data.lock import only_run
-from clp_jax.data.stages import Stage, logs_of
+from clp_jax.data.execution import only_run, run_stages
+from clp_jax.data.stages import ReadDocuments, Stage, WriteDocuments, documents_file, logs_of
 from clp_jax.errors import UserError
 
 TASKS = 5

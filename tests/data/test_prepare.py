@@ -16,13 +16,13 @@ import pytest
 import zstandard
 from transformers import PreTrainedTokenizerFast
 
-from clp_jax.data import pieces
 from clp_jax.data.config import PrepareConfig
+from clp_jax.data.corpus.store import Corpus
+from clp_jax.data.corpus.tokenize import HELDOUT
 from clp_jax.data.execution import run_stages
+from clp_jax.data.io import splits as pieces
+from clp_jax.data.io.readers import read_documents
 from clp_jax.data.prepare import WORK, prepare_corpus
-from clp_jax.data.readers import read_documents
-from clp_jax.data.store import Corpus
-from clp_jax.data.tokenize import HELDOUT
 from clp_jax.errors import UserError
 from clp_jax.files import write_json
 from clp_jax.quickstart.inputs import made_up_text
@@ -152,7 +152,7 @@ def test_the_number_of_processes_does_not_change_the_corpus(
 ALONE = """
 import json, sys
 from clp_jax.data.config import PrepareConfig
-from clp_jax.data import pieces
+from clp_jax.data.io import splits as pieces
 from clp_jax.data.prepare import prepare_corpus
 if __name__ == "__main__":
     pieces._TASK_BYTES = 10_000
@@ -377,7 +377,7 @@ def test_a_corpus_is_freed_of_one_version_of_the_tests(
 def test_a_second_run_is_refused_and_takes_nothing_from_the_first(
     tmp_path: Path, texts: list[Path], tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("clp_jax.data.lock._PATIENCE", 0.2)
+    monkeypatch.setattr("clp_jax.data.execution._PATIENCE", 0.2)
     out, before = tmp_path / "corpus", []
 
     def meanwhile(*arguments: Any) -> bool:

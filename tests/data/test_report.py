@@ -13,7 +13,7 @@ import pytest
 from clp_jax.data.config import PrepareConfig
 from clp_jax.data.report import summary, write_report
 from clp_jax.data.report.plots import plot_lengths, plot_steps
-from clp_jax.data.report.visible import visible
+from clp_jax.data.report.screen import visible
 
 TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "table", "tr", "th",
         "td", "pre", "img"}  # fmt: skip

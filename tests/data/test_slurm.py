@@ -10,9 +10,8 @@ import pytest
 from datatrove.data import Document
 
 from clp_jax.data.config import ExecutionSection, PrepareConfig
-from clp_jax.data.documents import ReadDocuments, WriteDocuments, documents_file
 from clp_jax.data.execution import run_stages
-from clp_jax.data.stages import Stage
+from clp_jax.data.stages import ReadDocuments, Stage, WriteDocuments, documents_file
 from clp_jax.errors import UserError
 
 TASKS = 3

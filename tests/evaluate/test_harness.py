@@ -9,7 +9,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from clp_jax.checkpoint.hf import load_model
-from clp_jax.data.store import Corpus
+from clp_jax.data.corpus.store import Corpus
 from clp_jax.errors import UserError
 from clp_jax.evaluate.perplexity import measure_perplexity
 from clp_jax.mesh import make_mesh

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clp_jax.checkpoint.hf import load_model
-from clp_jax.data.store import Corpus
+from clp_jax.data.corpus.store import Corpus
 from clp_jax.errors import UserError
 from clp_jax.evaluate.perplexity import Perplexity, evaluate_perplexity, measure_perplexity
 from clp_jax.loss import window_loss

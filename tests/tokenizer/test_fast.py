@@ -15,7 +15,7 @@ from tokenizers import (
     trainers,
 )
 
-from clp_jax.data.readers import read_documents
+from clp_jax.data.io.readers import read_documents
 from clp_jax.tokenizer import fast, owner, read_tokenizer
 from clp_jax.tokenizer.expressions import Pieces, read_pieces
 from clp_jax.tokenizer.fast import fast_encoder

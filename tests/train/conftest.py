@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from clp_jax.checkpoint.hf import load_model
-from clp_jax.data.store import write_corpus
+from clp_jax.data.corpus.store import write_corpus
 from clp_jax.train import loop
 from clp_jax.train.metrics import read_metrics
 

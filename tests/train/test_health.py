@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clp_jax.train.health import HORIZON, Health, judge
+from clp_jax.train.anomalies import HORIZON, Health, judge
 
 
 def run(norms, losses=None, spike_factor=10.0):

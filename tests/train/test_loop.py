@@ -8,7 +8,7 @@ import pytest
 
 from clp_jax.checkpoint.hf import load_model, save_model
 from clp_jax.config import RunConfig
-from clp_jax.data.store import write_corpus
+from clp_jax.data.corpus.store import write_corpus
 from clp_jax.errors import UserError
 from clp_jax.files import read_json
 from clp_jax.mesh import single_device_mesh

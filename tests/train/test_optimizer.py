@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from clp_jax.config import OptimizerSection
 from clp_jax.errors import UserError
-from clp_jax.train.groups import GROUPS
 from clp_jax.train.optimizer import (
+    GROUPS,
     is_decayed,
     layer_factors,
     learning_rate_schedule,

@@ -9,12 +9,12 @@ import pytest
 
 from clp_jax.checkpoint.orbax import latest_step
 from clp_jax.config import RunConfig
-from clp_jax.data.batches import TrainingBatches
+from clp_jax.data.corpus.batches import TrainingBatches
 from clp_jax.errors import UserError
 from clp_jax.loss import next_token_loss
 from clp_jax.train import loop, step
+from clp_jax.train.anomalies import Skipped, SkippedSteps, TooManySkipped
 from clp_jax.train.loop import train_model
-from clp_jax.train.skipped import Skipped, SkippedSteps, TooManySkipped
 
 from .conftest import leaves, on_step, without_times
 

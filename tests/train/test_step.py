@@ -12,9 +12,11 @@ from flax import nnx
 from clp_jax.config import OptimizerSection, RunConfig
 from clp_jax.mesh import make_mesh, to_global
 from clp_jax.models import abstract_model, abstract_parameters, initialize, read_decoder_config
-from clp_jax.train.health import Health
+from clp_jax.train.anomalies import Health
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.step import (
+    document_numbers,
+    document_positions,
     initialize_optimizer,
     make_train_step,
 )
@@ -362,3 +364,21 @@ def test_accumulation_saves_memory():
     whole = compiled("gpt2", **settings).memory_analysis().temp_size_in_bytes
     parts = compiled("gpt2", accumulation=8, **settings).memory_analysis().temp_size_in_bytes
     assert parts < whole / 2
+
+
+EOS = 7
+
+
+@pytest.mark.parametrize(
+    ("tokens", "numbers", "positions"),
+    [
+        ([7, 1, 2, 7, 3], [1, 1, 1, 2, 2], [0, 1, 2, 0, 1]),
+        ([1, 2, 3, 7, 3], [0, 0, 0, 1, 1], [0, 1, 2, 0, 1]),
+        ([1, 2, 7, 7, 7], [0, 0, 1, 2, 3], [0, 1, 0, 0, 0]),
+        ([1, 2, 3, 4, 5], [0, 0, 0, 0, 0], [0, 1, 2, 3, 4]),
+    ],
+)
+def test_an_eos_opens_the_document_that_follows(tokens, numbers, positions):
+    batch = jnp.asarray([[1, 1, 7, 1, 1], tokens], jnp.int32)
+    np.testing.assert_array_equal(document_numbers(batch, EOS)[1], numbers)
+    np.testing.assert_array_equal(document_positions(batch, EOS)[1], positions)

@@ -14,12 +14,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from clp_jax.checkpoint.hub import copy_tokenizer, load_tokenizer
 from clp_jax.checkpoint.tensors import LazyTensor, write_tensors
 from clp_jax.mesh import make_mesh, single_device_mesh
-from clp_jax.transfer.bases import TableInputs
+from clp_jax.transfer.anchors import TableInputs
 from clp_jax.transfer.config import TransferConfig
-from clp_jax.transfer.inputs import open_helper, open_source
-from clp_jax.transfer.layout import Layout
-from clp_jax.transfer.problem import Problem
-from clp_jax.transfer.setting import Setting
+from clp_jax.transfer.methods.interface import Problem
+from clp_jax.transfer.models import open_helper, open_source
+from clp_jax.transfer.pair import Setting
+from clp_jax.transfer.table import Layout
 
 SHARED = ["<|endoftext|>", "a", "b", "in", "die", "war", "hand", "1", "2", "3", "4", "."]
 NAMES = [f"{letter}{number}" for letter in "xyz" for number in range(20)]

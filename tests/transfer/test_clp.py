@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from clp_jax.mesh import make_mesh
-from clp_jax.transfer.clp import clp, clp_unguarded, combine, conditions, moments
+from clp_jax.transfer.methods.clp import clp, clp_unguarded, combine, conditions, moments
 
 
 def test_equals_the_paper_for_anisotropic_rows(mesh, problem, oracle, row_error):

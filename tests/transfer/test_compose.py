@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from clp_jax.transfer.bases import TableInputs
+from clp_jax.transfer.anchors import TableInputs
 from clp_jax.transfer.compose import match_spread, new_table, predict_hidden, predict_shared
-from clp_jax.transfer.problem import Prediction, at_once
+from clp_jax.transfer.methods.interface import Prediction, at_once
 
 
 def nearest_row(problem):
@@ -137,7 +137,7 @@ def test_nothing_is_hidden_where_the_anchors_are_other_tokens(table_inputs, layo
 
 
 def test_spread_is_matched_about_the_mean_a_block_at_a_time(monkeypatch):
-    monkeypatch.setattr("clp_jax.transfer.rows.PLACED_ROWS", 16)
+    monkeypatch.setattr("clp_jax.transfer.blockwise.PLACED_ROWS", 16)
     rng = np.random.default_rng(0)
     before, known = (rng.normal(2, s, size=(50, 4)).astype("f4") for s in (0.5, 3))
     after, computed = before.copy(), rng.permutation(50)[:40]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clp_jax.transfer.linear import (
+from clp_jax.transfer.methods.linear import (
     STRENGTHS,
     apply_map,
     make_map,

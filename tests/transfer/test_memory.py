@@ -7,11 +7,12 @@ import pytest
 
 from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.mesh import single_device_mesh
-from clp_jax.transfer import engine, rows
-from clp_jax.transfer.bases import TableInputs
+from clp_jax.transfer import blockwise as engine
+from clp_jax.transfer import blockwise as rows
+from clp_jax.transfer.anchors import TableInputs
 from clp_jax.transfer.compose import new_table
-from clp_jax.transfer.layout import Layout
 from clp_jax.transfer.methods import METHODS
+from clp_jax.transfer.table import Layout
 
 ROWS, DIM, HELPER_DIM = 1024, 32_768, 16
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clp_jax.transfer.pursuit import ATOMS, omp
+from clp_jax.transfer.methods.pursuit import ATOMS, omp
 
 
 @pytest.mark.parametrize("center", [0.0, 1.0])

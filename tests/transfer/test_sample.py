@@ -6,8 +6,8 @@ from transformers import AutoTokenizer
 
 from clp_jax.errors import UserError
 from clp_jax.tokenizer import Tokenizer
-from clp_jax.transfer import sample as module
-from clp_jax.transfer.sample import make_sample, read_text
+from clp_jax.transfer import calibration as module
+from clp_jax.transfer.calibration import make_sample, read_text
 
 DOCUMENTS = [f"Die Katze {i} schläft auf dem Dach. The cat {'ä' * i} sleeps." for i in range(7)]
 

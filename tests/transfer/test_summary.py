@@ -3,9 +3,9 @@ import re
 import pytest
 
 from clp_jax.transfer.methods import METHODS, Recipe
-from clp_jax.transfer.ranking import BY_OVERLAP, BY_TEXT
+from clp_jax.transfer.report import RANKED, summarize
+from clp_jax.transfer.selection import BY_OVERLAP, BY_TEXT
 from clp_jax.transfer.stage import transfer_model
-from clp_jax.transfer.summary import RANKED, summarize
 
 TABLE = "transformer.wte.weight"
 OTHERS = [name for name in METHODS if name != "clp"]

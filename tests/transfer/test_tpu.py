@@ -14,10 +14,11 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 from clp_jax.mesh import make_mesh
-from clp_jax.transfer.engine import _in_blocks
-from clp_jax.transfer import clp, linear
-from clp_jax.transfer.pursuit import pursue
-from clp_jax.transfer.similar import nearest, sparsemax
+from clp_jax.transfer.blockwise import _in_blocks
+from clp_jax.transfer.methods import clp
+from clp_jax.transfer.methods import linear
+from clp_jax.transfer.methods.pursuit import pursue
+from clp_jax.transfer.methods.similarity import nearest, sparsemax
 
 topology = topologies.get_topology_desc("v5e:2x4", platform="tpu")
 mesh = make_mesh(fsdp=2, tensor=4, devices=topology.devices)

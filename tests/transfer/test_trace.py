@@ -6,8 +6,8 @@ from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
 from clp_jax.transfer.methods import METHODS
+from clp_jax.transfer.report import CONTRIBUTORS
 from clp_jax.transfer.stage import transfer_model
-from clp_jax.transfer.trace import CONTRIBUTORS
 
 TABLE = "transformer.wte.weight"
 
@@ -86,7 +86,7 @@ def test_tokens_are_shown_as_the_text_they_stand_for(byte_pair, tmp_path):
 
 def test_computed_rows_are_their_contributors(trace, pair, monkeypatch):
     """With room for all contributors, the weights and the source's rows give the row back."""
-    monkeypatch.setattr("clp_jax.transfer.trace.CONTRIBUTORS", 11)
+    monkeypatch.setattr("clp_jax.transfer.report.CONTRIBUTORS", 11)
     lines, _, tables = trace("clp-sparse")
     source = load_file(pair[0] / "model.safetensors")[TABLE]
     ids = AutoTokenizer.from_pretrained(pair[0]).get_vocab()

@@ -10,8 +10,7 @@ from clp_jax.checkpoint.hf import checkpoint_tensors
 from clp_jax.checkpoint.hub import load_tokenizer, read_config
 from clp_jax.mesh import make_mesh, single_device_mesh
 from clp_jax.models import read_decoder_config, weight_table
-from clp_jax.transfer.sample import make_sample
-from clp_jax.transfer.trial import Trial
+from clp_jax.transfer.calibration import Trial, make_sample
 
 DOCUMENTS = [f"Die Katze {i} schläft auf dem Dach. The cat sleeps." * 2 for i in range(20)]
 HEAD = "lm_head.weight"

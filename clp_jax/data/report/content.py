@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from clp_jax.data.count import lost_text
+from clp_jax.data.corpus.store import lost_text
 from clp_jax.data.report.plots import plot_lengths, plot_steps
 
 Sample = Mapping[str, Any]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 
 from clp_jax.data.report.content import Plot, Section, Table, Verbatim
-from clp_jax.data.report.visible import LINES, visible
+from clp_jax.data.report.screen import LINES, visible
 
 _HEAD = """\
 <!doctype html>

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from clp_jax.data.report.content import Plot, Section, Table, Verbatim
-from clp_jax.data.report.visible import LINES, visible
+from clp_jax.data.report.screen import LINES, visible
 
 
 def render_markdown(sections: Sequence[Section]) -> str:

@@ -1,10 +1,38 @@
 """A corpus on one screen."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clp_jax.data.report.content import left_out, rate, share
-from clp_jax.data.report.visible import visible
+
+_DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+LINES = "\n\t"
+"""What makes lines of a text."""
+
+
+def visible(text: str, kept: str = "") -> str:
+    """Replace by ``�`` what a terminal or a browser would obey rather than show.
+
+    These are control characters (ANSI escapes begin with one), line and paragraph separators,
+    halves of surrogate pairs and the marks that turn the direction of writing.
+
+    Args:
+        text: Any string, also one that UTF-8 cannot encode.
+        kept: Characters to leave alone, such as the newline.
+    """
+    return "".join(
+        "�" if character not in kept and _acts(character) else character for character in text
+    )
+
+
+def _acts(character: str) -> bool:
+    return (
+        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        or unicodedata.bidirectional(character) in _DIRECTIONS
+    )
+
 
 STEPS = 14
 """Steps that are shown, of those that dropped or changed anything."""

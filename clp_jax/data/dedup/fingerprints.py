@@ -1,0 +1,162 @@
+"""Hashes of the passages of a text, and sorted files of them that are read range by range.
+
+Sorted by their hash, the records of all tasks are divided by hash ranges: each task of the next
+stage reads one range of all files, so that its memory is bounded whatever the corpus.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from functools import cache
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8, UInt64
+
+from clp_jax.files import new_file
+
+_BLOCK = 1 << 16  # passages hashed at once: the arrays stay in the cache of a core
+_RANDOM = np.random.Generator(np.random.PCG64(2003))
+_LETTER = _RANDOM.integers(1 << 64, size=256, dtype=np.uint64)
+_BASE = int(_RANDOM.integers(1 << 64, dtype=np.uint64)) | 1
+_PLACE = np.uint64((1 << 24) - 1)
+
+
+def hash_passages(
+    data: UInt8[np.ndarray, "bytes"], length: int
+) -> UInt64[np.ndarray, " bytes-{length}+1"]:
+    """Hash each passage of ``length`` bytes: a polynomial of random values of its bytes mod 2^64.
+
+    Args:
+        data: At least ``length`` bytes.
+        length: Bytes of a passage.
+
+    Returns:
+        The hash of the passage that starts at each byte; those that start later do not fit.
+    """
+    return np.concatenate([_hash(block, length) for _, block in _blocks(data, length)])
+
+
+def winnow(
+    data: UInt8[np.ndarray, "bytes"], length: int, gram: int
+) -> Iterator[tuple[UInt64[np.ndarray, " n"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]]:
+    """Winnowing (Schleimer, Wilkerson, Aiken 2003): one fingerprint for neighbouring passages.
+
+    Each passage of ``length`` bytes is represented by the smallest hash of its sequences of
+    ``gram`` bytes, the rightmost if there are several. Equal passages have equal fingerprints;
+    neighbours mostly share one, so that there are about 2 in length - gram + 2 bytes. If one
+    fingerprint stands for two equal passages of a block, it comes twice.
+
+    Args:
+        data: Any number of bytes.
+        length: Bytes of a passage.
+        gram: Bytes of a sequence, at most ``length``.
+
+    Yields:
+        For each block of the data: the fingerprints, the starts of the first passages that they
+        stand for, and for how many passages in a row they stand.
+    """
+    for offset, block in _blocks(data, length):
+        every = _hash(block, gram)
+        ranked = every & ~_PLACE | _PLACE - np.arange(len(every), dtype=np.uint64)
+        chosen = _window_minima(ranked, length - gram + 1)
+        starts = np.append(0, np.flatnonzero(chosen[1:] != chosen[:-1]) + 1)
+        hashes = every[_PLACE - (chosen[starts] & _PLACE)]
+        new = np.append(True, hashes[1:] != hashes[:-1])
+        kept = new | np.append(False, new[:-1])  # twice says as much as a hundred times
+        counts = np.diff(starts[kept], append=len(chosen))
+        yield mix(hashes[kept]), starts[kept] + offset, counts
+
+
+def _blocks(
+    data: UInt8[np.ndarray, "bytes"], length: int
+) -> Iterator[tuple[int, UInt8[np.ndarray, " _"]]]:
+    """Parts of the bytes that together hold each passage of ``length`` bytes once."""
+    for offset in range(0, len(data) - length + 1, _BLOCK):
+        yield offset, data[offset : offset + _BLOCK + length - 1]
+
+
+def _hash(data: UInt8[np.ndarray, "bytes"], length: int) -> UInt64[np.ndarray, " bytes-{length}+1"]:
+    powers, inverses = _powers(1 << len(data).bit_length())
+    sums = np.cumsum(_LETTER[data] * powers[: len(data)])
+    sums[length:] -= sums[:-length].copy()
+    return sums[length - 1 :] * inverses[: len(data) - length + 1]
+
+
+@cache
+def _powers(count: int) -> tuple[UInt64[np.ndarray, " count"], UInt64[np.ndarray, " count"]]:
+    """Powers of the base and of its inverse mod 2^64."""
+    bases = np.full((2, count), [[_BASE], [pow(_BASE, -1, 1 << 64)]], np.uint64)
+    bases[:, 0] = 1
+    powers, inverses = np.multiply.accumulate(bases, axis=1)
+    return powers, inverses
+
+
+def _window_minima(
+    values: UInt64[np.ndarray, " values"], width: int
+) -> UInt64[np.ndarray, " values-{width}+1"]:
+    """Minimum of each window, from windows of 1, 2, 4... values."""
+    size = 1
+    while 2 * size <= width:
+        values = np.minimum(values[:-size], values[size:])
+        size *= 2
+    rest = width - size
+    return np.minimum(values[: len(values) - rest], values[rest:])
+
+
+def mix(hashes: UInt64[np.ndarray, " prints"]) -> UInt64[np.ndarray, " prints"]:
+    """Spread minima evenly over all 64-bit numbers (the finaliser of SplitMix64)."""
+    hashes = (hashes ^ hashes >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    hashes = (hashes ^ hashes >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return hashes ^ hashes >> np.uint64(31)
+
+
+_TASKS_A_BUCKET = 4
+
+
+def buckets(tasks: int) -> int:
+    """Into how many ranges of hashes the records of ``tasks`` tasks are divided."""
+    return tasks // _TASKS_A_BUCKET + 1
+
+
+def hash_range(bucket: int, count: int) -> tuple[int, int]:
+    """First 64-bit hash of a bucket out of ``count``, and the first one after it."""
+    return (bucket << 64) // count, (bucket + 1 << 64) // count
+
+
+def write_sorted(folder: Path, rank: int, records: np.ndarray, key: str) -> None:
+    """Write the records of a task, sorted by the field ``key``; equal keys keep their order."""
+    with new_file(_file(folder, rank)) as scratch:
+        np.save(scratch, records[np.argsort(records[key], kind="stable")])
+
+
+def read_between(folder: Path, tasks: int, key: str, low: int, high: int) -> np.ndarray:
+    """Read the records with ``low <= key < high``, those of the first task first.
+
+    Args:
+        folder: Where ``tasks`` tasks have written their records, sorted by ``key``.
+        tasks: Number of files.
+        key: The field.
+        low: First value.
+        high: The value after the last.
+
+    Returns:
+        Records of all files; each file's part is in its order.
+    """
+    parts = []
+    for rank in range(tasks):
+        records = np.load(_file(folder, rank), mmap_mode="r")
+        start, end = (bisect_left(records, edge, key=itemgetter(key)) for edge in (low, high))
+        parts.append(records[start:end])
+    return np.concatenate(parts)
+
+
+def among(
+    values: UInt64[np.ndarray, " values"], ascending: UInt64[np.ndarray, "set"]
+) -> Bool[np.ndarray, " values"]:
+    """Which values are among others that are sorted already."""
+    return np.searchsorted(ascending, values, "right") > np.searchsorted(ascending, values, "left")
+
+
+def _file(folder: Path, rank: int) -> Path:
+    return folder / f"{rank:05d}.npy"

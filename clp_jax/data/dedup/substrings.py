@@ -1,0 +1,279 @@
+"""Passages that were there before, anywhere in the corpus, byte for byte.
+
+What Lee et al. 2022 (arXiv 2107.06499) do with a suffix array of eight bytes a byte is done here
+with hashes in bounded memory, and gives the same: of all passages of a length that are equal, each
+but the first is cut.
+
+Equal passages have equal fingerprints (`winnow`), so those are compared first; only where one comes
+twice the passages themselves are hashed, from a copy of the text on the disk, and compared. Equal
+hashes are taken for equal passages: with 64 bits the chance that one is cut by mistake is 1e-7 for
+each two megabytes that are compared.
+
+What is cut depends on the text alone. Each byte that is cut lies in a passage that stands whole in
+an earlier place. If bytes of that place are cut too, they in turn lie in one that is earlier still,
+and so on: no byte is cut with all its copies. But a passage that runs over the seam of two others,
+both of which were there before, stays only in parts.
+
+A place in the corpus is one number: 2^40 times the task, plus the byte in the text of the task,
+which is that of its documents one after the other.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.filters.base_filter import BaseFilter
+from jaxtyping import UInt64
+
+from clp_jax.data.dedup.fingerprints import (
+    among,
+    buckets,
+    hash_passages,
+    hash_range,
+    read_between,
+    winnow,
+    write_sorted,
+)
+from clp_jax.data.samples import Samples
+from clp_jax.data.stages import Deduplication, Place, ReadDocuments, Stage
+from clp_jax.files import new_file
+
+CUT = np.dtype([("start", "<u8"), ("end", "<u8")])
+"""The place of the first byte that is cut, and of the first after it that is not."""
+
+_TASK_BITS = 40
+_LONGEST_WORD = 64  # bytes
+_SHORTEST_REST = 100  # bytes
+_BLANK = re.compile(rb"\s")
+_LAST_BLANK = re.compile(rb"\s\S*\Z")
+
+
+def first_place(task: int) -> int:
+    """The place of the first byte of a task."""
+    return task << _TASK_BITS
+
+
+def task_and_byte(
+    places: UInt64[np.ndarray, " n"],
+) -> tuple[UInt64[np.ndarray, " n"], UInt64[np.ndarray, " n"]]:
+    """The task of each place, and the byte in its text."""
+    return np.divmod(places, np.uint64(1 << _TASK_BITS))
+
+
+def union(cuts: np.ndarray) -> np.ndarray:
+    """The same bytes as cuts in order that do not overlap; those that only touch stay two."""
+    cuts = cuts[np.argsort(cuts["start"])]
+    ends = np.maximum.accumulate(cuts["end"])
+    new = cuts["start"][1:] >= ends[:-1]
+    union = cuts[np.append(True, new)[: len(cuts)]]
+    union["end"] = ends[np.append(new, True)[: len(cuts)]]
+    return union
+
+
+class CutPassages(BaseFilter):
+    """Cut what was found, and drop the documents of which too little stays."""
+
+    name = "substrings"
+
+    def __init__(self, found: Path, files: int, samples: Path):
+        super().__init__(exclusion_writer=Samples(samples, self.name))
+        self.found = found
+        self.files = files
+
+    def run(
+        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
+        """Yield the documents of which something stays."""
+        self._rank = rank
+        places = first_place(rank), first_place(rank + 1)
+        self._cuts = union(read_between(self.found, self.files, "start", *places))
+        self._place = first_place(rank)
+        yield from super().run(data, rank, world_size)
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Take the passages out; whether anything stays."""
+        text = doc.text.encode()
+        place, self._place = self._place, self._place + len(text)
+        first, last = np.searchsorted(self._cuts["start"], [place, self._place])
+        found = ((int(start) - place, int(end) - place) for start, end in self._cuts[first:last])
+        cuts = [cut for cut in (_inwards(text, *cut) for cut in found) if cut[0] < cut[1]]
+        if not cuts:
+            return True
+        edges = [0, *chain.from_iterable(cuts), len(text)]
+        parts = (text[a:b].strip() for a, b in zip(edges[::2], edges[1::2], strict=True))
+        rest = b"\n".join(part for part in parts if len(part) >= _SHORTEST_REST)
+        self.stat_update("passages", value=len(cuts), unit="doc")
+        if not rest:
+            return False, "only passages seen before"
+        doc.text = rest.decode()
+        for start, end in cuts:
+            sample = {"filter_reason": "passage seen before"}
+            passage = Document(text[start:end].decode(), doc.id, metadata=sample)
+            self.exclusion_writer.write(passage, self._rank)
+        return True
+
+
+def _inwards(text: bytes, start: int, end: int) -> tuple[int, int]:
+    """The part of a cut that holds whole words, or at least whole characters."""
+    if start > 0 and not _BLANK.search(text, start - 1, start + 1):
+        blank = _BLANK.search(text, start, min(start + _LONGEST_WORD, end))
+        start = blank.start() if blank else start
+    if end < len(text) and not _BLANK.search(text, end - 1, end + 1):
+        blank = _LAST_BLANK.search(text, max(start, end - _LONGEST_WORD), end)
+        end = blank.start() if blank else end
+    while start < end and _within_character(text, start):
+        start += 1
+    while start < end and _within_character(text, end):
+        end -= 1
+    return start, end
+
+
+def _within_character(text: bytes, place: int) -> bool:
+    return place < len(text) and text[place] & 0b1100_0000 == 0b1000_0000
+
+
+_GRAM = 50
+_BUDGET = 1 << 21  # bytes of text compared at once
+
+_PRINT = np.dtype([("hash", "<u8"), ("start", "<u8"), ("count", "<u4")])
+
+
+def cut_passages(length: int, place: Place) -> Deduplication:
+    """Cut each passage of at least ``length`` bytes that stands in an earlier place.
+
+    Cuts are moved inwards to the next blank. What is left between, before and after them is put
+    on lines of its own, or dropped if it has fewer than 100 bytes.
+    """
+    texts, prints = place.scratch / "texts", place.scratch / "prints"
+    found = place.scratch / "found"
+    count = buckets(place.tasks)
+    return Deduplication(
+        [
+            Stage(
+                "substrings-sign",
+                [ReadDocuments(place.documents), SignPassages(length, texts, prints)],
+                place.tasks,
+            ),
+            Stage(
+                "substrings-find", [FindPassages(length, texts, prints, place.tasks, found)], count
+            ),
+        ],
+        CutPassages(found, count, place.samples),
+    )
+
+
+class SignPassages(PipelineStep):
+    """Write the text of a task as one file of bytes, and the fingerprints of its passages."""
+
+    type = "DEDUPLICATE"
+    name = "sign passages"
+
+    def __init__(self, length: int, texts: Path, prints: Path):
+        super().__init__()
+        self.length = length
+        self.texts = texts
+        self.prints = prints
+
+    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> None:
+        """Sign the documents of a task."""
+        with self.track_time("task"), new_file(_text_file(self.texts, rank)) as scratch:
+            prints = [np.empty(0, _PRINT)]
+            with scratch.open("wb") as file:
+                for document in data:
+                    text = document.text.encode()
+                    prints.extend(self._prints(text, first_place(rank) + file.tell()))
+                    file.write(text)
+            write_sorted(self.prints, rank, np.concatenate(prints), "hash")
+
+    def _prints(self, text: bytes, place: int) -> Iterator[np.ndarray]:
+        gram = min(_GRAM, (self.length + 1) // 2)
+        for hashes, starts, counts in winnow(np.frombuffer(text, np.uint8), self.length, gram):
+            prints = np.empty(len(hashes), _PRINT)
+            prints["hash"], prints["start"], prints["count"] = hashes, place + starts, counts
+            yield prints
+
+
+class FindPassages(PipelineStep):
+    """Find all but the first of equal passages.
+
+    Args:
+        length: Bytes of a passage.
+        texts: Text of each task.
+        prints: Fingerprints of each task.
+        tasks: Number of tasks.
+        found: Folder for what is to be cut, as records of type `CUT`.
+    """
+
+    type = "DEDUPLICATE"
+    name = "find passages"
+
+    def __init__(self, length: int, texts: Path, prints: Path, tasks: int, found: Path):
+        super().__init__()
+        self.length = length
+        self.texts = texts
+        self.prints = prints
+        self.tasks = tasks
+        self.found = found
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        """Find those of one bucket of fingerprints."""
+        with self.track_time("task"):
+            bounds = hash_range(rank, world_size)
+            prints = read_between(self.prints, self.tasks, "hash", *bounds)
+            prints = prints[np.argsort(prints["hash"], kind="stable")]
+            same = prints["hash"][1:] == prints["hash"][:-1]
+            prints = prints[(np.append(False, same) | np.append(same, False))[: len(prints)]]
+            ends = np.flatnonzero(np.append(prints["hash"][1:] != prints["hash"][:-1], True)) + 1
+            cuts = [np.empty(0, CUT)]
+            for group in self._divide(prints, ends[: len(prints)]):
+                cuts.extend(self._cuts(group))
+            write_sorted(self.found, rank, np.concatenate(cuts), "start")
+
+    def _divide(self, prints: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+        """Parts of the fingerprints that end at some of ``ends`` and are about the budget."""
+        sizes = np.cumsum(prints["count"] + (self.length - 1))[ends - 1] // _BUDGET
+        return np.split(prints, ends[:-1][sizes[1:] != sizes[:-1]]) if len(ends) else []
+
+    def _cuts(self, prints: np.ndarray) -> Iterator[np.ndarray]:
+        """Compare the passages of fingerprints with one another, in the order of the corpus."""
+        prints = prints[np.argsort(prints["start"])]
+        seen = np.empty(0, np.uint64)
+        for part in self._divide(prints, np.arange(len(prints)) + 1):
+            hashes, starts = self._passages(part)
+            distinct, first = np.unique(hashes, return_index=True)
+            new = ~among(distinct, seen)
+            later = np.ones(len(hashes), bool)
+            later[first[new]] = False
+            seen = np.sort(np.append(seen, distinct[new]))
+            cuts = np.empty(later.sum(), CUT)
+            cuts["start"] = starts[later]
+            cuts["end"] = cuts["start"] + np.uint64(self.length)
+            yield union(cuts)
+
+    def _passages(self, prints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Hash and place of each passage that the fingerprints stand for."""
+        counts = prints["count"].astype(np.int64)
+        sizes = counts + self.length - 1
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        text = np.frombuffer(b"".join(self._texts(prints["start"], sizes)), np.uint8)
+        hashes = hash_passages(text, self.length)
+        chosen = np.repeat(np.cumsum(sizes) - sizes, counts) + within
+        return hashes[chosen], np.repeat(prints["start"], counts) + within.astype(np.uint64)
+
+    def _texts(self, starts: np.ndarray, sizes: np.ndarray) -> Iterator[bytes]:
+        tasks, offsets = task_and_byte(starts)
+        for task in np.unique(tasks).tolist():
+            mine = tasks == task
+            with _text_file(self.texts, task).open("rb", buffering=0) as file:
+                for offset, size in zip(offsets[mine], sizes[mine], strict=True):
+                    file.seek(int(offset))
+                    yield file.read(int(size))
+
+
+def _text_file(folder: Path, rank: int) -> Path:
+    return folder / f"{rank:05d}.txt"

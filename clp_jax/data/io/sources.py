@@ -1,0 +1,236 @@
+"""Corpora by name: which field of a record holds the text, its address and its tags."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from html import unescape
+from html.parser import HTMLParser
+from typing import Any, NamedTuple
+
+from clp_jax.data.io.formats import (
+    ARCHIVE,
+    BLANK_LINES,
+    DICTIONARIES,
+    LINES,
+    LIST,
+    ROWS,
+    WHOLE,
+    Fault,
+    Format,
+    Text,
+)
+
+# fmt: off
+_INLINE = frozenset((
+    "a", "abbr", "b", "big", "cite", "code", "del", "dfn", "em", "font", "i", "img", "ins", "kbd",
+    "mark", "q", "s", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var", "wbr",
+))
+# fmt: on
+_UNREAD = frozenset(("script", "style", "title", "template"))
+# What may stand in a head: anything else ends it, with or without `</head>`.
+_IN_HEAD = _UNREAD | {"head", "html", "base", "link", "meta", "noscript"}
+
+
+class _Paragraphs(HTMLParser):
+    """Collects paragraphs: every tag that does not stand inside a line ends one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paragraphs: list[str] = []
+        self._pieces: list[str] = []
+        self._unread = 0
+        self._in_head = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._in_head = tag == "head" or (self._in_head and tag in _IN_HEAD)
+        self._unread += tag in _UNREAD
+        self._tag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in _UNREAD and self._unread:
+            self._unread -= 1
+        if tag == "head":
+            self._in_head = False
+        self._tag(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._tag(tag)
+
+    def handle_data(self, data: str) -> None:
+        if not self._unread:
+            self._in_head = self._in_head and data.isspace()
+            self._pieces.append(data)
+
+    def close(self) -> None:
+        super().close()
+        self._end_paragraph()
+
+    def _tag(self, tag: str) -> None:
+        if tag not in _INLINE:
+            self._end_paragraph()
+
+    def _end_paragraph(self) -> None:
+        if paragraph := " ".join("".join(self._pieces).split()):
+            self.paragraphs.append(paragraph)
+        self._pieces.clear()
+
+
+def html_to_text(html: str) -> str:
+    """The text of ``html``: paragraphs, headings, list items and cells, each in a line.
+
+    Raises:
+        ValueError: it is broken beyond what the parser passes over.
+    """
+    parser = _Paragraphs()
+    end = html.rfind(">") + 1  # behind it no tag is whole, and none is looked for
+    try:
+        parser.feed(html[:end])
+        parser.handle_data(unescape(html[end:]))
+        parser.close()
+    except AssertionError as error:
+        raise ValueError(str(error)) from None
+    return "\n".join(parser.paragraphs)
+
+
+_RECORDS = {".jsonl": LINES, ".json": LIST, ".parquet": ROWS}
+
+
+class Layout(NamedTuple):
+    """How the records of a corpus are laid out.
+
+    A field inside another is written with a dot: ``warc_headers.warc-target-uri``.
+
+    Attributes:
+        text: Fields that may hold the text; the first that a record has is taken.
+        url: Fields that may hold the address of the page.
+        tags: Fields with tags: a string, a list of strings, or null for none.
+        formats: For each suffix, what such a file holds. Records of the hub have the same fields.
+        to_text: Turns what the text field holds into plain text.
+    """
+
+    text: tuple[str, ...] = ("text",)
+    url: tuple[str, ...] = ("url",)
+    tags: tuple[str, ...] = ()
+    formats: Mapping[str, Format] = _RECORDS
+    to_text: Callable[[str], str] = str
+
+
+SOURCES = {
+    # A whole .txt file, a line of JSON, a row of parquet.
+    "files": Layout(formats={".txt": WHOLE, **_RECORDS}),
+    # Texts with a blank line between them: oscar-corpus.com/post/oscar-schema-v1-1. On the hub each
+    # is a record of id and text: datasets/oscar/oscar.py in github.com/huggingface/datasets.
+    "oscar-2019": Layout(formats={".txt": BLANK_LINES, **_RECORDS}),
+    # 22.01 (annotation, may be null) and 23.01 (quality_warnings, categories): docs/versions/ and
+    # docs/schema/schema-v2.md in github.com/oscar-project/documentation. On the hub the text is in
+    # `text` and the rest in `meta`.
+    "oscar": Layout(
+        text=("content", "text"),
+        url=("warc_headers.warc-target-uri", "meta.warc_headers.warc-target-uri"),
+        tags=(
+            "metadata.annotation",
+            "metadata.quality_warnings",
+            "metadata.categories",
+            "meta.annotations",
+            "meta.quality_warnings",
+            "meta.categories",
+        ),
+    ),
+    # An archive holds a text file with the dictionaries of CCNet in one line, as Python prints
+    # them: Hashing/Dedup.py in github.com/German-NLP-Group/german-transformer-training, which wrote
+    # it, and extractor.py in github.com/GermanT5/corpus, which reads it. The bucket is head, middle
+    # or tail. Others keep them unpacked, one a line, or as JSON.
+    "gc4": Layout(
+        text=("raw_content",),
+        tags=("bucket",),
+        formats={
+            ".tar": ARCHIVE,
+            ".txt": DICTIONARIES,
+            ".jsonl": DICTIONARIES,
+            ".json": DICTIONARIES,
+            ".parquet": ROWS,
+        },
+    ),
+    # id, url, title, text: huggingface.co/datasets/wikimedia/wikipedia.
+    "wikipedia": Layout(),
+    # text, timestamp, url, source: huggingface.co/datasets/uonlp/CulturaX.
+    "culturax": Layout(),
+    # text, id, dump, url, date, ...: huggingface.co/datasets/HuggingFaceFW/fineweb-2.
+    "fineweb-2": Layout(),
+    # text, timestamp, url in multilingual/c4-de.*.json.gz: huggingface.co/datasets/allenai/c4.
+    "mc4": Layout(),
+    # HTML in `content`: huggingface.co/datasets/openlegaldata/court-decisions-germany, and the
+    # dumps that it is made of, static.openlegaldata.io/dumps/de/.
+    "open-legal-data": Layout(text=("content",), to_text=html_to_text),
+}
+"""The kinds of sources."""
+
+
+class MissingText(Fault):
+    """A record without the field that should hold the text."""
+
+    def __init__(self, fields: Sequence[str], present: Sequence[str]):
+        super().__init__(
+            f"no field {' or '.join(fields)}, only {', '.join(present) or 'nothing'}: "
+            "name the one that holds the text"
+        )
+
+
+def needed_columns(layout: Layout, columns: Sequence[str]) -> list[str]:
+    """Those of a file's columns that are looked at.
+
+    Raises:
+        MissingText: none of them holds the text.
+    """
+    text = [field for field in layout.text if field in columns][:1]
+    if not text:
+        raise MissingText(layout.text, columns)
+    needed = {*text, *(path.split(".")[0] for path in (*layout.url, *layout.tags))}
+    return [column for column in columns if column in needed]
+
+
+def read_record(layout: Layout, record: Any) -> tuple[str, dict[str, Any]]:
+    """The text of a record and its metadata: ``tags``, and ``url`` where there is one.
+
+    Args:
+        layout: What it should look like.
+        record: Its fields, or a `Text`.
+
+    Raises:
+        Fault: it does not look like that.
+    """
+    if isinstance(record, Text):
+        return record.text, {"tags": []}
+    if not isinstance(record, Mapping):
+        raise Fault(f"not a JSON object with the key {' or '.join(layout.text)}")
+    field = next((field for field in layout.text if field in record), None)
+    if field is None:
+        raise MissingText(layout.text, list(record))
+    text = record[field]
+    if not isinstance(text, str):
+        raise Fault(f"{field} is {type(text).__name__}, not a string")
+    try:
+        text = layout.to_text(_sound(text, field))
+    except ValueError as error:
+        raise Fault(f"{field} cannot be converted ({error})") from None
+    metadata: dict[str, Any] = {"tags": list(dict.fromkeys(_strings(record, layout.tags)))}
+    if url := next(_strings(record, layout.url), None):
+        metadata["url"] = url
+    return text, metadata
+
+
+def _strings(record: Mapping[str, Any], paths: Sequence[str]) -> Iterator[str]:
+    """The strings, alone or in lists, at ``paths``."""
+    for path in paths:
+        value: Any = record
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        for string in value if isinstance(value, list) else [value]:
+            if isinstance(string, str):
+                yield _sound(string, path)
+
+
+def _sound(string: str, path: str) -> str:
+    try:
+        string.encode()
+    except UnicodeEncodeError:
+        raise Fault(f"{path} holds half of a surrogate pair") from None
+    return string

@@ -1,0 +1,183 @@
+"""The work of reading: pieces of the sources, put together to tasks of about equal size."""
+
+import glob
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path
+
+from clp_jax.data.config import SourceSection
+from clp_jax.data.io.compression import CODECS
+from clp_jax.data.io.formats import WHOLE, suffix
+from clp_jax.data.io.hub import HUB, check_address, hub_shards
+from clp_jax.data.io.sources import SOURCES
+from clp_jax.errors import UserError
+from clp_jax.files import local_path, public_name
+
+_TASK_BYTES = 8 << 20
+_MOST_TASKS = 1024
+_MOST_PARTS = 16
+_EXPANSION = 3
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is read in one go.
+
+    Attributes:
+        kind: Kind of the source, a key of `clp_jax.data.io.sources.SOURCES`.
+        input: A file, or a hub data set (``hf://...``).
+        text_field: Field that holds the text; None: as the kind has it.
+        name: Number of the source and name of the input in it: the ids of documents start with it.
+        part: Which part of the input this is.
+        parts: How many parts the input has.
+    """
+
+    kind: str
+    input: str
+    text_field: str | None
+    name: str
+    part: int = 0
+    parts: int = 1
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether the input is a data set of the hub; its parts are then shards."""
+        return self.input.startswith(HUB)
+
+    def owns(self, number: int) -> bool:
+        """Whether the record of this number, from one, belongs to this part of a file."""
+        return (number - 1) // _BLOCK % self.parts == self.part
+
+
+def whole_pieces(sources: Sequence[SourceSection]) -> list[Piece]:
+    """A piece for each input: sources in order, the files of a glob by name, each file once.
+
+    Raises:
+        UserError: there is no source, it matches no file, is a folder, or a
+            file has a suffix that its kind does not have.
+    """
+    if not sources:
+        raise UserError("There are no sources: name the text to read.")
+    pieces: dict[str, Piece] = {}
+    for number, source in enumerate(sources):
+        for piece in _pieces_of(source, number):
+            key = piece.input if piece.is_hub else str(Path(piece.input).resolve())
+            pieces.setdefault(key, piece)
+    return list(pieces.values())
+
+
+def text_pieces(inputs: Sequence[str], text_field: str | None = None) -> list[Piece]:
+    """A piece for each of the inputs that `clp_jax.data.io.readers.read_documents` takes.
+
+    Raises:
+        UserError: as `whole_pieces`.
+    """
+    return whole_pieces([SourceSection(input=item, text_field=text_field) for item in inputs])
+
+
+def plan_tasks(sources: Sequence[SourceSection], limit: int | None) -> list[list[Piece]]:
+    """Divide the sources into tasks, by the names and sizes of the files alone.
+
+    A task gets about 8 MiB of text, more if there would be over 1,024 tasks; a compressed byte
+    counts as three. Small files are put together in order. A large one is cut in at most 16 parts,
+    of 256 records in turn: each task reads the whole file, but parses its own records only. A shard
+    of a hub data set counts as 8 MiB.
+
+    Args:
+        sources: What is read.
+        limit: If there is one, everything is one task: documents are read in order up to the limit.
+
+    Returns:
+        The pieces of each task.
+
+    Raises:
+        UserError: as `whole_pieces`, or a hub data set is missing or must not be read.
+    """
+    pieces = whole_pieces(sources)
+    shards = {piece: hub_shards(piece.input) for piece in pieces if piece.is_hub}
+    if limit is not None:
+        return [pieces]
+    sizes = [
+        shards[piece] * _TASK_BYTES if piece.is_hub else _text_bytes(piece.input)
+        for piece in pieces
+    ]
+    task_bytes = max(_TASK_BYTES, math.ceil(sum(sizes) / _MOST_TASKS))
+    tasks: list[list[Piece]] = []
+    filled = task_bytes
+    for piece, size in zip(pieces, sizes, strict=True):
+        parts = shards.get(piece) or _parts(piece, size // task_bytes)
+        for part in range(parts):
+            if filled >= task_bytes:
+                tasks.append([])
+                filled = 0
+            tasks[-1].append(replace(piece, part=part, parts=parts))
+            filled += size // parts
+    return tasks
+
+
+def _text_bytes(file: str) -> int:
+    path = Path(file)
+    packed = path.suffix in CODECS or path.suffix == ".parquet"
+    return path.stat().st_size * (_EXPANSION if packed else 1)
+
+
+def _parts(piece: Piece, wanted: int) -> int:
+    whole = SOURCES[piece.kind].formats[suffix(piece.input)] is WHOLE
+    return 1 if whole else max(1, min(_MOST_PARTS, wanted))
+
+
+def _pieces_of(source: SourceSection, number: int) -> Iterator[Piece]:
+    """A piece for each file that a source stands for, or for its hub data set."""
+    item = source.input
+    known = SOURCES[source.kind].formats
+    if item.startswith(HUB):
+        check_address(item)
+        name = public_name(item.removeprefix(HUB))
+        yield Piece(source.kind, item, source.text_field, f"{number}/{name}")
+        return
+    pattern = local_path(item).expanduser()
+    if pattern.is_dir():
+        raise UserError(f"{item} is a folder: name its files, for example {pattern}/*.jsonl.")
+    folder = pattern.parent if pattern.exists() else _above_wildcards(pattern)
+    escaped = glob.escape(str(pattern)) if pattern.exists() else str(pattern)
+    files = [file for file in sorted(set(_matches(escaped))) if not Path(file).is_dir()]
+    if not files:
+        raise UserError(f"{item} matches no file.")
+    for file in files:
+        if not Path(file).is_file():
+            raise UserError(f"{file} is no file that can be read: a pipe, a device or a lost link.")
+        if suffix(file) not in known:
+            raise UserError(
+                f"{file} has an unknown suffix: a source of the kind {source.kind} has "
+                f"{', '.join(known)}, each also with {' or '.join(CODECS)} at the end."
+            )
+        name = Path(file).relative_to(folder).as_posix()
+        yield Piece(source.kind, file, source.text_field, f"{number}/{name}")
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What a glob matches; ``**`` follows links to folders, but enters no folder twice."""
+    pattern = f"{pattern}/*" if Path(pattern).name == "**" else pattern
+    above, found, below = pattern.partition("**/")
+    if not found or above[-1:] not in ("", "/"):
+        yield from glob.glob(pattern)  # noqa: PTH207
+        return
+    entered: set[Path] = set()
+    for start in sorted(glob.glob(above)) if above else ["."]:  # noqa: PTH207
+        for folder, inner, _ in os.walk(start, followlinks=True):
+            real = Path(folder).resolve()
+            inner[:] = sorted(name for name in inner if not name.startswith("."))
+            if real in entered:
+                inner.clear()
+                continue
+            entered.add(real)
+            yield from _matches(str(Path(glob.escape(folder)) / below))
+
+
+def _above_wildcards(pattern: Path) -> Path:
+    """The folder that all files of a glob lie in."""
+    return Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts[:-1]))

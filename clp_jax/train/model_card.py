@@ -1,0 +1,114 @@
+"""The model card of a run: what it started from, what it was trained on, what was measured."""
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from clp_jax.checkpoint.card import CITATION, USE, flat, inherited, render_card
+from clp_jax.checkpoint.hub import MANIFEST
+from clp_jax.config import RunConfig
+from clp_jax.data.corpus.store import MANIFEST as CORPUS_MANIFEST
+from clp_jax.errors import UserError
+from clp_jax.files import public_name, read_json
+from clp_jax.transfer.report import describe_embeddings
+
+HUB_DATA = re.compile(r"hf://([^:@]+)")
+OPTIMIZERS = {"adamw": "AdamW", "adafactor": "Adafactor", "lion": "Lion", "muon": "Muon"}
+NORMALISATIONS = ("token", "word", "byte")
+UNTOLD = (UserError, LookupError, TypeError, AttributeError, ValueError)
+"""What reading a manifest that is none of ours raises; of it nothing is told."""
+
+
+def run_card(
+    config: RunConfig, corpora: str, files: Path, metrics: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """The ``README.md`` of a run's model: its own part, behind what it has from where it starts.
+
+    Args:
+        config: The run's configuration.
+        corpora: The table of its corpora.
+        files: Folder with the card and the ``transfer.json`` of the model that it starts from, or
+            of the run itself.
+        metrics: The lines of its metrics, of which the last results are told.
+    """
+    model, data, train, optimizer = config.model, config.data, config.train, config.optimizer
+    name = public_name(model.path)
+    if model.init == "pretrained":
+        start = f"the weights of `{name}`"
+    else:
+        start = f"new weights in the shape of `{name}`"
+    tokens = train.steps * train.batch_size * data.sequence_length
+    rows = [
+        ("start", start),
+        (
+            "training",
+            f"{train.steps:,} steps of {train.batch_size:,} sequences of "
+            f"{data.sequence_length:,} tokens: {tokens:,} tokens",
+        ),
+        (
+            "optimizer",
+            f"{OPTIMIZERS[optimizer.name]}, learning rate {optimizer.learning_rate:g} "
+            f"({optimizer.schedule} after {optimizer.warmup_steps:,} steps of warm-up), "
+            f"{train.dtype} computation",
+        ),
+    ]
+    measured = [line for line in metrics if "validation/token_perplexity" in line]
+    if measured:
+        last = measured[-1]
+        figures = ", ".join(
+            f"{last[f'validation/{unit}_perplexity']:,.4g} per {unit}" for unit in NORMALISATIONS
+        )
+        rows.append(
+            (
+                f"perplexity on `{public_name(str(data.validation))}` after {last['tokens']:,} "
+                "tokens",
+                figures,
+            )
+        )
+    table = "\n".join(f"| {what} | {value} |" for what, value in rows)
+    known = inherited(model.path, files) if model.init == "pretrained" else {}
+    embeddings = _embeddings(files) if model.init == "pretrained" else ""
+    body = f"""\
+A causal language model, trained with clp_jax.
+
+| | |
+|---|---|
+{table}
+
+Its text:
+
+{corpora}
+
+{embeddings}{USE}
+## Limits
+
+Its text was not checked for truth, bias or harm. Licences of the model that it started from and of
+the text apply to it.
+{f"{chr(10)}{CITATION}" if embeddings else ""}"""
+    return render_card(Path(train.out).name, known | _text_metadata(config, known), body)
+
+
+def _embeddings(files: Path) -> str:
+    """How the embeddings were made, where there is a manifest that tells it."""
+    if not (files / MANIFEST).exists():
+        return ""
+    with suppress(*UNTOLD):
+        return describe_embeddings(read_json(files / MANIFEST)) + "\n"
+    return ""
+
+
+def _text_metadata(config: RunConfig, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The languages and the hub data sets of the corpora; the language known before, if none."""
+    languages, inputs = [], []
+    for part in config.data.train:
+        with suppress(*UNTOLD):
+            recipe = read_json(Path(part.path) / CORPUS_MANIFEST)["recipe"]
+            languages.append(str(recipe["clean"]["language"] or ""))
+            inputs += [str(source["input"]) for source in recipe["sources"]]
+    datasets = [HUB_DATA.match(name) for name in inputs]
+    return {
+        "language": flat(languages) or known.get("language"),
+        "datasets": flat([known.get("datasets"), [found[1] for found in datasets if found]]),
+    }

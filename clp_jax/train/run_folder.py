@@ -1,0 +1,352 @@
+"""The folder of a run: where it is, how it is made or found, and ``run.json``, its provenance."""
+
+import datetime
+import hashlib
+import platform
+import shlex
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from etils import epath
+from jax.experimental.multihost_utils import sync_global_devices
+from jaxtyping import PyTree
+
+from clp_jax.checkpoint.card import CARD
+from clp_jax.checkpoint.hub import MANIFEST, ORIGINS, copy_model_files, resolve
+from clp_jax.checkpoint.orbax import latest_step
+from clp_jax.checkpoint.run_folder import CHECKPOINTS, MODEL, is_run_folder
+from clp_jax.checkpoint.sums import SUMS, file_sum
+from clp_jax.config import RunConfig
+from clp_jax.errors import UserError
+from clp_jax.files import (
+    cache_folder,
+    is_address,
+    new_folder,
+    reaching,
+    read_json,
+    write_json,
+    write_text,
+)
+from clp_jax.train.inputs import Inputs
+from clp_jax.train.model_card import run_card
+
+LEASE = "lease.json"
+"""File of the run folder that says which process the run belongs to."""
+
+
+class RunPlace:
+    """The run folder ``out`` and the folder on this machine where it is read and written.
+
+    On a disk both are the same, and all processes share it. In a bucket, such as
+    ``gs://bucket/run``, only the checkpoints are written at once; all other files lie in a folder
+    of each process and are copied there by the first one before each checkpoint: an object cannot
+    be appended to, and what was written after the newest checkpoint is dropped at a resume anyway.
+
+    Args:
+        out: The run folder, ``train.out``.
+    """
+
+    def __init__(self, out: str):
+        self.out = out
+        self.remote = is_address(out)
+        self.folder = Path(out)
+        if self.remote:
+            name = hashlib.sha256(out.encode()).hexdigest()[:16]
+            process = str(jax.process_index())
+            self.folder = cache_folder() / "runs" / name / process / out.rstrip("/").split("/")[-1]
+
+    @property
+    def root(self) -> Any:
+        """The run folder itself, wherever it is."""
+        return epath.Path(self.out)
+
+    def fetch(self) -> None:
+        """Make the folder here what the one in the bucket is.
+
+        Raises:
+            UserError: the bucket cannot be read.
+        """
+        if self.remote:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with reaching(self.out):
+                _copy(self.root, self.folder)
+
+    def publish(self) -> None:
+        """Copy the files of the first process into the bucket.
+
+        Raises:
+            UserError: the bucket cannot be written.
+        """
+        if self.remote and jax.process_index() == 0:
+            with reaching(self.out):
+                _copy(self.folder, self.root)
+
+
+def _copy(source: Any, target: Any) -> None:
+    """Copy a folder but for checkpoints and lease; one that is not there is an empty one."""
+    if not source.exists():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in source.iterdir():
+        if entry.name in (CHECKPOINTS, LEASE):
+            continue
+        if entry.is_dir():
+            _copy(entry, target / entry.name)
+        else:
+            (target / entry.name).write_bytes(entry.read_bytes())
+
+
+CONFIG = "config.yaml"
+RECORD = "run.json"
+
+# What a resumed run may change: the numbers stay the same, or the same to rounding.
+FREE = (
+    "model.path",
+    "model.revision",
+    "mesh.auto",
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+    "mesh.sequence",
+    "train.out",
+    "train.remat",
+    "train.loss_chunk",
+    "train.log_every",
+    "train.validate_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.keep_every",
+    "train.keep_best",
+    "train.max_skipped",
+    "train.on_skipped",
+    "train.watchdog_minutes",
+    "train.wandb",
+)
+
+
+def find_run(config: RunConfig, folder: Path | epath.Path, *, resume: bool) -> bool:
+    """Whether a run exists and is to be continued.
+
+    Args:
+        config: The configuration.
+        folder: Its folder.
+        resume: It may be continued.
+
+    Raises:
+        UserError: it exists and is not to be resumed, or was started with other settings.
+    """
+    out = config.train.out
+    if not (folder / CONFIG).exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{out} exists and is not the folder of a run: choose another.")
+        return False
+    if not resume:
+        raise UserError(f"{out} exists already: add --resume to continue it, or choose another.")
+    _refuse_changes(RunConfig.from_yaml(str(folder / CONFIG)), config)
+    return True
+
+
+def create_run(
+    config: RunConfig,
+    place: RunPlace,
+    model_files: Path,
+    corpora: str,
+    record: dict[str, Any] | None,
+) -> None:
+    """Write the run folder with its configuration and the files of its model but the weights.
+
+    Every process must call it; the first one writes.
+
+    Args:
+        config: The configuration.
+        place: Where the run folder is.
+        model_files: Folder with the model's configuration and tokenizer.
+        corpora: What is read of each corpus, for the model card.
+        record: What ``run.json`` says; only the first process needs it.
+
+    Raises:
+        UserError: the processes do not see the same folder.
+    """
+    folder = place.folder
+    sync_global_devices("every process has looked for the run folder")
+    if jax.process_index() == 0:
+        with new_folder(folder) as scratch:
+            (scratch / CONFIG).write_text(config.to_yaml(), "utf-8")
+            write_json(scratch / RECORD, record)
+            (scratch / MODEL).mkdir()
+            copy_model_files(model_files, scratch / MODEL)
+            card = run_card(config, corpora, scratch / MODEL)
+            (scratch / MODEL / CARD).write_text(card, "utf-8")
+            if config.model.init == "random":
+                for file in (MANIFEST, ORIGINS):
+                    (scratch / MODEL / file).unlink(missing_ok=True)
+        place.publish()
+    sync_global_devices("the run folder is written")
+    place.fetch()
+    if not (folder / CONFIG).exists():
+        raise UserError(f"{folder}: train.out must be on a disk that all hosts share.")
+
+
+def continue_run(config: RunConfig, place: RunPlace, step: int) -> None:
+    """Write down the settings with which a run goes on; the first process does it.
+
+    Args:
+        config: The configuration.
+        place: Where the run folder is.
+        step: The step that it goes on from.
+
+    Raises:
+        UserError: it has more steps already than it is to have.
+    """
+    if step > config.train.steps:
+        raise UserError(
+            f"{config.train.out} is at step {step}, beyond train.steps, which is "
+            f"{config.train.steps}: set it to {step} to end the run there, or to more."
+        )
+    if jax.process_index() == 0:
+        write_text(place.folder / CONFIG, config.to_yaml())
+
+
+def _refuse_changes(old: RunConfig, new: RunConfig) -> None:
+    """The number of steps may change where the learning rate does not depend on it."""
+    free = {*FREE, "train.steps"} if new.optimizer.schedule == "constant" else set(FREE)
+    before, after = _comparable(old), _comparable(new)
+    changes = [
+        f"{key} was {before[key]} and is {after[key]}"
+        for key in after
+        if key not in free and before[key] != after[key]
+    ]
+    if changes:
+        raise UserError(
+            f"{new.train.out} cannot be resumed with other settings: {'; '.join(changes)}. "
+            "Put them back, or start a new run."
+        )
+
+
+def _comparable(config: RunConfig) -> dict[str, Any]:
+    """The settings, without the places of the corpora, which are known by their fingerprints."""
+    data = config.data
+    return flat_settings(config) | {
+        "data.train": data.weights or f"{len(data.train)} without weights",
+        "data.validation": "none" if data.validation is None else "a corpus",
+    }
+
+
+def flat_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings of a run by their dotted names, such as ``train.steps``, as JSON has them."""
+    sections = config.model_dump(mode="json").items()
+    return {f"{name}.{key}": value for name, keys in sections for key, value in keys.items()}
+
+
+WEIGHTS = (".safetensors", ".bin")
+PACKAGES = ("clp-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def run_record(config: RunConfig, inputs: Inputs, shapes: PyTree) -> dict[str, Any]:
+    """What a run is started with, as JSON: command, versions, devices, model, weights and data.
+
+    Args:
+        config: The run's configuration.
+        inputs: Its inputs.
+        shapes: Its parameters, or their ``jax.ShapeDtypeStruct``.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    return {
+        "started": now.isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "versions": _versions(),
+        "devices": {
+            "kind": jax.devices()[0].device_kind,
+            "count": jax.device_count(),
+            "processes": jax.process_count(),
+        },
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes)),
+        "weights": _weights(config),
+        "snapshot": inputs.files.name if inputs.files.parent.name == "snapshots" else None,
+        "hashes": _hashes(inputs),
+    }
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """The record of a run: the number of ``parameters``, and ``hashes`` and ``versions`` by name.
+
+    Raises:
+        UserError: it is missing, or no such record.
+    """
+    file = f"{folder}/{RECORD}"
+    record = {"versions": {}} | read_json(file)
+    by_name = [record.get(key) for key in ("hashes", "versions")]
+    if not (
+        isinstance(record.get("parameters"), int)
+        and all(isinstance(values, dict) for values in by_name)
+        and isinstance(record["hashes"].get("tokenizer"), str)
+    ):
+        raise UserError(
+            f"{file} is not the record of a run: parameters, hashes or the hash of the tokenizer "
+            "are missing. Bring the file back from a copy, or start a new run."
+        )
+    return record
+
+
+def compare_record(folder: Path, config: RunConfig, inputs: Inputs) -> None:
+    """See that a run goes on with the data it was started with; tell of other versions.
+
+    Raises:
+        UserError: a corpus or the tokenizer is another one, or so are the weights of the model and
+            the run has no checkpoint yet.
+    """
+    before = read_record(folder)
+    for name, hash_ in _hashes(inputs).items():
+        if before["hashes"].get(name) != hash_:
+            raise UserError(
+                f"{folder} was started with another {name}, of hash {before['hashes'].get(name)} "
+                f"and not {hash_}: bring the old one back, or start a new run."
+            )
+    if latest_step(config.train.out) is None and _weights(config) != before.get("weights"):
+        raise UserError(
+            f"{folder} was started with other weights than those in {config.model.path}, and has "
+            "no checkpoint yet: bring the old ones back, or start a new run."
+        )
+    versions = before["versions"]
+    changes = [
+        f"{package} was {versions[package]} and is {now}"
+        for package, now in _versions().items()
+        if versions.get(package, now) != now
+    ]
+    if changes and jax.process_index() == 0:
+        print(f"{folder}: {', '.join(changes)}: numbers may differ in their rounding.", flush=True)
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def _hashes(inputs: Inputs) -> dict[str, str]:
+    """The hashes of all that decides which tokens are read, wherever the corpora are."""
+    hashes = {
+        f"training corpus {number}": corpus.fingerprint
+        for number, corpus in enumerate(inputs.corpora, 1)
+    }
+    if inputs.validation is not None:
+        hashes["validation corpus"] = inputs.validation.fingerprint
+    return hashes | {"tokenizer": inputs.corpora[0].tokenizer_hash}
+
+
+def _weights(config: RunConfig) -> dict[str, str]:
+    """XXH3 sums of the files with the weights that the run starts from; none if it draws them.
+
+    Those of the run of another model are vouched for by the sums of its newest checkpoint.
+    """
+    if config.model.init == "random":
+        return {}
+    if is_run_folder(config.model.path):
+        checkpoint = Path(config.model.path) / CHECKPOINTS / str(latest_step(config.model.path))
+        files = list(checkpoint.glob(SUMS))
+    else:
+        files = [*resolve(config.model.path, config.model.revision).iterdir()]
+        files = [file for file in files if file.suffix in WEIGHTS]
+    return {file.name: file_sum(file) for file in sorted(files)}

@@ -1,0 +1,121 @@
+"""What the methods start from: features of the target's tokens, and tokens whose row is known."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Int
+
+from clp_jax.checkpoint.tensors import LazyTensor
+from clp_jax.transfer.blockwise import zero_rows
+from clp_jax.transfer.methods.interface import Problem
+from clp_jax.transfer.methods.similarity import as_queries
+from clp_jax.transfer.table import Layout, TableRead, read_table
+
+
+class Basis(NamedTuple):
+    """A problem whose queries are the missing tokens.
+
+    Attributes:
+        problem: for the missing tokens.
+        shared: the same features of the layout's anchors, the tokens that both models have.
+        anchor_ids: source ids of the problem's anchors.
+        hide: whether a shared token must be predicted without its own row among the anchors.
+    """
+
+    problem: Problem
+    shared: Float[np.ndarray, "anchor feature"]
+    anchor_ids: Int[np.ndarray, " known"]
+    hide: bool = False
+
+
+class TableInputs:
+    """The source's and the helper's table of one role, read once for all methods."""
+
+    def __init__(
+        self, source: LazyTensor, helper: LazyTensor, layout: Layout, mesh: Mesh, seed: int
+    ) -> None:
+        self.source_tensor, self.helper_tensor = source, helper
+        self.layout, self.mesh, self.seed = layout, mesh, seed
+
+    @cached_property
+    def source(self) -> TableRead:
+        """The rows that are copied, and the statistics of all."""
+        return read_table(self.source_tensor, self.layout.copied_source)
+
+    @cached_property
+    def helper(self) -> TableRead:
+        """The rows of the missing tokens, then of the anchors."""
+        layout = self.layout
+        return read_table(
+            self.helper_tensor, np.concatenate([layout.missing_helper, layout.anchor_helper])
+        )
+
+    def release(self) -> None:
+        """Forget both tables."""
+        for table in ("source", "helper"):
+            self.__dict__.pop(table, None)
+
+    def nothing(self) -> Basis:
+        """No features: for methods that look at the source's statistics alone."""
+        count = len(self.layout.missing)
+        problem = self._problem(np.zeros((count, 0), np.float32), *self._no_anchors())
+        return Basis(problem, np.zeros((self.layout.anchors, 0), np.float32), np.arange(0))
+
+    def helper_rows(self) -> Basis:
+        """The helper's rows, and the shared tokens as anchors."""
+        missing, shared = np.split(self.helper.rows, [len(self.layout.missing)])
+        problem = self._problem(missing, shared, self._shared_rows())
+        return Basis(problem, shared, self._shared_ids(), hide=True)
+
+    def token_vectors(self, vectors: Float[np.ndarray, "token dim"]) -> Basis:
+        """Vectors of the target's tokens, and the shared tokens that have one as anchors."""
+        shared = vectors[self.layout.anchor_helper]
+        unknown = zero_rows(shared)
+        problem = self._problem(vectors[self.layout.missing_helper], shared, self._shared_rows())
+        return Basis(
+            problem.without(unknown) if unknown.any() else problem,
+            shared,
+            self._shared_ids()[~unknown],
+            hide=True,
+        )
+
+    def word_vectors(
+        self,
+        source: Float[np.ndarray, "source dim"],
+        target: Float[np.ndarray, "target dim"],
+    ) -> Basis:
+        """Vectors of both vocabularies in one space; all source tokens that have one are anchors.
+
+        Args:
+            source: a vector a source id, zeros for those that have none.
+            target: a vector a target id.
+        """
+        ids = np.flatnonzero(~zero_rows(source))
+        rows = read_table(self.source_tensor, ids).rows
+        problem = self._problem(target[self.layout.missing_helper], source[ids], rows)
+        return Basis(problem, target[self.layout.anchor_helper], ids)
+
+    def pieces(self, missing: Sequence[list[int]], shared: Sequence[list[int]]) -> Basis:
+        """Source ids that spell the missing tokens and the anchors."""
+        ids = np.unique([id for spelling in (*missing, *shared) for id in spelling]).astype(int)
+        queries = as_queries([*missing, *shared], ids)
+        rows = read_table(self.source_tensor, ids).rows
+        unused = np.zeros((len(ids), queries.shape[1]), np.float32)
+        problem = self._problem(queries[: len(missing)], unused, rows)
+        return Basis(problem, queries[len(missing) :], ids)
+
+    def _shared_ids(self) -> Int[np.ndarray, " anchor"]:
+        return self.layout.copied_source[: self.layout.anchors]
+
+    def _shared_rows(self) -> Float[np.ndarray, "anchor dim"]:
+        return self.source.rows[: self.layout.anchors]
+
+    def _no_anchors(self):
+        return np.zeros((0, 0), np.float32), np.zeros((0, self.source_tensor.shape[1]), np.float32)
+
+    def _problem(self, queries: np.ndarray, anchors: np.ndarray, rows: np.ndarray) -> Problem:
+        read = self.source
+        return Problem(queries, anchors, rows, read.mean, read.std, self.mesh, self.seed)

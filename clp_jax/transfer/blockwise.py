@@ -1,0 +1,220 @@
+"""Similarity, weights, combination: for a block of queries at a time, on every device.
+
+No array of queries x anchors exists: each device takes its share of some queries in blocks of
+`BLOCK_ROWS`, holds the similarities of one block, and keeps only the rows that come out.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from clp_jax.mesh import replicated
+from clp_jax.transfer.methods.interface import Blocks, Contributors, Prediction, Problem
+
+# Full float32: accelerators otherwise round the operands of a product to bfloat16 or tf32.
+matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+
+PLACED_ROWS = 4096
+"""Rows that are placed on the devices at a time where not the whole table is needed there."""
+
+ALIGNMENT = 64
+"""Bytes: an array that begins at a multiple is shared with a CPU device, others are copied."""
+
+
+def row_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over all devices, whatever the mesh calls its axes."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def shard_rows(table: Float[np.ndarray, "rows dim"], mesh: Mesh) -> Float[Array, "padded dim"]:
+    """Place ``table`` over all devices of ``mesh``, with zero rows added until they divide it."""
+    padding = -len(table) % mesh.size
+    if padding:
+        table = np.pad(table, ((0, padding), (0, 0)))
+    return jax.device_put(table, row_sharding(mesh))
+
+
+def row_slices(count: int) -> Iterator[slice]:
+    """Slices of ``PLACED_ROWS`` rows that make up a table of ``count``."""
+    return (slice(start, start + PLACED_ROWS) for start in range(0, count, PLACED_ROWS))
+
+
+def empty_rows(count: int, dim: int) -> Float[np.ndarray, "count dim"]:
+    """Room for a float32 table that a CPU device can read where it lies."""
+    memory = np.empty(count * dim * 4 + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + count * dim * 4].view(np.float32).reshape(count, dim)
+
+
+def in_blocks(
+    compute: Callable[[Float[Array, "part feature"]], Float[Array, "part dim"]],
+    problem: Problem,
+    unknown: Bool[np.ndarray, " query"] | None = None,
+    positions: Int[np.ndarray, " chosen"] | None = None,
+) -> Blocks:
+    """The rows that ``compute`` makes of the queries, `PLACED_ROWS` of them at a time.
+
+    Args:
+        compute: from queries on the devices, with rows of zeros behind the last, to their rows.
+        problem: the queries.
+        unknown: queries that get the mean row.
+        positions: of the queries that are asked for; by default all.
+    """
+    asked = np.arange(len(problem.queries)) if positions is None else positions
+
+    def blocks():
+        for part in row_slices(len(asked)):
+            chosen = asked[part]
+            rows = np.asarray(compute(shard_rows(problem.queries[chosen], problem.mesh)))
+            rows = rows[: len(chosen)]
+            if unknown is not None and unknown[chosen].any():
+                rows = np.where(unknown[chosen, None], problem.mean, rows)
+            yield chosen, rows
+
+    return blocks
+
+
+def unit_rows(table: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
+    """Every row divided by its Euclidean norm; a row of zeros stays one."""
+    norm = jnp.linalg.norm(table, axis=1, keepdims=True)
+    return table / jnp.where(norm == 0, 1, norm)
+
+
+def zero_rows(table: Float[np.ndarray, "rows dim"]) -> Bool[np.ndarray, " rows"]:
+    """Which rows are zero throughout."""
+    return np.logical_not(table.any(axis=1))
+
+
+BLOCK_ROWS = 256
+
+
+class Sparse(NamedTuple):
+    """A few weights a query, and the anchors that they belong to."""
+
+    weights: Float[Array, "query k"]
+    ids: Int[Array, "query k"]
+
+
+Weights = Sparse | Float[Array, "query anchor"]
+Weigh = Callable[[Float[Array, "query feature"], Float[Array, "anchor feature"]], Weights]
+
+
+def weighted(weigh: Weigh, problem: Problem, unknown: Bool[np.ndarray, " query"]) -> Prediction:
+    """The anchors' rows, combined for every query with the weights that ``weigh`` gives them.
+
+    Args:
+        weigh: from a block of queries and all anchors to weights; a function of a module, since
+            a program is compiled for each.
+        problem: queries, anchors and their rows.
+        unknown: queries of which ``weigh`` knows nothing: they get the mean row.
+    """
+
+    def blocks():
+        whole = replicated(problem.mesh)
+        anchors, rows, places = (
+            None if table is None else jax.device_put(table, whole)
+            for table in (problem.anchors, problem.rows, problem.places)
+        )
+
+        def compute(queries: Array) -> Array:
+            return _in_blocks(
+                queries, anchors, rows, places, weigh=weigh, largest=None, mesh=problem.mesh
+            )
+
+        yield from in_blocks(compute, problem, unknown)()
+
+    return Prediction(
+        (len(problem.queries), problem.rows.shape[1]),
+        blocks,
+        {"mean": unknown},
+        contributors=contributors_by(weigh, problem),
+    )
+
+
+def contributors_by(weigh: Weigh, problem: Problem) -> Contributors:
+    """A function that finds the anchors to which ``weigh`` gives the largest weights, by size."""
+
+    def contributors(k: int) -> tuple[np.ndarray, np.ndarray]:
+        found = _in_blocks(
+            shard_rows(problem.queries, problem.mesh),
+            jax.device_put(problem.anchors, replicated(problem.mesh)),
+            None,
+            None,
+            weigh=weigh,
+            largest=min(k, len(problem.anchors)),
+            mesh=problem.mesh,
+        )
+        ids, weights = (np.array(table)[: len(problem.queries)] for table in found)
+        return ids, weights
+
+    return contributors
+
+
+@partial(jax.jit, static_argnames=("weigh", "largest", "mesh"))
+def _in_blocks(
+    queries: Float[Array, "query feature"],
+    anchors: Float[Array, "anchor feature"],
+    rows: Float[Array, "known dim"] | None,
+    places: Int[Array, " anchor"] | None,
+    *,
+    weigh: Weigh,
+    largest: int | None,
+    mesh: Mesh,
+):
+    """Combined rows, or the ``largest`` weights where a number is given."""
+
+    def of_device(queries: Array, anchors: Array, rows: Array | None, places: Array | None):
+        padding = -len(queries) % BLOCK_ROWS
+        blocks = jnp.pad(queries, ((0, padding), (0, 0))).reshape(-1, BLOCK_ROWS, queries.shape[1])
+
+        def of_block(block: Array):
+            weights = weigh(block, anchors)
+            return (
+                _combine(weights, rows, places) if largest is None else _largest(weights, largest)
+            )
+
+        results = jax.lax.map(of_block, blocks)
+        return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[: len(queries)], results)
+
+    spread, whole = row_sharding(mesh).spec, PartitionSpec()
+    mapped = jax.shard_map(
+        of_device,
+        mesh=mesh,
+        in_specs=(spread, whole, whole, whole),
+        out_specs=spread,
+        check_vma=False,
+    )
+    return mapped(queries, anchors, rows, places)
+
+
+def _combine(
+    weights: Weights,
+    rows: Float[Array, "known dim"] | None,
+    places: Int[Array, " anchor"] | None,
+) -> Float[Array, "query dim"]:
+    """The weighted rows; where the table has others between them, those weigh nothing."""
+    assert rows is not None
+    if isinstance(weights, Sparse):
+        ids = weights.ids if places is None else places[weights.ids]
+        return jnp.einsum("qk,qkd->qd", weights.weights, rows[ids], precision="highest")
+    if places is not None:
+        weights = jnp.zeros((len(weights), len(rows))).at[:, places].set(weights)
+    return matmul(weights, rows)
+
+
+def _largest(weights: Weights, k: int) -> tuple[Int[Array, "query k"], Float[Array, "query k"]]:
+    if isinstance(weights, Sparse):
+        order = jnp.argsort(-jnp.abs(weights.weights), axis=1)[:, :k]
+        return (
+            jnp.take_along_axis(weights.ids, order, 1),
+            jnp.take_along_axis(weights.weights, order, 1),
+        )
+    _, ids = jax.lax.top_k(jnp.abs(weights), k)
+    return ids, jnp.take_along_axis(weights, ids, 1)

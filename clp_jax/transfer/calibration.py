@@ -1,0 +1,230 @@
+"""A little text of the target language: transferred models are calibrated and evaluated on it."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Int32
+
+from clp_jax.checkpoint.hf import build_model
+from clp_jax.checkpoint.tensors import LazyTensor
+from clp_jax.data.corpus.store import Corpus
+from clp_jax.data.io.readers import read_documents
+from clp_jax.errors import UserError
+from clp_jax.loss import window_loss
+from clp_jax.mesh import batch_divisor, batch_sharding, to_host
+from clp_jax.models import Decoder, parameter_path, read_decoder_config, weight_table
+from clp_jax.models.decoder import to_logits
+from clp_jax.tokenizer import Tokenizer
+from clp_jax.transfer.blockwise import row_slices
+
+MOST_READ = 4_000_000
+"""Characters of the text that are read, from the beginning."""
+
+LONGEST_DOCUMENT = 20_000
+"""Characters of a document that are used, so that a sample holds more than a few books."""
+
+WINDOWS = 64
+LONGEST_WINDOW = 256
+UNSEEN = 0.5
+"""Added to the count of every token, so that none has the frequency zero."""
+
+
+class Sample(NamedTuple):
+    """Text as a tokenizer cuts it: half to measure frequencies on, the other half the loss.
+
+    Attributes:
+        frequencies: relative frequency of each id in the first half; those of ids without a token
+            are as good as zero.
+        fit: windows of the first half.
+        judge: windows of the second half.
+        bytes_per_token: of the second half.
+    """
+
+    frequencies: Float[np.ndarray, "id"]
+    fit: Int32[np.ndarray, "window length"]
+    judge: Int32[np.ndarray, "window length"]
+    bytes_per_token: float
+
+
+def read_text(data: Sequence[str], text_field: str) -> list[str]:
+    """The beginnings of the documents of files or hub data sets, until `MOST_READ` is reached.
+
+    Raises:
+        UserError: there are fewer than two documents.
+    """
+    taken, characters = [], 0
+    for document in read_documents(data, text_field=text_field):
+        taken.append(document[:LONGEST_DOCUMENT])
+        characters += len(taken[-1])
+        if characters > MOST_READ:
+            break
+    if len(taken) < 2:
+        raise UserError(
+            f"{' '.join(data)} holds {len(taken)} documents: a sample needs two or more, half of "
+            "them to calibrate and half to judge."
+        )
+    return taken
+
+
+def make_sample(
+    documents: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    rows: int,
+    positions: int | None,
+) -> Sample:
+    """Tokenise documents, every other one for each half.
+
+    Args:
+        documents: the text.
+        tokenizer: of the target vocabulary.
+        rows: ids that there are, padding included.
+        positions: the longest sequence that the model reads.
+    """
+    fit, judge = (Corpus.from_documents(documents[half::2], tokenizer) for half in (0, 1))
+    known = np.zeros(rows)
+    known[[*tokenizer.vocabulary.values()]] = UNSEEN
+    counts = np.bincount(fit.tokens(), minlength=rows) + np.maximum(known, 1e-9)
+    length = min(LONGEST_WINDOW, positions or LONGEST_WINDOW)
+    return Sample(
+        frequencies=counts / counts.sum(),
+        fit=_windows(fit, length),
+        judge=_windows(judge, length),
+        bytes_per_token=judge.bytes / len(judge),
+    )
+
+
+def _windows(corpus: Corpus, length: int) -> Int32[np.ndarray, "window tokens"]:
+    """Full windows, evenly spread over the corpus; one short one if there is no more."""
+    count = (len(corpus) - 1) // length
+    if not count:
+        return corpus.tokens().astype(np.int32)[None]
+    chosen = np.unique(np.linspace(0, count - 1, min(WINDOWS, count)).astype(int))
+    return np.stack([corpus.window(index, length)[0] for index in chosen.tolist()])
+
+
+BATCH = 8
+ROUNDS = 3
+"""Rounds of calibration: each changes the input rows too, and with them what there is to mend."""
+
+Tables = Mapping[str, Float[np.ndarray, "row dim"]]
+
+
+class Trial:
+    """The source's body on a mesh, to be tried with one new table after another.
+
+    Args:
+        config: ``config.json`` of the transferred model.
+        tensors: the source's tensors; those of the tables are not read.
+        tables: names of the tables.
+        sample: the text.
+        mesh: where the model is.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, LazyTensor],
+        tables: list[str],
+        sample: Sample,
+        mesh: Mesh,
+    ) -> None:
+        decoder = read_decoder_config(dict(config))
+        paths = {weight.name: weight.path for weight in weight_table(decoder)}
+        blank = np.zeros((decoder.vocab_size, decoder.hidden_size), np.float32)
+        model = build_model(
+            decoder, {**tensors, **{name: LazyTensor.of(blank) for name in tables}}, mesh
+        )
+        self.graphdef, self.params = nnx.split(model)
+        self.sample, self.mesh = sample, mesh
+        self.paths = {name: paths[name] for name in tables}
+
+    def loss(self, tables: Tables) -> float:
+        """Mean loss of the sample's second half, in bits a byte: comparable between tokenizers."""
+        params, total, count = self._with(tables), 0.0, 0.0
+        with jax.set_mesh(self.mesh):
+            for batch, mask in self._batches(self.sample.judge):
+                loss, tokens = window_loss(self.graphdef, params, batch, mask)
+                total, count = total + float(loss), count + float(tokens)
+        return total / count / math.log(2) / self.sample.bytes_per_token
+
+    def calibrate(self, tables: Tables) -> None:
+        """Shift the output rows so that the model expects each token as often as the text has it.
+
+        The last table, whose rows they are, is changed in place.
+
+        With the mean p' of the distributions that the model predicts on the sample's first half,
+        the mean final hidden state h there, and the text's relative frequencies p,
+
+            E[t] += (log p[t] - log p'[t]) h / |h|^2
+
+        adds log p[t] / p'[t] to the mean logit of t; if all hidden states were h, one round would
+        do. A tied table is the input's too, so that p' and h are taken anew in each round.
+        """
+        table = tables[list(self.paths)[-1]]
+        for _ in range(ROUNDS):
+            expected, hidden = self._expectations(tables)
+            missing = np.log(self.sample.frequencies) - np.log(np.maximum(expected, 1e-30))
+            direction = (hidden / (hidden @ hidden)).astype(np.float32)
+            for part in row_slices(len(table)):
+                table[part] += np.outer(missing[part].astype(np.float32), direction)
+
+    def _expectations(
+        self, tables: Tables
+    ) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, " dim"]]:
+        """The mean predicted distribution and the mean final hidden state."""
+        params = self._with(tables)
+        rows, dim = tables[list(self.paths)[-1]].shape
+        expected, hidden, count = np.zeros(rows), np.zeros(dim), 0.0
+        with jax.set_mesh(self.mesh):
+            for batch, mask in self._batches(self.sample.fit):
+                found = _sums(self.graphdef, params, batch, mask)
+                expected += to_host(found[0])
+                hidden += to_host(found[1])
+                count += float(mask.sum())
+        return expected / count, hidden / count
+
+    def _with(self, tables: Tables) -> nnx.State:
+        new = {self.paths[name]: table for name, table in tables.items()}
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: (
+                jax.device_put(new[parameter_path(path)], leaf.sharding)
+                if parameter_path(path) in new
+                else leaf
+            ),
+            self.params,
+        )
+
+    def _batches(self, windows: Int[np.ndarray, "window length"]) -> Iterator[tuple[Array, Array]]:
+        """Batches of one size; rows that only fill the last are masked."""
+        size = -(-BATCH // batch_divisor(self.mesh)) * batch_divisor(self.mesh)
+        place = batch_sharding(self.mesh)
+        for start in range(0, len(windows), size):
+            batch = windows[start : start + size]
+            mask = np.arange(size) < len(batch)
+            batch = np.pad(batch, ((0, size - len(batch)), (0, 0)))
+            mask = np.tile(mask[:, None], (1, batch.shape[1] - 1))
+            yield jax.device_put(batch, place), jax.device_put(mask, place)
+
+
+@partial(jax.jit, static_argnums=0)
+def _sums(
+    graphdef: nnx.GraphDef[Decoder], params: nnx.State, tokens: Array, mask: Array
+) -> tuple[Float[Array, " row"], Float[Array, " dim"]]:
+    """Sums of the predicted distributions and of the final hidden states."""
+    model = nnx.merge(graphdef, params)
+    hidden, head = model.hidden_states(tokens[:, :-1]), model.output_embedding()
+
+    def of_window(window: tuple[Array, Array]) -> Array:
+        states, real = window
+        return jnp.sum(jax.nn.softmax(to_logits(states[None], head)[0]) * real[:, None], axis=0)
+
+    expected = jax.lax.map(of_window, (hidden, mask)).sum(axis=0)
+    return expected, jnp.sum(hidden * mask[..., None], axis=(0, 1))

@@ -1,0 +1,243 @@
+r"""A linear map from the features' space to the source's, fitted to the anchors.
+
+With A and Y the anchors' features and rows, each less its mean, both maps are W = G A^T Y:
+
+* ridge: the least squares of |A W - Y|^2 + l |W|^2, so G = (A^T A + l I)^-1;
+* Procrustes: the rotation that maps A best on Y, times the best scale. With the singular values
+  A^T Y = U S V^T it is W = s U V^T, so G = s U S^-1 U^T, and s = sum(S) / |A|^2.
+
+A query q gets the row (q - mean(A)) W + mean(Y). It is linear in the anchors' rows too: anchor o
+has the weight (q - mean(A)) G a_o, beside the mean that all share.
+"""
+
+from collections.abc import Iterator
+from functools import partial, reduce
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from clp_jax.transfer.blockwise import (
+    contributors_by,
+    in_blocks,
+    matmul,
+    row_slices,
+    shard_rows,
+    zero_rows,
+)
+from clp_jax.transfer.methods.interface import Prediction, Problem
+
+STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 3))
+"""Candidates for ridge's regularisation l, in units of tr(A^T A) / d, a feature's mean square."""
+
+HELD_OUT = 10
+"""One anchor of so many is held out to choose among them."""
+
+
+class Sums(NamedTuple):
+    """Sums over some anchors, of features a and rows y less a center: a, y, A^T A and A^T Y."""
+
+    features: Float[Array, " feature"]
+    rows: Float[Array, " dim"]
+    squares: Float[Array, "feature feature"]
+    products: Float[Array, "feature dim"]
+
+
+class Moments(NamedTuple):
+    """All that the maps need to know of the anchors."""
+
+    feature_mean: Float[Array, " feature"]
+    row_mean: Float[Array, " dim"]
+    features: Float[Array, "feature feature"]
+    products: Float[Array, "feature dim"]
+
+
+class Center(NamedTuple):
+    """What is subtracted before anything is added up: near the means, so that little cancels."""
+
+    features: Float[np.ndarray, " feature"]
+    rows: Float[np.ndarray, " dim"]
+
+
+@jax.jit
+def add_up(
+    anchors: Float[Array, "anchor feature"],
+    rows: Float[Array, "anchor dim"],
+    center: Center,
+    count: int | Int[Array, ""],
+) -> Sums:
+    """The sums over the first ``count`` anchors; the others only pad the tables."""
+    real = (jnp.arange(len(anchors)) < count)[:, None]
+    a = jnp.where(real, anchors - center.features, 0)
+    y = jnp.where(real, rows - center.rows, 0)
+    return Sums(a.sum(axis=0), y.sum(axis=0), matmul(a.T, a), matmul(a.T, y))
+
+
+@jax.jit
+def about_means(of: Sums, center: Center, count: int | Int[Array, ""]) -> Moments:
+    """The moments about the means of the ``count`` anchors that were added up."""
+    a, y = of.features / count, of.rows / count
+    return Moments(
+        a + center.features,
+        y + center.rows,
+        of.squares - count * jnp.outer(a, a),
+        of.products - count * jnp.outer(a, y),
+    )
+
+
+@jax.jit
+def make_map(of: Moments, inverse: Float[Array, "feature feature"]) -> Float[Array, "feature dim"]:
+    """W, for the map with this G."""
+    return matmul(inverse, of.products)
+
+
+@jax.jit
+def apply_map(
+    queries: Float[Array, "query feature"], of: Moments, mapping: Float[Array, "feature dim"]
+) -> Float[Array, "query dim"]:
+    """The rows of the queries."""
+    return matmul(queries - of.feature_mean, mapping) + of.row_mean
+
+
+@jax.jit
+def ridge_inverse(
+    of: Moments, strength: float | Float[Array, ""]
+) -> Float[Array, "feature feature"]:
+    """Ridge's G, for a strength in units of the mean square of a feature."""
+    values, vectors = jnp.linalg.eigh(of.features)
+    scaled = strength * jnp.maximum(values.mean(), jnp.finfo(values.dtype).tiny)
+    return matmul(vectors / (jnp.maximum(values, 0) + scaled), vectors.T)
+
+
+@jax.jit
+def procrustes_inverse(of: Moments) -> Float[Array, "feature feature"]:
+    """Procrustes' G; directions in which features and rows have nothing in common are dropped."""
+    left, values, _ = jnp.linalg.svd(of.products, full_matrices=False)
+    safe = values > values[0] * 1e-6
+    scale = values.sum() / jnp.maximum(jnp.trace(of.features), jnp.finfo(values.dtype).tiny)
+    return scale * matmul(left * jnp.where(safe, 1 / jnp.where(safe, values, 1), 0), left.T)
+
+
+@jax.jit
+def _spectrum(of: Moments) -> tuple[Array, Array, Array]:
+    """Ridge's map for any strength: eigenvalues and -vectors, and A^T Y in their terms."""
+    values, vectors = jnp.linalg.eigh(of.features)
+    return values, vectors, matmul(vectors.T, of.products)
+
+
+@jax.jit
+def _squared_errors(
+    of: Moments,
+    spectrum: tuple[Array, Array, Array],
+    anchors: Float[Array, "anchor feature"],
+    rows: Float[Array, "anchor dim"],
+    count: int | Int[Array, ""],
+) -> Float[Array, " one_more_than_strengths"]:
+    """For the mean row and then each strength, the squared error of the first ``count`` rows."""
+    values, vectors, products = spectrum
+    real = (jnp.arange(len(anchors)) < count)[:, None]
+    wanted = jnp.where(real, rows - of.row_mean, 0)
+    inside = matmul(anchors - of.feature_mean, vectors)
+
+    def error(strength: Array) -> Array:
+        scaled = jnp.maximum(values, 0) + strength * values.mean()
+        found = jnp.where(real, matmul(inside / scaled, products), 0)
+        return jnp.sum((found - wanted) ** 2)
+
+    errors = jax.lax.map(error, jnp.array(STRENGTHS))
+    return jnp.concatenate([jnp.sum(wanted**2)[None], errors])
+
+
+def ridge(problem: Problem) -> Prediction:
+    """Least squares from the features to the rows, regularised as held-out anchors like best.
+
+    With too few anchors to hold one out it is regularised as much as it can be.
+    """
+    center, ids = _center(problem), np.arange(len(problem.anchors))
+    held_out = ids % HELD_OUT == HELD_OUT - 1
+    sums, facts = _sums(problem, center, ids[~held_out]), {"strength": STRENGTHS[-1]}
+    if held_out.any():
+        errors = _held_out_errors(
+            problem, about_means(sums, center, (~held_out).sum()), ids[held_out]
+        )
+        best = int(np.argmin(errors))
+        facts = {"strength": STRENGTHS[best], "held_out_error": float(errors[best])}
+        sums = jax.tree.map(jnp.add, sums, _sums(problem, center, ids[held_out]))
+    of = about_means(sums, center, len(ids))
+    return _mapped(problem, of, ridge_inverse(of, facts["strength"]), facts)
+
+
+def procrustes(problem: Problem) -> Prediction:
+    """The rotation and the scale that map the features on the rows best."""
+    of = moments(problem)
+    return _mapped(problem, of, procrustes_inverse(of), {})
+
+
+def moments(problem: Problem) -> Moments:
+    """The moments of all anchors."""
+    center, ids = _center(problem), np.arange(len(problem.anchors))
+    return about_means(_sums(problem, center, ids), center, len(ids))
+
+
+def _center(problem: Problem) -> Center:
+    return Center(problem.anchors.mean(axis=0, dtype=np.float64).astype(np.float32), problem.mean)
+
+
+def _sums(problem: Problem, center: Center, ids: Int[np.ndarray, " chosen"]) -> Sums:
+    """The sums over some anchors, a block of them on the devices at a time."""
+    blocks = (
+        jax.block_until_ready(add_up(anchors, rows, center, len(chosen)))
+        for chosen, anchors, rows in _known(problem, ids)
+    )
+    return reduce(partial(jax.tree.map, jnp.add), blocks)
+
+
+def _held_out_errors(
+    problem: Problem, of: Moments, ids: Int[np.ndarray, " held_out"]
+) -> Float[np.ndarray, " strength"]:
+    """For each strength, the squared error of the held-out rows, as a share of the mean row's."""
+    spectrum = _spectrum(of)
+    errors = [
+        np.asarray(_squared_errors(of, spectrum, anchors, rows, len(chosen)), np.float64)
+        for chosen, anchors, rows in _known(problem, ids)
+    ]
+    total = np.sum(errors, axis=0)
+    return total[1:] / total[0]
+
+
+def _known(
+    problem: Problem, ids: Int[np.ndarray, " chosen"]
+) -> Iterator[tuple[Int[np.ndarray, " part"], Array, Array]]:
+    """Ids, features and rows of some anchors, block by block."""
+    for part in row_slices(len(ids)):
+        chosen = ids[part]
+        anchors, rows = problem.anchors[chosen], problem.rows_of(chosen)
+        yield chosen, shard_rows(anchors, problem.mesh), shard_rows(rows, problem.mesh)
+
+
+def _mapped(problem: Problem, of: Moments, inverse: Array, facts: dict[str, float]) -> Prediction:
+    unknown, mapping = zero_rows(problem.queries), make_map(of, inverse)
+
+    def contributors(k: int) -> tuple[np.ndarray, np.ndarray]:
+        center, keys = np.asarray(of.feature_mean), np.asarray(inverse)
+        centred = problem._replace(
+            queries=problem.queries - center, anchors=(problem.anchors - center) @ keys
+        )
+        return contributors_by(linear_weights, centred)(k)
+
+    return Prediction(
+        (len(problem.queries), problem.rows.shape[1]),
+        in_blocks(lambda queries: apply_map(queries, of, mapping), problem, unknown),
+        {"mean": unknown},
+        facts,
+        contributors,
+    )
+
+
+def linear_weights(
+    queries: Float[Array, "query feature"], keys: Float[Array, "anchor feature"]
+) -> Float[Array, "query anchor"]:
+    """The weight of every anchor, for centred queries and keys (a G)."""
+    return matmul(queries, keys.T)

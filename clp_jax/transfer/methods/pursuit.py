@@ -1,0 +1,72 @@
+"""Orthogonal matching pursuit: each query as a combination of few anchors, then of their rows.
+
+Pati et al. 1993: choose the anchor whose direction the rest of the query lies nearest to, solve
+the least squares over all chosen anchors, go on with what remains. The coefficients that explain
+the query's features combine the source's rows; they may be negative and need not sum to one.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from clp_jax.transfer.blockwise import Sparse, matmul, unit_rows, weighted, zero_rows
+from clp_jax.transfer.methods.interface import Prediction, Problem
+
+ATOMS = 8
+"""Anchors of a combination. The cost grows with it: each is one more pass over all anchors."""
+
+DEPENDENT = 1e-4
+"""An anchor whose direction is this near to the span of those chosen before gets no weight."""
+
+
+def pursue(
+    queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
+) -> Sparse:
+    """The chosen anchors of a block of queries and their least-squares coefficients."""
+    unit = unit_rows(anchors)
+    atoms = min(ATOMS, len(anchors))
+    size, dim = queries.shape
+    each = jnp.arange(size)
+
+    def choose(step, state):
+        rest, basis, triangle, parts, ids = state
+        fit = jnp.abs(matmul(rest, unit.T))
+        taken = jnp.where(jnp.arange(atoms) < step, ids, len(anchors))
+        # The same as argmax, which takes three times as long on a CPU.
+        _, best = jax.lax.top_k(fit.at[each[:, None], taken].set(-1, mode="drop"), 1)
+        best = best[:, 0]
+        atom = unit[best]
+        # Gram-Schmidt, twice against rounding; rows of the basis not yet set are zero.
+        shares = jnp.einsum("qkd,qd->qk", basis, atom, precision="highest")
+        new = atom - jnp.einsum("qk,qkd->qd", shares, basis, precision="highest")
+        again = jnp.einsum("qkd,qd->qk", basis, new, precision="highest")
+        new = new - jnp.einsum("qk,qkd->qd", again, basis, precision="highest")
+        length = jnp.linalg.norm(new, axis=1)
+        independent = length > DEPENDENT
+        new = jnp.where(independent[:, None], new / jnp.maximum(length, DEPENDENT)[:, None], 0)
+        part = jnp.sum(new * queries, axis=1)
+        column = (shares + again).at[:, step].set(jnp.where(independent, length, 1))
+        return (
+            rest - part[:, None] * new,
+            basis.at[:, step].set(new),
+            triangle.at[:, :, step].set(column),
+            parts.at[:, step].set(part),
+            ids.at[:, step].set(best),
+        )
+
+    start = (
+        queries,
+        jnp.zeros((size, atoms, dim)),
+        jnp.zeros((size, atoms, atoms)),
+        jnp.zeros((size, atoms)),
+        jnp.zeros((size, atoms), jnp.int32),
+    )
+    _, _, triangle, parts, ids = jax.lax.fori_loop(0, atoms, choose, start)
+    weights = jax.scipy.linalg.solve_triangular(triangle, parts[..., None])[..., 0]
+    norms = jnp.linalg.norm(anchors, axis=1)
+    return Sparse(weights / jnp.where(norms == 0, 1, norms)[ids], ids)
+
+
+def omp(problem: Problem) -> Prediction:
+    """The combination of few anchors' rows whose features come nearest to the query's."""
+    return weighted(pursue, problem, zero_rows(problem.queries))

@@ -1,0 +1,119 @@
+"""Weights by similarity: the nearest anchors count most, and all weights are positive.
+
+With the cosines z of a query to the anchors (of rows of zeros: 0):
+
+* `nearest`: softmax(z / temperature) over the k largest, as in WECHSEL (Minixhofer et al. 2022);
+* `sparsemax`: max(0, z - theta) with theta such that the weights sum to one (Martins & Astudillo
+  2016), as in FOCUS (Dobler & de Melo 2023) and as CLP+ (Yamaguchi et al. 2024) weighs CLP's
+  anchors. Many anchors share a row's weight, since all cosines lie close together.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from clp_jax.transfer.blockwise import Sparse, matmul, unit_rows, weighted, zero_rows
+from clp_jax.transfer.methods.interface import Prediction, Problem
+from clp_jax.vocabulary import Vocabulary
+
+NOTHING = -1.0
+
+
+def spell(
+    source: Vocabulary, target: Vocabulary, ids: Int[np.ndarray, " token"]
+) -> list[list[int]]:
+    """Source ids that spell each target token, cut by the source tokenizer's own model.
+
+    Special tokens, and those that the source cannot spell, have none.
+    """
+    tokens = (target.tokens[id] for id in ids.tolist())
+    return [[] if token.roles else source.pieces(token) for token in tokens]
+
+
+def as_queries(
+    spellings: list[list[int]], pieces: Int[np.ndarray, " piece"]
+) -> Float[np.ndarray, "query longest"]:
+    """The positions of each token's pieces among ``pieces`` (ascending), filled up with -1.
+
+    They are whole numbers in float32, exact for as many pieces as there can be.
+    """
+    longest = max(map(len, spellings), default=0)
+    queries = np.full((len(spellings), max(longest, 1)), NOTHING, np.float32)
+    for row, spelling in zip(queries, spellings, strict=True):
+        row[: len(spelling)] = np.searchsorted(pieces, spelling)
+    return queries
+
+
+def equal_parts(
+    queries: Float[Array, "query longest"], anchors: Float[Array, "anchor feature"]
+) -> Sparse:
+    """Equal weights for the pieces at the positions that the queries hold."""
+    real = queries > NOTHING
+    weights = real / jnp.maximum(real.sum(axis=1, keepdims=True), 1)
+    return Sparse(weights.astype(jnp.float32), jnp.where(real, queries, 0).astype(jnp.int32))
+
+
+def subword(problem: Problem) -> Prediction:
+    """The mean row of the pieces; the queries are the pieces' positions among the anchors."""
+    return weighted(equal_parts, problem, (problem.queries == NOTHING).all(axis=1))
+
+
+NEIGHBOURS = 10
+TEMPERATURE = 0.1
+
+
+def cosines(
+    queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
+) -> Float[Array, "query anchor"]:
+    """The cosine of every query with every anchor."""
+    return matmul(unit_rows(queries), unit_rows(anchors).T)
+
+
+def nearest(
+    queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
+) -> Sparse:
+    """Softmax over the most similar anchors."""
+    best, ids = jax.lax.top_k(cosines(queries, anchors), min(NEIGHBOURS, len(anchors)))
+    return Sparse(jax.nn.softmax(best / TEMPERATURE, axis=1), ids)
+
+
+def sparsemax(
+    queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
+) -> Float[Array, "query anchor"]:
+    """Projection of the cosines on the simplex of weights.
+
+    Without sorting: from theta = max(z) - 1, which is too small, theta is made the solution for
+    the anchors above it until none of them drops out. Theta only grows, so this ends, and with
+    the exact solution (Michelot 1986). Rounding could let anchors come back: that ends it too.
+    """
+    z = cosines(queries, anchors)
+    z -= z.max(axis=1, keepdims=True)  # sums of small numbers round less
+
+    def solve(theta: Array) -> tuple[Array, Array]:
+        above = z > theta
+        count = above.sum(axis=1, keepdims=True)
+        return (jnp.where(above, z, 0).sum(axis=1, keepdims=True) - 1) / count, count
+
+    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        theta, count, _ = state
+        new_theta, new_count = solve(theta)
+        fewer = new_count < count
+        return jnp.where(fewer, new_theta, theta), jnp.minimum(new_count, count), fewer
+
+    theta, count = solve(jnp.full((len(z), 1), -1.0))
+    theta, _, _ = jax.lax.while_loop(
+        lambda state: jnp.any(state[2]), step, (theta, count, jnp.ones_like(count, bool))
+    )
+    weights = jnp.maximum(z - theta, 0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def clp_topk(problem: Problem) -> Prediction:
+    """The mean of the most similar anchors' rows, weighted by a softmax."""
+    return weighted(nearest, problem, zero_rows(problem.queries))
+
+
+def clp_sparse(problem: Problem) -> Prediction:
+    """The mean of the similar anchors' rows, weighted by sparsemax."""
+    return weighted(sparsemax, problem, zero_rows(problem.queries))

@@ -1,0 +1,184 @@
+"""A source and a helper, opened and matched: all that any method needs, read when it is needed."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from clp_jax.checkpoint.hub import load_tokenizer
+from clp_jax.errors import UserError
+from clp_jax.models import read_decoder_config
+from clp_jax.transfer.anchors import Basis, TableInputs
+from clp_jax.transfer.calibration import Trial, make_sample
+from clp_jax.transfer.compose import new_table, predict_hidden
+from clp_jax.transfer.config import TransferConfig
+from clp_jax.transfer.external_vectors import read_vectors
+from clp_jax.transfer.methods import METHODS, Recipe
+from clp_jax.transfer.methods.similarity import spell
+from clp_jax.transfer.models import Checkpoint, target_config
+from clp_jax.transfer.table import NewTable, extending, replacing
+from clp_jax.vocabulary import match_vocabularies, read_vocabulary
+from clp_jax.vocabulary.extend import extend_tokenizer
+
+HELD_OUT = 10
+"""One shared token of so many is hidden to judge a method without text."""
+
+
+class Setting:
+    """A source, a helper, and how their vocabularies match.
+
+    Attributes:
+        source: the source model.
+        helper: the helper model.
+        vocabularies: theirs.
+        vocabulary: how they match.
+        layout: of the new tables.
+        tokenizer: of the new model.
+        tokenizer_folder: where its files are.
+        vectors: for the methods that need some.
+        text: a little text of the target language, or none.
+        mesh: devices to compute on.
+        helper_tables: for each of the source's tables the helper's that tells of similarities.
+    """
+
+    def __init__(
+        self,
+        source: Checkpoint,
+        helper: Checkpoint,
+        config: TransferConfig,
+        text: Sequence[str],
+        scratch: Path,
+        mesh: Mesh,
+    ) -> None:
+        self.source, self.helper, self.text, self.mesh = source, helper, text, mesh
+        self.vocabularies = read_vocabulary(source.tokenizer), read_vocabulary(helper.tokenizer)
+        self.vocabulary = match_vocabularies(*self.vocabularies, fuzzy=config.fuzzy)
+        multiple = config.pad_to_multiple_of
+        if config.extend:
+            extension = extend_tokenizer(source.folder, helper.folder, scratch)
+            self.tokenizer, self.tokenizer_folder = load_tokenizer(scratch), scratch
+            self.layout = extending(self.vocabulary, *extension, multiple=multiple)
+        else:
+            self.tokenizer, self.tokenizer_folder = helper.tokenizer, helper.folder
+            self.layout = replacing(self.vocabulary, multiple=multiple)
+        self.vectors = read_vectors(config, source.tokenizer, helper.tokenizer, text)
+        # A tied helper's one table maps the head too.
+        self.helper_tables = dict(
+            zip(source.tables, [helper.tables[0], helper.tables[-1]], strict=False)
+        )
+        self.inputs = {
+            name: TableInputs(
+                source.tensors[name], helper.tensors[other], self.layout, mesh, config.seed
+            )
+            for name, other in self.helper_tables.items()
+        }
+        self._bases: dict[tuple[str, str], Basis] = {}
+
+    def release(self) -> None:
+        """Forget all that was read and can be read again."""
+        self.__dict__.pop("trial", None)
+        self._bases.clear()
+        for inputs in self.inputs.values():
+            inputs.release()
+
+    @cached_property
+    def trial(self) -> Trial:
+        """The source's body, loaded, with the text as the new tokenizer cuts it."""
+        config = self.config(None)
+        positions = read_decoder_config(config).max_positions
+        sample = make_sample(self.text, self.tokenizer, rows=self.layout.rows, positions=positions)
+        return Trial(config, self.source.tensors, self.source.tables, sample, self.mesh)
+
+    def config(self, dtype: str | None) -> dict[str, Any]:
+        """The new model's ``config.json``; ``dtype`` where one was chosen."""
+        return target_config(self.source.config, self.tokenizer, self.layout.rows, dtype)
+
+    def methods(self) -> list[str]:
+        """The methods for which there is all that they start from."""
+        return [name for name in METHODS if self._lacks(name) is None]
+
+    def habit(self, method: str) -> Recipe:
+        """A method as it is used where nothing else is asked for."""
+        entry = METHODS[method]
+        share = 1.0 if self.layout.keeps else entry.copy_share
+        return Recipe(method, share)
+
+    def check(self, method: str) -> None:
+        """Make sure that there is all that a method starts from.
+
+        Raises:
+            UserError: there is not; says what to do.
+        """
+        if lack := self._lacks(method):
+            raise UserError(lack)
+
+    def _lacks(self, method: str) -> str | None:
+        basis = METHODS[method].basis
+        if basis in ("helper_rows", "token_vectors") and not self.layout.anchors:
+            return (
+                f"The tokenizers of {self.source.name} and {self.helper.name} have no token in "
+                f"common, but {method} builds new rows from those of shared tokens: subword and "
+                "wechsel do without."
+            )
+        if basis == "token_vectors" and self.vectors.tokens is None:
+            return f"The method {method} needs vectors of tokens: give token_vectors or data."
+        if basis == "word_vectors" and self.vectors.source is None:
+            return f"The method {method} needs source_vectors and target_vectors."
+        return None
+
+    def tables(self, recipe: Recipe) -> dict[str, NewTable]:
+        """The new tables by name, before any calibration."""
+        return {
+            name: new_table(
+                recipe.function,
+                self._basis(name, recipe.method),
+                inputs.source,
+                self.layout,
+                copy_share=recipe.copy_share,
+                match_norms=recipe.match_norms,
+            )
+            for name, inputs in self.inputs.items()
+        }
+
+    def held_out_error(self, method: str) -> float | None:
+        """The squared error of the rows of hidden shared tokens, as a share of the mean row's.
+
+        A tenth of the shared tokens is hidden; 0 is perfect, and 1 as good as the source's mean.
+        None for methods that know nothing of a token, or nothing but its own row.
+        """
+        name = self.source.tables[0]
+        basis, inputs = self._basis(name, method), self.inputs[name]
+        hidden = np.arange(self.layout.anchors) % HELD_OUT == 0
+        if METHODS[method].basis in ("nothing", "pieces") or not hidden.any():
+            return None
+        found = predict_hidden(METHODS[method].method, basis, self.layout, hidden).rows
+        wanted = inputs.source.rows[: self.layout.anchors][hidden]
+        spread = np.square(wanted - inputs.source.mean).sum(dtype=np.float64)
+        return float(np.square(found - wanted).sum(dtype=np.float64) / spread)
+
+    def _basis(self, table: str, method: str) -> Basis:
+        kind = METHODS[method].basis
+        if (table, kind) not in self._bases:
+            self._bases[table, kind] = self._make_basis(self.inputs[table], kind)
+        return self._bases[table, kind]
+
+    def _make_basis(self, inputs: TableInputs, kind: str) -> Basis:
+        vectors, layout = self.vectors, self.layout
+        match kind:
+            case "helper_rows":
+                return inputs.helper_rows()
+            case "token_vectors":
+                assert vectors.tokens is not None
+                return inputs.token_vectors(vectors.tokens)
+            case "word_vectors":
+                assert vectors.source is not None
+                assert vectors.target is not None
+                return inputs.word_vectors(vectors.source, vectors.target)
+            case "pieces":
+                ids = (layout.missing_helper, layout.anchor_helper)
+                return inputs.pieces(*(spell(*self.vocabularies, part) for part in ids))
+            case _:
+                return inputs.nothing()

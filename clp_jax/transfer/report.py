@@ -1,0 +1,299 @@
+"""What a transfer leaves in writing: manifest, summary on one screen, model card, trace."""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+from clp_jax.checkpoint.card import CITATION, USE, flat, inherited, read_metadata, render_card
+from clp_jax.checkpoint.hub import tokenizer_hash
+from clp_jax.files import public_name
+from clp_jax.transfer.config import TransferConfig
+from clp_jax.transfer.methods import METHODS
+from clp_jax.transfer.models import Checkpoint
+from clp_jax.transfer.selection import BY_OVERLAP, Choice
+from clp_jax.transfer.table import NewTable
+from clp_jax.vocabulary import Token, read_vocabulary
+
+PACKAGES = ("clp-jax", "jax", "numpy", "tokenizers", "transformers")
+MEANINGS = {
+    "copied": "copied from the source: the same token",
+    "mixed": "the same token: a share is the source's row, the rest the method's",
+    "role": "copied from the source's special token of the same role",
+    "combined": "computed by the method",
+    "padding": "for no token",
+}
+
+
+def describe_transfer(
+    choice: Choice,
+    tables: Mapping[str, NewTable],
+    source: str,
+    helpers: Sequence[str],
+    config: TransferConfig,
+) -> dict[str, Any]:
+    """The manifest ``transfer.json``.
+
+    Args:
+        choice: the source, the helper and the recipe.
+        tables: the new tables by tensor name.
+        source: the source as the user wrote it.
+        helpers: all helpers that there were to choose from.
+        config: what the transfer was asked for.
+    """
+    setting = choice.setting
+    return {
+        "arguments": {"source": source, "helper": setting.helper.name, **config.given},
+        "command": command_line(source, helpers, config),
+        "seed": config.seed,
+        **choice.to_dict(),
+        "vocabulary": setting.vocabulary.to_dict(),
+        "tables": {
+            name: {"helper_table": setting.helper_tables[name]}
+            | table.to_dict(setting.inputs[name].source.norms)
+            for name, table in tables.items()
+        },
+        "sha256": {
+            "source_tokenizer": tokenizer_hash(setting.source.tokenizer),
+            "source_tables": {name: table.source.sha256 for name, table in setting.inputs.items()},
+            "helper_tokenizer": tokenizer_hash(setting.helper.tokenizer),
+            "helper_tables": {
+                setting.helper_tables[name]: table.helper.sha256
+                for name, table in setting.inputs.items()
+            },
+            **({"text": text_hash(setting.text)} if setting.text else {}),
+        },
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def text_hash(documents: Sequence[str]) -> str:
+    """SHA-256 of the documents that were used, a zero byte behind each."""
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(document.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def command_line(source: str, helpers: Sequence[str], config: TransferConfig) -> str:
+    """What to type for the same transfer."""
+    words = ["clp-jax", "transfer", "--source", source, "--helper", *helpers]
+    for key, value in config.given.items():
+        flag = key.replace("_", "-")
+        match value:
+            case True:
+                words.append(f"--{flag}")
+            case False:
+                words.append(f"--no-{flag}")
+            case tuple() | list():
+                words += [f"--{flag}", *value]
+            case _:
+                words += [f"--{flag}", str(value)]
+    return shlex.join([*words, "--out"]) + " OUT"
+
+
+def describe_recipe(recipe: Mapping[str, Any]) -> str:
+    """A method and its dials in words."""
+    words = [f"{recipe['method']} ({METHODS[recipe['method']].text})"]
+    if recipe["copy_share"] < 1:
+        words.append(f"{recipe['copy_share']:.0%} of every shared row copied")
+    if recipe["match_norms"]:
+        words.append("norms matched")
+    if recipe["calibrate"]:
+        words.append("calibrated on text")
+    if recipe["strict"]:
+        words.append("whatever its condition")
+    return ", ".join(words)
+
+
+def describe_embeddings(manifest: Mapping[str, Any]) -> str:
+    """How a model got its embeddings, as a part of its card.
+
+    Args:
+        manifest: Contents of its ``transfer.json``.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError: it is none of ours.
+    """
+    arguments, (first, *_) = manifest["arguments"], manifest["tables"].values()
+    rows = first["rows"]
+    source, helper = (public_name(arguments[model]) for model in ("source", "helper"))
+    words = "the vocabularies of both" if arguments.get("extend") else "the helper's vocabulary"
+    table = "\n".join(
+        f"| {MEANINGS.get(origin, origin)} | {count:,} |"
+        for origin, count in rows.items()
+        if count and origin != "total"
+    )
+    return f"""\
+## Its embeddings
+
+The body of `{source}`, under a new embedding table for {words}, with `{helper}` as the helper:
+CLP-Transfer ([Ostendorff & Rehm 2023](https://arxiv.org/abs/2301.09626)) or one of its relatives.
+
+Method: {describe_recipe(manifest["recipe"])}.
+
+| rows of the new table | |
+|---|---:|
+{table}
+| all | {rows["total"]:,} |
+
+`transfer.json` tells the rest: the choice, norms, hashes of the inputs, versions.
+"""
+
+
+def model_card(manifest: Mapping[str, Any], source: Checkpoint, helper: Checkpoint) -> str:
+    """The ``README.md`` of a transferred model that has not been trained since.
+
+    Args:
+        manifest: Contents of its ``transfer.json``.
+        source: The model with the body, whose licence the new one has.
+        helper: The model with the vocabulary, whose language the new one is to speak.
+    """
+    extended = manifest["arguments"].get("extend")
+    known, of_helper = inherited(source.name, source.folder), read_metadata(helper.folder)
+    spoken = (
+        [known.get("language"), of_helper.get("language")]
+        if extended
+        else [of_helper.get("language")]
+    )
+    metadata = known | {
+        "language": flat(spoken),
+        "tags": [*flat([known.get("tags")]), "clp-transfer"],
+    }
+    names = [Path(public_name(model.name)).name for model in (source, helper)]
+    kept = "its own vocabulary and that" if extended else "the vocabulary"
+    body = f"""\
+A language model at the start of its life in another language. It has not been trained on the target
+language yet, and its text is poor until it has: continue the pretraining first.
+
+{describe_embeddings(manifest)}
+{USE}
+## Limits
+
+Licences and known limits of both models it comes from apply to it.
+
+{CITATION}"""
+    return render_card(f"{names[0]} with {kept} of {names[1]}", metadata, body)
+
+
+RANKED = 5
+"""Methods of a ranking that are shown, each with its best dials."""
+
+WIDTH = 100
+INDENT = " " * 12
+
+
+def summarize(manifest: Mapping[str, Any], out: str) -> str:
+    """What a person wants to know of a transfer: the match, the choice, the rows, what comes next.
+
+    Args:
+        manifest: as `clp_jax.transfer_model` returns it.
+        out: the folder that was written.
+    """
+    arguments, vocabulary = manifest["arguments"], manifest["vocabulary"]
+    lines = [
+        f"{arguments['source']} + {arguments['helper']} -> {out}",
+        f"vocabulary  {vocabulary['shared']:,} of {vocabulary['target_tokens']:,} target tokens "
+        f"are known to the source ({vocabulary['share_of_target']:.1%})",
+        *_ranking(manifest),
+        *wrap(
+            f"method      {describe_recipe(manifest['recipe'])}", WIDTH, subsequent_indent=INDENT
+        ),
+    ]
+    for name, table in manifest["tables"].items():
+        lines += _rows(name, table)
+    return "\n".join(lines)
+
+
+def _ranking(manifest: Mapping[str, Any]) -> list[str]:
+    best: dict[tuple[str, str], Any] = {}
+    for score in manifest["ranking"]:
+        best.setdefault((score["helper"], score["method"]), score)
+    ranking = [*best.values()]
+    if not ranking:
+        return []
+    several = len({score["helper"] for score in ranking}) > 1
+    lines = [f"ranking     by {manifest['ranked_by']}, lower is better"]
+    for score in ranking[:RANKED]:
+        helper = f"  {score['helper']}" if several else ""
+        norms = "  norms matched" if score["match_norms"] else ""
+        lines.append(
+            f"{INDENT}{score['score']:8.4f}  {score['method']:<11} "
+            f"copy {score['copy_share']:g}{norms}{helper}"
+        )
+    if manifest["ranked_by"] == BY_OVERLAP and ranking[0]["score"] >= 1:
+        lines.append(
+            f"{INDENT}None predicts them better than the mean row: was the helper trained?"
+        )
+    clp = next((i for i, score in enumerate(ranking) if score["method"] == "clp"), 0)
+    if clp >= RANKED:
+        lines.append(f"{INDENT}{ranking[clp]['score']:8.4f}  clp, number {clp + 1}")
+    return lines
+
+
+def _rows(name: str, table: Mapping[str, Any]) -> list[str]:
+    quantiles = table["norm_quantiles"]
+    norms = {origin: values.get("0.5") for origin, values in quantiles.items()}
+    lines = [
+        f"{name}: {table['rows']['total']:,} rows, "
+        f"the source's median norm is {norms['source']:.3g}"
+    ]
+    for origin, count in table["rows"].items():
+        if count and origin != "total":
+            meaning = MEANINGS.get(origin, origin)
+            lines.append(f"  {count:>9,}  norm {norms[origin]:>7.3g}  {meaning}")
+    return lines
+
+
+CONTRIBUTORS = 5
+
+
+def write_trace(file: Path, choice: Choice, tables: Mapping[str, NewTable]) -> None:
+    """Write a JSON line for every row of every table: id, token, text, origin, main contributors.
+
+    ``token`` is the tokenizer's spelling, ``text`` what it stands for. Contributors are source
+    tokens, by what they stand for, with their weights. A copied row has the token that it is copied
+    from, a mixed one too, with its share; a computed one those with the largest weights, as the
+    method sees them before norms are matched or rows calibrated. The mean row, a fallback, and
+    padding name none.
+    """
+    setting, layout = choice.setting, choice.setting.layout
+    source = setting.vocabularies[0].tokens
+    target = read_vocabulary(setting.tokenizer).tokens
+    missing = layout.missing.tolist()
+    copied = dict(zip(layout.copied.tolist(), layout.copied_source.tolist(), strict=True))
+    with file.open("w", encoding="utf-8") as lines:
+        for name, table in tables.items():
+            origins = {id: origin for origin, ids in table.origins.items() for id in ids.tolist()}
+            made_of = {
+                id: [(other, choice.recipe.copy_share if origins[id] == "mixed" else 1.0)]
+                for id, other in copied.items()
+            }
+            if table.contributors is not None:
+                ids, weights = table.contributors(CONTRIBUTORS)
+                for token, row, shares in zip(missing, ids.tolist(), weights.tolist(), strict=True):
+                    if origins[token] != "fallback: mean":
+                        made_of[token] = list(zip(row, shares, strict=True))
+            for id in range(layout.rows):
+                line = {
+                    "table": name,
+                    "id": id,
+                    "token": setting.tokenizer.token(id),
+                    "text": _text(target.get(id)),
+                    "origin": origins[id],
+                    "from": [
+                        [_text(source.get(other)), round(weight, 6)]
+                        for other, weight in made_of.get(id, [])
+                        if weight
+                    ],
+                }
+                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _text(token: Token | None) -> str | None:
+    """What a token stands for; bytes that are no UTF-8 as Python writes them."""
+    return None if token is None else token.bytes.decode(errors="backslashreplace")

@@ -1,0 +1,94 @@
+import json
+
+from clp_jax.checkpoint.card import CARD, read_metadata, render_card
+from clp_jax.config import RunConfig
+from clp_jax.train.model_card import run_card
+
+CORPORA = "| corpus | tokens |"
+
+
+def config(init):
+    return RunConfig.from_dict(
+        {
+            "model": {"path": "/somewhere/private/gpt2-german", "init": init},
+            "data": {"train": "corpora/german", "validation": "corpora/held-out"},
+            "train": {"out": "runs/german", "steps": 10, "batch_size": 4},
+        }
+    )
+
+
+def test_it_tells_what_was_done_and_nothing_of_the_machine(tmp_path):
+    card = run_card(config("pretrained"), CORPORA, tmp_path)
+    assert "\n# german\n" in card
+    assert "the weights of `gpt2-german`" in card
+    assert "10 steps of 4 sequences of 1,024 tokens: 40,960 tokens" in card
+    assert f"\n\n{CORPORA}\n\n" in card
+    assert "private" not in card
+    assert "perplexity" not in card
+    assert "new weights in the shape of `gpt2-german`" in run_card(
+        config("random"), CORPORA, tmp_path
+    )
+
+
+def test_it_tells_the_last_perplexity(tmp_path):
+    lines = [
+        {"tokens": tokens, "train/loss": 1.0}
+        | {f"validation/{unit}_perplexity": value for unit in ("token", "word", "byte")}
+        for tokens, value in ((0, 900.0), (40_960, 12.5))
+    ]
+    card = run_card(
+        config("pretrained"), CORPORA, tmp_path, [*lines, {"tokens": 40_960, "train/loss": 1.0}]
+    )
+    assert "perplexity on `corpora/held-out` after 40,960 tokens" in card
+    assert "12.5 per token, 12.5 per word, 12.5 per byte" in card
+
+
+def test_the_story_before_the_run_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    corpus = tmp_path / "corpora" / "german"
+    corpus.mkdir(parents=True)
+    sources = [{"input": "hf://oscar-corpus/OSCAR-2201:de@train"}, {"input": "mine.jsonl"}]
+    recipe = {"sources": sources, "clean": {"language": "de"}}
+    (corpus / "manifest.json").write_text(json.dumps({"recipe": recipe}))
+    known = {"language": "en", "license": "mit", "base_model": "org/base", "tags": ["clp-transfer"]}
+    (tmp_path / CARD).write_text(render_card("start", known, ""), "utf-8")
+    manifest = {
+        "arguments": {"source": "org/base", "helper": "org/helper"},
+        "recipe": {
+            "method": "ridge",
+            "copy_share": 1.0,
+            "match_norms": False,
+            "calibrate": False,
+            "strict": False,
+        },
+        "tables": {"wte": {"rows": {"copied": 3, "combined": 1000, "total": 1003}}},
+    }
+    (tmp_path / "transfer.json").write_text(json.dumps(manifest))
+    card = run_card(config("pretrained"), CORPORA, tmp_path)
+    (tmp_path / CARD).write_text(card, "utf-8")
+    assert read_metadata(tmp_path) == known | {
+        "language": ["de"],
+        "datasets": ["oscar-corpus/OSCAR-2201"],
+        "tags": ["clp-transfer", "clp_jax"],
+    }
+    assert "`org/helper` as the helper" in card
+    assert "| computed by the method | 1,000 |" in card
+    assert "arXiv:2301.09626" in card
+    assert run_card(config("pretrained"), CORPORA, tmp_path) == card
+    scratch = run_card(config("random"), CORPORA, tmp_path)
+    assert "org/base" not in scratch
+    assert "helper" not in scratch
+
+
+def test_a_manifest_that_is_none_of_ours_is_left_out(tmp_path):
+    (tmp_path / "transfer.json").write_text('{"arguments": 3, "tables": {}}')
+    assert "Its embeddings" not in run_card(config("pretrained"), CORPORA, tmp_path)
+
+
+def test_a_corpus_that_tells_odd_things_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    corpus = tmp_path / "corpora" / "german"
+    corpus.mkdir(parents=True)
+    for odd in (5, {}, {"clean": 1e300}, {"clean": {"language": [{}]}, "sources": [1]}):
+        (corpus / "manifest.json").write_text(json.dumps({"recipe": odd}))
+        assert "datasets" not in run_card(config("pretrained"), CORPORA, tmp_path)

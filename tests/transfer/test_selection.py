@@ -1,0 +1,141 @@
+from dataclasses import replace
+
+import pytest
+
+from clp_jax.errors import UserError
+from clp_jax.transfer.config import TransferConfig
+from clp_jax.transfer.methods import Recipe
+from clp_jax.transfer.selection import (
+    Choice,
+    Score,
+    make_tables,
+    rank_by_overlap,
+    rank_by_text,
+)
+from clp_jax.transfer.stage import choose
+
+TABLE = "transformer.wte.weight"
+
+
+@pytest.fixture(scope="module")
+def setting(make_setting, pair, text):
+    return make_setting(*pair, text)
+
+
+@pytest.fixture(scope="module")
+def scores(setting):
+    return rank_by_text(setting)
+
+
+def test_every_method_is_tried_with_all_shares_and_maps_with_matched_norms(setting, scores):
+    tried = [score.recipe for score in scores]
+    assert len(set(tried)) == len(tried)
+    methods = [method for method in setting.methods() if method not in ("random", "mean")]
+    assert "focus" in methods
+    assert set(tried) == {
+        Recipe(method, share, norms, calibrate=True)
+        for method in methods
+        for share in (1.0, 0.25)
+        for norms in ((False, True) if method in ("ridge", "procrustes") else (False,))
+    }
+
+
+def test_a_score_is_the_loss_of_the_recipe(setting, scores):
+    score = scores[6]
+    rows = {name: table.rows for name, table in make_tables(setting, score.recipe).items()}
+    assert setting.trial.loss(rows) == score.value
+    assert len({score.value for score in scores}) > len(scores) / 2
+
+
+def test_the_choice_is_the_lowest_and_the_ranking_sorted(setting, scores, monkeypatch):
+    monkeypatch.setattr("clp_jax.transfer.stage.rank_by_text", lambda _: scores)
+    choice = choose([setting], TransferConfig(data=("text",)))
+    values = [score.value for score in choice.scores]
+    assert values == sorted(values)
+    assert (choice.recipe, choice.setting) == (choice.scores[0].recipe, setting)
+    described = choice.to_dict()
+    assert described["recipe"] == choice.recipe.to_dict()
+    assert described["ranked_by"] == "bits per byte of text"
+    assert [row["score"] for row in described["ranking"]] == values
+    assert described["ranking"][0].items() >= choice.recipe.to_dict().items()
+
+
+def test_without_text_a_rotation_is_never_chosen_even_where_it_is_planted(make_setting, planted):
+    setting = make_setting(*planted)
+    choice = choose([setting], TransferConfig())
+    assert choice.recipe == Recipe("ridge", 1.0, match_norms=False)
+    assert setting.held_out_error("procrustes") < choice.scores[0].value < 1e-5
+    assert choice.to_dict()["ranked_by"] == "error on hidden shared tokens"
+    scored = {score.recipe.method for score in choice.scores}
+    assert scored == set(setting.methods()) - {"subword", "mean", "random", "procrustes"}
+
+
+def test_text_decides_on_norms(setting, scores, monkeypatch):
+    """Of two recipes that differ in nothing else the one with the lower loss comes first."""
+    monkeypatch.setattr("clp_jax.transfer.stage.rank_by_text", lambda _: scores)
+    ranking = choose([setting], TransferConfig(data=("text",))).scores
+    values = {score.recipe: score.value for score in ranking}
+    for recipe in values:
+        if recipe.match_norms:
+            other = replace(recipe, match_norms=False)
+            assert values[other] != values[recipe]
+            order = [score.recipe for score in ranking if score.recipe in (other, recipe)]
+            assert order == sorted((other, recipe), key=values.__getitem__)
+
+
+def test_the_best_of_several_helpers_is_taken(make_setting, planted, helper):
+    settings = [make_setting(planted[0], name) for name in (helper, planted[1])]
+    choice = choose(settings, TransferConfig())
+    assert choice.setting is settings[1]
+    ranked = [row["helper"] for row in choice.to_dict()["ranking"]]
+    assert ranked[0] == str(planted[1])
+    assert ranked.count(str(helper)) == len(ranked) / 2
+    values = [score.value for score in choice.scores]
+    assert values == sorted(values)
+
+
+def test_kept_rows_are_neither_mixed_nor_calibrated(make_setting, pair, text):
+    setting = make_setting(*pair, text)
+    setting.layout = replace(setting.layout, keeps=True)
+    seen = rank_by_text(setting)
+    assert {(s.recipe.copy_share, s.recipe.calibrate) for s in seen} == {(1.0, False)}
+    assert setting.habit("ridge").copy_share == 1.0
+
+
+def test_a_named_method_has_its_habits_but_for_what_is_asked(setting):
+    def recipe(**options):
+        return choose([setting], TransferConfig(**options)).recipe
+
+    assert recipe(method="ridge") == Recipe("ridge", 1.0)
+    assert recipe(method="ridge", copy_share=0.0, match_norms=True) == Recipe(
+        "ridge", 0.0, match_norms=True
+    )
+    assert recipe(method="clp", strict=True) == Recipe("clp", 1.0, strict=True)
+    assert recipe(method="clp", calibrate=True, data=("x",)) == Recipe("clp", 1.0, calibrate=True)
+
+
+def test_auto_goes_without_focus_where_its_vectors_cannot_be_trained(
+    make_setting, pair, text, monkeypatch
+):
+    def fail(*_, **__):
+        raise UserError("gensim is not installed")
+
+    monkeypatch.setattr("clp_jax.transfer.external_vectors.train_token_vectors", fail)
+    assert "focus" not in make_setting(*pair, text).methods()
+    with pytest.raises(UserError, match="gensim is not installed"):
+        make_setting(*pair, text, method="focus")
+
+
+def test_a_calibrated_recipe_expects_what_the_text_has(setting):
+    plain, calibrated = (
+        make_tables(setting, Recipe("mean", 1.0, calibrate=wish))[TABLE].rows
+        for wish in (False, True)
+    )
+    assert setting.trial.loss({TABLE: calibrated}) < setting.trial.loss({TABLE: plain})
+
+
+def test_scores_of_the_overlap_are_the_settings(setting):
+    for score in rank_by_overlap(setting):
+        assert score == Score(setting, setting.habit(score.recipe.method), score.value)
+        assert score.value == setting.held_out_error(score.recipe.method)
+    assert Choice(setting, Recipe("mean", 1.0)).to_dict()["ranking"] == []
