@@ -7,10 +7,10 @@ from clp_jax.chain_config import ChainConfig
 from clp_jax.checkpoint.names import local_model
 from clp_jax.config import DataSection, RunConfig
 from clp_jax.data.corpus.folder import corpus_folder
-from clp_jax.data.io.splits import text_pieces
+from clp_jax.data.io.splits import text_splits
 from clp_jax.errors import UserError
 from clp_jax.files import is_address, writable_path
-from clp_jax.transfer.checks import check_wishes
+from clp_jax.transfer.checks import check_files
 
 TRANSFER, MODEL = "transfer", "model"
 """Folders of a model of a chain: transferred, and trained."""
@@ -25,7 +25,7 @@ def check_inputs(models: Sequence[str], text: Sequence[str] = ()) -> None:
     for model in models:
         local_model(model)
     if text:
-        text_pieces(text)
+        text_splits(text)
 
 
 def check_run(config: RunConfig) -> None:
@@ -68,7 +68,7 @@ def check_chain(config: ChainConfig) -> None:
         check_corpora(model.data or config.data)
         if not (folder / TRANSFER).exists():
             local_model(model.source)
-            check_wishes(config.transfer)
+            check_files(config.transfer)
 
 
 def check_places(places: Sequence[str]) -> None:

@@ -45,7 +45,7 @@ SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
-class Link:
+class Stage:
     """One model of a chain: what it is made of, and how far it is.
 
     Attributes:
@@ -94,17 +94,17 @@ def run_chain(config: ChainConfig, *, dry_run: bool = False) -> None:
             done was done with other settings; all this is checked before any work.
     """
     start_distributed()
-    links = plan_chain(config)
-    _tell(render_plan(links))
+    stages = plan_chain(config)
+    _tell(render_plan(stages))
     if dry_run:
         return
     sync_global_devices("every process has the same plan")
-    for link in links:
-        if not link.done:
-            _grow(link, config.transfer.given)
+    for stage in stages:
+        if not stage.done:
+            _run_stage(stage, config.transfer.given)
 
 
-def plan_chain(config: ChainConfig) -> list[Link]:
+def plan_chain(config: ChainConfig) -> list[Stage]:
     """Check everything that a chain needs, without its weights, and look what is done.
 
     Raises:
@@ -115,7 +115,7 @@ def plan_chain(config: ChainConfig) -> list[Link]:
         check_readable_alone(name)
     tokenizer = load_tokenizer(config.helper)
     rows, hash_ = tokenizer.rows, tokenizer_hash(tokenizer)
-    links: list[Link] = []
+    stages: list[Stage] = []
     settings = {"helper": config.helper, **_named(TRANSFER, config.transfer.given)}
     for section in config.models:
         folder = Path(config.out) / section.name
@@ -142,11 +142,11 @@ def plan_chain(config: ChainConfig) -> list[Link]:
         model = abstract_model(read_decoder_config(values))
         if not done:
             _check_training(run, model, hash_, config.helper)
-        links.append(
-            Link(
+        stages.append(
+            Stage(
                 folder=folder,
                 source=section.source,
-                helper=str(links[-1].folder / MODEL) if links else config.helper,
+                helper=str(stages[-1].folder / MODEL) if stages else config.helper,
                 run=run,
                 settings=settings,
                 decoder=model.config,
@@ -156,24 +156,24 @@ def plan_chain(config: ChainConfig) -> list[Link]:
                 done=done,
             )
         )
-    return links
+    return stages
 
 
-def render_plan(links: Sequence[Link]) -> str:
+def render_plan(stages: Sequence[Stage]) -> str:
     """The models of a chain as a table: parameters, the state of each stage, tokens to be seen."""
     rows = []
-    for link in links:
-        steps = link.run.train.steps
-        left = 0 if link.done else steps - link.step
-        resumed = f"to resume from step {link.step:,} of {steps:,}"
+    for stage in stages:
+        steps = stage.run.train.steps
+        left = 0 if stage.done else steps - stage.step
+        resumed = f"to resume from step {stage.step:,} of {steps:,}"
         rows.append(
             (
-                link.folder.name,
-                f"{link.parameters:,}",
-                _state(link.transferred),
-                resumed if left and link.step else _state(not left),
-                f"{left * link.run.train.batch_size * link.run.data.sequence_length:,}",
-                _state(link.done),
+                stage.folder.name,
+                f"{stage.parameters:,}",
+                _state(stage.transferred),
+                resumed if left and stage.step else _state(not left),
+                f"{left * stage.run.train.batch_size * stage.run.data.sequence_length:,}",
+                _state(stage.done),
             )
         )
     return markdown_table(
@@ -181,24 +181,24 @@ def render_plan(links: Sequence[Link]) -> str:
     )
 
 
-def _grow(link: Link, arguments: Mapping[str, Any]) -> None:
+def _run_stage(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Do what is left of one model; its settings are on the disk before anything else of it."""
-    name = link.folder.name
-    if not link.transferred:
-        _tell(f"{name}: transfer from {link.source}, helped by {link.helper}")
+    name = stage.folder.name
+    if not stage.transferred:
+        _tell(f"{name}: transfer from {stage.source}, helped by {stage.helper}")
         if jax.process_index() == 0:
-            write_json(link.folder / SETTINGS, link.settings)
-            out = link.folder / TRANSFER
+            write_json(stage.folder / SETTINGS, stage.settings)
+            out = stage.folder / TRANSFER
             mesh = make_mesh(devices=jax.local_devices())
-            manifest = transfer_model(link.source, link.helper, out, **arguments, mesh=mesh)
+            manifest = transfer_model(stage.source, stage.helper, out, **arguments, mesh=mesh)
             _tell(summarize(manifest, str(out)))
         sync_global_devices(f"{name} is transferred")
     # A training that has all its steps may still lack its last words, so it is resumed as well.
     _tell(f"{name}: training")
-    train_model(link.run, resume=True)
+    train_model(stage.run, resume=True)
     _tell(f"{name}: export")
-    mesh = run_mesh(link.run, link.decoder)
-    convert_checkpoint(link.folder / RUN, link.folder / MODEL, "hf", mesh=mesh)
+    mesh = run_mesh(stage.run, stage.decoder)
+    convert_checkpoint(stage.folder / RUN, stage.folder / MODEL, "hf", mesh=mesh)
     sync_global_devices(f"{name} is exported")
 
 

@@ -218,14 +218,14 @@ class OptimizerSection(Section):
     """How the learning rate goes on after the warm-up."""
     warmup_steps: Natural = 0
     """Steps over which the learning rate rises from zero."""
-    final_ratio: Share = 0.1
+    min_lr_ratio: Share = 0.1
     """Learning rate at the last step, as a share of the highest."""
     restarts: Natural = 0
     """How often the learning rate jumps back to the highest and falls again (SGDR)."""
-    rates: dict[ParameterGroup, Factor] = {}
+    lr_multipliers: dict[ParameterGroup, Factor] = {}
     """Factors of the learning rate for embeddings, positions, layers or final_norm, such as
     `{layers: 0.1}`; what has 0 is frozen, and costs neither gradients nor optimizer state."""
-    embeddings_first: Natural = 0
+    embeddings_only_steps: Natural = 0
     """Steps in which only the embeddings are trained; then the rest joins with a warm-up. Costs
     from the start what the whole training costs."""
     layer_decay: PositiveShare = 1.0
@@ -250,8 +250,8 @@ class OptimizerSection(Section):
             raise ValueError("restarts need a schedule that falls: cosine or linear")
         if self.mu_dtype != "float32" and self.name == "adafactor":
             raise ValueError("adafactor keeps no mean of the gradients: leave mu_dtype out")
-        if not any(self.rates.get(group, 1) for group in get_args(ParameterGroup)):
-            raise ValueError("rates freeze everything: nothing is left to train")
+        if not any(self.lr_multipliers.get(group, 1) for group in get_args(ParameterGroup)):
+            raise ValueError("lr_multipliers freeze everything: nothing is left to train")
         return self
 
 
@@ -262,7 +262,7 @@ class TrainingSection(Section):
     """Optimizer steps in all."""
     batch_size: BatchSize = 32
     """Sequences of one optimizer step, over all devices."""
-    accumulation: Positive = 1
+    gradient_accumulation_steps: Positive = 1
     """Parts in which a batch is computed, to save memory."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Precision of the computation; parameters and optimizer are always float32."""
@@ -304,10 +304,10 @@ class TrainingSection(Section):
 
     @model_validator(mode="after")
     def _parts_divide(self) -> "TrainingSection":
-        if self.batch_size % self.accumulation:
+        if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of accumulation "
-                f"{self.accumulation}"
+                f"batch_size {self.batch_size} is not a multiple of gradient_accumulation_steps "
+                f"{self.gradient_accumulation_steps}"
             )
         return self
 

@@ -1,6 +1,23 @@
 """What pydantic finds wrong with values, in the words of this project."""
 
+from collections.abc import Mapping
 from typing import Any
+
+RENAMED: Mapping[str, str] = {
+    "accumulation": "gradient_accumulation_steps",
+    "rates": "lr_multipliers",
+    "embeddings_first": "embeddings_only_steps",
+    "final_ratio": "min_lr_ratio",
+    "copy_share": "source_weight",
+    "match_norms": "match_spread",
+    "strict": "no_fallback",
+}
+"""Keys by the names they had, which are refused with the ones they have."""
+
+
+def renamed(key: str) -> str:
+    """What a sentence says of an unknown key that has another name now, or nothing."""
+    return f", which is {RENAMED[key]} now" if key in RENAMED else ""
 
 
 def fault(error: Any) -> str:
@@ -8,7 +25,7 @@ def fault(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     match error["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
-            return f"unknown key {key}"
+            return f"unknown key {key}{renamed(str(error['loc'][-1]))}"
         case "missing" | "missing_argument":
             return f"{key} is missing"
         case "model_type":

@@ -35,7 +35,7 @@ def is_address(place: str | Path) -> bool:
 
 
 @contextmanager
-def reaching(place: str) -> Iterator[None]:
+def storage_errors(place: str) -> Iterator[None]:
     """Tell in one sentence what goes wrong within, on the way to a folder or a bucket.
 
     Raises:

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from clp_jax.attention import precision_of
-from clp_jax.mesh import BATCH, VOCABULARY, common_size, lay_out
+from clp_jax.mesh import BATCH, VOCABULARY, common_size, constrain
 from clp_jax.models.decoder import Decoder, to_logits
 
 WINDOW_CHUNK = 128
@@ -85,7 +85,7 @@ def _scan(
     """
     rows, positions = hidden.shape[1], hidden.shape[2]
     copies = (common_size(rows, "data"), common_size(positions, "sequence"))
-    weight = lay_out(head.astype(hidden.dtype), VOCABULARY)
+    weight = constrain(head.astype(hidden.dtype), VOCABULARY)
     product = partial(
         jnp.einsum, precision=precision_of(hidden.dtype), preferred_element_type=jnp.float32
     )
@@ -94,12 +94,12 @@ def _scan(
         return x.reshape(copies[0], -1, copies[1], positions // copies[1], x.shape[-1])
 
     def laid_out(head_gradient: Array) -> Array:
-        return lay_out(head_gradient, "data", "sequence", VOCABULARY)
+        return constrain(head_gradient, "data", "sequence", VOCABULARY)
 
     def add_chunk(sums: Any, part: Any) -> Any:
         loss, z, head_gradient = sums
-        hidden, targets, mask = (lay_out(x, "data", "sequence") for x in part)
-        logits = lay_out(to_logits(hidden, weight), "data", "sequence", VOCABULARY)
+        hidden, targets, mask = (constrain(x, "data", "sequence") for x in part)
+        logits = constrain(to_logits(hidden, weight), "data", "sequence", VOCABULARY)
         correct = targets[..., None] == jnp.arange(head.shape[0])
         highest = jnp.max(logits, axis=-1)
         powers = jnp.exp(logits - highest[..., None])
@@ -116,7 +116,7 @@ def _scan(
         more = product("xrycv,xrycd->xyvd", apart(gradient), apart(hidden))
         head_gradient = laid_out(head_gradient) + more
         hidden_gradient = product("bcv,vd->bcd", gradient, weight).astype(hidden.dtype)
-        return (loss, z, head_gradient), lay_out(hidden_gradient, BATCH, "sequence")
+        return (loss, z, head_gradient), constrain(hidden_gradient, BATCH, "sequence")
 
     nothing: Any = jnp.zeros((*copies, *head.shape), jnp.float32) if with_gradients else None
     (loss, z, head_gradient), hidden_gradient = jax.lax.scan(

@@ -310,7 +310,7 @@ def _spread(x: Array, dimensions: Sequence[tuple[str, ...]]) -> Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
 
-def lay_out(x: Shaped[Array, "..."], *axes: str | tuple[str, ...] | None) -> Shaped[Array, "..."]:
+def constrain(x: Shaped[Array, "..."], *axes: str | tuple[str, ...] | None) -> Shaped[Array, "..."]:
     """Inside a jitted function under ``jax.set_mesh``, spread the first dimensions over ``axes``.
 
     The mesh need not divide them. The other dimensions stay whole; without a mesh it does nothing.
@@ -341,7 +341,7 @@ def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " local"]:
     return np.unique(np.concatenate([rows[index] for index in indices]))
 
 
-def to_global(rows: Shaped[np.ndarray, "local ..."], mesh: Mesh) -> Shaped[Array, "batch ..."]:
+def shard_batch(rows: Shaped[np.ndarray, "local ..."], mesh: Mesh) -> Shaped[Array, "batch ..."]:
     """Join the `local_rows` that each process holds into one batch over the mesh."""
     return jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
 

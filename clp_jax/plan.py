@@ -173,7 +173,8 @@ def plan_largest_batch(
 ) -> Plan:
     """The plan of the largest batch that fits, of 1, 2, 4, ... sequences for each share of it.
 
-    A batch is computed at once, whatever `train.batch_size` and `train.accumulation` say.
+    A batch is computed at once: `train.batch_size` and `train.gradient_accumulation_steps` do not
+    matter.
 
     Raises:
         UserError: as `plan_run`; not even the smallest batch fits.
@@ -183,7 +184,9 @@ def plan_largest_batch(
     rows = batch_divisor(make_mesh(**config.mesh.sizes, devices=_chips(accelerator)))
     best = None
     while True:
-        train = config.train.model_copy(update={"batch_size": rows, "accumulation": 1})
+        train = config.train.model_copy(
+            update={"batch_size": rows, "gradient_accumulation_steps": 1}
+        )
         try:
             best = plan_run(
                 config.model_copy(update={"train": train}),
@@ -223,6 +226,7 @@ def _refusal(message: str, config: RunConfig, accelerator: str) -> UserError:
     figures = f"needs {used[1]} of the {used[2]} of a chip" if used else "needs too much memory"
     train = config.train
     return TooLarge(
-        f"A step of {train.batch_size} sequences in {train.accumulation} parts {figures} of "
-        f"{accelerator}: raise train.accumulation or mesh.fsdp, or take more chips."
+        f"A step of {train.batch_size} sequences in {train.gradient_accumulation_steps} "
+        f"microbatches {figures} of {accelerator}: raise train.gradient_accumulation_steps or "
+        "mesh.fsdp, or take more chips."
     )

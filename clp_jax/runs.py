@@ -18,7 +18,7 @@ from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.evaluate.plots import plot_perplexity
 from clp_jax.evaluate.tables import markdown_table
-from clp_jax.files import is_address, public_name, reaching
+from clp_jax.files import is_address, public_name, storage_errors
 from clp_jax.limits import PathOrName
 from clp_jax.train.metrics import METRICS, read_metrics, validation_curve
 from clp_jax.train.model_card import NORMALISATIONS
@@ -149,7 +149,7 @@ def list_runs(places: PathOrName | Sequence[PathOrName] = ("runs",)) -> RunList:
 
 
 def _find_all(place: str) -> list[epath.Path]:
-    with reaching(place):
+    with storage_errors(place):
         if not epath.Path(place).is_dir():
             raise UserError(f"{place} is not a folder: name run folders, or a folder with some.")
         return sorted(_find(epath.Path(place)))

@@ -13,7 +13,7 @@ import yaml
 from etils import epath
 
 from clp_jax.errors import UserError
-from clp_jax.files import is_address, reaching
+from clp_jax.files import is_address, storage_errors
 
 NULLS = ("", "~", "null", "Null", "NULL", "None")
 MOST_BYTES = 1 << 20
@@ -71,7 +71,7 @@ def read_settings(file: str | Path) -> dict[str, Any]:
 
 
 def _read(file: str | Path) -> str:
-    with reaching(str(file)) if is_address(file) else nullcontext():
+    with storage_errors(str(file)) if is_address(file) else nullcontext():
         path = epath.Path(file)
         if not path.exists():
             raise UserError(f"{file} is missing: name an existing configuration.")

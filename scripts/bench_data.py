@@ -255,7 +255,7 @@ def time_deduplications(
 
     from clp_jax.data.dedup import deduplications
     from clp_jax.data.execution import run_stages
-    from clp_jax.data.stages import Place, ReadDocuments, Stage, WriteDocuments
+    from clp_jax.data.stages import ReadDocuments, Stage, Workspace, WriteDocuments
 
     documents = [Document(text, str(n)) for n, text in enumerate(texts(inputs, size))]
     for rank in range(TASKS):
@@ -263,7 +263,7 @@ def time_deduplications(
             pass
     seconds = {}
     for name, find in deduplications(section).items():
-        found = find(Place(folder / "documents", TASKS, folder / name, folder / "samples"))
+        found = find(Workspace(folder / "documents", TASKS, folder / name, folder / "samples"))
         steps = [ReadDocuments(folder / "documents"), found.filter]
         stages = [*found.stages, Stage("filter", steps, TASKS)]
         _, seconds[name], _ = timed(run_stages, stages, folder / "work" / name, one_core())

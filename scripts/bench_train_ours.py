@@ -17,7 +17,7 @@ from flax import nnx
 
 from clp_jax.checkpoint.hf import load_model
 from clp_jax.config import RunConfig
-from clp_jax.mesh import make_mesh, peak_flops, to_global
+from clp_jax.mesh import make_mesh, peak_flops, shard_batch
 from clp_jax.models import abstract_model, abstract_parameters
 from clp_jax.train.loop import train_model
 from clp_jax.train.metrics import read_metrics
@@ -49,7 +49,7 @@ class Step:
         rows, length = config.train.batch_size, config.data.sequence_length
         tokens = np.load(folder / "tokens.npy")[:rows]
         arrays = {"tokens": tokens, "mask": np.ones((rows, length), bool)}
-        self.batch = {key: to_global(value, mesh) for key, value in arrays.items()}
+        self.batch = {key: shard_batch(value, mesh) for key, value in arrays.items()}
         self.flops = model.flops_per_token(length) * rows * length
 
     def losses(self, steps: int) -> list[float]:

@@ -140,7 +140,7 @@ def measure_stage(size: Setting, folder: Path) -> Measured:
     start, clock = peak(), time.perf_counter()
     inputs = open_inputs(size, folder)
     basis = inputs.helper_rows()
-    table = new_table(clp, basis, inputs.source, inputs.layout, copy_share=1, match_norms=False)
+    table = new_table(clp, basis, inputs.source, inputs.layout, source_weight=1, match_spread=False)
     (folder / "new").mkdir()
     write_tensors(folder / "new", {"table": LazyTensor.of(table.rows)})
     return Measured(time.perf_counter() - clock, peak() - start)

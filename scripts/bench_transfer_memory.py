@@ -18,7 +18,7 @@ from bench_transfer_tables import random_table
 from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.mesh import single_device_mesh
-from clp_jax.transfer.anchors import Basis, TableInputs
+from clp_jax.transfer.anchors import AnchorFeatures, TableInputs
 from clp_jax.transfer.compose import new_table
 from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.table import Layout
@@ -67,8 +67,10 @@ def peak() -> int:
 
 def compute(name: str, inputs: TableInputs) -> None:
     entry = METHODS[name]
-    basis: Basis = getattr(inputs, entry.basis)()
-    new_table(entry.method, basis, inputs.source, inputs.layout, copy_share=0.25, match_norms=True)
+    basis: AnchorFeatures = getattr(inputs, entry.basis)()
+    new_table(
+        entry.method, basis, inputs.source, inputs.layout, source_weight=0.25, match_spread=True
+    )
 
 
 def main() -> None:

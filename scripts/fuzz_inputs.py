@@ -457,10 +457,12 @@ def recipe(rng: random.Random, material: Path, scratch: Path) -> Made:
 FLAGS = {
     "train": [
         "model.path", "model.init", "model.dropout", "data.train", "data.validation",
-        "data.sequence_length", "mesh.data", "mesh.fsdp", "optimizer.name", "optimizer.rates",
-        "optimizer.learning_rate", "optimizer.warmup_steps", "optimizer.weight_decay",
-        "optimizer.beta1", "optimizer.epsilon", "optimizer.clip_norm", "train.steps",
-        "train.batch_size", "train.accumulation", "train.dtype", "train.remat", "train.loss_chunk",
+        "data.sequence_length", "mesh.data", "mesh.fsdp", "optimizer.name",
+        "optimizer.lr_multipliers", "optimizer.learning_rate", "optimizer.warmup_steps",
+        "optimizer.weight_decay", "optimizer.beta1", "optimizer.epsilon", "optimizer.clip_norm",
+        "train.steps",
+        "train.batch_size", "train.gradient_accumulation_steps", "train.dtype", "train.remat",
+        "train.loss_chunk",
         "train.z_loss", "train.seed", "train.checkpoint_every", "train.max_skipped",
     ],
     "prepare": [
@@ -470,8 +472,8 @@ FLAGS = {
         "decontaminate.ngram", "decontaminate.against",
     ],
     "transfer": [
-        "source", "helper", "method", "data", "copy-share", "pad-to-multiple-of", "token-vectors",
-        "seed", "dtype", "mesh", "dictionary", "text-field",
+        "source", "helper", "method", "data", "source-weight", "pad-to-multiple-of",
+        "token-vectors", "seed", "dtype", "mesh", "dictionary", "text-field",
     ],
     "generate": ["model", "prompt", "max-new-tokens", "temperature", "seed", "mesh"],
     "evaluate perplexity": ["model", "data", "sequence-length", "batch-size", "mesh", "json"],
@@ -712,7 +714,7 @@ def arguments(material: Path, scratch: Path) -> dict[str, dict[str, Any]]:
     values = yaml.safe_load(chain.read_text()) | {"out": str(out)}
     run = RunConfig.from_yaml(recipe, ["--train.out", str(out)])
     vectors: dict[str, Any] = dict.fromkeys(
-        ("token_vectors", "source_vectors", "target_vectors", "dictionary", "copy_share")
+        ("token_vectors", "source_vectors", "target_vectors", "dictionary", "source_weight")
     )
     return {
         "convert_checkpoint": {"source": gpt2, "out": out, "to": "hf", "dtype": None, "mesh": None},
@@ -723,8 +725,8 @@ def arguments(material: Path, scratch: Path) -> dict[str, dict[str, Any]]:
         "save_model": {"model": None, "out": out, "origin": bloom, "dtype": None},
         "transfer_model": {
             "source": gpt2, "helper": [bloom], "out": out, "mesh": None, "method": "mean",
-            "data": [lines], "text_field": "text", "match_norms": None, "calibrate": False,
-            "strict": False, "fuzzy": False, "extend": False, "pad_to_multiple_of": 1,
+            "data": [lines], "text_field": "text", "match_spread": None, "calibrate": False,
+            "no_fallback": False, "fuzzy": False, "extend": False, "pad_to_multiple_of": 1,
             "trace": False, "seed": 0, "dtype": None, **vectors,
         },
         "train_model": {"config": run, "resume": False, "profile": False},

@@ -37,7 +37,7 @@ from clp_jax.data.filters import clean_steps
 from clp_jax.data.filters.decontamination import Decontaminate, build_index, normal_words
 from clp_jax.data.io.readers import read_documents
 from clp_jax.data.samples import Samples
-from clp_jax.data.stages import Deduplication, Place, ReadDocuments, WriteDocuments
+from clp_jax.data.stages import Deduplication, ReadDocuments, Workspace, WriteDocuments
 
 RECIPE = PrepareConfig(
     clean=CleanSection(
@@ -282,7 +282,7 @@ def steps(config: PrepareConfig, folder: Path) -> Iterator[tuple[str, Step]]:
     for step in clean_steps(config.clean, samples):
         yield step.name, step.run
     for name, find in deduplications(config.deduplicate).items():
-        place = Place(folder / "documents" / name, 1, folder / name, samples)
+        place = Workspace(folder / "documents" / name, 1, folder / name, samples)
         yield name, partial(deduplicate, find, place)
     build_index(config.decontaminate, index)
     last = Decontaminate(config.decontaminate, index, Samples(samples, Decontaminate.name))
@@ -290,7 +290,7 @@ def steps(config: PrepareConfig, folder: Path) -> Iterator[tuple[str, Step]]:
 
 
 def deduplicate(
-    find: Callable[[Place], Deduplication], place: Place, documents: Iterator[Document]
+    find: Callable[[Workspace], Deduplication], place: Workspace, documents: Iterator[Document]
 ) -> Iterator[Document]:
     """Write the documents, find what was there before, and take it out of them."""
     for _ in WriteDocuments(place.documents).run(documents):

@@ -256,7 +256,7 @@ def options(method: str, texts: Path, seed: int) -> dict[str, Any]:
     """What `clp_jax.transfer_model` needs for a method."""
     method, *dials = method.split(":")
     named: dict[str, Any] = {"method": "clp" if method == "scratch" else method, "seed": seed}
-    named |= dict(zip(("copy_share", "match_norms"), dials, strict=False))
+    named |= dict(zip(("source_weight", "match_spread"), dials, strict=False))
     if method in ("auto", "focus"):
         named["data"] = [str(texts / "target.jsonl")]
     if method == "wechsel":

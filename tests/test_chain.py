@@ -318,7 +318,7 @@ def test_what_changes_no_number_may_change(settings, recorded):
         (
             lambda settings: settings["transfer"].update(strict=True, method="clp"),
             r"out/small was made .*: transfer.method was None and is clp; "
-            r"transfer.strict was None and is True\. ",
+            r"transfer.no_fallback was None and is True\. ",
         ),
         (
             lambda settings: settings["models"][1]["train"].update(steps=6),

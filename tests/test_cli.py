@@ -190,18 +190,18 @@ def test_every_key_of_a_transfer_is_a_flag(transferred, tmp_path, monkeypatch):
     transfer("--extend")
     assert transferred.pop()[1].keys() == {"mesh", "extend"}
     transfer("--method", "clp", "--data", "a.txt", "b.txt", "--text-field", "body",
-             "--copy-share", "0.5", "--no-match-norms", "--calibrate", "--strict", "--fuzzy",
-             "--pad-to-multiple-of", "64", "--token-vectors", "t.npy",
+             "--source-weight", "0.5", "--no-match-spread", "--calibrate",
+             "--no-fallback", "--fuzzy", "--pad-to-multiple-of", "64", "--token-vectors", "t.npy",
              "--source-vectors", "s.vec", "--target-vectors", "t.vec", "--dictionary", "d.txt",
              "--trace", "--seed", "3", "--dtype", "bfloat16")  # fmt: skip
     ((_, options),) = transferred
     del options["mesh"]
     assert {*options, "extend"} == TransferConfig.model_fields.keys()
     assert options["data"] == ["a.txt", "b.txt"]
-    assert (options["match_norms"], options["trace"]) == (False, True)
+    assert (options["match_spread"], options["trace"]) == (False, True)
     # Numbers are strings until the configuration reads them.
     read = TransferConfig.from_dict(options)
-    assert (read.copy_share, read.pad_to_multiple_of, read.seed) == (0.5, 64, 3)
+    assert (read.source_weight, read.pad_to_multiple_of, read.seed) == (0.5, 64, 3)
 
 
 def test_help_of_transfer_explains_every_key(capsys):
@@ -227,7 +227,7 @@ def test_transfer_writes_a_model_and_prints_one_screen(tiny_model, tmp_path, cap
 def test_a_mistake_in_a_transfer_is_a_sentence(tiny_model, tmp_path):
     with pytest.raises(SystemExit, match=r"^clp-jax: transfer: .*chosen by the method auto"):
         main(["transfer", "--source", str(tiny_model), "--helper", str(tiny_model),
-              "--out", str(tmp_path / "out"), "--copy-share", "1"])  # fmt: skip
+              "--out", str(tmp_path / "out"), "--source-weight", "1"])  # fmt: skip
     assert not (tmp_path / "out").exists()
 
 

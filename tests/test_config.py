@@ -74,8 +74,8 @@ def test_one_corpus_or_several(file, tmp_path, train, paths, weights):
         (["--train.steps", "many"], "train.steps: Input should be a valid integer"),
         (["--train.steps", "0"], "train.steps: Input should be greater than 0"),
         (
-            ["--train.accumulation", "5"],
-            "run.yaml --train.accumulation: train: batch_size 32 is not a multiple of accum",
+            ["--train.gradient_accumulation_steps", "5"],
+            "--train.gradient_accumulation_steps: train: batch_size 32 is not a multiple of gradi",
         ),
         (["--optimizer.schedule", "steps"], "optimizer.schedule: .*'cosine'"),
         (["--data.train", "[]"], "data.train: Tuple should have at least 1 item"),
@@ -106,8 +106,8 @@ def test_mistakes_are_told_by_key(file, flags, sentence):
         ("optimizer", "clip_norm", ["nan", "inf", "0"]),
         ("optimizer", "epsilon", ["nan", "inf", "0"]),
         ("optimizer", "beta2", ["nan", "1", "-0.1"]),
-        ("optimizer", "final_ratio", ["nan", "2"]),
-        ("optimizer", "rates", ["{layers: nan}", "{layers: inf}", "{layers: -1}"]),
+        ("optimizer", "min_lr_ratio", ["nan", "2"]),
+        ("optimizer", "lr_multipliers", ["{layers: nan}", "{layers: inf}", "{layers: -1}"]),
         ("train", "z_loss", ["nan", "inf", "-1"]),
         ("train", "spike_factor", ["nan", "inf", "-1"]),
         ("train", "watchdog_minutes", ["nan", "inf", "1e300"]),
@@ -235,19 +235,19 @@ def test_every_key_is_described():
 def test_a_transfer_as_it_is_by_default():
     config = TransferConfig()
     assert config.method == "auto"
-    assert (config.copy_share, config.match_norms, config.seed) == (None, None, 0)
+    assert (config.source_weight, config.match_spread, config.seed) == (None, None, 0)
     assert config.given == {}
-    assert TransferConfig(method="clp", copy_share=0, match_norms=False).given == {
-        "method": "clp", "copy_share": 0, "match_norms": False,
+    assert TransferConfig(method="clp", source_weight=0, match_spread=False).given == {
+        "method": "clp", "source_weight": 0, "match_spread": False,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "keys",
     [
-        {"method": "clp", "strict": True},
-        {"method": "ridge", "copy_share": 0.5, "calibrate": True, "data": ["x"]},
-        {"method": "clp", "extend": True, "copy_share": 1},
+        {"method": "clp", "no_fallback": True},
+        {"method": "ridge", "source_weight": 0.5, "calibrate": True, "data": ["x"]},
+        {"method": "clp", "extend": True, "source_weight": 1},
         {"extend": True, "data": ["x"]},
         {"source_vectors": "a", "target_vectors": "b", "dictionary": "c"},
     ],
@@ -260,13 +260,19 @@ def test_options_of_a_transfer_that_fit_together(keys):
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ({"copy_share": 1}, "copy_share is chosen by the method auto: name another method"),
-        ({"match_norms": False}, "match_norms is chosen by the method auto"),
+        ({"source_weight": 1}, "source_weight is chosen by the method auto: name another method"),
+        ({"match_spread": False}, "match_spread is chosen by the method auto"),
         ({"calibrate": True, "data": ["x"]}, "calibrate is chosen by the method auto"),
-        ({"method": "ridge", "strict": True}, "strict belongs to the method clp, not to ridge"),
+        (
+            {"method": "ridge", "no_fallback": True},
+            "no_fallback belongs to the method clp, not to ridge",
+        ),
         ({"method": "ridge", "calibrate": True}, "calibrate needs data"),
-        ({"method": "ridge", "copy_share": 1.5}, "copy_share: .*less than or equal to 1"),
-        ({"method": "ridge", "extend": True, "copy_share": 0.5}, "extend keeps the source's rows"),
+        ({"method": "ridge", "source_weight": 1.5}, "source_weight: .*less than or equal to 1"),
+        (
+            {"method": "ridge", "extend": True, "source_weight": 0.5},
+            "extend keeps the source's rows",
+        ),
         (
             {"method": "ridge", "extend": True, "calibrate": True, "data": ["x"]},
             "extend keeps the source's rows",
@@ -278,7 +284,7 @@ def test_options_of_a_transfer_that_fit_together(keys):
         ({"dtype": "int8"}, "dtype: Input should be 'bfloat16'"),
         ({"data": "text.txt"}, "data: must be a list, such as"),
         ({"seed": 2**31}, "seed: .*less than or equal to 2147483647"),
-        ({"copy_share": float("nan"), "method": "clp"}, "copy_share: .*finite number"),
+        ({"source_weight": float("nan"), "method": "clp"}, "source_weight: .*finite number"),
         ({"pad_to_multiple_of": 10**12}, "pad_to_multiple_of: .*less than or equal to 65536"),
         ({"token_vectors": "gs://b/x"}, "token_vectors: gs://b/x is an address"),
     ],

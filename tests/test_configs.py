@@ -69,7 +69,7 @@ def test_parts_of_a_batch_fill_the_devices_it_was_meant_for(file):
     config = RunConfig.from_yaml(file)
     told = re.search(r"v5litepod-(\d+)", header(file))
     devices = int(told[1]) if told else 1
-    assert config.train.batch_size // config.train.accumulation % devices == 0
+    assert config.train.batch_size // config.train.gradient_accumulation_steps % devices == 0
 
 
 @recipes
@@ -97,7 +97,9 @@ def test_chain_tells_its_tokens_and_fills_its_devices(file):
     for model in config.models:
         length = (model.data or config.data).sequence_length
         tokens.append(f"{model.train.steps * model.train.batch_size * length / 1e9:.1f}")
-        assert model.train.batch_size // model.train.accumulation % int(devices[1]) == 0
+        assert (
+            model.train.batch_size // model.train.gradient_accumulation_steps % int(devices[1]) == 0
+        )
     assert told[1] == " and ".join(tokens)
 
 

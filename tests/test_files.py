@@ -8,7 +8,7 @@ import pytest
 
 from clp_jax.data.config import SourceSection
 from clp_jax.data.corpus.store import Corpus
-from clp_jax.data.io.splits import whole_pieces
+from clp_jax.data.io.splits import whole_splits
 from clp_jax.data.prepare import prepare_corpus
 from clp_jax.errors import UserError
 from clp_jax.files import (
@@ -100,7 +100,7 @@ def test_an_address_is_no_path_on_a_disk(place, tmp_path, monkeypatch):
                 lambda out: new_file(out).__enter__(), Corpus.open,
                 lambda out: prepare_corpus(["x.txt"], None, out),
                 lambda out: run_quickstart(out),
-                lambda data: whole_pieces([SourceSection(input=str(data))])):  # fmt: skip
+                lambda data: whole_splits([SourceSection(input=str(data))])):  # fmt: skip
         with pytest.raises(UserError, match="is an address, but this must be a path on a disk"):
             use(place)
     assert not list(tmp_path.iterdir())

@@ -10,11 +10,11 @@ from clp_jax.mesh import (
     make_mesh,
     peak_flops,
     shard_activations,
+    shard_batch,
     sharding_for,
     single_device_mesh,
     slice_count,
     start_distributed,
-    to_global,
     to_host,
 )
 
@@ -104,7 +104,7 @@ def test_rules():
 
 def test_rows_make_a_global_batch_and_come_back():
     rows = np.arange(32).reshape(16, 2)
-    batch = to_global(rows, make_mesh(2, 2, 2))
+    batch = shard_batch(rows, make_mesh(2, 2, 2))
     assert batch.sharding.spec == PartitionSpec(("data", "fsdp"))
     assert batch.addressable_shards[0].data.shape == (4, 2)
     np.testing.assert_array_equal(to_host(batch), rows)

@@ -65,18 +65,16 @@ def _attend(query: Array, key: Array, value: Array, per_head: Any, start: Any) -
 def _forward(
     query: Array, key: Array, value: Array, per_head: Any, start: Any
 ) -> tuple[Array, tuple[Any, ...]]:
-    attended, log_sums = _each_head(
-        partial(_forward_head, start=start), query, key, value, per_head
-    )
-    attended, log_sums = checkpoint_name((attended, log_sums), "attended")
-    return attended, (query, key, value, per_head, start, attended, log_sums)
+    attended, lse = _each_head(partial(_forward_head, start=start), query, key, value, per_head)
+    attended, lse = checkpoint_name((attended, lse), "attended")
+    return attended, (query, key, value, per_head, start, attended, lse)
 
 
 def _backward(saved: tuple[Any, ...], gradient: Array) -> tuple[Any, ...]:
-    query, key, value, per_head, start, attended, log_sums = saved
+    query, key, value, per_head, start, attended, lse = saved
     gradients = _each_head(
         partial(_backward_head, start=start),
-        *(query, key, value, per_head, attended, log_sums, gradient),
+        *(query, key, value, per_head, attended, lse, gradient),
     )
     return (*gradients, None, None)
 
@@ -109,30 +107,30 @@ def _scores(
     query: Array, key: Array, per_head: Any, rows: slice, columns: slice, start: Any
 ) -> Array:
     slope, segments = per_head
-    own, others = start + jnp.arange(rows.start, rows.stop), jnp.arange(columns.stop)
+    q_pos, k_pos = start + jnp.arange(rows.start, rows.stop), jnp.arange(columns.stop)
     scores = _product("qd,kd->qk", query[rows], key[columns])
     if slope is not None:
         # Relative to the block, since rounding grows with the numbers.
-        scores = scores + slope * (others - own[-1]).astype(jnp.float32)
-    seen = others <= own[:, None]
+        scores = scores + slope * (k_pos - q_pos[-1]).astype(jnp.float32)
+    mask = k_pos <= q_pos[:, None]
     if segments is not None:
-        seen = seen & (segments[own][:, None] == segments[columns])
-    return jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
+        mask = mask & (segments[q_pos][:, None] == segments[columns])
+    return jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
 
 
 def _forward_head(
     query: Array, key: Array, value: Array, per_head: Any, *, start: Any
 ) -> tuple[Array, Array]:
-    attended, log_sums = [], []
+    attended, lse = [], []
     for rows, columns in _blocks(len(query), len(key), start):
         scores = _scores(query, key, per_head, rows, columns, start)
-        highest = scores.max(axis=-1, keepdims=True)
-        weights = jnp.exp(scores - highest)
+        row_max = scores.max(axis=-1, keepdims=True)
+        weights = jnp.exp(scores - row_max)
         sums = weights.sum(axis=-1, keepdims=True)
         block = _product("qk,kd->qd", weights.astype(value.dtype), value[columns])
         attended.append((block / sums).astype(value.dtype))
-        log_sums.append(highest + jnp.log(sums))
-    return jnp.concatenate(attended), jnp.concatenate(log_sums)
+        lse.append(row_max + jnp.log(sums))
+    return jnp.concatenate(attended), jnp.concatenate(lse)
 
 
 def _backward_head(
@@ -141,27 +139,25 @@ def _backward_head(
     value: Array,
     per_head: Any,
     attended: Array,
-    log_sums: Array,
+    lse: Array,
     gradient: Array,
     *,
     start: Any,
 ) -> tuple[Array, Array, Array]:
-    of_query = []
-    of_key, of_value = (jnp.zeros(x.shape, jnp.float32) for x in (key, value))
-    inner = jnp.sum(
+    dq = []
+    dk, dv = (jnp.zeros(x.shape, jnp.float32) for x in (key, value))
+    delta = jnp.sum(
         attended.astype(jnp.float32) * gradient.astype(jnp.float32), axis=-1, keepdims=True
     )
     for rows, columns in _blocks(len(query), len(key), start):
         scores = _scores(query, key, per_head, rows, columns, start)
-        weights = jnp.exp(scores - log_sums[rows])
-        of_weights = _product("qd,kd->qk", gradient[rows], value[columns])
-        of_scores = (weights * (of_weights - inner[rows])).astype(query.dtype)
-        of_query.append(_product("qk,kd->qd", of_scores, key[columns]).astype(query.dtype))
-        of_key = of_key.at[columns].add(_product("qk,qd->kd", of_scores, query[rows]))
-        of_value = of_value.at[columns].add(
-            _product("qk,qd->kd", weights.astype(value.dtype), gradient[rows])
-        )
-    return jnp.concatenate(of_query), of_key.astype(key.dtype), of_value.astype(value.dtype)
+        weights = jnp.exp(scores - lse[rows])
+        dp = _product("qd,kd->qk", gradient[rows], value[columns])
+        ds = (weights * (dp - delta[rows])).astype(query.dtype)
+        dq.append(_product("qk,kd->qd", ds, key[columns]).astype(query.dtype))
+        dk = dk.at[columns].add(_product("qk,qd->kd", ds, query[rows]))
+        dv = dv.at[columns].add(_product("qk,qd->kd", weights.astype(value.dtype), gradient[rows]))
+    return jnp.concatenate(dq), dk.astype(key.dtype), dv.astype(value.dtype)
 
 
 def _product(formula: str, left: Array, right: Array) -> Array:

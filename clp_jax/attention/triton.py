@@ -25,7 +25,7 @@ MULTIPLE = 128
 """Lengths that the kernels take are multiples of this; their blocks divide it."""
 WARPS = 8
 LOG2_E = float(np.log2(np.e))
-HIDDEN = float(jnp.finfo(jnp.float32).min)
+MASK_VALUE = float(jnp.finfo(jnp.float32).min)
 
 
 def attend_triton(
@@ -90,7 +90,7 @@ def _forward(
     interpret: bool, query: Array, key: Array, value: Array, shared: _Shared
 ) -> tuple[Array, tuple[Any, ...]]:
     of_rows = jax.ShapeDtypeStruct((query.shape[0], query.shape[2], query.shape[1]), jnp.float32)
-    attended, log_sums = _call(
+    attended, lse = _call(
         _forward_kernel,
         interpret,
         along=query,
@@ -98,20 +98,20 @@ def _forward(
         shared=shared,
         results=(query, of_rows),
     )
-    attended, log_sums = checkpoint_name((attended, log_sums), "attended")
-    return attended, (query, key, value, shared, attended, log_sums)
+    attended, lse = checkpoint_name((attended, lse), "attended")
+    return attended, (query, key, value, shared, attended, lse)
 
 
 def _backward(
     interpret: bool, saved: tuple[Any, ...], gradient: Array
 ) -> tuple[Array, Array, Array, None]:
-    query, key, value, shared, attended, log_sums = saved
-    inner = jnp.einsum("bqhd,bqhd->bhq", attended.astype(jnp.float32), gradient.astype(jnp.float32))
-    arrays = (query, key, value, gradient, log_sums, inner)
+    query, key, value, shared, attended, lse = saved
+    delta = jnp.einsum("bqhd,bqhd->bhq", attended.astype(jnp.float32), gradient.astype(jnp.float32))
+    arrays = (query, key, value, gradient, lse, delta)
     call = partial(_call, interpret=interpret, arrays=arrays, shared=shared)
-    (of_query,) = call(_query_kernel, along=query, results=(query,))
-    of_key, of_value = call(_key_kernel, along=key, results=(key, value))
-    return of_query, of_key, of_value, None
+    (dq,) = call(_query_kernel, along=query, results=(query,))
+    dk, dv = call(_key_kernel, along=key, results=(key, value))
+    return dq, dk, dv, None
 
 
 _attend.defvjp(_forward, _backward)
@@ -160,7 +160,7 @@ def _forward_kernel(
     key_ref: Any,
     value_ref: Any,
     attended_ref: Any,
-    log_sums_ref: Any,
+    lse_ref: Any,
     *,
     blocks: _Blocks,
     dim: int,
@@ -169,21 +169,25 @@ def _forward_kernel(
     query = _load(query_ref, rows, dim)
 
     def add(index: Array, carry: Any, *, masked: bool) -> Any:
-        attended, highest, sums = carry
+        attended, row_max, sums = carry
         columns = pl.Slice(index * blocks.other, blocks.other)
         scores = _product(query, _load(key_ref, columns, dim), transposed=True)
         scores = _with_bias(scores, shared, rows, columns, masked=masked)
-        higher = jnp.maximum(highest, scores.max(axis=1))
-        weights, shrunk = jnp.exp2(scores - higher[:, None]), jnp.exp2(highest - higher)
+        new_max = jnp.maximum(row_max, scores.max(axis=1))
+        weights, correction = jnp.exp2(scores - new_max[:, None]), jnp.exp2(row_max - new_max)
         value = _load(value_ref, columns, dim)
         added = _product(weights.astype(value.dtype), value)
-        return attended * shrunk[:, None] + added, higher, sums * shrunk + weights.sum(axis=1)
+        return (
+            attended * correction[:, None] + added,
+            new_max,
+            sums * correction + weights.sum(axis=1),
+        )
 
     nothing = jnp.zeros(query.shape, jnp.float32)
-    lowest, none = jnp.full(blocks.own, HIDDEN, jnp.float32), jnp.zeros(blocks.own, jnp.float32)
-    attended, highest, sums = _over_keys(add, (nothing, lowest, none), shared, blocks)
+    lowest, none = jnp.full(blocks.own, MASK_VALUE, jnp.float32), jnp.zeros(blocks.own, jnp.float32)
+    attended, row_max, sums = _over_keys(add, (nothing, lowest, none), shared, blocks)
     _store(attended_ref, rows, attended / sums[:, None], dim)
-    log_sums_ref[rows] = highest + jnp.log2(sums)
+    lse_ref[rows] = row_max + jnp.log2(sums)
 
 
 def _query_kernel(
@@ -192,29 +196,29 @@ def _query_kernel(
     key_ref: Any,
     value_ref: Any,
     gradient_ref: Any,
-    log_sums_ref: Any,
-    inner_ref: Any,
-    of_query_ref: Any,
+    lse_ref: Any,
+    delta_ref: Any,
+    dq_ref: Any,
     *,
     blocks: _Blocks,
     dim: int,
 ) -> None:
     rows = pl.Slice(pl.program_id(0) * blocks.own, blocks.own)
     query, gradient = _load(query_ref, rows, dim), _load(gradient_ref, rows, dim)
-    log_sums, inner = log_sums_ref[rows], inner_ref[rows]
+    lse, delta = lse_ref[rows], delta_ref[rows]
 
-    def add(index: Array, of_query: Array, *, masked: bool) -> Array:
+    def add(index: Array, dq: Array, *, masked: bool) -> Array:
         columns = pl.Slice(index * blocks.other, blocks.other)
         key = _load(key_ref, columns, dim)
         scores = _product(query, key, transposed=True)
         scores = _with_bias(scores, shared, rows, columns, masked=masked)
-        of_weights = _product(gradient, _load(value_ref, columns, dim), transposed=True)
-        weights = jnp.exp2(scores - log_sums[:, None])
-        of_scores = weights * (of_weights - inner[:, None])
-        return of_query + _product(of_scores.astype(key.dtype), key)
+        dp = _product(gradient, _load(value_ref, columns, dim), transposed=True)
+        weights = jnp.exp2(scores - lse[:, None])
+        ds = weights * (dp - delta[:, None])
+        return dq + _product(ds.astype(key.dtype), key)
 
-    of_query = _over_keys(add, jnp.zeros(query.shape, jnp.float32), shared, blocks)
-    _store(of_query_ref, rows, of_query, dim)
+    dq = _over_keys(add, jnp.zeros(query.shape, jnp.float32), shared, blocks)
+    _store(dq_ref, rows, dq, dim)
 
 
 def _key_kernel(
@@ -223,10 +227,10 @@ def _key_kernel(
     key_ref: Any,
     value_ref: Any,
     gradient_ref: Any,
-    log_sums_ref: Any,
-    inner_ref: Any,
-    of_key_ref: Any,
-    of_value_ref: Any,
+    lse_ref: Any,
+    delta_ref: Any,
+    dk_ref: Any,
+    dv_ref: Any,
     *,
     blocks: _Blocks,
     dim: int,
@@ -236,16 +240,16 @@ def _key_kernel(
     key, value = _load(key_ref, columns, dim), _load(value_ref, columns, dim)
 
     def add(index: Array, carry: Any, *, masked: bool) -> Any:
-        of_key, of_value = carry
+        dk, dv = carry
         rows = pl.Slice(index * blocks.other, blocks.other)
         query, gradient = _load(query_ref, rows, dim), _load(gradient_ref, rows, dim)
         scores = _product(key, query, transposed=True)
         scores = _with_bias(scores, shared, rows, columns, masked=masked, keys_first=True)
-        weights = jnp.exp2(scores - log_sums_ref[rows][None])
-        of_value += _product(weights.astype(gradient.dtype), gradient)
-        of_weights = _product(value, gradient, transposed=True)
-        of_scores = weights * (of_weights - inner_ref[rows][None])
-        return of_key + _product(of_scores.astype(query.dtype), query), of_value
+        weights = jnp.exp2(scores - lse_ref[rows][None])
+        dv += _product(weights.astype(gradient.dtype), gradient)
+        dp = _product(value, gradient, transposed=True)
+        ds = weights * (dp - delta_ref[rows][None])
+        return dk + _product(ds.astype(query.dtype), query), dv
 
     nothing = jnp.zeros(key.shape, jnp.float32)
     queries, start = query_ref.shape[0], shared.start[0]
@@ -256,11 +260,11 @@ def _key_kernel(
     )
     documents = shared.segments is not None
     sums = jax.lax.fori_loop(before, partly, partial(add, masked=True), (nothing, nothing))
-    of_key, of_value = jax.lax.fori_loop(
+    dk, dv = jax.lax.fori_loop(
         partly, queries // blocks.other, partial(add, masked=documents), sums
     )
-    _store(of_key_ref, columns, of_key, dim)
-    _store(of_value_ref, columns, of_value, dim)
+    _store(dk_ref, columns, dk, dim)
+    _store(dv_ref, columns, dv, dim)
 
 
 def _over_keys(add: Callable[..., Any], carry: Any, shared: _Shared, blocks: _Blocks) -> Any:
@@ -281,23 +285,23 @@ def _with_bias(
     masked: bool,
     keys_first: bool = False,
 ) -> Array:
-    """Scores in powers of two, with ALiBi, and `HIDDEN` where a key is not seen."""
+    """Scores in powers of two, with ALiBi, and `MASK_VALUE` where a key is not seen."""
     of_queries, of_keys = ((None, ...), (..., None)) if keys_first else ((..., None), (None, ...))
-    own = shared.start[0] + rows.start + jnp.arange(rows.size)
-    others = columns.start + jnp.arange(columns.size)
+    q_pos = shared.start[0] + rows.start + jnp.arange(rows.size)
+    k_pos = columns.start + jnp.arange(columns.size)
     scores = scores * LOG2_E
     if shared.slopes is not None:
         # The same for a query in every kernel, whatever its blocks are.
         near = (shared.start[0] + rows.start) // MULTIPLE * MULTIPLE
-        bias = LOG2_E * shared.slopes[0] * (others - near).astype(jnp.float32)
+        bias = LOG2_E * shared.slopes[0] * (k_pos - near).astype(jnp.float32)
         scores = scores + bias[of_keys]
     if masked:
-        seen = others[of_keys] <= own[of_queries]
+        mask = k_pos[of_keys] <= q_pos[of_queries]
         if shared.segments is not None:
             same = shared.segments[pl.Slice(columns.start, columns.size)][of_keys]
             own_document = shared.segments[pl.Slice(shared.start[0] + rows.start, rows.size)]
-            seen = seen & (same == own_document[of_queries])
-        scores = jnp.where(seen, scores, HIDDEN)
+            mask = mask & (same == own_document[of_queries])
+        scores = jnp.where(mask, scores, MASK_VALUE)
     return scores
 
 

@@ -1,7 +1,6 @@
 """``clp-jax STAGE``: a file for each stage, with its flags and what it calls.
 
-Before a stage imports its room it looks at what can be told at once: a refusal does not wait for
-JAX.
+A stage checks its inputs before it imports what it needs: a refusal does not wait for JAX.
 """
 
 import argparse
@@ -31,6 +30,7 @@ from clp_jax.cli import (
     vocab,
 )
 from clp_jax.errors import RunStopped, UserError
+from clp_jax.faults import renamed
 from clp_jax.flags import set_compiler_flags
 from clp_jax.signals import Stopped, answered_signals
 from clp_jax.terminal import printable, printable_output
@@ -78,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser()
     known, unknown = parser.parse_known_args(arguments)
     if unknown and not known.takes_keys:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        hint = "".join(renamed(name.removeprefix("--").replace("-", "_")) for name in unknown)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     known.overrides = unknown
     _quiet_libraries()
     set_compiler_flags()

@@ -24,7 +24,7 @@ def add_stage(
     Args:
         group: What the stage is added to: all stages, or those of an `add_group`.
         name: The word that calls it.
-        run: What the stage does. Each imports its room when it runs.
+        run: What the stage does. Each imports what it needs when it runs.
         text: The help text; its first sentence stands in the list of stages.
         takes_keys: Whether it also takes ``--section.key value``, which it finds in ``overrides``.
         resumable: Whether the same command goes on where it was stopped.

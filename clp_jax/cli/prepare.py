@@ -50,13 +50,13 @@ def add_parser(stages: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from clp_jax.before import check_inputs
-    from clp_jax.data.io.splits import whole_pieces
+    from clp_jax.data.io.splits import whole_splits
 
     config = PrepareConfig.from_yaml(arguments.config, arguments.overrides)
     models = filter(None, (arguments.tokenizer, arguments.source_tokenizer))
     check_inputs([*models], arguments.input)
     if config.sources and not arguments.input:
-        whole_pieces(config.sources)
+        whole_splits(config.sources)
     from clp_jax.data.prepare import prepare_corpus
     from clp_jax.data.report import summary
 

@@ -92,7 +92,7 @@ class CorpusSection(Section):
     heldout: PartialShare = 0.0
     """Share of the documents that is held out in OUT/heldout, chosen by their hash."""
     max_broken: Natural = 0
-    """Broken records of an input file that are skipped; with more the run ends."""
+    """BrokenRecord records of an input file that are skipped; with more the run ends."""
 
 
 class ExecutionSection(Section):

@@ -12,7 +12,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.checkpoint.hub import load_tokenizer
-from clp_jax.data.corpus.store import MANIFEST, describe, lengths_name, seal
+from clp_jax.data.corpus.store import MANIFEST, describe, lengths_name, write_manifest
 from clp_jax.data.corpus.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, TRAIN, read_facts
 from clp_jax.data.report import write_report
 from clp_jax.data.stages import logs_of
@@ -95,11 +95,11 @@ class Finish(PipelineStep):
             manifest["heldout"] = {
                 key: heldout[key] for key in ("documents", "words", "bytes", "tokens")
             }
-            seal(self.folder / HELDOUT, splits[HELDOUT], {**heldout, **self.about})
+            write_manifest(self.folder / HELDOUT, splits[HELDOUT], {**heldout, **self.about})
         else:
             shutil.rmtree(self.folder / HELDOUT, ignore_errors=True)
         self._report(manifest)
-        seal(self.folder, splits[TRAIN], manifest)
+        write_manifest(self.folder, splits[TRAIN], manifest)
         yield from ()
 
     def _finish_text(self, manifest: dict[str, Any], heldout: Mapping[str, int]) -> None:

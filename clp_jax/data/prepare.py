@@ -31,9 +31,9 @@ from clp_jax.data.filters import clean_steps
 from clp_jax.data.filters.decontamination import Decontaminate, build_index
 from clp_jax.data.finish import Finish, NothingLeft
 from clp_jax.data.io.readers import Read
-from clp_jax.data.io.splits import Piece, plan_tasks
+from clp_jax.data.io.splits import Split, plan_tasks
 from clp_jax.data.samples import Samples
-from clp_jax.data.stages import Place, ReadDocuments, Stage, WriteDocuments
+from clp_jax.data.stages import ReadDocuments, Stage, Workspace, WriteDocuments
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, remove_partial, writable_path, write_json
 from clp_jax.limits import Inputs, LocalPath, Name, PathOrName, Positive
@@ -147,7 +147,7 @@ def _identity(config: PrepareConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"execution": True, "corpus": {"max_broken"}})
 
 
-def _described(piece: Piece) -> dict[str, Any]:
+def _described(piece: Split) -> dict[str, Any]:
     """A piece of the input and, if it is a file, its size and age."""
     file = Path(piece.input)
     state = file.stat() if file.exists() else None
@@ -213,7 +213,7 @@ def _stages(config: PrepareConfig, read: Read, work: Path, last: PipelineStep) -
     for method, find in deduplications(config.deduplicate).items():
         documents = work / "documents" / name
         yield Stage(name, [*steps, WriteDocuments(documents)], tasks)
-        found = find(Place(documents, tasks, work / method, samples))
+        found = find(Workspace(documents, tasks, work / method, samples))
         yield from found.stages
         name, steps = method, [ReadDocuments(documents), found.filter]
     if config.decontaminate.against:

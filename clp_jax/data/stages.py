@@ -103,7 +103,7 @@ class Deduplication:
     filter: PipelineStep
 
 
-class Place(NamedTuple):
+class Workspace(NamedTuple):
     """Where a deduplication works.
 
     Attributes:

@@ -4,7 +4,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Shaped
 
-from clp_jax.mesh import batch_divisor, local_rows, to_global
+from clp_jax.mesh import batch_divisor, local_rows, shard_batch
 
 
 def round_up(batch_size: int, mesh: Mesh) -> int:
@@ -15,4 +15,4 @@ def round_up(batch_size: int, mesh: Mesh) -> int:
 
 def share(batch: Shaped[np.ndarray, "batch ..."], mesh: Mesh) -> Shaped[Array, "batch ..."]:
     """Spread a batch over the mesh; each process passes on its own part of the rows."""
-    return to_global(batch[local_rows(mesh, len(batch))], mesh)
+    return shard_batch(batch[local_rows(mesh, len(batch))], mesh)

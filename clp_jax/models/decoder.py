@@ -21,7 +21,7 @@ from clp_jax.models.weights import Weight
 
 # What a layer keeps for its backward pass beside its input, by the names that its parts give their
 # results; `attended` is named by the kernels, since they want more than the result back.
-KEPT: Mapping[Remat, tuple[str, ...]] = {
+SAVED_BY_POLICY: Mapping[Remat, tuple[str, ...]] = {
     "full": (),
     "attention": ("attended",),
     "attention_block": ("attended", "qkv", "attention_out"),
@@ -320,7 +320,7 @@ class Decoder(nnx.Module):
         """Rows of embeddings as activations: of the computation's dtype, each with its tokens."""
         return shard_activations(rows.astype(self.dtype))
 
-    def score_scales(self) -> Float[Array, " layers"]:
+    def softmax_scales(self) -> Float[Array, " layers"]:
         """Factor of each layer's attention scores."""
         return jnp.full(self.config.num_layers, self.config.head_dim**-0.5, jnp.float32)
 
@@ -415,7 +415,7 @@ class Decoder(nnx.Module):
             ), None
 
         if remat != "none":
-            policy = jax.checkpoint_policies.save_only_these_names(*KEPT[remat])
+            policy = jax.checkpoint_policies.save_only_these_names(*SAVED_BY_POLICY[remat])
             layer = jax.checkpoint(layer, policy=policy, prevent_cse=False)
         x = dropout(self.embed(tokens, positions), config.embedding_dropout, input_key)
         stored: Any = None if cache is None else (cache.key, cache.value)
@@ -423,7 +423,7 @@ class Decoder(nnx.Module):
         (x, stored), _ = jax.lax.scan(
             layer,
             (x, stored),
-            (params, self.score_scales(), layer_keys, numbers),
+            (params, self.softmax_scales(), layer_keys, numbers),
         )
         if cache is not None:
             key, value = stored

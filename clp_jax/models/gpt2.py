@@ -115,7 +115,7 @@ class GPT2(Decoder):
         """Token vectors plus position vectors."""
         return self.enter(self.token_embedding(tokens) + self.position_embedding(positions))
 
-    def score_scales(self) -> Float[Array, " layers"]:
+    def softmax_scales(self) -> Float[Array, " layers"]:
         """Factor of each layer's attention scores."""
         config = self.config
         scales = jnp.ones(config.num_layers, jnp.float32)

@@ -25,7 +25,7 @@ class Health(NamedTuple):
         return cls(jnp.int32(0), jnp.float32(0))
 
 
-class Verdict(NamedTuple):
+class StepCheck(NamedTuple):
     """What is wrong with a step."""
 
     skipped: Bool[Array, ""]
@@ -34,13 +34,13 @@ class Verdict(NamedTuple):
     """Its gradient norm is a number, but far above the level."""
 
 
-def judge(
+def check_step(
     health: Health,
     loss: Float[Array, ""],
     gradient_norm: Float[Array, ""],
     *,
     spike_factor: float,
-) -> tuple[Verdict, Health]:
+) -> tuple[StepCheck, Health]:
     """Whether a step may be taken, and the level of the norms with it.
 
     A norm above the limit, ``spike_factor`` times the level, enters the level as the limit: a rise
@@ -61,7 +61,7 @@ def judge(
     weight = 1 / jnp.minimum(health.steps + 1, HORIZON)
     mean = health.log_norm + weight * (jnp.minimum(log_norm, log_limit) - health.log_norm)
     counts = finite & (gradient_norm > 0)
-    return Verdict(~finite | spike, spike), Health(
+    return StepCheck(~finite | spike, spike), Health(
         health.steps + counts, jnp.where(counts, mean, health.log_norm)
     )
 

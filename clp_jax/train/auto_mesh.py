@@ -71,14 +71,14 @@ def pick_sizes(
         UserError: the batch, the heads and the positions together do not occupy all devices.
     """
     train, length = config.train, config.data.sequence_length
-    rows = train.batch_size // train.accumulation
+    rows = train.batch_size // train.gradient_accumulation_steps
     batch = math.gcd(rows, devices)
     tensor = math.gcd(devices // batch, decoder.num_heads, decoder.mlp_size)
     sequence = devices // batch // tensor
     if length % sequence:
         raise UserError(
             f"mesh.auto finds no use for all of the {devices} devices: make train.batch_size / "
-            f"train.accumulation, which is {rows}, a multiple of them."
+            f"train.gradient_accumulation_steps, which is {rows}, a multiple of them."
         )
     parameters = sum(
         math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(abstract_model(decoder)))

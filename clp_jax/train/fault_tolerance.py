@@ -23,9 +23,9 @@ import jax
 from jax.experimental.multihost_utils import reached_preemption_sync_point
 
 from clp_jax.errors import UserError
-from clp_jax.files import is_address, reaching, read_json, write_json
+from clp_jax.files import is_address, read_json, storage_errors, write_json
 from clp_jax.mesh import decided_by_first
-from clp_jax.train.run_folder import LEASE, RunPlace
+from clp_jax.train.run_folder import LEASE, RunStorage
 
 
 class StopRequests:
@@ -129,7 +129,7 @@ class RunLease:
         place: Where the run folder is.
     """
 
-    def __init__(self, place: RunPlace):
+    def __init__(self, place: RunStorage):
         self._place, self._out = place, place.out
         self._mine = {
             "host": socket.gethostname(),
@@ -165,7 +165,7 @@ class RunLease:
         Raises:
             UserError: the run belongs to another process.
         """
-        with reaching(self._out):
+        with storage_errors(self._out):
             decided_by_first(self._take)
 
     def check(self) -> None:
@@ -174,7 +174,7 @@ class RunLease:
         Raises:
             UserError: another process has taken it.
         """
-        with reaching(self._out):
+        with storage_errors(self._out):
             decided_by_first(self._check)
 
     def _take(self) -> None:

@@ -91,11 +91,14 @@ def check_sizes(config: RunConfig, decoder: DecoderConfig, mesh: Mesh) -> None:
             f"data.sequence_length is {length}, which must be a multiple of mesh.sequence, "
             f"{mesh.shape['sequence']}."
         )
-    part, divisor = config.train.batch_size // config.train.accumulation, batch_divisor(mesh)
+    part, divisor = (
+        config.train.batch_size // config.train.gradient_accumulation_steps,
+        batch_divisor(mesh),
+    )
     if part % divisor:
         raise UserError(
-            f"train.batch_size / train.accumulation is {part}, which must be a multiple of the "
-            f"{divisor} devices of mesh.data * mesh.fsdp."
+            f"train.batch_size / train.gradient_accumulation_steps is {part}, which must be a "
+            f"multiple of the {divisor} devices of mesh.data * mesh.fsdp."
         )
 
 

@@ -25,8 +25,8 @@ from clp_jax.data.corpus.batches import TrainingBatches
 from clp_jax.errors import RunStopped, UserError
 from clp_jax.evaluate.perplexity import measure_perplexity
 from clp_jax.evaluate.plots import plot_perplexity
-from clp_jax.files import reaching, write_text
-from clp_jax.mesh import decided_by_first, local_rows, start_distributed, to_global
+from clp_jax.files import storage_errors, write_text
+from clp_jax.mesh import decided_by_first, local_rows, shard_batch, start_distributed
 from clp_jax.models import abstract_model, abstract_parameters, initialize
 from clp_jax.train.anomalies import Skipped, SkippedSteps, TooManySkipped
 from clp_jax.train.fault_tolerance import RunLease, StopRequests, Watchdog
@@ -35,7 +35,7 @@ from clp_jax.train.metrics import RunLog, mean_norms, read_metrics, read_origins
 from clp_jax.train.model_card import run_card
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.run_folder import (
-    RunPlace,
+    RunStorage,
     compare_record,
     continue_run,
     create_run,
@@ -77,7 +77,7 @@ class _Run:
     """What stays the same from the first step of a run to the last."""
 
     config: RunConfig
-    place: RunPlace
+    place: RunStorage
     lease: RunLease
     inputs: Inputs
     batches: TrainingBatches
@@ -128,14 +128,14 @@ def train_model(config: RunConfig, *, resume: bool = False, profile: bool = Fals
     """
     began = time.monotonic()
     start_distributed()
-    place = RunPlace(config.train.out)
+    place = RunStorage(config.train.out)
     with RunLease(place) as lease:
         return _train_model(config, place, lease, resume=resume, profile=profile, began=began)
 
 
 def _train_model(
     config: RunConfig,
-    place: RunPlace,
+    place: RunStorage,
     lease: RunLease,
     *,
     resume: bool,
@@ -146,7 +146,7 @@ def _train_model(
 
     # Everything is checked before anything is computed or written.
     check_wandb(train.wandb)
-    with reaching(place.out):
+    with storage_errors(place.out):
         found = decided_by_first(lambda: find_run(config, place.root, resume=resume))
     if found:
         lease.take()
@@ -221,7 +221,7 @@ def _train_model(
             # Behind the clause: the error holds the training state, which would be there twice.
             watchdog.stage("the return to the newest checkpoint")
             checkpoints.wait()
-            state = _go_back(run, state, bad)
+            state = _rollback(run, state, bad)
             checkpoints.look_again()
 
     if wandb is not None:
@@ -269,7 +269,7 @@ def _train(
         for step, batch in zip(steps, following, strict=False):
             watchdog.stage(f"step {step}")
             profile.before(step)
-            rows = {key: to_global(batch[key], mesh) for key in ("tokens", "mask")}
+            rows = {key: shard_batch(batch[key], mesh) for key in ("tokens", "mask")}
             params, optimizer_state, metrics = run.step(
                 params, optimizer_state, np.int32(step - 1), rows
             )
@@ -322,7 +322,7 @@ def _load_state(run: _Run) -> _State:
     return _State(0, params, optimizer_state, position=0, skipped=Skipped())
 
 
-def _go_back(run: _Run, state: _State, bad: int) -> _State:
+def _rollback(run: _Run, state: _State, bad: int) -> _State:
     """The state of the newest checkpoint, but with the data that follow those of a bad step.
 
     Args:
@@ -379,7 +379,7 @@ def _validate(run: _Run, step: int, params: PyTree, log: RunLog) -> float:
             nnx.merge(run.graphdef, params),
             run.inputs.validation,
             sequence_length=run.config.data.sequence_length,
-            batch_size=run.config.train.batch_size // run.config.train.accumulation,
+            batch_size=run.config.train.batch_size // run.config.train.gradient_accumulation_steps,
             mesh=run.inputs.mesh,
         )
         norms = mean_norms(embedding, read_origins(run.place.folder / MODEL, len(embedding)))

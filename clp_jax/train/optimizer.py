@@ -48,9 +48,11 @@ KERNELS: Mapping[str, Matrix] = {
 }
 
 
-def trained(params: Mapping[str, PyTree], section: OptimizerSection) -> dict[str, PyTree]:
+def trainable(params: Mapping[str, PyTree], section: OptimizerSection) -> dict[str, PyTree]:
     """The parts of the parameters whose learning rate is not always zero."""
-    return {part: tree for part, tree in params.items() if section.rates.get(GROUPS[part], 1)}
+    return {
+        part: tree for part, tree in params.items() if section.lr_multipliers.get(GROUPS[part], 1)
+    }
 
 
 def group_norms(gradients: Mapping[str, PyTree]) -> dict[str, Float[Array, ""]]:
@@ -153,7 +155,7 @@ def learning_rate_schedule(section: OptimizerSection, steps: int) -> optax.Sched
     """Learning rate of the update with index 0, 1, ..., ``steps`` - 1.
 
     The warm-up is a straight line from zero; no update is spent on the zero itself. The highest
-    rate is that of update ``warmup_steps`` - 1, and the last update has ``final_ratio`` of it
+    rate is that of update ``warmup_steps`` - 1, and the last update has ``min_lr_ratio`` of it
     (`constant` stays at the highest). With restarts the rate falls several times, each time over
     as many steps (Loshchilov & Hutter 2017, arXiv 1608.03983, with a period that stays the same).
 
@@ -168,9 +170,9 @@ def learning_rate_schedule(section: OptimizerSection, steps: int) -> optax.Sched
     period = (steps - warmup) / (section.restarts + 1)
     match section.schedule:
         case "cosine":
-            fall = optax.cosine_decay_schedule(peak, period, alpha=section.final_ratio)
+            fall = optax.cosine_decay_schedule(peak, period, alpha=section.min_lr_ratio)
         case "linear":
-            fall = optax.linear_schedule(peak, peak * section.final_ratio, period)
+            fall = optax.linear_schedule(peak, peak * section.min_lr_ratio, period)
         case "constant":
             fall = optax.constant_schedule(peak)
 
@@ -194,11 +196,11 @@ def make_optimizer(section: OptimizerSection, steps: int) -> optax.GradientTrans
         UserError: the warm-up, or the time of the embeddings alone, is longer than the run.
     """
     schedule = learning_rate_schedule(section, steps)
-    if section.embeddings_first >= steps:
+    if section.embeddings_only_steps >= steps:
         raise UserError(
-            f"optimizer.embeddings_first is {section.embeddings_first}, which must be less than "
-            f"train.steps, {steps}: to train the embeddings alone, set the other optimizer.rates "
-            "to 0."
+            f"optimizer.embeddings_only_steps is {section.embeddings_only_steps}, which must be "
+            f"less than train.steps, {steps}: to train the embeddings alone, set the other "
+            "optimizer.lr_multipliers to 0."
         )
     chain = optax.chain(
         optax.clip_by_global_norm(section.clip_norm),
@@ -210,10 +212,10 @@ def make_optimizer(section: OptimizerSection, steps: int) -> optax.GradientTrans
     def update(
         updates: PyTree, state: optax.OptState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, optax.OptState]:
-        return chain.update(trained(updates, section), state, trained(params, section), **extra)
+        return chain.update(trainable(updates, section), state, trainable(params, section), **extra)
 
     return optax.GradientTransformationExtraArgs(
-        lambda params: chain.init(trained(params, section)), update
+        lambda params: chain.init(trainable(params, section)), update
     )
 
 
@@ -265,9 +267,9 @@ def _descend(
     """Steps downhill, each part of the model at its own rate."""
 
     def part_rate(part: str, index: int | Array) -> Array:
-        rate = section.rates.get(GROUPS[part], 1) * schedule(index)
-        if section.embeddings_first and GROUPS[part] != "embeddings":
-            alone, warmup = section.embeddings_first, max(section.warmup_steps, 1)
+        rate = section.lr_multipliers.get(GROUPS[part], 1) * schedule(index)
+        if section.embeddings_only_steps and GROUPS[part] != "embeddings":
+            alone, warmup = section.embeddings_only_steps, max(section.warmup_steps, 1)
             rate = rate * jnp.clip((index + 1 - alone) / warmup, 0, 1)
         return rate
 

@@ -26,8 +26,8 @@ from clp_jax.files import (
     cache_folder,
     is_address,
     new_folder,
-    reaching,
     read_json,
+    storage_errors,
     write_json,
     write_text,
 )
@@ -38,7 +38,7 @@ LEASE = "lease.json"
 """File of the run folder that says which process the run belongs to."""
 
 
-class RunPlace:
+class RunStorage:
     """The run folder ``out`` and the folder on this machine where it is read and written.
 
     On a disk both are the same, and all processes share it. In a bucket, such as
@@ -72,7 +72,7 @@ class RunPlace:
         """
         if self.remote:
             shutil.rmtree(self.folder, ignore_errors=True)
-            with reaching(self.out):
+            with storage_errors(self.out):
                 _copy(self.root, self.folder)
 
     def publish(self) -> None:
@@ -82,7 +82,7 @@ class RunPlace:
             UserError: the bucket cannot be written.
         """
         if self.remote and jax.process_index() == 0:
-            with reaching(self.out):
+            with storage_errors(self.out):
                 _copy(self.folder, self.root)
 
 
@@ -152,7 +152,7 @@ def find_run(config: RunConfig, folder: Path | epath.Path, *, resume: bool) -> b
 
 def create_run(
     config: RunConfig,
-    place: RunPlace,
+    place: RunStorage,
     model_files: Path,
     corpora: str,
     record: dict[str, Any] | None,
@@ -191,7 +191,7 @@ def create_run(
         raise UserError(f"{folder}: train.out must be on a disk that all hosts share.")
 
 
-def continue_run(config: RunConfig, place: RunPlace, step: int) -> None:
+def continue_run(config: RunConfig, place: RunStorage, step: int) -> None:
     """Write down the settings with which a run goes on; the first process does it.
 
     Args:

@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 from clp_jax.config import RunConfig
 from clp_jax.loss import LossSums, next_token_loss
 from clp_jax.mesh import BATCH, batch_sharding, replicated
-from clp_jax.train.anomalies import Health, judge
-from clp_jax.train.optimizer import group_norms, learning_rate_schedule, trained
+from clp_jax.train.anomalies import Health, check_step
+from clp_jax.train.optimizer import group_norms, learning_rate_schedule, trainable
 
 
 def document_numbers(tokens: Int[Array, "batch length"], eos_id: int) -> Int[Array, "batch length"]:
@@ -124,7 +124,7 @@ def make_train_step(
     train, data = config.train, config.data
     schedule = learning_rate_schedule(config.optimizer, train.steps)
     shardings = _shardings(params)
-    free_shardings = trained(shardings, config.optimizer)
+    trainable_shardings = trainable(shardings, config.optimizer)
     optimizer_state = abstract_optimizer(optimizer, params, mesh)
 
     def part_loss(
@@ -154,21 +154,21 @@ def make_train_step(
     def summed_gradients(
         free: PyTree, params: PyTree, index: Int[Array, ""], batch: Batch
     ) -> tuple[PyTree, LossSums]:
-        """The gradients of what is trained and the parts of the loss, summed over the batch."""
+        """The gradients of what is trainable and the parts of the loss, summed over the batch."""
         key = jax.random.fold_in(jax.random.key(train.seed), index)
 
         def part_sums(number: Any, tokens: Array, mask: Array) -> PyTree:
             (_, sums), gradients = jax.value_and_grad(part_loss, has_aux=True)(
                 free, params, tokens, mask, jax.random.fold_in(key, number)
             )
-            return jax.lax.with_sharding_constraint(gradients, free_shardings), sums
+            return jax.lax.with_sharding_constraint(gradients, trainable_shardings), sums
 
-        if train.accumulation == 1:
+        if train.gradient_accumulation_steps == 1:
             return part_sums(0, batch["tokens"], batch["mask"])
         parts = (
-            jnp.arange(train.accumulation),
-            _in_parts(batch["tokens"], train.accumulation, mesh),
-            _in_parts(batch["mask"], train.accumulation, mesh),
+            jnp.arange(train.gradient_accumulation_steps),
+            _in_parts(batch["tokens"], train.gradient_accumulation_steps, mesh),
+            _in_parts(batch["mask"], train.gradient_accumulation_steps, mesh),
         )
         nothing = (jax.tree.map(jnp.zeros_like, free), LossSums(*[jnp.float32(0)] * 3))
         return jax.lax.scan(
@@ -178,14 +178,14 @@ def make_train_step(
     def train_step(
         params: PyTree, state: OptimizerState, index: Int[Array, ""], batch: Batch
     ) -> tuple[PyTree, OptimizerState, dict[str, Array]]:
-        free = trained(params, config.optimizer)
+        free = trainable(params, config.optimizer)
         gradients, sums = summed_gradients(free, params, index, batch)
         gradients = jax.tree.map(lambda gradient: gradient / sums.tokens, gradients)
         loss, norm = sums.loss / sums.tokens, optax.tree_utils.tree_norm(gradients)
-        verdict, health = judge(state.health, loss, norm, spike_factor=train.spike_factor)
+        check, health = check_step(state.health, loss, norm, spike_factor=train.spike_factor)
         updates, stepped = optimizer.update(gradients, state.updates, params, index=index)
         free, updates = jax.tree.map(
-            lambda old, new: jnp.where(verdict.skipped, old, new),
+            lambda old, new: jnp.where(check.skipped, old, new),
             (free, state.updates),
             (optax.apply_updates(free, updates), stepped),
         )
@@ -194,7 +194,7 @@ def make_train_step(
             "gradient_norm": norm,
             "learning_rate": schedule(index),
             "tokens": sums.tokens,
-            **verdict._asdict(),
+            **check._asdict(),
             **{f"gradient_norm/{group}": n for group, n in group_norms(gradients).items()},
         }
         if train.z_loss:

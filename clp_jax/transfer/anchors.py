@@ -15,20 +15,20 @@ from clp_jax.transfer.methods.similarity import as_queries
 from clp_jax.transfer.table import Layout, TableRead, read_table
 
 
-class Basis(NamedTuple):
+class AnchorFeatures(NamedTuple):
     """A problem whose queries are the missing tokens.
 
     Attributes:
         problem: for the missing tokens.
         shared: the same features of the layout's anchors, the tokens that both models have.
         anchor_ids: source ids of the problem's anchors.
-        hide: whether a shared token must be predicted without its own row among the anchors.
+        hold_out: whether a shared token must be predicted without its own row among the anchors.
     """
 
     problem: Problem
     shared: Float[np.ndarray, "anchor feature"]
     anchor_ids: Int[np.ndarray, " known"]
-    hide: bool = False
+    hold_out: bool = False
 
 
 class TableInputs:
@@ -58,35 +58,35 @@ class TableInputs:
         for table in ("source", "helper"):
             self.__dict__.pop(table, None)
 
-    def nothing(self) -> Basis:
+    def nothing(self) -> AnchorFeatures:
         """No features: for methods that look at the source's statistics alone."""
         count = len(self.layout.missing)
         problem = self._problem(np.zeros((count, 0), np.float32), *self._no_anchors())
-        return Basis(problem, np.zeros((self.layout.anchors, 0), np.float32), np.arange(0))
+        return AnchorFeatures(problem, np.zeros((self.layout.anchors, 0), np.float32), np.arange(0))
 
-    def helper_rows(self) -> Basis:
+    def helper_rows(self) -> AnchorFeatures:
         """The helper's rows, and the shared tokens as anchors."""
         missing, shared = np.split(self.helper.rows, [len(self.layout.missing)])
         problem = self._problem(missing, shared, self._shared_rows())
-        return Basis(problem, shared, self._shared_ids(), hide=True)
+        return AnchorFeatures(problem, shared, self._shared_ids(), hold_out=True)
 
-    def token_vectors(self, vectors: Float[np.ndarray, "token dim"]) -> Basis:
+    def token_vectors(self, vectors: Float[np.ndarray, "token dim"]) -> AnchorFeatures:
         """Vectors of the target's tokens, and the shared tokens that have one as anchors."""
         shared = vectors[self.layout.anchor_helper]
         unknown = zero_rows(shared)
         problem = self._problem(vectors[self.layout.missing_helper], shared, self._shared_rows())
-        return Basis(
+        return AnchorFeatures(
             problem.without(unknown) if unknown.any() else problem,
             shared,
             self._shared_ids()[~unknown],
-            hide=True,
+            hold_out=True,
         )
 
     def word_vectors(
         self,
         source: Float[np.ndarray, "source dim"],
         target: Float[np.ndarray, "target dim"],
-    ) -> Basis:
+    ) -> AnchorFeatures:
         """Vectors of both vocabularies in one space; all source tokens that have one are anchors.
 
         Args:
@@ -96,16 +96,16 @@ class TableInputs:
         ids = np.flatnonzero(~zero_rows(source))
         rows = read_table(self.source_tensor, ids).rows
         problem = self._problem(target[self.layout.missing_helper], source[ids], rows)
-        return Basis(problem, target[self.layout.anchor_helper], ids)
+        return AnchorFeatures(problem, target[self.layout.anchor_helper], ids)
 
-    def pieces(self, missing: Sequence[list[int]], shared: Sequence[list[int]]) -> Basis:
+    def pieces(self, missing: Sequence[list[int]], shared: Sequence[list[int]]) -> AnchorFeatures:
         """Source ids that spell the missing tokens and the anchors."""
         ids = np.unique([id for spelling in (*missing, *shared) for id in spelling]).astype(int)
         queries = as_queries([*missing, *shared], ids)
         rows = read_table(self.source_tensor, ids).rows
         unused = np.zeros((len(ids), queries.shape[1]), np.float32)
         problem = self._problem(queries[: len(missing)], unused, rows)
-        return Basis(problem, queries[len(missing) :], ids)
+        return AnchorFeatures(problem, queries[len(missing) :], ids)
 
     def _shared_ids(self) -> Int[np.ndarray, " anchor"]:
         return self.layout.copied_source[: self.layout.anchors]

@@ -117,7 +117,7 @@ ROUNDS = 3
 Tables = Mapping[str, Float[np.ndarray, "row dim"]]
 
 
-class Trial:
+class Evaluator:
     """The source's body on a mesh, to be tried with one new table after another.
 
     Args:

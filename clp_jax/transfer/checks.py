@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clp_jax.checkpoint.names import local_model
-from clp_jax.data.io.splits import text_pieces
+from clp_jax.data.io.splits import text_splits
 from clp_jax.errors import UserError
 from clp_jax.files import new_path, regular_file
 from clp_jax.transfer.config import TransferConfig
@@ -20,7 +20,7 @@ def check_transfer(
     Raises:
         UserError: one is missing, ``out`` exists, or the method cannot do what is asked.
     """
-    check_wishes(config)
+    check_files(config)
     if len(helpers) > 1 and config.method != AUTO:
         raise UserError("Several helpers are ranked by the method auto: name it, or one helper.")
     for model in (source, *helpers):
@@ -28,7 +28,7 @@ def check_transfer(
     new_path(out)
 
 
-def check_wishes(config: TransferConfig) -> None:
+def check_files(config: TransferConfig) -> None:
     """Make sure that there are the text and the vectors that a transfer starts from.
 
     Raises:
@@ -42,4 +42,4 @@ def check_wishes(config: TransferConfig) -> None:
     for file in filter(None, files):
         regular_file(file)
     if config.data:
-        text_pieces(config.data, config.text_field)
+        text_splits(config.data, config.text_field)

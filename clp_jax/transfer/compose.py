@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from clp_jax.transfer.anchors import Basis
+from clp_jax.transfer.anchors import AnchorFeatures
 from clp_jax.transfer.blockwise import empty_rows, row_slices
 from clp_jax.transfer.methods import mean_row
 from clp_jax.transfer.methods.interface import Contributors, Method, Prediction, Problem
@@ -17,12 +17,12 @@ FOLDS = 5
 
 def new_table(
     method: Method,
-    basis: Basis,
+    basis: AnchorFeatures,
     source: TableRead,
     layout: Layout,
     *,
-    copy_share: float,
-    match_norms: bool,
+    source_weight: float,
+    match_spread: bool,
 ) -> NewTable:
     """Compute every row of a new table.
 
@@ -31,25 +31,25 @@ def new_table(
         basis: what it starts from.
         source: the rows of the source that are copied.
         layout: where every row comes from.
-        copy_share: how much of a shared token's row is the source's; the rest is the method's.
+        source_weight: how much of a shared token's row is the source's; the rest is the method's.
             Special tokens, and shared tokens that the method cannot serve, are copied whole.
-        match_norms: make the method's rows as different from each other as the source's are.
+        match_spread: make the method's rows as different from each other as the source's are.
     """
     rows = empty_rows(layout.rows, source.rows.shape[1])
     missing = _ask(method, basis.problem)
     _write(missing, rows, layout.missing)
     mixed = np.zeros(len(layout.copied), bool)
-    if copy_share < 1:
+    if source_weight < 1:
         shared = predict_shared(method, basis, layout)
         _write(shared, rows, layout.copied)
         mixed[: layout.anchors] = ~unserved(shared)
-    if match_norms:
+    if match_spread:
         computed = layout.missing[~unserved(missing)], layout.copied[mixed]
-        match_spread(rows, np.concatenate(computed), source.rows[: layout.anchors])
+        rescale_spread(rows, np.concatenate(computed), source.rows[: layout.anchors])
     for part in row_slices(len(mixed)):
         places, known, some = layout.copied[part], source.rows[part], mixed[part]
         rows[places[~some]] = known[~some]
-        rows[places[some]] = copy_share * known[some] + (1 - copy_share) * rows[places[some]]
+        rows[places[some]] = source_weight * known[some] + (1 - source_weight) * rows[places[some]]
     if len(layout.padding):
         rows[layout.padding] = 0
         real = layout.rows - len(layout.padding)
@@ -85,7 +85,7 @@ def _origins(
     }
 
 
-def _source_contributors(prediction: Prediction, basis: Basis) -> Contributors | None:
+def _source_contributors(prediction: Prediction, basis: AnchorFeatures) -> Contributors | None:
     found = prediction.contributors
     if found is None:
         return None
@@ -97,16 +97,16 @@ def _source_contributors(prediction: Prediction, basis: Basis) -> Contributors |
     return contributors
 
 
-def predict_shared(method: Method, basis: Basis, layout: Layout) -> Prediction:
+def predict_shared(method: Method, basis: AnchorFeatures, layout: Layout) -> Prediction:
     """What the method makes of the shared tokens, each predicted from those of other folds only.
 
-    Where the anchors are not the shared tokens, nothing needs to be hidden.
+    Where the anchors are not the shared tokens, nothing needs to be held out.
     """
-    if not basis.hide:
+    if not basis.hold_out:
         return _ask(method, basis.problem._replace(queries=basis.shared))
     fold = np.arange(layout.anchors) % FOLDS
     parts = [
-        (np.flatnonzero(fold == part), predict_hidden(method, basis, layout, fold == part))
+        (np.flatnonzero(fold == part), predict_held_out(method, basis, layout, fold == part))
         for part in range(min(FOLDS, layout.anchors))
     ]
     failed: dict[str, np.ndarray] = {}
@@ -122,12 +122,12 @@ def predict_shared(method: Method, basis: Basis, layout: Layout) -> Prediction:
     return Prediction((layout.anchors, basis.problem.rows.shape[1]), blocks, failed)
 
 
-def predict_hidden(
-    method: Method, basis: Basis, layout: Layout, hidden: Bool[np.ndarray, " anchor"]
+def predict_held_out(
+    method: Method, basis: AnchorFeatures, layout: Layout, held_out: Bool[np.ndarray, " anchor"]
 ) -> Prediction:
     """What the method makes of some shared tokens, with none of their rows among the anchors."""
-    known = np.isin(basis.anchor_ids, layout.copied_source[: layout.anchors][hidden])
-    return _ask(method, basis.problem.without(known)._replace(queries=basis.shared[hidden]))
+    known = np.isin(basis.anchor_ids, layout.copied_source[: layout.anchors][held_out])
+    return _ask(method, basis.problem.without(known)._replace(queries=basis.shared[held_out]))
 
 
 def _ask(method: Method, problem: Problem) -> Prediction:
@@ -143,7 +143,7 @@ def unserved(prediction: Prediction) -> Bool[np.ndarray, " query"]:
     return prediction.fallback.get("mean", np.zeros(prediction.shape[0], bool))
 
 
-def match_spread(
+def rescale_spread(
     rows: Float[np.ndarray, "row dim"],
     computed: Int[np.ndarray, " computed"],
     known: Float[np.ndarray, "known dim"],

@@ -19,14 +19,14 @@ class TransferConfig(Configuration):
     """A little text of the target language, to choose and calibrate by; not what is measured on."""
     text_field: Name = "text"
     """Field of a record that holds the text."""
-    copy_share: Share | None = None
+    source_weight: Share | None = None
     """How much of a shared token's row is the source's, 0 to 1; empty: as the method has it."""
-    match_norms: bool | None = None
+    match_spread: bool | None = None
     """Make computed rows as different from each other as the source's rows are; empty: no, and
     `auto` tries both."""
     calibrate: bool = False
     """Shift the output rows so that each token is expected as often as the text has it."""
-    strict: bool = False
+    no_fallback: bool = False
     """Keep the paper's formula even for rows where its weights nearly cancel out."""
     fuzzy: bool = False
     """Also copy rows of tokens that differ in case or in the space before them."""
@@ -51,14 +51,16 @@ class TransferConfig(Configuration):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TransferConfig":
-        chosen = [name for name in ("copy_share", "match_norms", "calibrate") if name in self.given]
+        chosen = [
+            name for name in ("source_weight", "match_spread", "calibrate") if name in self.given
+        ]
         if self.method == "auto" and chosen:
             raise ValueError(f"{chosen[0]} is chosen by the method auto: name another method")
-        if self.strict and self.method != "clp":
-            raise ValueError(f"strict belongs to the method clp, not to {self.method}")
+        if self.no_fallback and self.method != "clp":
+            raise ValueError(f"no_fallback belongs to the method clp, not to {self.method}")
         if self.calibrate and not self.data:
             raise ValueError("calibrate needs data: text of the target language")
-        if self.extend and (self.calibrate or self.copy_share not in (None, 1)):
+        if self.extend and (self.calibrate or self.source_weight not in (None, 1)):
             raise ValueError("extend keeps the source's rows: they are copied, and not calibrated")
         if (self.source_vectors is None) != (self.target_vectors is None):
             raise ValueError("source_vectors and target_vectors belong together: give both")
@@ -76,10 +78,10 @@ class TransferOptions(TypedDict, total=False):
     method: Method
     data: Sequence[Name]
     text_field: Name
-    copy_share: Share | None
-    match_norms: bool | None
+    source_weight: Share | None
+    match_spread: bool | None
     calibrate: bool
-    strict: bool
+    no_fallback: bool
     fuzzy: bool
     extend: bool
     pad_to_multiple_of: PadMultiple

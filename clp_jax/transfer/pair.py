@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.errors import UserError
 from clp_jax.models import read_decoder_config
-from clp_jax.transfer.anchors import Basis, TableInputs
-from clp_jax.transfer.calibration import Trial, make_sample
-from clp_jax.transfer.compose import new_table, predict_hidden
+from clp_jax.transfer.anchors import AnchorFeatures, TableInputs
+from clp_jax.transfer.calibration import Evaluator, make_sample
+from clp_jax.transfer.compose import new_table, predict_held_out
 from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.external_vectors import read_vectors
 from clp_jax.transfer.methods import METHODS, Recipe
@@ -24,10 +24,10 @@ from clp_jax.vocabulary import match_vocabularies, read_vocabulary
 from clp_jax.vocabulary.extend import extend_tokenizer
 
 HELD_OUT = 10
-"""One shared token of so many is hidden to judge a method without text."""
+"""One shared token of so many is held out to evaluate a method without text."""
 
 
-class Setting:
+class TransferPair:
     """A source, a helper, and how their vocabularies match.
 
     Attributes:
@@ -75,22 +75,22 @@ class Setting:
             )
             for name, other in self.helper_tables.items()
         }
-        self._bases: dict[tuple[str, str], Basis] = {}
+        self._bases: dict[tuple[str, str], AnchorFeatures] = {}
 
     def release(self) -> None:
         """Forget all that was read and can be read again."""
-        self.__dict__.pop("trial", None)
+        self.__dict__.pop("evaluator", None)
         self._bases.clear()
         for inputs in self.inputs.values():
             inputs.release()
 
     @cached_property
-    def trial(self) -> Trial:
+    def evaluator(self) -> Evaluator:
         """The source's body, loaded, with the text as the new tokenizer cuts it."""
         config = self.config(None)
         positions = read_decoder_config(config).max_positions
         sample = make_sample(self.text, self.tokenizer, rows=self.layout.rows, positions=positions)
-        return Trial(config, self.source.tensors, self.source.tables, sample, self.mesh)
+        return Evaluator(config, self.source.tensors, self.source.tables, sample, self.mesh)
 
     def config(self, dtype: str | None) -> dict[str, Any]:
         """The new model's ``config.json``; ``dtype`` where one was chosen."""
@@ -100,10 +100,10 @@ class Setting:
         """The methods for which there is all that they start from."""
         return [name for name in METHODS if self._lacks(name) is None]
 
-    def habit(self, method: str) -> Recipe:
+    def defaults(self, method: str) -> Recipe:
         """A method as it is used where nothing else is asked for."""
         entry = METHODS[method]
-        share = 1.0 if self.layout.keeps else entry.copy_share
+        share = 1.0 if self.layout.keeps else entry.source_weight
         return Recipe(method, share)
 
     def check(self, method: str) -> None:
@@ -137,35 +137,35 @@ class Setting:
                 self._basis(name, recipe.method),
                 inputs.source,
                 self.layout,
-                copy_share=recipe.copy_share,
-                match_norms=recipe.match_norms,
+                source_weight=recipe.source_weight,
+                match_spread=recipe.match_spread,
             )
             for name, inputs in self.inputs.items()
         }
 
     def held_out_error(self, method: str) -> float | None:
-        """The squared error of the rows of hidden shared tokens, as a share of the mean row's.
+        """The squared error of the rows of held-out shared tokens, as a share of the mean row's.
 
-        A tenth of the shared tokens is hidden; 0 is perfect, and 1 as good as the source's mean.
+        A tenth of the shared tokens is held out; 0 is perfect, and 1 as good as the source's mean.
         None for methods that know nothing of a token, or nothing but its own row.
         """
         name = self.source.tables[0]
         basis, inputs = self._basis(name, method), self.inputs[name]
-        hidden = np.arange(self.layout.anchors) % HELD_OUT == 0
-        if METHODS[method].basis in ("nothing", "pieces") or not hidden.any():
+        held_out = np.arange(self.layout.anchors) % HELD_OUT == 0
+        if METHODS[method].basis in ("nothing", "pieces") or not held_out.any():
             return None
-        found = predict_hidden(METHODS[method].method, basis, self.layout, hidden).rows
-        wanted = inputs.source.rows[: self.layout.anchors][hidden]
+        found = predict_held_out(METHODS[method].method, basis, self.layout, held_out).rows
+        wanted = inputs.source.rows[: self.layout.anchors][held_out]
         spread = np.square(wanted - inputs.source.mean).sum(dtype=np.float64)
         return float(np.square(found - wanted).sum(dtype=np.float64) / spread)
 
-    def _basis(self, table: str, method: str) -> Basis:
+    def _basis(self, table: str, method: str) -> AnchorFeatures:
         kind = METHODS[method].basis
         if (table, kind) not in self._bases:
             self._bases[table, kind] = self._make_basis(self.inputs[table], kind)
         return self._bases[table, kind]
 
-    def _make_basis(self, inputs: TableInputs, kind: str) -> Basis:
+    def _make_basis(self, inputs: TableInputs, kind: str) -> AnchorFeatures:
         vectors, layout = self.vectors, self.layout
         match kind:
             case "helper_rows":

@@ -45,27 +45,26 @@ def describe_transfer(
         helpers: all helpers that there were to choose from.
         config: what the transfer was asked for.
     """
-    setting = choice.setting
+    pair = choice.pair
     return {
-        "arguments": {"source": source, "helper": setting.helper.name, **config.given},
+        "arguments": {"source": source, "helper": pair.helper.name, **config.given},
         "command": command_line(source, helpers, config),
         "seed": config.seed,
         **choice.to_dict(),
-        "vocabulary": setting.vocabulary.to_dict(),
+        "vocabulary": pair.vocabulary.to_dict(),
         "tables": {
-            name: {"helper_table": setting.helper_tables[name]}
-            | table.to_dict(setting.inputs[name].source.norms)
+            name: {"helper_table": pair.helper_tables[name]}
+            | table.to_dict(pair.inputs[name].source.norms)
             for name, table in tables.items()
         },
         "sha256": {
-            "source_tokenizer": tokenizer_hash(setting.source.tokenizer),
-            "source_tables": {name: table.source.sha256 for name, table in setting.inputs.items()},
-            "helper_tokenizer": tokenizer_hash(setting.helper.tokenizer),
+            "source_tokenizer": tokenizer_hash(pair.source.tokenizer),
+            "source_tables": {name: table.source.sha256 for name, table in pair.inputs.items()},
+            "helper_tokenizer": tokenizer_hash(pair.helper.tokenizer),
             "helper_tables": {
-                setting.helper_tables[name]: table.helper.sha256
-                for name, table in setting.inputs.items()
+                pair.helper_tables[name]: table.helper.sha256 for name, table in pair.inputs.items()
             },
-            **({"text": text_hash(setting.text)} if setting.text else {}),
+            **({"text": text_hash(pair.text)} if pair.text else {}),
         },
         "versions": {package: version(package) for package in PACKAGES},
     }
@@ -97,15 +96,15 @@ def command_line(source: str, helpers: Sequence[str], config: TransferConfig) ->
 
 
 def describe_recipe(recipe: Mapping[str, Any]) -> str:
-    """A method and its dials in words."""
+    """A method and its options in words."""
     words = [f"{recipe['method']} ({METHODS[recipe['method']].text})"]
-    if recipe["copy_share"] < 1:
-        words.append(f"{recipe['copy_share']:.0%} of every shared row copied")
-    if recipe["match_norms"]:
-        words.append("norms matched")
+    if recipe["source_weight"] < 1:
+        words.append(f"{recipe['source_weight']:.0%} of every shared row copied")
+    if recipe["match_spread"]:
+        words.append("spread matched")
     if recipe["calibrate"]:
         words.append("calibrated on text")
-    if recipe["strict"]:
+    if recipe["no_fallback"]:
         words.append("whatever its condition")
     return ", ".join(words)
 
@@ -181,7 +180,7 @@ Licences and known limits of both models it comes from apply to it.
 
 
 RANKED = 5
-"""Methods of a ranking that are shown, each with its best dials."""
+"""Methods of a ranking that are shown, each with its best options."""
 
 WIDTH = 100
 INDENT = " " * 12
@@ -220,10 +219,10 @@ def _ranking(manifest: Mapping[str, Any]) -> list[str]:
     lines = [f"ranking     by {manifest['ranked_by']}, lower is better"]
     for score in ranking[:RANKED]:
         helper = f"  {score['helper']}" if several else ""
-        norms = "  norms matched" if score["match_norms"] else ""
+        norms = "  spread matched" if score["match_spread"] else ""
         lines.append(
             f"{INDENT}{score['score']:8.4f}  {score['method']:<11} "
-            f"copy {score['copy_share']:g}{norms}{helper}"
+            f"copy {score['source_weight']:g}{norms}{helper}"
         )
     if manifest["ranked_by"] == BY_OVERLAP and ranking[0]["score"] >= 1:
         lines.append(
@@ -261,16 +260,16 @@ def write_trace(file: Path, choice: Choice, tables: Mapping[str, NewTable]) -> N
     method sees them before norms are matched or rows calibrated. The mean row, a fallback, and
     padding name none.
     """
-    setting, layout = choice.setting, choice.setting.layout
-    source = setting.vocabularies[0].tokens
-    target = read_vocabulary(setting.tokenizer).tokens
+    pair, layout = choice.pair, choice.pair.layout
+    source = pair.vocabularies[0].tokens
+    target = read_vocabulary(pair.tokenizer).tokens
     missing = layout.missing.tolist()
     copied = dict(zip(layout.copied.tolist(), layout.copied_source.tolist(), strict=True))
     with file.open("w", encoding="utf-8") as lines:
         for name, table in tables.items():
             origins = {id: origin for origin, ids in table.origins.items() for id in ids.tolist()}
             made_of = {
-                id: [(other, choice.recipe.copy_share if origins[id] == "mixed" else 1.0)]
+                id: [(other, choice.recipe.source_weight if origins[id] == "mixed" else 1.0)]
                 for id, other in copied.items()
             }
             if table.contributors is not None:
@@ -282,7 +281,7 @@ def write_trace(file: Path, choice: Choice, tables: Mapping[str, NewTable]) -> N
                 line = {
                     "table": name,
                     "id": id,
-                    "token": setting.tokenizer.token(id),
+                    "token": pair.tokenizer.token(id),
                     "text": _text(target.get(id)),
                     "origin": origins[id],
                     "from": [

@@ -7,11 +7,11 @@ from typing import Any
 from tqdm import tqdm
 
 from clp_jax.transfer.methods import METHODS, ROTATION, Recipe
-from clp_jax.transfer.pair import Setting
+from clp_jax.transfer.pair import TransferPair
 from clp_jax.transfer.table import NewTable
 
 BY_TEXT = "bits per byte of text"
-BY_OVERLAP = "error on hidden shared tokens"
+BY_OVERLAP = "error on held-out shared tokens"
 SHARES = (1.0, 0.25)
 """How much of the shared rows is copied, tried with every method."""
 
@@ -21,12 +21,12 @@ class Score:
     """What a recipe is worth with a helper.
 
     Attributes:
-        setting: the source and the helper.
-        recipe: the method and its dials.
-        value: bits a byte on text, or the error on hidden shared tokens; lower is better.
+        pair: the source and the helper.
+        recipe: the method and its options.
+        value: bits a byte on text, or the error on held-out shared tokens; lower is better.
     """
 
-    setting: Setting
+    pair: TransferPair
     recipe: Recipe
     value: float
 
@@ -36,28 +36,28 @@ class Choice:
     """The recipe that a model is made by.
 
     Attributes:
-        setting: the source and the helper.
-        recipe: the method and its dials.
+        pair: the source and the helper.
+        recipe: the method and its options.
         scores: what it was compared with, the best first; empty if the user chose.
     """
 
-    setting: Setting
+    pair: TransferPair
     recipe: Recipe
     scores: Sequence[Score] = ()
 
     def tables(self) -> dict[str, NewTable]:
         """The new tables by name."""
-        return make_tables(self.setting, self.recipe)
+        return make_tables(self.pair, self.recipe)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe and the ranking, ready for JSON."""
-        by_text = bool(self.setting.text)
+        by_text = bool(self.pair.text)
         return {
             "recipe": self.recipe.to_dict(),
             "ranked_by": BY_TEXT if by_text else BY_OVERLAP,
             "ranking": [
                 {
-                    "helper": score.setting.helper.name,
+                    "helper": score.pair.helper.name,
                     **score.recipe.to_dict(),
                     "score": score.value,
                 }
@@ -66,50 +66,50 @@ class Choice:
         }
 
 
-def make_tables(setting: Setting, recipe: Recipe) -> dict[str, NewTable]:
+def make_tables(pair: TransferPair, recipe: Recipe) -> dict[str, NewTable]:
     """The new tables of a recipe by name, calibrated if it says so."""
-    tables = setting.tables(recipe)
+    tables = pair.tables(recipe)
     if recipe.calibrate:
-        setting.trial.calibrate({name: table.rows for name, table in tables.items()})
+        pair.evaluator.calibrate({name: table.rows for name, table in tables.items()})
     return tables
 
 
-def rank_by_text(setting: Setting) -> list[Score]:
+def rank_by_text(pair: TransferPair) -> list[Score]:
     """Score the methods that know something of a token by the transferred model's loss on text.
 
-    Each is calibrated and tried with all `SHARES`, maps with norms matched and as they come. Where
+    Each is calibrated and tried with all `SHARES`, maps with spread matched and as they come. Where
     the source's vocabulary is kept, its rows are neither mixed nor calibrated.
     """
-    keeps = setting.layout.keeps
+    keeps = pair.layout.keeps
 
     def score(recipe: Recipe) -> Score:
-        tables = make_tables(setting, recipe)
+        tables = make_tables(pair, recipe)
         rows = {name: table.rows for name, table in tables.items()}
-        return Score(setting, recipe, setting.trial.loss(rows))
+        return Score(pair, recipe, pair.evaluator.loss(rows))
 
     recipes = [
-        Recipe(method, share, match_norms, calibrate=not keeps)
-        for method in setting.methods()
+        Recipe(method, share, match_spread, calibrate=not keeps)
+        for method in pair.methods()
         if METHODS[method].basis != "nothing"
         for share in (SHARES if not keeps else (1.0,))
-        for match_norms in ((False, True) if METHODS[method].maps else (False,))
+        for match_spread in ((False, True) if METHODS[method].maps else (False,))
     ]
     return [score(recipe) for recipe in tqdm(recipes, desc="methods", leave=False, disable=None)]
 
 
-def rank_by_overlap(setting: Setting) -> list[Score]:
-    """Score all methods but the `ROTATION` by the error of their rows for hidden shared tokens.
+def rank_by_overlap(pair: TransferPair) -> list[Score]:
+    """Score all methods but the `ROTATION` by the error of their rows for held-out shared tokens.
 
     Each is scored, and recommended, with its habits: the error says nothing of shares and norms.
 
     Raises:
         UserError: no token is shared.
     """
-    setting.check("clp")
-    methods = [method for method in setting.methods() if method != ROTATION]
-    errors = {method: setting.held_out_error(method) for method in methods}
+    pair.check("clp")
+    methods = [method for method in pair.methods() if method != ROTATION]
+    errors = {method: pair.held_out_error(method) for method in methods}
     return [
-        Score(setting, setting.habit(method), error)
+        Score(pair, pair.defaults(method), error)
         for method, error in errors.items()
         if error is not None
     ]

@@ -28,7 +28,7 @@ from clp_jax.transfer.calibration import read_text
 from clp_jax.transfer.checks import AUTO, check_transfer
 from clp_jax.transfer.config import TransferConfig, TransferOptions
 from clp_jax.transfer.models import open_helper, open_source, with_target_tokens
-from clp_jax.transfer.pair import Setting
+from clp_jax.transfer.pair import TransferPair
 from clp_jax.transfer.report import describe_transfer, model_card, write_trace
 from clp_jax.transfer.selection import Choice, rank_by_overlap, rank_by_text
 from clp_jax.transfer.table import NewTable
@@ -76,32 +76,32 @@ def transfer_model(
     source_model = open_source(source)
     text = read_text(config.data, config.text_field) if config.data else []
     with new_folder(out) as folder, scratch_folder() as scratch:
-        settings = [
-            Setting(source_model, open_helper(name), config, text, scratch / str(i), mesh)
+        pairs = [
+            TransferPair(source_model, open_helper(name), config, text, scratch / str(i), mesh)
             for i, name in enumerate(helpers)
         ]
-        choice = choose(settings, config)
+        choice = choose(pairs, config)
         tables = choice.tables()
         tensors = {name: tensor.astype(dtype) for name, tensor in source_model.tensors.items()}
         for name, table in tables.items():
-            check_finite(table, name, tensors[name].dtype, choice.setting)
+            check_finite(table, name, tensors[name].dtype, choice.pair)
             tensors[name] = LazyTensor.of(table.rows).astype(tensors[name].dtype)
         manifest = describe_transfer(
             choice, tables, str(source), [str(name) for name in helpers], config
         )
         write_tensors(folder, tensors)
-        write_configuration(folder, choice.setting, config.dtype)
+        write_configuration(folder, choice.pair, config.dtype)
         write_json(folder / MANIFEST, manifest)
         origins: dict[str, Any] = next(iter(tables.values())).ids_by_origin()
         np.savez_compressed(folder / ORIGINS, **origins)
-        card = model_card(manifest, choice.setting.source, choice.setting.helper)
+        card = model_card(manifest, choice.pair.source, choice.pair.helper)
         (folder / CARD).write_text(card, "utf-8")
         if config.trace:
             write_trace(folder / "transfer_trace.jsonl", choice, tables)
     return manifest
 
 
-def choose(settings: Sequence[Setting], config: TransferConfig) -> Choice:
+def choose(pairs: Sequence[TransferPair], config: TransferConfig) -> Choice:
     """The recipe that the configuration names, or the best of all for these models.
 
     Raises:
@@ -109,36 +109,36 @@ def choose(settings: Sequence[Setting], config: TransferConfig) -> Choice:
             score is not finite.
     """
     if config.method != AUTO:
-        (setting,) = settings
-        setting.check(config.method)
-        wishes: dict[str, Any] = {
-            "copy_share": config.copy_share,
-            "match_norms": config.match_norms,
+        (pair,) = pairs
+        pair.check(config.method)
+        given: dict[str, Any] = {
+            "source_weight": config.source_weight,
+            "match_spread": config.match_spread,
         }
         recipe = replace(
-            setting.habit(config.method),
+            pair.defaults(config.method),
             calibrate=config.calibrate,
-            strict=config.strict,
-            **{dial: wish for dial, wish in wishes.items() if wish is not None},
+            no_fallback=config.no_fallback,
+            **{key: value for key, value in given.items() if value is not None},
         )
-        return Choice(setting, recipe)
+        return Choice(pair, recipe)
     rank = rank_by_text if config.data else rank_by_overlap
     scores = []
-    for setting in settings:
-        scores += rank(setting)
-        if len(settings) > 1:
-            setting.release()
+    for pair in pairs:
+        scores += rank(pair)
+        if len(pairs) > 1:
+            pair.release()
     for score in scores:
         if not np.isfinite(score.value):
             raise UserError(
-                f"{score.recipe.method} with {score.setting.helper.name} has a score that is not "
+                f"{score.recipe.method} with {score.pair.helper.name} has a score that is not "
                 "finite: look for broken rows in it and the source."
             )
     ranking = sorted(scores, key=lambda score: score.value)
-    return Choice(ranking[0].setting, ranking[0].recipe, ranking)
+    return Choice(ranking[0].pair, ranking[0].recipe, ranking)
 
 
-def check_finite(table: NewTable, name: str, dtype: np.dtype, setting: Setting) -> None:
+def check_finite(table: NewTable, name: str, dtype: np.dtype, pair: TransferPair) -> None:
     """Make sure that every value of a new table is a number of ``dtype``.
 
     Raises:
@@ -148,19 +148,19 @@ def check_finite(table: NewTable, name: str, dtype: np.dtype, setting: Setting) 
     broken = np.flatnonzero(~(largest <= float(jnp.finfo(dtype).max)))
     broken = np.setdiff1d(broken, table.origins["padding"])
     if len(broken):
-        token = setting.tokenizer.token(int(broken[0]))
+        token = pair.tokenizer.token(int(broken[0]))
         raise UserError(
             f"{name}: {len(broken)} new rows are not finite in {dtype}, the first for the token "
-            f"{token!r} (id {broken[0]}): look for broken rows in {setting.helper.name} and the "
+            f"{token!r} (id {broken[0]}): look for broken rows in {pair.helper.name} and the "
             "source."
         )
 
 
-def write_configuration(folder: Path, setting: Setting, dtype: str | None) -> None:
+def write_configuration(folder: Path, pair: TransferPair, dtype: str | None) -> None:
     """Write the new model's configurations, and its tokenizer."""
-    settings = with_target_tokens(read_generation(setting.source.folder), setting.tokenizer)
-    if len(setting.layout.padding):
-        settings["suppress_tokens"] = setting.layout.padding.tolist()
-    write_json(folder / "config.json", setting.config(dtype))
-    write_json(folder / GENERATION, settings)
-    copy_tokenizer(setting.tokenizer_folder, folder)
+    pairs = with_target_tokens(read_generation(pair.source.folder), pair.tokenizer)
+    if len(pair.layout.padding):
+        pairs["suppress_tokens"] = pair.layout.padding.tolist()
+    write_json(folder / "config.json", pair.config(dtype))
+    write_json(folder / GENERATION, pairs)
+    copy_tokenizer(pair.tokenizer_folder, folder)

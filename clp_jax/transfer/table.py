@@ -69,7 +69,9 @@ def replacing(vocabulary: VocabularyReport, *, multiple: int = 1) -> Layout:
         roles=vocabulary.target_ids[vocabulary.kinds == "role"],
         missing=vocabulary.missing_ids,
         missing_helper=vocabulary.missing_ids,
-        padding=np.concatenate([vocabulary.gap_ids, np.arange(vocabulary.target_rows, rows)]),
+        padding=np.concatenate(
+            [vocabulary.unassigned_ids, np.arange(vocabulary.target_rows, rows)]
+        ),
         keeps=False,
     )
 

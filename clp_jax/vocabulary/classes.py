@@ -31,7 +31,7 @@ def classes_of(vocabulary: Vocabulary) -> dict[str, list[int]]:
         "parts of a character": [],
         "white space": [],
         "same bytes as another": [],
-        "ids without a token": vocabulary.gap_ids.tolist(),
+        "ids without a token": vocabulary.unassigned_ids.tolist(),
     }
     for id, token in vocabulary.tokens.items():
         if token.roles:

@@ -6,9 +6,9 @@ from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.data.io.readers import read_documents
 from clp_jax.limits import Inputs, Name, PathOrName
+from clp_jax.vocabulary.fertility import measure_text
 from clp_jax.vocabulary.match import match_vocabularies
 from clp_jax.vocabulary.report import VocabularyReport
-from clp_jax.vocabulary.running_text import measure_text
 from clp_jax.vocabulary.tokens import read_vocabulary
 
 

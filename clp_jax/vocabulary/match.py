@@ -72,7 +72,7 @@ def match_vocabularies(
         target_ids=np.array(shared, np.int64),
         kinds=np.array([pairs[id][1] for id in shared], "<U5"),
         missing_ids=np.setdiff1d(used, shared).astype(np.int64),
-        gap_ids=target.gap_ids,
+        unassigned_ids=target.unassigned_ids,
         fuzzy=counts,
         classes={
             name: {

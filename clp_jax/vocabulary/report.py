@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from clp_jax.vocabulary.running_text import RunningText
+from clp_jax.vocabulary.fertility import Fertility
 
 KINDS = {"exact": "same bytes", "role": "same role", "fuzzy": "nearly the same"}
 WIDTH = 100
@@ -19,7 +19,7 @@ class VocabularyReport:
 
     Every target id is of exactly one class: matched with a source token (``target_ids``), missing
     from the source (``missing_ids``), or a gap: an id below the highest one that names no token
-    (``gap_ids``).
+    (``unassigned_ids``).
 
     Attributes:
         source_size: tokens of the source vocabulary.
@@ -32,7 +32,7 @@ class VocabularyReport:
         kinds: how each of them was matched: ``exact`` by its bytes, ``role`` as a special token,
             ``fuzzy`` by nearly the same text.
         missing_ids: target ids whose token the source lacks, ascending.
-        gap_ids: target ids without a token, ascending.
+        unassigned_ids: target ids without a token, ascending.
         fuzzy: tokens matched by each fuzzy rule, named by what it ignores; empty if none was asked
             for.
         classes: for classes of tokens that are treated by a rule of their own, the number in the
@@ -50,11 +50,11 @@ class VocabularyReport:
     target_ids: Int[np.ndarray, " matched"]
     kinds: Shaped[np.ndarray, " matched"]
     missing_ids: Int[np.ndarray, " missing"]
-    gap_ids: Int[np.ndarray, " gaps"]
+    unassigned_ids: Int[np.ndarray, " gaps"]
     fuzzy: dict[str, int]
     classes: dict[str, dict[str, int]]
     examples: dict[str, list[str]]
-    text: RunningText | None = None
+    text: Fertility | None = None
 
     @property
     def anchors(self) -> Bool[np.ndarray, " matched"]:
@@ -91,7 +91,7 @@ class VocabularyReport:
             "target_tokens": self.target_size,
             "shared": len(self.target_ids),
             "missing": len(self.missing_ids),
-            "gaps": len(self.gap_ids),
+            "gaps": len(self.unassigned_ids),
             "share_of_source": self.source_share,
             "share_of_target": self.target_share,
             "kinds": {

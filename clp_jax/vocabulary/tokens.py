@@ -80,7 +80,7 @@ class Vocabulary:
         return max(self.tokens, default=-1) + 1
 
     @property
-    def gap_ids(self) -> Int[np.ndarray, " gaps"]:
+    def unassigned_ids(self) -> Int[np.ndarray, " gaps"]:
         """Ids below the highest one that have no token, ascending."""
         return np.setdiff1d(np.arange(self.rows), np.array([*self.tokens], np.int64))
 

@@ -18,7 +18,7 @@ from clp_jax.models import (
     read_decoder_config,
     weight_table,
 )
-from clp_jax.models.decoder import ACTIVATIONS, KEPT
+from clp_jax.models.decoder import ACTIVATIONS, SAVED_BY_POLICY
 
 GPT2 = {"model_type": "gpt2", "vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4,
         "n_positions": 32, "bos_token_id": 0, "eos_token_id": 0}  # fmt: skip
@@ -112,7 +112,7 @@ def test_remat_changes_no_gradient(values):
         return jax.jit(jax.grad(loss))(params)
 
     kept = gradient("none")
-    for remat in KEPT:
+    for remat in SAVED_BY_POLICY:
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max()),
             kept,

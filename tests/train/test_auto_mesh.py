@@ -52,7 +52,11 @@ def test_what_is_picked_and_why(name, rows, devices, slices, gibibytes, expected
 
 def test_parts_count_and_not_the_whole_batch():
     sizes, _ = pick_sizes(
-        config(batch_size=32, accumulation=8), DECODERS["gpt2"], devices=8, slices=1, memory=None
+        config(batch_size=32, gradient_accumulation_steps=8),
+        DECODERS["gpt2"],
+        devices=8,
+        slices=1,
+        memory=None,
     )
     assert (sizes["fsdp"], sizes["tensor"]) == (4, 2)
 

@@ -20,7 +20,7 @@ from clp_jax.errors import RunStopped, UserError
 from clp_jax.train import fault_tolerance as module
 from clp_jax.train.fault_tolerance import EXIT_STATUS, RunLease, StopRequests, Watchdog
 from clp_jax.train.loop import train_model
-from clp_jax.train.run_folder import LEASE, RunPlace
+from clp_jax.train.run_folder import LEASE, RunStorage
 
 from ..started import Started
 from .conftest import leaves, on_step, without_times
@@ -153,8 +153,8 @@ def test_a_stage_without_end_is_ended_unless_nothing_is_watched(ends, minutes, e
 HOLD = """
 import sys, time
 from clp_jax.train.fault_tolerance import RunLease
-from clp_jax.train.run_folder import RunPlace
-with RunLease(RunPlace(sys.argv[1])) as lease:
+from clp_jax.train.run_folder import RunStorage
+with RunLease(RunStorage(sys.argv[1])) as lease:
     lease.take()
     print("held", flush=True)
     time.sleep(600)
@@ -180,7 +180,7 @@ def other(tmp_path):
 
 
 def a_lease(folder):
-    return RunLease(RunPlace(str(folder)))
+    return RunLease(RunStorage(str(folder)))
 
 
 def test_a_run_belongs_to_one_process_until_it_is_dead(tmp_path, other, capsys):

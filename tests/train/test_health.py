@@ -2,17 +2,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clp_jax.train.anomalies import HORIZON, Health, judge
+from clp_jax.train.anomalies import HORIZON, Health, check_step
 
 
 def run(norms, losses=None, spike_factor=10.0):
     """The verdicts on steps with these gradient norms, and the last level."""
     health, verdicts = Health.new(), []
     for norm, loss in zip(norms, losses or [1.0] * len(norms), strict=True):
-        verdict, health = judge(
+        check, health = check_step(
             health, jnp.float32(loss), jnp.float32(norm), spike_factor=spike_factor
         )
-        verdicts.append((bool(verdict.skipped), bool(verdict.spike)))
+        verdicts.append((bool(check.skipped), bool(check.spike)))
     return verdicts, health
 
 

@@ -127,7 +127,7 @@ def break_batch_size(settings, folder):
 
 
 def break_parts(settings, folder):
-    settings["train"]["accumulation"] = 8
+    settings["train"]["gradient_accumulation_steps"] = 8
 
 
 def break_mesh(settings, folder):
@@ -185,8 +185,14 @@ def break_out(settings, folder):
     ("spoil", "sentence"),
     [
         (break_sequence_length, r"data.sequence_length is 17, but the model has 16 positions"),
-        (break_batch_size, r"train.batch_size / train.accumulation is 9, .* multiple of the 2 dev"),
-        (break_parts, r"train.batch_size / train.accumulation is 1, .* multiple of the 2 devices"),
+        (
+            break_batch_size,
+            r"train.batch_size / train.gradient_accumulation_steps is 9, .* multiple of the 2 ",
+        ),
+        (
+            break_parts,
+            r"train.batch_size / train.gradient_accumulation_steps is 1, .* multiple of the 2 ",
+        ),
         (break_mesh, r"tensor=3 sequence=1 needs 6 devices, but there are 8"),
         (break_heads, r"tensor=8 does not divide the model's heads dimension of 4"),
         (break_warmup, r"optimizer.warmup_steps is 4, which must be less than train.steps, 4"),

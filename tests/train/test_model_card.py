@@ -56,10 +56,10 @@ def test_the_story_before_the_run_is_kept(tmp_path, monkeypatch):
         "arguments": {"source": "org/base", "helper": "org/helper"},
         "recipe": {
             "method": "ridge",
-            "copy_share": 1.0,
-            "match_norms": False,
+            "source_weight": 1.0,
+            "match_spread": False,
             "calibrate": False,
-            "strict": False,
+            "no_fallback": False,
         },
         "tables": {"wte": {"rows": {"copied": 3, "combined": 1000, "total": 1003}}},
     }

@@ -20,7 +20,7 @@ from clp_jax.train.optimizer import (
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_schedule_rises_from_zero_to_the_peak_and_ends_at_the_final_ratio(schedule):
     section = OptimizerSection(
-        learning_rate=0.5, schedule=schedule, warmup_steps=4, final_ratio=0.2
+        learning_rate=0.5, schedule=schedule, warmup_steps=4, min_lr_ratio=0.2
     )
     rate = learning_rate_schedule(section, 20)
     np.testing.assert_allclose([rate(i) for i in range(4)], [0.125, 0.25, 0.375, 0.5], rtol=1e-6)
@@ -36,9 +36,9 @@ def test_schedule_without_warmup_starts_near_the_peak():
 
 
 def test_restarts_repeat_the_fall():
-    section = OptimizerSection(learning_rate=1.0, warmup_steps=2, restarts=2, final_ratio=0.1)
+    section = OptimizerSection(learning_rate=1.0, warmup_steps=2, restarts=2, min_lr_ratio=0.1)
     rates = [float(learning_rate_schedule(section, 20)(index)) for index in range(20)]
-    once = OptimizerSection(learning_rate=1.0, final_ratio=0.1)
+    once = OptimizerSection(learning_rate=1.0, min_lr_ratio=0.1)
     fall = [float(learning_rate_schedule(once, 6)(index)) for index in range(6)]
     np.testing.assert_allclose(rates, [0.5, 1.0, *fall, *fall, *fall], rtol=1e-6)
 
@@ -250,13 +250,13 @@ def changes(section, index):
 
 
 def test_groups_have_rates_of_their_own():
-    section = OptimizerSection(rates={"layers": 0.1, "final_norm": 3.0}, **SETTINGS)
+    section = OptimizerSection(lr_multipliers={"layers": 0.1, "final_norm": 3.0}, **SETTINGS)
     for part, factor in {"token_embedding": 1, "blocks": 0.1, "final_norm": 3}.items():
         np.testing.assert_allclose(changes(section, 0)[part], factor, rtol=1e-5)
 
 
 def test_frozen_groups_have_no_state_and_do_not_decay():
-    params, state = after_steps(OptimizerSection(rates={"layers": 0}, **SETTINGS))
+    params, state = after_steps(OptimizerSection(lr_multipliers={"layers": 0}, **SETTINGS))
     before = random_parameters(0)
     jax.tree.map(np.testing.assert_array_equal, params["blocks"], before["blocks"])
     assert (params["token_embedding"]["embedding"] != before["token_embedding"]["embedding"]).all()
@@ -264,7 +264,7 @@ def test_frozen_groups_have_no_state_and_do_not_decay():
 
 
 def test_embeddings_first_then_the_rest_warms_up():
-    section = OptimizerSection(embeddings_first=4, warmup_steps=2, **SETTINGS)
+    section = OptimizerSection(embeddings_only_steps=4, warmup_steps=2, **SETTINGS)
     warmed = OptimizerSection(warmup_steps=2, **SETTINGS)
     assert learning_rate_schedule(section, 10)(9) == learning_rate_schedule(warmed, 10)(9)
     for index, expected in {1: 0, 3: 0, 4: 0.5, 5: 1, 9: 1}.items():
@@ -275,8 +275,8 @@ def test_embeddings_first_then_the_rest_warms_up():
 
 
 def test_embeddings_first_must_end_before_the_run():
-    with pytest.raises(UserError, match=r"optimizer.embeddings_first is 9.*train.steps, 9"):
-        make_optimizer(OptimizerSection(embeddings_first=9), 9)
+    with pytest.raises(UserError, match=r"optimizer.embeddings_only_steps is 9.*train.steps, 9"):
+        make_optimizer(OptimizerSection(embeddings_only_steps=9), 9)
 
 
 def test_layers_in_the_middle_change_the_least():
@@ -301,9 +301,9 @@ def test_layers_in_the_middle_change_the_least():
     [
         ({"restarts": 1, "schedule": "constant"}, "restarts need a schedule that falls"),
         ({"name": "adafactor", "mu_dtype": "bfloat16"}, "adafactor keeps no mean"),
-        ({"rates": {"layers": -1}}, "greater than or equal to 0"),
-        ({"rates": dict.fromkeys(GROUPS.values(), 0)}, "rates freeze everything"),
-        ({"rates": {"heads": 1}}, "'embeddings', 'positions', 'layers' or 'final_norm'"),
+        ({"lr_multipliers": {"layers": -1}}, "greater than or equal to 0"),
+        ({"lr_multipliers": dict.fromkeys(GROUPS.values(), 0)}, "lr_multipliers freeze everything"),
+        ({"lr_multipliers": {"heads": 1}}, "'embeddings', 'positions', 'layers' or 'final_norm'"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(settings, message):

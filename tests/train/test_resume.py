@@ -70,7 +70,7 @@ def long_run(settings):
         "steps": 40,
         "checkpoint_every": 20,
         "validate_every": 15,
-        "accumulation": 2,
+        "gradient_accumulation_steps": 2,
     }
     return settings
 

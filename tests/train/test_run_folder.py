@@ -25,17 +25,17 @@ from clp_jax.train import run_folder as folder
 from clp_jax.train import run_folder as place
 from clp_jax.train.inputs import open_inputs
 from clp_jax.train.loop import train_model
-from clp_jax.train.run_folder import RunPlace, compare_record, run_record
+from clp_jax.train.run_folder import RunStorage, compare_record, run_record
 
 from .conftest import CONFIG, leaves, on_step, sentences, without_times, write_model_files
 
 
 def find_run(config, *, resume):
-    return folder.find_run(config, RunPlace(config.train.out).folder, resume=resume)
+    return folder.find_run(config, RunStorage(config.train.out).folder, resume=resume)
 
 
 def create_run(config, model):
-    folder.create_run(config, RunPlace(config.train.out), model, "", {})
+    folder.create_run(config, RunStorage(config.train.out), model, "", {})
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_a_run_goes_on_from_the_bucket_alone(settings, bucket, monkeypatch, tmp_
 
 
 def test_a_folder_on_a_disk_is_used_where_it_is(tmp_path):
-    there = RunPlace(str(tmp_path / "run"))
+    there = RunStorage(str(tmp_path / "run"))
     there.fetch()
     there.publish()
     assert there.folder == Path(tmp_path / "run")
@@ -183,7 +183,7 @@ def test_a_bucket_that_cannot_be_read_is_told(bucket, monkeypatch, error, senten
 
     monkeypatch.setattr(place, "epath", SimpleNamespace(Path=path))
     with pytest.raises(UserError, match=sentence):
-        RunPlace("gs://bucket/run").fetch()
+        RunStorage("gs://bucket/run").fetch()
 
 
 SHAPES = {"a": np.zeros((3, 4)), "b": {"c": np.zeros(5)}}

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from clp_jax.config import OptimizerSection, RunConfig
-from clp_jax.mesh import make_mesh, to_global
+from clp_jax.mesh import make_mesh, shard_batch
 from clp_jax.models import abstract_model, abstract_parameters, initialize, read_decoder_config
 from clp_jax.train.anomalies import Health
 from clp_jax.train.optimizer import make_optimizer
@@ -48,7 +48,7 @@ def run_config(*, masked=False, frozen=(), **train):
                 "learning_rate": 1e-2,
                 "weight_decay": 0.1,
                 "epsilon": 1e-3,
-                "rates": dict.fromkeys(frozen, 0),
+                "lr_multipliers": dict.fromkeys(frozen, 0),
             },
             "train": {
                 "out": "unused",
@@ -89,7 +89,7 @@ def train(name, mesh_sizes=(1, 1, 1), **settings):
     optimizer_state = initialize_optimizer(optimizer, params, mesh)
     history = []
     for index, batch in enumerate(batches(hf["vocab_size"])):
-        rows = {name: to_global(array, mesh) for name, array in batch.items()}
+        rows = {name: shard_batch(array, mesh) for name, array in batch.items()}
         params, optimizer_state, metrics = step(params, optimizer_state, np.int32(index), rows)
         history.append(jax.device_get(metrics))
     return jax.device_get(params), history
@@ -118,7 +118,7 @@ def test_devices_that_share_a_sequence_send_each_other_keys_and_values_alone():
 
 
 def test_parts_of_uneven_masks_add_up_to_the_whole_batch():
-    assert_close(train("gpt2", (1, 2, 2), accumulation=4), train("gpt2"))
+    assert_close(train("gpt2", (1, 2, 2), gradient_accumulation_steps=4), train("gpt2"))
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_every_mesh_keeps_documents_apart_as_one_device_does(name, mesh_sizes):
 
 
 def test_parts_without_recomputation_keep_documents_apart():
-    parts = train("gpt2", (1, 2, 2), masked=True, accumulation=4, remat="none")
+    parts = train("gpt2", (1, 2, 2), masked=True, gradient_accumulation_steps=4, remat="none")
     assert_close(parts, train("gpt2", masked=True))
 
 
@@ -210,7 +210,7 @@ def one_step_taken():
     params = nnx.to_pure_dict(state)
     step = make_train_step(graphdef, params, optimizer, mesh=mesh, config=config, eos_id=EOS)
     first, second = (
-        {key: to_global(array, mesh) for key, array in batch.items()}
+        {key: shard_batch(array, mesh) for key, array in batch.items()}
         for batch in batches(MODELS["gpt2"]["vocab_size"], 2)
     )
     state = initialize_optimizer(optimizer, params, mesh)
@@ -362,7 +362,11 @@ def test_optimizer_lies_as_its_parameters_and_computes_what_one_device_does(name
 def test_accumulation_saves_memory():
     settings = {"remat": "none", "loss_chunk": LENGTH}
     whole = compiled("gpt2", **settings).memory_analysis().temp_size_in_bytes
-    parts = compiled("gpt2", accumulation=8, **settings).memory_analysis().temp_size_in_bytes
+    parts = (
+        compiled("gpt2", gradient_accumulation_steps=8, **settings)
+        .memory_analysis()
+        .temp_size_in_bytes
+    )
     assert parts < whole / 2
 
 

@@ -18,7 +18,7 @@ from clp_jax.transfer.anchors import TableInputs
 from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.methods.interface import Problem
 from clp_jax.transfer.models import open_helper, open_source
-from clp_jax.transfer.pair import Setting
+from clp_jax.transfer.pair import TransferPair
 from clp_jax.transfer.table import Layout
 
 SHARED = ["<|endoftext|>", "a", "b", "in", "die", "war", "hand", "1", "2", "3", "4", "."]
@@ -232,7 +232,7 @@ def make_setting(tmp_path_factory):
         config = TransferConfig(**options)
         scratch = tmp_path_factory.mktemp("scratch") / "tokenizer"
         models = open_source(source), open_helper(helper)
-        return Setting(*models, config, text, scratch, single_device_mesh())
+        return TransferPair(*models, config, text, scratch, single_device_mesh())
 
     return make
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from clp_jax.transfer.anchors import TableInputs
-from clp_jax.transfer.compose import match_spread, new_table, predict_hidden, predict_shared
+from clp_jax.transfer.compose import new_table, predict_held_out, predict_shared, rescale_spread
 from clp_jax.transfer.methods.interface import Prediction, at_once
 
 
@@ -27,10 +27,10 @@ def with_failures(problem):
     return Prediction(rows.shape, at_once(rows), {"mean": unknown, "other": other}, {"found": 1})
 
 
-def compose(inputs, method=nearest_row, copy_share=1.0, match_norms=False):
+def compose(inputs, method=nearest_row, source_weight=1.0, match_spread=False):
     return new_table(
         method, inputs.helper_rows(), inputs.source, inputs.layout,
-        copy_share=copy_share, match_norms=match_norms,
+        source_weight=source_weight, match_spread=match_spread,
     )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def test_contributors_are_source_ids(table_inputs, layout):
 
 @pytest.mark.parametrize("share", [0.0, 0.25])
 def test_shared_rows_are_mixed_and_special_ones_stay_whole(table_inputs, layout, share):
-    table, source = compose(table_inputs, copy_share=share), table_inputs.source_tensor.read()
+    table, source = compose(table_inputs, source_weight=share), table_inputs.source_tensor.read()
     computed = predict_shared(nearest_row, table_inputs.helper_rows(), layout).rows
     copied = source[layout.copied_source]
     mixed = share * copied[: layout.anchors] + (1 - share) * computed
@@ -112,26 +112,26 @@ def test_a_shared_row_is_predicted_without_its_own(table_inputs, layout):
 
 
 def test_hidden_tokens_take_their_source_row_with_them(table_inputs, layout):
-    """Tokens 0 and 4 of the layout are one row of the source: to hide one hides both."""
+    """Tokens 0 and 4 of the layout are one row of the source: to hold_out one hides both."""
 
     def count(problem):
         assert len(problem.anchors) == len(problem.rows_of(np.arange(4))) == 4
         return nearest_row(problem)
 
-    hidden = np.arange(layout.anchors) == 0
-    predict_hidden(count, table_inputs.helper_rows(), layout, hidden)
+    held_out = np.arange(layout.anchors) == 0
+    predict_held_out(count, table_inputs.helper_rows(), layout, held_out)
 
 
 def test_the_only_shared_token_has_nothing_to_be_predicted_from(table_inputs, layout):
     basis = table_inputs.helper_rows()
-    hidden = np.ones(layout.anchors, bool)
-    found = predict_hidden(nearest_row, basis, layout, hidden)
+    held_out = np.ones(layout.anchors, bool)
+    found = predict_held_out(nearest_row, basis, layout, held_out)
     assert found.fallback["mean"].all()
     np.testing.assert_array_equal(found.rows, [basis.problem.mean] * layout.anchors)
 
 
 def test_nothing_is_hidden_where_the_anchors_are_other_tokens(table_inputs, layout):
-    basis = table_inputs.helper_rows()._replace(hide=False)
+    basis = table_inputs.helper_rows()._replace(hold_out=False)
     found = predict_shared(nearest_row, basis, layout)
     np.testing.assert_array_equal(found.rows, basis.problem.rows)
 
@@ -141,7 +141,7 @@ def test_spread_is_matched_about_the_mean_a_block_at_a_time(monkeypatch):
     rng = np.random.default_rng(0)
     before, known = (rng.normal(2, s, size=(50, 4)).astype("f4") for s in (0.5, 3))
     after, computed = before.copy(), rng.permutation(50)[:40]
-    match_spread(after, computed, known)
+    rescale_spread(after, computed, known)
     others = np.setdiff1d(np.arange(50), computed)
     np.testing.assert_array_equal(after[others], before[others])
     before, after = before[computed], after[computed]
@@ -163,12 +163,12 @@ def test_no_spread_to_match():
         (np.arange(3), np.arange(8, dtype=np.float32).reshape(2, 4)),
         (none, np.eye(4, dtype=np.float32)),
     ):
-        match_spread(rows, computed, known)
+        rescale_spread(rows, computed, known)
         np.testing.assert_array_equal(rows, 1)
 
 
 def test_norms_matched_over_computed_rows_alone(table_inputs, layout):
-    table = compose(table_inputs, match_norms=True)
+    table = compose(table_inputs, match_spread=True)
     source = table_inputs.source_tensor.read()
     np.testing.assert_array_equal(table.rows[layout.copied], source[layout.copied_source])
     known = source[layout.copied_source[: layout.anchors]]

@@ -23,7 +23,7 @@ TABLE = "transformer.wte.weight"
 def made(pair, tmp_path_factory):
     """A transfer and its manifest."""
     out = tmp_path_factory.mktemp("made") / "out"
-    return out, transfer_model(*pair, out, method="clp", copy_share=1, seed=4)
+    return out, transfer_model(*pair, out, method="clp", source_weight=1, seed=4)
 
 
 def test_it_is_the_file_and_nothing_but_json(made):
@@ -52,7 +52,7 @@ def test_what_was_asked_and_chosen(made, pair):
     manifest = made[1]
     assert manifest["arguments"] == {
         "source": str(pair[0]), "helper": str(pair[1]),
-        "method": "clp", "copy_share": 1.0, "seed": 4,
+        "method": "clp", "source_weight": 1.0, "seed": 4,
     }  # fmt: skip
     assert manifest["recipe"] == Recipe("clp", 1.0).to_dict()
     assert manifest["ranking"] == []
@@ -125,16 +125,16 @@ def test_the_card_has_the_licence_of_the_source_and_the_language_of_the_helper(
 def test_a_recipe_in_words():
     plain = Recipe("clp", 1.0)
     assert describe_recipe(plain.to_dict()) == f"clp ({METHODS['clp'].text})"
-    every = Recipe("ridge", 0.25, match_norms=True, calibrate=True).to_dict()
+    every = Recipe("ridge", 0.25, match_spread=True, calibrate=True).to_dict()
     assert describe_recipe(every).endswith(
-        ", 25% of every shared row copied, norms matched, calibrated on text"
+        ", 25% of every shared row copied, spread matched, calibrated on text"
     )
 
 
 def test_the_command_is_one_that_the_command_line_reads_back():
     given = {
-        "method": "clp", "data": ["a b.txt", "c.txt"], "copy_share": 0.5, "match_norms": False,
-        "strict": True, "seed": 3,
+        "method": "clp", "data": ["a b.txt", "c.txt"], "source_weight": 0.5, "match_spread": False,
+        "no_fallback": True, "seed": 3,
     }  # fmt: skip
     config = TransferConfig.from_dict(given)
     words = shlex.split(command_line("big model", ["small"], config))

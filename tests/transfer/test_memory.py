@@ -1,4 +1,4 @@
-"""What a new table takes beyond its inputs, held for every method with all its dials."""
+"""What a new table takes beyond its inputs, held for every method with all its options."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_a_new_table_takes_little_more_than_itself(inputs, method, monkeypatch):
     basis = getattr(inputs, entry.basis)()
 
     def compute():
-        arguments = {"copy_share": 0.25, "match_norms": True}
+        arguments = {"source_weight": 0.25, "match_spread": True}
         return new_table(entry.method, basis, inputs.source, inputs.layout, **arguments)
 
     compute()  # compiles

@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from clp_jax.errors import UserError
-from clp_jax.transfer.compose import predict_hidden
+from clp_jax.transfer.compose import predict_held_out
 from clp_jax.transfer.methods import METHODS, Recipe
 
 TABLE = "transformer.wte.weight"
@@ -57,7 +57,7 @@ def expected(oracle, setting, tables, method, problem, served):
 
 
 def plain(method):
-    return Recipe(method, copy_share=1.0)
+    return Recipe(method, source_weight=1.0)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ("random", "subword")])
@@ -118,14 +118,14 @@ def test_what_is_lacking_is_said(make_setting, pair, helper):
 def test_no_token_in_common_and_norms_to_match(make_setting, pair, helper, method):
     without_common_tokens(helper)
     alone = make_setting(pair[0], helper)
-    table = alone.tables(Recipe(method, copy_share=0.5, match_norms=True))[TABLE]
+    table = alone.tables(Recipe(method, source_weight=0.5, match_spread=True))[TABLE]
     assert np.isfinite(table.rows).all()
 
 
 def test_habits(setting):
-    assert setting.habit("clp") == Recipe("clp", 1.0, match_norms=False)
-    assert setting.habit("ridge") == Recipe("ridge", 1.0, match_norms=False)
-    assert setting.habit("wechsel") == Recipe("wechsel", 0.0, match_norms=False)
+    assert setting.defaults("clp") == Recipe("clp", 1.0, match_spread=False)
+    assert setting.defaults("ridge") == Recipe("ridge", 1.0, match_spread=False)
+    assert setting.defaults("wechsel") == Recipe("wechsel", 0.0, match_spread=False)
 
 
 @pytest.mark.parametrize("method", ["random", "mean", "subword"])
@@ -135,10 +135,10 @@ def test_methods_that_know_no_hidden_token_have_no_error(setting, method):
 
 def test_error_on_hidden_tokens_is_a_share_of_the_mean_rows(setting, tables):
     source, layout = tables[0], setting.layout
-    hidden = np.arange(layout.anchors) % 10 == 0
-    wanted = source[layout.copied_source[: layout.anchors]][hidden].astype(np.float64)
+    held_out = np.arange(layout.anchors) % 10 == 0
+    wanted = source[layout.copied_source[: layout.anchors]][held_out].astype(np.float64)
     basis = setting.inputs[TABLE].helper_rows()
-    found = predict_hidden(METHODS["clp-topk"].method, basis, layout, hidden).rows
+    found = predict_held_out(METHODS["clp-topk"].method, basis, layout, held_out).rows
     error = np.square(found - wanted).sum() / np.square(wanted - source.mean(axis=0)).sum()
     assert setting.held_out_error("clp-topk") == pytest.approx(error, rel=1e-5)
 

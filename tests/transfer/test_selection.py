@@ -43,7 +43,7 @@ def test_every_method_is_tried_with_all_shares_and_maps_with_matched_norms(setti
 def test_a_score_is_the_loss_of_the_recipe(setting, scores):
     score = scores[6]
     rows = {name: table.rows for name, table in make_tables(setting, score.recipe).items()}
-    assert setting.trial.loss(rows) == score.value
+    assert setting.evaluator.loss(rows) == score.value
     assert len({score.value for score in scores}) > len(scores) / 2
 
 
@@ -63,9 +63,9 @@ def test_the_choice_is_the_lowest_and_the_ranking_sorted(setting, scores, monkey
 def test_without_text_a_rotation_is_never_chosen_even_where_it_is_planted(make_setting, planted):
     setting = make_setting(*planted)
     choice = choose([setting], TransferConfig())
-    assert choice.recipe == Recipe("ridge", 1.0, match_norms=False)
+    assert choice.recipe == Recipe("ridge", 1.0, match_spread=False)
     assert setting.held_out_error("procrustes") < choice.scores[0].value < 1e-5
-    assert choice.to_dict()["ranked_by"] == "error on hidden shared tokens"
+    assert choice.to_dict()["ranked_by"] == "error on held-out shared tokens"
     scored = {score.recipe.method for score in choice.scores}
     assert scored == set(setting.methods()) - {"subword", "mean", "random", "procrustes"}
 
@@ -76,8 +76,8 @@ def test_text_decides_on_norms(setting, scores, monkeypatch):
     ranking = choose([setting], TransferConfig(data=("text",))).scores
     values = {score.recipe: score.value for score in ranking}
     for recipe in values:
-        if recipe.match_norms:
-            other = replace(recipe, match_norms=False)
+        if recipe.match_spread:
+            other = replace(recipe, match_spread=False)
             assert values[other] != values[recipe]
             order = [score.recipe for score in ranking if score.recipe in (other, recipe)]
             assert order == sorted((other, recipe), key=values.__getitem__)
@@ -98,8 +98,8 @@ def test_kept_rows_are_neither_mixed_nor_calibrated(make_setting, pair, text):
     setting = make_setting(*pair, text)
     setting.layout = replace(setting.layout, keeps=True)
     seen = rank_by_text(setting)
-    assert {(s.recipe.copy_share, s.recipe.calibrate) for s in seen} == {(1.0, False)}
-    assert setting.habit("ridge").copy_share == 1.0
+    assert {(s.recipe.source_weight, s.recipe.calibrate) for s in seen} == {(1.0, False)}
+    assert setting.defaults("ridge").source_weight == 1.0
 
 
 def test_a_named_method_has_its_habits_but_for_what_is_asked(setting):
@@ -107,8 +107,8 @@ def test_a_named_method_has_its_habits_but_for_what_is_asked(setting):
         return choose([setting], TransferConfig(**options)).recipe
 
     assert recipe(method="ridge") == Recipe("ridge", 1.0)
-    assert recipe(method="ridge", copy_share=0.0, match_norms=True) == Recipe(
-        "ridge", 0.0, match_norms=True
+    assert recipe(method="ridge", source_weight=0.0, match_spread=True) == Recipe(
+        "ridge", 0.0, match_spread=True
     )
     assert recipe(method="clp", strict=True) == Recipe("clp", 1.0, strict=True)
     assert recipe(method="clp", calibrate=True, data=("x",)) == Recipe("clp", 1.0, calibrate=True)
@@ -131,11 +131,11 @@ def test_a_calibrated_recipe_expects_what_the_text_has(setting):
         make_tables(setting, Recipe("mean", 1.0, calibrate=wish))[TABLE].rows
         for wish in (False, True)
     )
-    assert setting.trial.loss({TABLE: calibrated}) < setting.trial.loss({TABLE: plain})
+    assert setting.evaluator.loss({TABLE: calibrated}) < setting.evaluator.loss({TABLE: plain})
 
 
 def test_scores_of_the_overlap_are_the_settings(setting):
     for score in rank_by_overlap(setting):
-        assert score == Score(setting, setting.habit(score.recipe.method), score.value)
+        assert score == Score(setting, setting.defaults(score.recipe.method), score.value)
         assert score.value == setting.held_out_error(score.recipe.method)
     assert Choice(setting, Recipe("mean", 1.0)).to_dict()["ranking"] == []

@@ -55,8 +55,8 @@ def test_every_row_is_what_it_should_be(pair, tmp_path, mesh, oracle, row_error)
     overlap, inputs = split(*pair)
     np.testing.assert_array_equal(new[overlap.target_ids], copies(pair[0], overlap))
     assert row_error(new[overlap.missing_ids], oracle.guarded_clp(inputs)).max() < 1e-5
-    others = np.delete(new, overlap.gap_ids, axis=0)
-    np.testing.assert_allclose(new[overlap.gap_ids[0]], others.mean(axis=0), atol=1e-6)
+    others = np.delete(new, overlap.unassigned_ids, axis=0)
+    np.testing.assert_allclose(new[overlap.unassigned_ids[0]], others.mean(axis=0), atol=1e-6)
 
     entry = manifest["tables"][TABLE]
     assert entry["rows"] == {
@@ -70,7 +70,7 @@ def test_every_row_is_what_it_should_be(pair, tmp_path, mesh, oracle, row_error)
     assert sorted(np.concatenate(list(ids.values()))) == list(range(21))
     assert set(ids["copied"]) | set(ids["role"]) == set(overlap.target_ids)
     assert set(ids["combined"]) | set(ids["fallback"]) == set(overlap.missing_ids)
-    assert list(ids["padding"]) == list(overlap.gap_ids)
+    assert list(ids["padding"]) == list(overlap.unassigned_ids)
 
 
 def test_strict_keeps_the_formula(pair, tmp_path, oracle, row_error):
@@ -221,7 +221,7 @@ def test_only_what_is_random_depends_on_the_seed(pair, tmp_path):
 def test_the_default_takes_the_best_by_the_shared_tokens(planted, tmp_path):
     manifest = transfer_model(*planted, tmp_path / "out")
     assert manifest["recipe"]["method"] == manifest["ranking"][0]["method"] == "ridge"
-    assert manifest["ranked_by"] == "error on hidden shared tokens"
+    assert manifest["ranked_by"] == "error on held-out shared tokens"
 
 
 @pytest.mark.slow
@@ -283,7 +283,7 @@ def test_a_nearly_equal_token_is_copied_and_changes_no_other_row(source, helper,
     file.write_text(file.read_text("utf-8").replace('"house"', '"KATZE"'))
     plain, fuzzy = (
         transfer_model(
-            source, helper, tmp_path / str(wish), method=method, fuzzy=wish, copy_share=0.5
+            source, helper, tmp_path / str(wish), method=method, fuzzy=wish, source_weight=0.5
         )["tables"][TABLE]["rows"]
         for wish in (False, True)
     )
@@ -436,7 +436,7 @@ def test_a_score_that_is_no_number_is_an_error(source, helper, tmp_path):
         ({"method": "magic"}, "method: Input should be 'auto', 'random'"),
         ({"dtype": "int3"}, "dtype: Input should be 'bfloat16'"),
         ({"speed": 3}, "unknown key speed"),
-        ({"strict": True}, "strict belongs to the method clp, not to auto"),
+        ({"no_fallback": True}, "no_fallback belongs to the method clp, not to auto"),
         ({"method": "focus"}, "focus needs vectors of tokens: give token_vectors or data"),
         ({"method": "wechsel"}, "wechsel needs source_vectors and target_vectors"),
         ({"method": "clp", "extend": True}, "source has no byte-level BPE tokenizer"),

@@ -24,7 +24,7 @@ def ranked(manifest, methods, fallbacks=("fallback: mean",)):
         "rows": table["rows"] | dict.fromkeys(fallbacks, 12_345),
         "norm_quantiles": table["norm_quantiles"] | {name: {"0.5": 1234.5} for name in fallbacks},
     }
-    recipes = [Recipe(name, 0.25, match_norms=True, calibrate=True).to_dict() for name in methods]
+    recipes = [Recipe(name, 0.25, match_spread=True, calibrate=True).to_dict() for name in methods]
     return manifest | {
         "arguments": {"source": "gpt2-xl", "helper": "de-small"},
         "recipe": recipes[0],

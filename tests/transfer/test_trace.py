@@ -65,7 +65,7 @@ def test_copied_rows_name_the_token_they_are_copied_from(trace, pair):
 
 
 def test_mixed_rows_name_the_token_with_its_share(trace):
-    lines, _, _ = trace("ridge", copy_share=0.25)
+    lines, _, _ = trace("ridge", source_weight=0.25)
     mixed = [line for line in lines if line["origin"] == "mixed"]
     assert len(mixed) == 11
     assert all(line["from"] == [[line["token"], 0.25]] for line in mixed)

@@ -10,7 +10,7 @@ from clp_jax.checkpoint.hf import checkpoint_tensors
 from clp_jax.checkpoint.hub import load_tokenizer, read_config
 from clp_jax.mesh import make_mesh, single_device_mesh
 from clp_jax.models import read_decoder_config, weight_table
-from clp_jax.transfer.calibration import Trial, make_sample
+from clp_jax.transfer.calibration import Evaluator, make_sample
 
 DOCUMENTS = [f"Die Katze {i} schläft auf dem Dach. The cat sleeps." * 2 for i in range(20)]
 HEAD = "lm_head.weight"
@@ -24,7 +24,7 @@ def sample(tiny_tokenizer):
 
 @pytest.fixture(scope="module")
 def make_trial(tiny_model, sample):
-    """The model under trial, and its own tables; untied by a head of other random rows."""
+    """The model under evaluator, and its own tables; untied by a head of other random rows."""
 
     def make(*, mesh=None, tied=True):
         config = read_config(tiny_model)
@@ -36,7 +36,7 @@ def make_trial(tiny_model, sample):
             config |= {"tie_word_embeddings": False}
             tables[HEAD] = np.random.default_rng(1).normal(0, 0.1, (300, 32)).astype(np.float32)
         mesh = mesh or single_device_mesh()
-        return Trial(config, tensors, list(tables), sample, mesh), tables
+        return Evaluator(config, tensors, list(tables), sample, mesh), tables
 
     return make
 
@@ -57,9 +57,9 @@ def predictions(tiny_model):
     return predict
 
 
-def calibrated(trial, tables):
+def calibrated(evaluator, tables):
     after = {name: table.copy() for name, table in tables.items()}
-    trial.calibrate(after)
+    evaluator.calibrate(after)
     return after
 
 
@@ -70,34 +70,34 @@ def divergence(frequencies, predicted):
 
 
 def test_loss_equals_pytorch(make_trial, predictions, sample):
-    trial, tables = make_trial()
+    evaluator, tables = make_trial()
     predicted = predictions(sample.judge, tables)
     nats = -np.take_along_axis(predicted, sample.judge[:, 1:, None], axis=2).mean()
     expected = nats / math.log(2) / sample.bytes_per_token
-    assert trial.loss(tables) == pytest.approx(expected, rel=1e-5)
+    assert evaluator.loss(tables) == pytest.approx(expected, rel=1e-5)
 
 
 def test_loss_is_that_of_the_tables_that_are_given(make_trial):
-    trial, tables = make_trial()
+    evaluator, tables = make_trial()
     other = {name: 3 * table for name, table in tables.items()}
-    before = trial.loss(tables)
-    assert abs(trial.loss(other) - before) > 1e-3
-    assert trial.loss(tables) == before
+    before = evaluator.loss(tables)
+    assert abs(evaluator.loss(other) - before) > 1e-3
+    assert evaluator.loss(tables) == before
 
 
 def test_calibration_brings_the_frequencies_of_the_text(make_trial, predictions, sample):
-    trial, tables = make_trial()
-    after = calibrated(trial, tables)
+    evaluator, tables = make_trial()
+    after = calibrated(evaluator, tables)
     first, last = (
         divergence(sample.frequencies, predictions(sample.fit, t)) for t in (tables, after)
     )
     assert last < first / 10
-    assert trial.loss(after) < trial.loss(tables)
+    assert evaluator.loss(after) < evaluator.loss(tables)
 
 
 def test_calibration_moves_the_heads_rows_along_one_direction(make_trial):
-    trial, tables = make_trial(tied=False)
-    after = calibrated(trial, tables)
+    evaluator, tables = make_trial(tied=False)
+    after = calibrated(evaluator, tables)
     name = next(iter(tables))
     np.testing.assert_array_equal(after[name], tables[name])
     # With an untied head the mean hidden state is the same in every round.
@@ -108,12 +108,12 @@ def test_calibration_moves_the_heads_rows_along_one_direction(make_trial):
 def test_calibration_needs_no_second_table():
     """Beside the table there are blocks of it: the text's model is on the devices."""
     rows, dim, rng = 40_000, 256, np.random.default_rng(0)
-    trial = object.__new__(Trial)
-    trial.paths, trial.sample = {HEAD: ()}, SimpleNamespace(frequencies=rng.random(rows))
-    trial._expectations = lambda tables: (rng.random(rows), rng.normal(size=dim))
+    evaluator = object.__new__(Evaluator)
+    evaluator.paths, evaluator.sample = {HEAD: ()}, SimpleNamespace(frequencies=rng.random(rows))
+    evaluator._expectations = lambda tables: (rng.random(rows), rng.normal(size=dim))
     table = np.zeros((rows, dim), np.float32)
     tracemalloc.start()
-    trial.calibrate({HEAD: table})
+    evaluator.calibrate({HEAD: table})
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert table.any()

@@ -45,7 +45,7 @@ def test_classes_of_ids():
     assert report.target_ids.tolist() == [0, 3]
     assert report.source_ids.tolist() == [7, 0]
     assert report.missing_ids.tolist() == [2, 6]
-    assert report.gap_ids.tolist() == [1, 4, 5]
+    assert report.unassigned_ids.tolist() == [1, 4, 5]
     assert report.classes["ids without a token"] == {"source": 5, "target": 3, "matched": 0}
     assert (report.source_size, report.target_size) == (3, 4)
     assert (report.source_rows, report.target_rows) == (8, 7)
@@ -168,7 +168,7 @@ def test_the_overlap_of_byte_level_vocabularies_is_that_of_their_strings(read, s
     exact = report.source_ids[report.kinds == "exact"].tolist()
     assert {source.names[id] for id in exact} == shared
     assert len(exact) == len(shared) == 11_089
-    every_id = np.concatenate([report.target_ids, report.missing_ids, report.gap_ids])
+    every_id = np.concatenate([report.target_ids, report.missing_ids, report.unassigned_ids])
     assert sorted(every_id.tolist()) == list(range(report.target_rows))
 
 

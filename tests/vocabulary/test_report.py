@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from clp_jax.errors import UserError
-from clp_jax.vocabulary import compare_vocabularies, running_text
+from clp_jax.vocabulary import compare_vocabularies, fertility
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_running_text(models_of_words, tmp_path):
 
 
 def test_no_more_text_is_read_than_is_needed(models_of_words, tmp_path, monkeypatch):
-    monkeypatch.setattr(running_text, "MAX_BYTES", 9)
+    monkeypatch.setattr(fertility, "MAX_BYTES", 9)
     file = tmp_path / "text.jsonl"
     file.write_text('{"t": "die die"}\n{"t": "katze"}\nbroken\n')
     report = compare_vocabularies(*models_of_words, [str(file)], text_field="t")

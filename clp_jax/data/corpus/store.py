@@ -284,7 +284,9 @@ def describe(shards: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> dict[
     }
 
 
-def seal(folder: Path, shards: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> None:
+def write_manifest(
+    folder: Path, shards: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]
+) -> None:
     """Write the checksums, as `sha256sum --check` reads them, and the manifest, which is the last.
 
     Args:
@@ -322,5 +324,5 @@ def write_corpus(
             for document in documents:
                 writer.add(document)
         manifest = describe([writer.facts()], tokenizer)
-        seal(folder, [writer.facts()], manifest)
+        write_manifest(folder, [writer.facts()], manifest)
     return manifest

@@ -13,17 +13,17 @@ from clp_jax.data.dedup.exact import drop_copies
 from clp_jax.data.dedup.lines import drop_lines
 from clp_jax.data.dedup.near import drop_near
 from clp_jax.data.dedup.substrings import cut_passages
-from clp_jax.data.stages import Deduplication, Place
+from clp_jax.data.stages import Deduplication, Workspace
 
 
-def deduplications(section: DeduplicateSection) -> dict[str, Callable[[Place], Deduplication]]:
+def deduplications(section: DeduplicateSection) -> dict[str, Callable[[Workspace], Deduplication]]:
     """The deduplications that are turned on, by name, in the order in which they are done.
 
     Lines come after documents: else all lines of a page that is in the corpus very often would be
-    frequent ones. Each function is called with a `Place`: the
+    frequent ones. Each function is called with a `Workspace`: the
     folder that the one before has written, and a scratch folder of its own.
     """
-    enabled: dict[str, Callable[[Place], Deduplication]] = {}
+    enabled: dict[str, Callable[[Workspace], Deduplication]] = {}
     if section.exact:
         enabled["exact"] = drop_copies
     if section.near:

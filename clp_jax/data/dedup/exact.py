@@ -14,7 +14,7 @@ from jaxtyping import UInt32
 
 from clp_jax.data.dedup.fingerprints import buckets, hash_range, read_between, write_sorted
 from clp_jax.data.samples import Samples
-from clp_jax.data.stages import Deduplication, Place, ReadDocuments, Stage
+from clp_jax.data.stages import Deduplication, ReadDocuments, Stage, Workspace
 from clp_jax.data.words import composed
 
 _FOUND = np.dtype([("task", "<u4"), ("index", "<u4")])
@@ -65,21 +65,23 @@ class DropFound(BaseFilter):
 _SIGNATURE = np.dtype([("hash", "<u8"), ("more", "<u8"), ("task", "<u4"), ("index", "<u4")])
 
 
-def drop_copies(place: Place) -> Deduplication:
+def drop_copies(workspace: Workspace) -> Deduplication:
     """Drop documents whose text, but for blanks around it, is that of an earlier one.
 
     The same letters are the same text, composed (ü) or not (u and a mark above it).
     """
-    signatures, found = place.scratch / "signatures", place.scratch / "found"
-    count = buckets(place.tasks)
+    signatures, found = workspace.scratch / "signatures", workspace.scratch / "found"
+    count = buckets(workspace.tasks)
     return Deduplication(
         [
             Stage(
-                "exact-sign", [ReadDocuments(place.documents), SignTexts(signatures)], place.tasks
+                "exact-sign",
+                [ReadDocuments(workspace.documents), SignTexts(signatures)],
+                workspace.tasks,
             ),
-            Stage("exact-find", [FindCopies(signatures, place.tasks, found)], count),
+            Stage("exact-find", [FindCopies(signatures, workspace.tasks, found)], count),
         ],
-        DropFound("exact", found, count, place.samples),
+        DropFound("exact", found, count, workspace.samples),
     )
 
 

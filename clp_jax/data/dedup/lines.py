@@ -13,7 +13,7 @@ from jaxtyping import UInt64
 
 from clp_jax.data.dedup.fingerprints import among, buckets, hash_range, read_between, write_sorted
 from clp_jax.data.samples import Samples
-from clp_jax.data.stages import Deduplication, Place, ReadDocuments, Stage
+from clp_jax.data.stages import Deduplication, ReadDocuments, Stage, Workspace
 from clp_jax.data.words import composed
 
 _COUNT = np.dtype([("hash", "<u8"), ("documents", "<u4"), ("task", "<u4")])
@@ -23,20 +23,24 @@ _UNCOUNTED = 0  # the hash of those; its count is that of all documents
 _FEWEST = 100  # documents: a line that stands in no more is no notice, however small the corpus
 
 
-def drop_lines(share: float, place: Place) -> Deduplication:
+def drop_lines(share: float, workspace: Workspace) -> Deduplication:
     """Drop each line, but for blanks around it, that too many documents have, except for the first.
 
     Too many are more than ``share`` of all documents, and more than 100. Lines of fewer than 8
     characters stay. Documents of which nothing stays are dropped.
     """
-    counts, found = place.scratch / "counts", place.scratch / "found"
-    count = buckets(place.tasks)
+    counts, found = workspace.scratch / "counts", workspace.scratch / "found"
+    count = buckets(workspace.tasks)
     return Deduplication(
         [
-            Stage("lines-sign", [ReadDocuments(place.documents), CountLines(counts)], place.tasks),
-            Stage("lines-find", [FindFrequentLines(counts, place.tasks, share, found)], count),
+            Stage(
+                "lines-sign",
+                [ReadDocuments(workspace.documents), CountLines(counts)],
+                workspace.tasks,
+            ),
+            Stage("lines-find", [FindFrequentLines(counts, workspace.tasks, share, found)], count),
         ],
-        DropLines(found, count, place.samples),
+        DropLines(found, count, workspace.samples),
     )
 
 

@@ -31,7 +31,7 @@ from scipy.sparse.csgraph import connected_components
 
 from clp_jax.data.dedup.exact import DropFound, write_found
 from clp_jax.data.dedup.fingerprints import mix
-from clp_jax.data.stages import Deduplication, Place, ReadDocuments, Stage
+from clp_jax.data.stages import Deduplication, ReadDocuments, Stage, Workspace
 from clp_jax.data.words import Words
 from clp_jax.errors import UserError
 
@@ -55,23 +55,25 @@ _TASK = np.uint64(1 << 32)
 _PAIRS = 1 << 22  # read at once
 
 
-def drop_near(place: Place) -> Deduplication:
+def drop_near(workspace: Workspace) -> Deduplication:
     """Drop documents that are near to an earlier one, or near to one that is, and so on."""
-    signatures, pairs = place.scratch / "signatures", place.scratch / "pairs"
-    found = place.scratch / "found"
+    signatures, pairs = workspace.scratch / "signatures", workspace.scratch / "pairs"
+    found = workspace.scratch / "found"
     return Deduplication(
         [
             Stage(
-                "near-sign", [ReadDocuments(place.documents), SignWords(signatures)], place.tasks
+                "near-sign",
+                [ReadDocuments(workspace.documents), SignWords(signatures)],
+                workspace.tasks,
             ),
             Stage(
                 "near-pair",
-                [PairSignatures(signatures, pairs, place.tasks)],
+                [PairSignatures(signatures, pairs, workspace.tasks)],
                 _CONFIG.num_buckets,
             ),
             Stage("near-cluster", [FindNear(pairs, found)], 1),
         ],
-        DropFound("near", found, 1, place.samples),
+        DropFound("near", found, 1, workspace.samples),
     )
 
 

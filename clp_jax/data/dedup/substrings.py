@@ -40,7 +40,7 @@ from clp_jax.data.dedup.fingerprints import (
     write_sorted,
 )
 from clp_jax.data.samples import Samples
-from clp_jax.data.stages import Deduplication, Place, ReadDocuments, Stage
+from clp_jax.data.stages import Deduplication, ReadDocuments, Stage, Workspace
 from clp_jax.files import new_file
 
 CUT = np.dtype([("start", "<u8"), ("end", "<u8")])
@@ -143,27 +143,29 @@ _BUDGET = 1 << 21  # bytes of text compared at once
 _PRINT = np.dtype([("hash", "<u8"), ("start", "<u8"), ("count", "<u4")])
 
 
-def cut_passages(length: int, place: Place) -> Deduplication:
+def cut_passages(length: int, workspace: Workspace) -> Deduplication:
     """Cut each passage of at least ``length`` bytes that stands in an earlier place.
 
     Cuts are moved inwards to the next blank. What is left between, before and after them is put
     on lines of its own, or dropped if it has fewer than 100 bytes.
     """
-    texts, prints = place.scratch / "texts", place.scratch / "prints"
-    found = place.scratch / "found"
-    count = buckets(place.tasks)
+    texts, prints = workspace.scratch / "texts", workspace.scratch / "prints"
+    found = workspace.scratch / "found"
+    count = buckets(workspace.tasks)
     return Deduplication(
         [
             Stage(
                 "substrings-sign",
-                [ReadDocuments(place.documents), SignPassages(length, texts, prints)],
-                place.tasks,
+                [ReadDocuments(workspace.documents), SignPassages(length, texts, prints)],
+                workspace.tasks,
             ),
             Stage(
-                "substrings-find", [FindPassages(length, texts, prints, place.tasks, found)], count
+                "substrings-find",
+                [FindPassages(length, texts, prints, workspace.tasks, found)],
+                count,
             ),
         ],
-        CutPassages(found, count, place.samples),
+        CutPassages(found, count, workspace.samples),
     )
 
 

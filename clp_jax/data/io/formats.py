@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from clp_jax.data.io.compression import CODECS
 
-DAMAGE = (OSError, pa.ArrowException, tarfile.TarError)
+READ_ERRORS = (OSError, pa.ArrowException, tarfile.TarError)
 """What a file raises that cannot be read, or no further."""
 LONGEST = 128 << 20
 """Bytes of a record: a longer one is no document but a corpus, or a bomb."""
@@ -43,7 +43,7 @@ Numbered = Iterator[tuple[int, Any]]
 ChooseColumns = Callable[[Sequence[str]], list[str]]
 
 
-class Fault(Exception):
+class RecordError(Exception):
     """A record that cannot be used.
 
     Args:
@@ -76,9 +76,9 @@ class Format(NamedTuple):
     Attributes:
         unit: What a record's number counts: lines, rows or records.
         split: Gives the number of each raw record of a stream and the record; the second argument
-            chooses among the columns of a file that has columns. Raises one of `DAMAGE` where the
-            file is broken.
-        parse: Gives the fields of a raw record, or a `Text`. Raises `Fault`.
+            chooses among the columns of a file that has columns. Raises one of `READ_ERRORS` where
+            the file is broken.
+        parse: Gives the fields of a raw record, or a `Text`. Raises `RecordError`.
     """
 
     unit: str
@@ -245,7 +245,7 @@ def _decode(raw: bytes | bytearray) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start)
-        raise Fault(f"not UTF-8 ({error.reason})", line) from None
+        raise RecordError(f"not UTF-8 ({error.reason})", line) from None
 
 
 def _parse_text(raw: bytes) -> Text:
@@ -256,7 +256,7 @@ def _parse_json(raw: bytes | bytearray) -> Any:
     try:
         return json.loads(_decode(raw))
     except (ValueError, RecursionError) as error:
-        raise Fault(f"not JSON ({error})") from None
+        raise RecordError(f"not JSON ({error})") from None
 
 
 def _parse_dictionary(raw: bytes | bytearray) -> Any:
@@ -266,7 +266,7 @@ def _parse_dictionary(raw: bytes | bytearray) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        raise Fault(f"neither JSON nor a Python dictionary ({error})") from None
+        raise RecordError(f"neither JSON nor a Python dictionary ({error})") from None
 
 
 def _parse_row(row: Row) -> Mapping[str, Any]:
@@ -276,7 +276,7 @@ def _parse_row(row: Row) -> Mapping[str, Any]:
             for name, column in zip(row.batch.schema.names, row.batch.columns, strict=True)
         }
     except UnicodeDecodeError as error:
-        raise Fault(f"not UTF-8 ({error.reason})") from None
+        raise RecordError(f"not UTF-8 ({error.reason})") from None
 
 
 WHOLE = Format("line", _split_whole, _parse_text)

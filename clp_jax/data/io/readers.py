@@ -12,10 +12,10 @@ from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.arguments import checked
 from clp_jax.data.io.compression import open_file
-from clp_jax.data.io.formats import DAMAGE, Fault, suffix
+from clp_jax.data.io.formats import READ_ERRORS, RecordError, suffix
 from clp_jax.data.io.hub import hub_rows
-from clp_jax.data.io.sources import SOURCES, Layout, MissingText, needed_columns, read_record
-from clp_jax.data.io.splits import Piece, text_pieces
+from clp_jax.data.io.sources import SOURCES, MissingText, RecordFormat, needed_columns, read_record
+from clp_jax.data.io.splits import Split, text_splits
 from clp_jax.errors import UserError
 from clp_jax.files import write_json
 from clp_jax.limits import Inputs, Name
@@ -25,7 +25,7 @@ _SAMPLE_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
-class Broken:
+class BrokenRecord:
     """A record that cannot be used, or a file that cannot be read any further.
 
     Attributes:
@@ -69,14 +69,14 @@ def read_documents(inputs: Inputs, text_field: Name = "text") -> Iterator[str]:
         UserError: an input matches no file, is a folder or has an unknown suffix; a file is broken,
             is not UTF-8 or lacks ``text_field``; there is no text at all.
     """
-    return _texts(text_pieces(inputs, text_field), ", ".join(inputs))
+    return _texts(text_splits(inputs, text_field), ", ".join(inputs))
 
 
-def _texts(pieces: Sequence[Piece], inputs: str) -> Iterator[str]:
+def _texts(splits: Sequence[Split], inputs: str) -> Iterator[str]:
     empty = True
-    for piece in pieces:
-        for document in read_piece(piece):
-            if isinstance(document, Broken):
+    for split in splits:
+        for document in read_split(split):
+            if isinstance(document, BrokenRecord):
                 raise UserError(f"{document}.")
             if document.text.strip():
                 empty = False
@@ -89,8 +89,8 @@ class Read(PipelineStep):
     """Read the documents of a task, blank ones left out, and count those of each source.
 
     Args:
-        tasks: The pieces of each task (see `clp_jax.data.io.splits.plan_tasks`).
-        max_broken: Broken records of a piece that are skipped; with one more the run ends.
+        tasks: The splits of each task (see `clp_jax.data.io.splits.plan_tasks`).
+        max_broken: Broken records of a split that are skipped; with one more the run ends.
         limit: The most documents of a task; None: all.
         samples_folder: ``broken/RANK.json`` is written in it: some of the broken records.
     """
@@ -100,7 +100,7 @@ class Read(PipelineStep):
 
     def __init__(
         self,
-        tasks: Sequence[Sequence[Piece]],
+        tasks: Sequence[Sequence[Split]],
         max_broken: int,
         limit: int | None,
         samples_folder: Path,
@@ -117,7 +117,7 @@ class Read(PipelineStep):
         Raises:
             UserError: there are too many broken records, or the first of a file has no text field.
         """
-        broken: list[Broken] = []
+        broken: list[BrokenRecord] = []
         documents = islice(self._documents(rank, broken), self.limit)
         while True:
             with self.track_time():
@@ -140,11 +140,11 @@ class Read(PipelineStep):
             ]
             write_json(self.samples_folder / "broken" / f"{rank:05d}.json", samples)
 
-    def _documents(self, rank: int, broken: list[Broken]) -> Iterator[Document]:
-        for piece in self.tasks[rank]:
+    def _documents(self, rank: int, broken: list[BrokenRecord]) -> Iterator[Document]:
+        for split in self.tasks[rank]:
             before = len(broken)
-            for found in read_piece(piece):
-                if isinstance(found, Broken):
+            for found in read_split(split):
+                if isinstance(found, BrokenRecord):
                     self.stat_update("broken")
                     broken.append(found)
                     if len(broken) - before > self.max_broken:
@@ -158,62 +158,64 @@ class Read(PipelineStep):
                     self.stat_update("empty")
 
 
-def read_piece(piece: Piece) -> Iterator[Document | Broken]:
-    """Read a piece of the sources, record by record.
+def read_split(split: Split) -> Iterator[Document | BrokenRecord]:
+    """Read a split of the sources, record by record.
 
-    The id of a document is the name of the piece and the number of the record.
+    The id of a document is the name of the split and the number of the record.
 
     Raises:
         UserError: the first record of a file has no text field, the file cannot be opened, or a hub
             data set cannot be read.
     """
-    layout = SOURCES[piece.kind]
-    if piece.text_field is not None:
-        layout = layout._replace(text=(piece.text_field,))
-    return _read_hub(piece, layout) if piece.is_hub else _read_file(piece, layout)
+    layout = SOURCES[split.kind]
+    if split.text_field is not None:
+        layout = layout._replace(text=(split.text_field,))
+    return _read_hub(split, layout) if split.is_hub else _read_file(split, layout)
 
 
-def _read_hub(piece: Piece, layout: Layout) -> Iterator[Document | Broken]:
-    for number, row in enumerate(hub_rows(piece.input, piece.part, piece.parts), 1):
+def _read_hub(split: Split, layout: RecordFormat) -> Iterator[Document | BrokenRecord]:
+    for number, row in enumerate(hub_rows(split.input, split.part, split.parts), 1):
         try:
-            yield _document(piece, layout, f"{piece.part}/{number}", row)
-        except Fault as fault:
-            broken = Broken(piece.input, f"row {number}", str(fault))
+            yield _document(split, layout, f"{split.part}/{number}", row)
+        except RecordError as fault:
+            broken = BrokenRecord(split.input, f"row {number}", str(fault))
             if number == 1 and isinstance(fault, MissingText):
                 raise NoText(f"{broken}.") from None
             yield broken
 
 
-def _read_file(piece: Piece, layout: Layout) -> Iterator[Document | Broken]:
-    form = layout.formats[suffix(piece.input)]
-    first, number = piece.part == 0, 0
+def _read_file(split: Split, layout: RecordFormat) -> Iterator[Document | BrokenRecord]:
+    form = layout.formats[suffix(split.input)]
+    first, number = split.part == 0, 0
     try:
-        with open_file(piece.input) as stream:
+        with open_file(split.input) as stream:
             for number, raw in form.split(stream, partial(needed_columns, layout)):
-                if not piece.owns(number):
+                if not split.owns(number):
                     continue
                 try:
-                    yield _document(piece, layout, str(number), form.parse(raw))
-                except Fault as fault:
+                    yield _document(split, layout, str(number), form.parse(raw))
+                except RecordError as fault:
                     place = f"{form.unit} {number + fault.line}"
-                    broken = Broken(piece.input, place, str(fault), _start(raw))
+                    broken = BrokenRecord(split.input, place, str(fault), _start(raw))
                     if first and isinstance(fault, MissingText):
                         raise NoText(f"{broken}.") from None
                     yield broken
                 first = False
     except MissingText as fault:
-        raise NoText(f"{piece.input}: {fault}.") from None
-    except DAMAGE as error:
+        raise NoText(f"{split.input}: {fault}.") from None
+    except READ_ERRORS as error:
         reason = " ".join(str(error).split())
         if number == 0 or (isinstance(error, OSError) and error.errno is not None):
-            raise UserError(f"{piece.input} cannot be read ({reason}).") from error
+            raise UserError(f"{split.input} cannot be read ({reason}).") from error
         place = f"{form.unit} {number}"
-        yield Broken(piece.input, "", f"{piece.input} cannot be read beyond {place} ({reason})")
+        yield BrokenRecord(
+            split.input, "", f"{split.input} cannot be read beyond {place} ({reason})"
+        )
 
 
-def _document(piece: Piece, layout: Layout, number: str, record: Any) -> Document:
+def _document(split: Split, layout: RecordFormat, number: str, record: Any) -> Document:
     text, metadata = read_record(layout, record)
-    return Document(text, f"{piece.name}/{number}", metadata={"source": piece.kind, **metadata})
+    return Document(text, f"{split.name}/{number}", metadata={"source": split.kind, **metadata})
 
 
 def _start(raw: Any) -> str:

@@ -13,8 +13,8 @@ from clp_jax.data.io.formats import (
     LIST,
     ROWS,
     WHOLE,
-    Fault,
     Format,
+    RecordError,
     Text,
 )
 
@@ -93,7 +93,7 @@ def html_to_text(html: str) -> str:
 _RECORDS = {".jsonl": LINES, ".json": LIST, ".parquet": ROWS}
 
 
-class Layout(NamedTuple):
+class RecordFormat(NamedTuple):
     """How the records of a corpus are laid out.
 
     A field inside another is written with a dot: ``warc_headers.warc-target-uri``.
@@ -115,14 +115,14 @@ class Layout(NamedTuple):
 
 SOURCES = {
     # A whole .txt file, a line of JSON, a row of parquet.
-    "files": Layout(formats={".txt": WHOLE, **_RECORDS}),
+    "files": RecordFormat(formats={".txt": WHOLE, **_RECORDS}),
     # Texts with a blank line between them: oscar-corpus.com/post/oscar-schema-v1-1. On the hub each
     # is a record of id and text: datasets/oscar/oscar.py in github.com/huggingface/datasets.
-    "oscar-2019": Layout(formats={".txt": BLANK_LINES, **_RECORDS}),
+    "oscar-2019": RecordFormat(formats={".txt": BLANK_LINES, **_RECORDS}),
     # 22.01 (annotation, may be null) and 23.01 (quality_warnings, categories): docs/versions/ and
     # docs/schema/schema-v2.md in github.com/oscar-project/documentation. On the hub the text is in
     # `text` and the rest in `meta`.
-    "oscar": Layout(
+    "oscar": RecordFormat(
         text=("content", "text"),
         url=("warc_headers.warc-target-uri", "meta.warc_headers.warc-target-uri"),
         tags=(
@@ -138,7 +138,7 @@ SOURCES = {
     # them: Hashing/Dedup.py in github.com/German-NLP-Group/german-transformer-training, which wrote
     # it, and extractor.py in github.com/GermanT5/corpus, which reads it. The bucket is head, middle
     # or tail. Others keep them unpacked, one a line, or as JSON.
-    "gc4": Layout(
+    "gc4": RecordFormat(
         text=("raw_content",),
         tags=("bucket",),
         formats={
@@ -150,21 +150,21 @@ SOURCES = {
         },
     ),
     # id, url, title, text: huggingface.co/datasets/wikimedia/wikipedia.
-    "wikipedia": Layout(),
+    "wikipedia": RecordFormat(),
     # text, timestamp, url, source: huggingface.co/datasets/uonlp/CulturaX.
-    "culturax": Layout(),
+    "culturax": RecordFormat(),
     # text, id, dump, url, date, ...: huggingface.co/datasets/HuggingFaceFW/fineweb-2.
-    "fineweb-2": Layout(),
+    "fineweb-2": RecordFormat(),
     # text, timestamp, url in multilingual/c4-de.*.json.gz: huggingface.co/datasets/allenai/c4.
-    "mc4": Layout(),
+    "mc4": RecordFormat(),
     # HTML in `content`: huggingface.co/datasets/openlegaldata/court-decisions-germany, and the
     # dumps that it is made of, static.openlegaldata.io/dumps/de/.
-    "open-legal-data": Layout(text=("content",), to_text=html_to_text),
+    "open-legal-data": RecordFormat(text=("content",), to_text=html_to_text),
 }
 """The kinds of sources."""
 
 
-class MissingText(Fault):
+class MissingText(RecordError):
     """A record without the field that should hold the text."""
 
     def __init__(self, fields: Sequence[str], present: Sequence[str]):
@@ -174,7 +174,7 @@ class MissingText(Fault):
         )
 
 
-def needed_columns(layout: Layout, columns: Sequence[str]) -> list[str]:
+def needed_columns(layout: RecordFormat, columns: Sequence[str]) -> list[str]:
     """Those of a file's columns that are looked at.
 
     Raises:
@@ -187,7 +187,7 @@ def needed_columns(layout: Layout, columns: Sequence[str]) -> list[str]:
     return [column for column in columns if column in needed]
 
 
-def read_record(layout: Layout, record: Any) -> tuple[str, dict[str, Any]]:
+def read_record(layout: RecordFormat, record: Any) -> tuple[str, dict[str, Any]]:
     """The text of a record and its metadata: ``tags``, and ``url`` where there is one.
 
     Args:
@@ -195,22 +195,22 @@ def read_record(layout: Layout, record: Any) -> tuple[str, dict[str, Any]]:
         record: Its fields, or a `Text`.
 
     Raises:
-        Fault: it does not look like that.
+        RecordError: it does not look like that.
     """
     if isinstance(record, Text):
         return record.text, {"tags": []}
     if not isinstance(record, Mapping):
-        raise Fault(f"not a JSON object with the key {' or '.join(layout.text)}")
+        raise RecordError(f"not a JSON object with the key {' or '.join(layout.text)}")
     field = next((field for field in layout.text if field in record), None)
     if field is None:
         raise MissingText(layout.text, list(record))
     text = record[field]
     if not isinstance(text, str):
-        raise Fault(f"{field} is {type(text).__name__}, not a string")
+        raise RecordError(f"{field} is {type(text).__name__}, not a string")
     try:
         text = layout.to_text(_sound(text, field))
     except ValueError as error:
-        raise Fault(f"{field} cannot be converted ({error})") from None
+        raise RecordError(f"{field} cannot be converted ({error})") from None
     metadata: dict[str, Any] = {"tags": list(dict.fromkeys(_strings(record, layout.tags)))}
     if url := next(_strings(record, layout.url), None):
         metadata["url"] = url
@@ -232,5 +232,5 @@ def _sound(string: str, path: str) -> str:
     try:
         string.encode()
     except UnicodeEncodeError:
-        raise Fault(f"{path} holds half of a surrogate pair") from None
+        raise RecordError(f"{path} holds half of a surrogate pair") from None
     return string

@@ -1,4 +1,4 @@
-"""The work of reading: pieces of the sources, put together to tasks of about equal size."""
+"""The work of reading: splits of the sources, put together to tasks of about equal size."""
 
 import glob
 import math
@@ -24,7 +24,7 @@ _BLOCK = 256
 
 
 @dataclass(frozen=True)
-class Piece:
+class Split:
     """What is read in one go.
 
     Attributes:
@@ -53,8 +53,8 @@ class Piece:
         return (number - 1) // _BLOCK % self.parts == self.part
 
 
-def whole_pieces(sources: Sequence[SourceSection]) -> list[Piece]:
-    """A piece for each input: sources in order, the files of a glob by name, each file once.
+def whole_splits(sources: Sequence[SourceSection]) -> list[Split]:
+    """A split for each input: sources in order, the files of a glob by name, each file once.
 
     Raises:
         UserError: there is no source, it matches no file, is a folder, or a
@@ -62,24 +62,24 @@ def whole_pieces(sources: Sequence[SourceSection]) -> list[Piece]:
     """
     if not sources:
         raise UserError("There are no sources: name the text to read.")
-    pieces: dict[str, Piece] = {}
+    splits: dict[str, Split] = {}
     for number, source in enumerate(sources):
-        for piece in _pieces_of(source, number):
-            key = piece.input if piece.is_hub else str(Path(piece.input).resolve())
-            pieces.setdefault(key, piece)
-    return list(pieces.values())
+        for split in _splits_of(source, number):
+            key = split.input if split.is_hub else str(Path(split.input).resolve())
+            splits.setdefault(key, split)
+    return list(splits.values())
 
 
-def text_pieces(inputs: Sequence[str], text_field: str | None = None) -> list[Piece]:
-    """A piece for each of the inputs that `clp_jax.data.io.readers.read_documents` takes.
+def text_splits(inputs: Sequence[str], text_field: str | None = None) -> list[Split]:
+    """A split for each of the inputs that `clp_jax.data.io.readers.read_documents` takes.
 
     Raises:
-        UserError: as `whole_pieces`.
+        UserError: as `whole_splits`.
     """
-    return whole_pieces([SourceSection(input=item, text_field=text_field) for item in inputs])
+    return whole_splits([SourceSection(input=item, text_field=text_field) for item in inputs])
 
 
-def plan_tasks(sources: Sequence[SourceSection], limit: int | None) -> list[list[Piece]]:
+def plan_tasks(sources: Sequence[SourceSection], limit: int | None) -> list[list[Split]]:
     """Divide the sources into tasks, by the names and sizes of the files alone.
 
     A task gets about 8 MiB of text, more if there would be over 1,024 tasks; a compressed byte
@@ -92,29 +92,29 @@ def plan_tasks(sources: Sequence[SourceSection], limit: int | None) -> list[list
         limit: If there is one, everything is one task: documents are read in order up to the limit.
 
     Returns:
-        The pieces of each task.
+        The splits of each task.
 
     Raises:
-        UserError: as `whole_pieces`, or a hub data set is missing or must not be read.
+        UserError: as `whole_splits`, or a hub data set is missing or must not be read.
     """
-    pieces = whole_pieces(sources)
-    shards = {piece: hub_shards(piece.input) for piece in pieces if piece.is_hub}
+    splits = whole_splits(sources)
+    shards = {split: hub_shards(split.input) for split in splits if split.is_hub}
     if limit is not None:
-        return [pieces]
+        return [splits]
     sizes = [
-        shards[piece] * _TASK_BYTES if piece.is_hub else _text_bytes(piece.input)
-        for piece in pieces
+        shards[split] * _TASK_BYTES if split.is_hub else _text_bytes(split.input)
+        for split in splits
     ]
     task_bytes = max(_TASK_BYTES, math.ceil(sum(sizes) / _MOST_TASKS))
-    tasks: list[list[Piece]] = []
+    tasks: list[list[Split]] = []
     filled = task_bytes
-    for piece, size in zip(pieces, sizes, strict=True):
-        parts = shards.get(piece) or _parts(piece, size // task_bytes)
+    for split, size in zip(splits, sizes, strict=True):
+        parts = shards.get(split) or _parts(split, size // task_bytes)
         for part in range(parts):
             if filled >= task_bytes:
                 tasks.append([])
                 filled = 0
-            tasks[-1].append(replace(piece, part=part, parts=parts))
+            tasks[-1].append(replace(split, part=part, parts=parts))
             filled += size // parts
     return tasks
 
@@ -125,19 +125,19 @@ def _text_bytes(file: str) -> int:
     return path.stat().st_size * (_EXPANSION if packed else 1)
 
 
-def _parts(piece: Piece, wanted: int) -> int:
-    whole = SOURCES[piece.kind].formats[suffix(piece.input)] is WHOLE
+def _parts(split: Split, wanted: int) -> int:
+    whole = SOURCES[split.kind].formats[suffix(split.input)] is WHOLE
     return 1 if whole else max(1, min(_MOST_PARTS, wanted))
 
 
-def _pieces_of(source: SourceSection, number: int) -> Iterator[Piece]:
-    """A piece for each file that a source stands for, or for its hub data set."""
+def _splits_of(source: SourceSection, number: int) -> Iterator[Split]:
+    """A split for each file that a source stands for, or for its hub data set."""
     item = source.input
     known = SOURCES[source.kind].formats
     if item.startswith(HUB):
         check_address(item)
         name = public_name(item.removeprefix(HUB))
-        yield Piece(source.kind, item, source.text_field, f"{number}/{name}")
+        yield Split(source.kind, item, source.text_field, f"{number}/{name}")
         return
     pattern = local_path(item).expanduser()
     if pattern.is_dir():
@@ -156,7 +156,7 @@ def _pieces_of(source: SourceSection, number: int) -> Iterator[Piece]:
                 f"{', '.join(known)}, each also with {' or '.join(CODECS)} at the end."
             )
         name = Path(file).relative_to(folder).as_posix()
-        yield Piece(source.kind, file, source.text_field, f"{number}/{name}")
+        yield Split(source.kind, file, source.text_field, f"{number}/{name}")
 
 
 def _matches(pattern: str) -> Iterator[str]:

@@ -38,7 +38,7 @@ class Entry(NamedTuple):
     Attributes:
         method: the function.
         basis: what it starts from (`clp_jax.transfer.anchors`).
-        copy_share: its habit: how much of a shared token's row is the source's.
+        source_weight: its default: how much of a shared token's row is the source's.
         maps: whether it maps rows from the helper's space, so that their spread is in question:
             matched norms are tried with it. They magnify the noise of combined rows.
         text: what it does.
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
 
     method: Method
     basis: Literal["nothing", "helper_rows", "token_vectors", "word_vectors", "pieces"]
-    copy_share: float
+    source_weight: float
     maps: bool
     text: str
 
@@ -77,19 +77,19 @@ ROTATION = "procrustes"
 
 @dataclass(frozen=True)
 class Recipe:
-    """A method and its dials: what `clp_jax.transfer.compose` and the calibration take."""
+    """A method and its options: what `clp_jax.transfer.compose` and the calibration take."""
 
     method: str
-    copy_share: float
-    match_norms: bool = False
+    source_weight: float
+    match_spread: bool = False
     calibrate: bool = False
-    strict: bool = False
+    no_fallback: bool = False
 
     @property
     def function(self) -> Method:
         """What computes the rows."""
-        return clp_unguarded if self.strict else METHODS[self.method].method
+        return clp_unguarded if self.no_fallback else METHODS[self.method].method
 
     def to_dict(self) -> dict[str, Any]:
-        """The dials by name, ready for JSON."""
+        """The options by name, ready for JSON."""
         return asdict(self)

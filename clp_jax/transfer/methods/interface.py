@@ -41,9 +41,9 @@ class Problem(NamedTuple):
         """The rows of some anchors."""
         return self.rows[anchors if self.places is None else self.places[anchors]]
 
-    def without(self, hidden: Bool[np.ndarray, " anchor"]) -> "Problem":
+    def without(self, held_out: Bool[np.ndarray, " anchor"]) -> "Problem":
         """The same problem with fewer anchors."""
-        kept = np.flatnonzero(~hidden)
+        kept = np.flatnonzero(~held_out)
         places = kept if self.places is None else self.places[kept]
         return self._replace(anchors=self.anchors[kept], places=places)
 

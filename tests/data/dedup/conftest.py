@@ -7,14 +7,16 @@ import pytest
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from clp_jax.data.stages import Deduplication, Place, ReadDocuments, Stage, WriteDocuments
+from clp_jax.data.stages import Deduplication, ReadDocuments, Stage, Workspace, WriteDocuments
 
 
 class Corpus:
     """Documents on the disk, from a list of texts for each task; an id is `TASK/INDEX`."""
 
     def __init__(self, folder: Path, tasks: Sequence[Iterable[str]]):
-        self.place = Place(folder / "before", len(tasks), folder / "scratch", folder / "samples")
+        self.place = Workspace(
+            folder / "before", len(tasks), folder / "scratch", folder / "samples"
+        )
         self.after = folder / "after"
         self.filter: PipelineStep
         for rank, texts in enumerate(tasks):
@@ -22,7 +24,7 @@ class Corpus:
             list(WriteDocuments(self.place.documents).run(data, rank, len(tasks)))
 
     def deduplicate(
-        self, method: Callable[[Place], Deduplication], order: int = 1
+        self, method: Callable[[Workspace], Deduplication], order: int = 1
     ) -> dict[str, str]:
         """The texts that stay, by id; with ``order`` -1 the last task of a stage runs first."""
         deduplication = method(self.place)

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from clp_jax.data.dedup import passages
+from clp_jax.data.dedup import fingerprints
 from clp_jax.data.dedup.fingerprints import (
     among,
     buckets,
@@ -17,7 +17,7 @@ from clp_jax.data.dedup.fingerprints import (
 
 @pytest.fixture(params=[16, 1 << 16], ids=["small blocks", "one block"])
 def block(request, monkeypatch) -> None:
-    monkeypatch.setattr(passages, "_BLOCK", request.param)
+    monkeypatch.setattr(fingerprints, "_BLOCK", request.param)
 
 
 def some_bytes(size: int, letters: int) -> bytes:

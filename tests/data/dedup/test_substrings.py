@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import zstandard
 
-from clp_jax.data.dedup import records, substrings
+from clp_jax.data.dedup import fingerprints, substrings
 from clp_jax.data.dedup.fingerprints import read_between
 from clp_jax.data.dedup.substrings import cut_passages, first_place
 from clp_jax.files import read_json
@@ -67,7 +67,7 @@ def cut_bytes(made, rank: int) -> set[int]:
 def parts(request, monkeypatch) -> None:
     """How many fingerprints, and how much text, are compared at once."""
     tasks, budget = request.param
-    monkeypatch.setattr(records, "_TASKS_A_BUCKET", tasks)
+    monkeypatch.setattr(fingerprints, "_TASKS_A_BUCKET", tasks)
     monkeypatch.setattr(substrings, "_BUDGET", budget)
 
 

@@ -1,4 +1,4 @@
-"""Repair of wrongly decoded text, and the proof that text which is not looked at is right."""
+"""Documents as a whole: repair of wrongly decoded text, tags and lengths."""
 
 import random
 from re import _constants as kinds

@@ -14,8 +14,8 @@ import zstandard
 
 from clp_jax.data.io import formats
 from clp_jax.data.io.formats import ARCHIVE, BLANK_LINES, DICTIONARIES, LINES, ROWS, WHOLE, Format
-from clp_jax.data.io.readers import Broken, read_piece
-from clp_jax.data.io.splits import Piece
+from clp_jax.data.io.readers import BrokenRecord, read_split
+from clp_jax.data.io.splits import Split
 
 TEXTS = [f"Text {number} – größer als »{number - 1}«\nund zwei\tZeilen" for number in range(900)]
 
@@ -54,7 +54,7 @@ def cut(form: Format, data: bytes) -> list:
 
 
 def read(kind: str, file: Path, part: int = 0, parts: int = 1) -> list:
-    return list(read_piece(Piece(kind, str(file), None, "0/x", part, parts)))
+    return list(read_split(Split(kind, str(file), None, "0/x", part, parts)))
 
 
 def lines(texts: list[str]) -> bytes:
@@ -107,8 +107,8 @@ def test_the_records_of_other_parts_are_not_parsed(
     file = tmp_path / name
     file.write_bytes(data)
     assert [len(read(kind, file, part, 2)) for part in range(2)] == [256 + 89, 256]
-    assert not any(isinstance(found, Broken) for found in read(kind, file, 0, 2))
-    assert sum(isinstance(found, Broken) for found in read(kind, file, 1, 2)) == 1
+    assert not any(isinstance(found, BrokenRecord) for found in read(kind, file, 0, 2))
+    assert sum(isinstance(found, BrokenRecord) for found in read(kind, file, 1, 2)) == 1
 
 
 def test_lines_are_numbered_as_an_editor_does():

@@ -10,7 +10,7 @@ from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from clp_jax.data.config import SourceSection
-from clp_jax.data.io.readers import read_piece
+from clp_jax.data.io.readers import read_split
 from clp_jax.data.io.splits import plan_tasks
 from clp_jax.errors import UserError
 
@@ -35,7 +35,7 @@ def test_each_shard_is_a_task(data_set: str):
         [(1, 3)],
         [(2, 3)],
     ]
-    documents = [document for (piece,) in tasks for document in read_piece(piece)]
+    documents = [document for (piece,) in tasks for document in read_split(piece)]
     expected = [f"{shard}-{row}" for shard in range(3) for row in range(4)]
     assert [document.text for document in documents] == expected
     assert documents[4].id == "0/fineweb:deu_Latn/1/1"
@@ -45,7 +45,7 @@ def test_each_shard_is_a_task(data_set: str):
 
 def test_with_a_limit_the_shards_are_read_in_order(data_set: str):
     ((piece,),) = plan_tasks([SourceSection(input=data_set)], 5)
-    assert [document.text for document in read_piece(piece)][:6] == [
+    assert [document.text for document in read_split(piece)][:6] == [
         "0-0",
         "0-1",
         "0-2",
@@ -119,7 +119,7 @@ def test_a_failure_in_the_middle_is_no_broken_record(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: rows())
     monkeypatch.setattr("clp_jax.data.io.splits.hub_shards", lambda _: 1)
     ((piece,),) = plan_tasks([SourceSection(input="hf://a/b")], None)
-    documents = read_piece(piece)
+    documents = read_split(piece)
     assert next(documents).text == "gut"
     with pytest.raises(UserError, match=r"hf://a/b cannot be read \(connection lost\)"):
         next(documents)

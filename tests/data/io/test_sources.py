@@ -13,10 +13,10 @@ import zstandard
 from datatrove.data import Document
 
 from clp_jax.data.config import PrepareConfig, SourceSection
-from clp_jax.data.io.formats import Fault
-from clp_jax.data.io.readers import Broken, read_piece
+from clp_jax.data.io.formats import RecordError
+from clp_jax.data.io.readers import BrokenRecord, read_split
 from clp_jax.data.io.sources import SOURCES, html_to_text, read_record
-from clp_jax.data.io.splits import whole_pieces
+from clp_jax.data.io.splits import whole_splits
 from clp_jax.errors import UserError
 
 WARC = {
@@ -209,9 +209,9 @@ LAYOUTS = [
 ]
 
 
-def read(kind: str, file: Path, text_field: str | None = None) -> list[Document | Broken]:
+def read(kind: str, file: Path, text_field: str | None = None) -> list[Document | BrokenRecord]:
     source = SourceSection(input=str(file), kind=kind, text_field=text_field)
-    return [document for piece in whole_pieces([source]) for document in read_piece(piece)]
+    return [document for piece in whole_splits([source]) for document in read_split(piece)]
 
 
 @pytest.mark.parametrize(("kind", "name", "data", "expected"), LAYOUTS)
@@ -263,7 +263,7 @@ def test_a_suffix_that_the_kind_does_not_have_is_told(tmp_path: Path):
     ],
 )
 def test_what_is_wrong_with_a_record_is_told(record: object, reason: str):
-    with pytest.raises(Fault, match=reason):
+    with pytest.raises(RecordError, match=reason):
         read_record(SOURCES["oscar"], record)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clp_jax.data.config import SourceSection
-from clp_jax.data.io.splits import Piece, plan_tasks
+from clp_jax.data.io.splits import Split, plan_tasks
 from clp_jax.errors import UserError
 
 MIB = 1 << 20
@@ -111,9 +111,9 @@ def test_names_tell_the_source_and_the_file_but_not_the_machine(tmp_path: Path):
 
 
 def test_pieces_are_plain_values():
-    piece = Piece("gc4", "a.tar.gz", None, "0/a.tar.gz", 3, 16)
+    piece = Split("gc4", "a.tar.gz", None, "0/a.tar.gz", 3, 16)
     assert pickle.loads(pickle.dumps(piece)) == piece
-    assert Piece(**json.loads(json.dumps(asdict(piece)))) == piece
+    assert Split(**json.loads(json.dumps(asdict(piece)))) == piece
 
 
 def test_without_sources_there_is_nothing_to_plan():

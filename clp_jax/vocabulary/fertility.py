@@ -15,7 +15,7 @@ MAX_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
-class RunningText:
+class Fertility:
     """Two tokenizers on one text."""
 
     bytes: int
@@ -73,7 +73,7 @@ def measure_text(
     target: Tokenizer,
     vocabulary: Vocabulary,
     matched_ids: Int[np.ndarray, " matched"],
-) -> RunningText:
+) -> Fertility:
     """Cut the first `MAX_BYTES` of the documents with both tokenizers.
 
     Args:
@@ -98,7 +98,7 @@ def measure_text(
     for id, token in vocabulary.tokens.items():
         lengths[id] = 0 if token.roles else len(token.bytes)
     matched = np.isin(np.arange(len(counts)), matched_ids)
-    return RunningText(
+    return Fertility(
         bytes=read,
         words=words,
         cut=read == MAX_BYTES,
