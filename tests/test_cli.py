@@ -364,3 +364,9 @@ def test_names_of_nothing_are_refused_by_the_flag(stage, flag, capsys):
         main([*stage, flag, ""])
     assert end.value.code == 2
     assert f"argument {flag}: must name something" in capsys.readouterr().err
+
+
+def test_an_old_flag_is_refused_with_the_new_one(capsys):
+    with pytest.raises(SystemExit):
+        main(["transfer", "--source", "a", "--helper", "b", "--out", "c", "--copy-share", "0.5"])
+    assert "--copy-share 0.5, which is source_weight now" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from clp_jax.config import RunConfig
 from clp_jax.data.config import PrepareConfig
 from clp_jax.data.io.sources import SOURCES
 from clp_jax.errors import UserError
+from clp_jax.faults import RENAMED
 from clp_jax.limits import Dtype, Method, SourceKind
 from clp_jax.train.run_folder import flat_settings
 from clp_jax.transfer.config import TransferConfig, TransferOptions
@@ -307,3 +308,22 @@ def test_options_of_a_transfer_are_the_keys_of_its_configuration():
     wanted["data"] = Sequence[get_args(wanted["data"])[0]]  # A list too, for whoever calls it.
     assert get_type_hints(TransferOptions, include_extras=True) == wanted
     assert TransferOptions.__required_keys__ == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("config", "old"),
+    [
+        (RunConfig, "train.accumulation"),
+        (RunConfig, "optimizer.rates"),
+        (RunConfig, "optimizer.embeddings_first"),
+        (RunConfig, "optimizer.final_ratio"),
+        (TransferConfig, "copy_share"),
+        (TransferConfig, "match_norms"),
+        (TransferConfig, "strict"),
+    ],
+)
+def test_an_old_name_is_refused_with_the_new_one(config, old):
+    section, _, key = old.rpartition(".")
+    values = {section: {key: 1}} if section else {key: 1}
+    with pytest.raises(UserError, match=f"unknown key {old}, which is {RENAMED[key]} now"):
+        config.from_dict(values)
