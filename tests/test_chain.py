@@ -316,7 +316,7 @@ def test_what_changes_no_number_may_change(settings, recorded):
             r"^out/small was made .*: transfer.dtype was float32 and is bfloat16\. Put them back",
         ),
         (
-            lambda settings: settings["transfer"].update(strict=True, method="clp"),
+            lambda settings: settings["transfer"].update(no_fallback=True, method="clp"),
             r"out/small was made .*: transfer.method was None and is clp; "
             r"transfer.no_fallback was None and is True\. ",
         ),

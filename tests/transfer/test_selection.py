@@ -110,7 +110,7 @@ def test_a_named_method_has_its_habits_but_for_what_is_asked(setting):
     assert recipe(method="ridge", source_weight=0.0, match_spread=True) == Recipe(
         "ridge", 0.0, match_spread=True
     )
-    assert recipe(method="clp", strict=True) == Recipe("clp", 1.0, strict=True)
+    assert recipe(method="clp", no_fallback=True) == Recipe("clp", 1.0, no_fallback=True)
     assert recipe(method="clp", calibrate=True, data=("x",)) == Recipe("clp", 1.0, calibrate=True)
 
 

@@ -74,7 +74,7 @@ def test_every_row_is_what_it_should_be(pair, tmp_path, mesh, oracle, row_error)
 
 
 def test_strict_keeps_the_formula(pair, tmp_path, oracle, row_error):
-    manifest = transfer_model(*pair, tmp_path / "out", method="clp", strict=True)
+    manifest = transfer_model(*pair, tmp_path / "out", method="clp", no_fallback=True)
     new = weights(tmp_path / "out")[TABLE]
     overlap, inputs = split(*pair)
     assert row_error(new[overlap.missing_ids], oracle.clp(inputs)).max() < 1e-5
@@ -86,7 +86,7 @@ def test_strict_keeps_the_formula(pair, tmp_path, oracle, row_error):
 @pytest.mark.slow
 def test_equals_the_paper_on_real_tokenizers(real_pair, tmp_path, oracle, row_error):
     source, helper = real_pair
-    manifest = transfer_model(source, helper, tmp_path / "out", method="clp", strict=True)
+    manifest = transfer_model(source, helper, tmp_path / "out", method="clp", no_fallback=True)
     new = weights(tmp_path / "out")[TABLE]
     overlap, (missing, shared, rows) = split(source, helper)
     np.testing.assert_array_equal(new[overlap.target_ids], copies(source, overlap))
@@ -141,7 +141,7 @@ def test_untied_heads_are_mapped_by_the_helpers_head(source, helper, tmp_path, o
                 config={"tie_word_embeddings": False},
                 tensors={HEAD: helper_head.astype(np.float32)},
             )
-        transfer_model(source, helper, tmp_path / folder, method="clp", strict=True)
+        transfer_model(source, helper, tmp_path / folder, method="clp", no_fallback=True)
         new = weights(tmp_path / folder)
         for table, helper_table in ((TABLE, TABLE), (HEAD, name)):
             overlap, inputs = split(source, helper, table, helper_table)
@@ -253,7 +253,7 @@ def test_padding_to_a_multiple_is_told_and_never_generated(pair, tmp_path):
 def test_an_extension_keeps_the_source_and_adds_tokens(byte_pair, tmp_path, oracle, row_error):
     source, helper = byte_pair
     out = tmp_path / "out"
-    transfer_model(source, helper, out, method="clp", extend=True, strict=True)
+    transfer_model(source, helper, out, method="clp", extend=True, no_fallback=True)
     old, german, new = map(transformers.AutoTokenizer.from_pretrained, (source, helper, out))
     vocabulary = new.get_vocab()
     assert vocabulary.items() >= old.get_vocab().items()
@@ -409,7 +409,7 @@ def test_strict_row_without_a_direction_is_an_error(source, helper, tmp_path):
     table[load_tokenizer(helper).vocabulary["sonne"]] = 0
     change(helper, tensors={TABLE: table})
     with pytest.raises(UserError, match="'sonne'"):
-        transfer_model(source, helper, tmp_path / "strict", method="clp", strict=True)
+        transfer_model(source, helper, tmp_path / "strict", method="clp", no_fallback=True)
     manifest = transfer_model(source, helper, tmp_path / "guarded", method="clp")
     counts = manifest["tables"][TABLE]["rows"]
     assert (counts["fallback: mean"], counts["fallback: top-k softmax"]) == (1, 1)
