@@ -109,7 +109,7 @@ def test_the_card_has_the_licence_of_the_source_and_the_language_of_the_helper(
     for folder, known in zip(
         pair,
         ({"license": "mit", "language": "en"}, {"license": "gpl", "language": "de"}),
-        no_fallback=True,
+        strict=True,
     ):
         folders.append(shutil.copytree(folder, tmp_path / folder.name))
         (folders[-1] / CARD).write_text(render_card("", known, ""), "utf-8")
