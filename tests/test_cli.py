@@ -116,7 +116,7 @@ def test_an_unknown_flag_is_refused(capsys):
 @pytest.mark.parametrize(
     ("stage", "flag", "value", "sentence"),
     [
-        ("generate", "--mesh", "8", "8 is not understood: write three numbers as 1,8,1"),
+        ("generate", "--mesh", "8", "8 is not three numbers: write them as 1,8,1"),
         ("generate", "--mesh", "1,8,x", "should be a valid integer"),
         ("generate", "--mesh", "1,-2,1", "greater than or equal to -1"),
         ("generate", "--temperature", "nan", "should be a finite number"),
@@ -290,7 +290,7 @@ REFUSED = {
     "plan --config run.yaml --accelerator-type v9-8": "is no accelerator type",
     "plan --config run.yaml --accelerator-type v4-8": "/no/model is not a folder",
     "plan --config run.yaml --accelerator-type v4-8 --source /no/source": "/no/source is not a",
-    "plan --config run.yaml --accelerator-type v4-8 --vocab-size 999": "name its --source too",
+    "plan --config run.yaml --accelerator-type v4-8 --vocab-size 999": "give its --source too",
     "train --config no.yaml": "is missing",
     "train --config run.yaml --train.steps x": "--train.steps: ",
     "train --config run.yaml": "/no/model is not a folder",

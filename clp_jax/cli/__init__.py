@@ -1,6 +1,6 @@
-"""``clp-jax STAGE``: a file for each stage, with its flags and what it calls.
+"""``clp-jax STAGE``: one module per stage, with its flags and the call it makes.
 
-A stage checks its inputs before it imports what it needs: a refusal does not wait for JAX.
+A stage checks its inputs before it imports JAX, so a wrong input is reported immediately.
 """
 
 import argparse
@@ -38,20 +38,20 @@ from clp_jax.terminal import printable, printable_output
 DESCRIPTION = """\
 Turn a language model of one language into a model of another (CLP-Transfer).
 
-The stages, in the order in which they are used:
-  quickstart   see the whole method work on a small example, in a few minutes
+The stages, in the order of use:
+  quickstart   run the whole method on a small example, in a few minutes
   vocab        compare the vocabularies of two models
-  tokenizer    train a tokenizer, for a language that has no helper yet
-  new          write the configuration of a model with that tokenizer, to be trained from scratch
+  tokenizer    train a tokenizer for a language without a helper
+  new          write the configuration of a model to train from scratch with that tokenizer
   transfer     give the source model the target language's vocabulary
-  prepare      turn text into a corpus of tokens
-  plan         tell what a training needs of TPUs, without one
-  train        train the model on, in the target language
-  runs         list training runs beside each other
-  chain        transfer and train models of growing size, each the helper of the next
+  prepare      turn text into a tokenized corpus
+  plan         report the memory and traffic of a training run on TPUs, without a TPU
+  train        continue training the model in the target language
+  runs         list training runs side by side
+  chain        transfer and train models of increasing size, each the helper of the next
   evaluate     measure perplexity, or score German tasks
-  convert      write a model or a run in another format
-  generate     let a model go on from a prompt
+  convert      write a model or a training run in another format
+  generate     continue a prompt
 
 MODEL is a Hugging Face folder, a hub id or the folder of a training run.
 """
@@ -88,8 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with answered_signals():
                 known.run(known)
         except RunStopped as stopped:
-            _tell_how_to_go_on(stopped, known, arguments)
-        except (UserError, OSError) as error:  # OSError: no permission, with the file's name
+            _print_how_to_resume(stopped, known, arguments)
+        except (UserError, OSError) as error:  # OSError names the file
             _fail(f"clp-jax: {printable(str(error))}")
         except KeyboardInterrupt as stopped:
             _fail(f"clp-jax: {stopped}", stopped.status if isinstance(stopped, Stopped) else 130)
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its errors repeat what they are about, which may be anything."""
+    """A parser that escapes control characters in its errors, which quote the arguments."""
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
@@ -120,7 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _fail(reason: str, status: int = 1) -> NoReturn:
-    """End with a status; one of several processes does not wait for the others, which may hang."""
+    """Exit with a status, without waiting for the other processes of a run, which may hang."""
     jax = sys.modules.get("jax")
     alone = jax is None or not jax.distributed.is_initialized()
     if alone and status == 1:
@@ -131,7 +131,7 @@ def _fail(reason: str, status: int = 1) -> NoReturn:
     os._exit(status)
 
 
-def _tell_how_to_go_on(
+def _print_how_to_resume(
     stopped: RunStopped, known: argparse.Namespace, arguments: Sequence[str]
 ) -> None:
     import jax
@@ -140,14 +140,14 @@ def _tell_how_to_go_on(
         _fail("clp-jax: stopped")
     if jax.process_index() == 0:
         flag = [] if getattr(known, "resume", True) else ["--resume"]
-        print(f"clp-jax: {stopped} Go on with: clp-jax {shlex.join([*arguments, *flag])}")
+        print(f"clp-jax: {stopped} Resume with: clp-jax {shlex.join([*arguments, *flag])}")
 
 
 def _quiet_libraries() -> None:
-    """Keep back what is no news: Orbax's defaults and what it also raises, PyTorch's absence.
+    """Silence Orbax's notes on defaults, errors it also raises, and the note on missing PyTorch.
 
-    Orbax ends its event loop at the first write that fails, and raises that. What asyncio and
-    TensorStore's threads then have to say of the others, traceback by traceback, is kept back too.
+    Orbax closes its event loop at the first failed write and raises that error. The tracebacks
+    that asyncio and TensorStore's threads then print for the other writes are silenced too.
     """
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -157,6 +157,6 @@ def _quiet_libraries() -> None:
 
 def _print_unless_late(unraisable: Any) -> None:
     late = str(unraisable.exc_value) == "Event loop is closed"
-    answered = isinstance(unraisable.exc_value, Stopped)  # Its thread sees to it.
+    answered = isinstance(unraisable.exc_value, Stopped)  # The signal thread handles it.
     if not (late or answered or inspect.iscoroutine(unraisable.object)):
         sys.__unraisablehook__(unraisable)

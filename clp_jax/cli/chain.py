@@ -1,4 +1,4 @@
-"""``clp-jax chain``: models of growing size, each the helper of the next."""
+"""``clp-jax chain``: models of increasing size, each the helper of the next."""
 
 import argparse
 from typing import Any
@@ -13,12 +13,16 @@ def add_parser(stages: Any) -> None:
         stages,
         "chain",
         _run,
-        "Transfer and train models of growing size, each the helper of the next. Prints what is "
-        "done and what is to do; goes on where it was interrupted.",
+        "Transfer and train models of increasing size, each the helper of the next. Prints what is "
+        "done and what remains; resumes where it stopped.",
         resumable=True,
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML, as configs/chain-*")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan")
+    parser.add_argument(
+        "--config", required=True, metavar="FILE", help="YAML, such as configs/chain-*"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything and print the plan"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""``clp-jax convert``: a model or a run in another format."""
+"""``clp-jax convert``: a model or a training run in another format."""
 
 import argparse
 from typing import Any
@@ -13,12 +13,12 @@ def add_parser(stages: Any) -> None:
         stages,
         "convert",
         _run,
-        "Write a model or a run in another format. hf is a folder that transformers loads, orbax "
-        "one that holds the weights as a run does.",
+        "Write a model or a training run in another format. hf is a folder that transformers "
+        "loads; orbax is a folder with the weights as a training run stores them.",
     )
-    parser.add_argument("input", metavar="IN", help="model or run")
+    parser.add_argument("input", metavar="IN", help="model or training run")
     parser.add_argument("out", metavar="OUT", help="new folder")
-    parser.add_argument("--to", required=True, choices=("hf", "orbax"), help="the format")
+    parser.add_argument("--to", required=True, choices=("hf", "orbax"), help="output format")
     add_dtype(parser)
     add_mesh(parser)
 

@@ -30,7 +30,7 @@ def _add_perplexity(kinds: Any) -> None:
         kinds,
         "perplexity",
         _perplexity,
-        "Measure perplexity on text. Normalised by tokens, words and bytes.",
+        "Measure perplexity on text. It is normalised by tokens, words and bytes.",
     )
     parser.add_argument("--model", required=True, metavar="MODEL")
     parser.add_argument(
@@ -39,13 +39,13 @@ def _add_perplexity(kinds: Any) -> None:
         type=read_as(limits.Name),
         nargs="+",
         metavar="GLOB",
-        help="text, as `clp-jax prepare` reads",
+        help="text in any format that `clp-jax prepare` reads",
     )
     parser.add_argument(
         "--sequence-length",
         type=read_as(limits.SequenceLength),
         metavar="N",
-        help="tokens read at once; empty: at most 1024",
+        help="tokens per window; empty: the model's positions, at most 1024",
     )
     add_batch_size(parser)
     parser.add_argument(
@@ -53,7 +53,7 @@ def _add_perplexity(kinds: Any) -> None:
         type=read_as(limits.Name),
         default="text",
         metavar="NAME",
-        help="field of the text (default: %(default)s)",
+        help="field with the text (default: %(default)s)",
     )
     add_compute_dtype(parser)
     add_mesh(parser)
@@ -92,8 +92,8 @@ def _add_tasks(kinds: Any) -> None:
         kinds,
         "tasks",
         _tasks,
-        "Score German tasks without examples. Through lm-evaluation-harness (the eval extra), "
-        "beside the random and the majority baseline.",
+        "Score German tasks zero-shot. Runs lm-evaluation-harness (the eval extra) and reports the "
+        "random and the majority baseline alongside.",
     )
     parser.add_argument("--model", required=True, metavar="MODEL")
     parser.add_argument("--tasks", required=True, metavar="NAME,...", help="germeval2018, pawsx_de")
@@ -102,7 +102,10 @@ def _add_tasks(kinds: Any) -> None:
     )
     add_batch_size(parser)
     parser.add_argument(
-        "--limit", type=read_as(limits.Positive), metavar="N", help="only the first N examples"
+        "--limit",
+        type=read_as(limits.Positive),
+        metavar="N",
+        help="only the first N examples per task",
     )
     add_compute_dtype(parser)
     add_mesh(parser)

@@ -1,4 +1,4 @@
-"""What the stages of the command line share: how they are registered, and flags of several."""
+"""What the stages of the command line share: their registration and common flags."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -19,15 +19,15 @@ def add_stage(
     takes_keys: bool = False,
     resumable: bool = False,
 ) -> argparse.ArgumentParser:
-    """Add a parser whose arguments are given to ``run``.
+    """Add the parser of a stage, whose arguments go to ``run``.
 
     Args:
-        group: What the stage is added to: all stages, or those of an `add_group`.
-        name: The word that calls it.
-        run: What the stage does. Each imports what it needs when it runs.
-        text: The help text; its first sentence stands in the list of stages.
-        takes_keys: Whether it also takes ``--section.key value``, which it finds in ``overrides``.
-        resumable: Whether the same command goes on where it was stopped.
+        group: Where to add the stage: all stages, or the subcommands of an `add_group`.
+        name: Name of the stage on the command line.
+        run: Runs the stage; it imports what it needs when it is called.
+        text: The help text; its first sentence appears in the list of stages.
+        takes_keys: Whether it also takes ``--section.key value``, passed in ``overrides``.
+        resumable: Whether the same command resumes a stopped run.
     """
     parser: argparse.ArgumentParser = group.add_parser(
         name, help=text.split(".")[0], description=text, allow_abbrev=False
@@ -37,13 +37,13 @@ def add_stage(
 
 
 def add_group(stages: Any, name: str, text: str) -> Any:
-    """Add a stage that does one of several things, and return what those are added to."""
+    """Add a stage with subcommands, and return the group to which they are added."""
     parser = stages.add_parser(name, help=text.removesuffix("."), description=text)
     return parser.add_subparsers(title="what", metavar="WHAT", required=True)
 
 
 def read_as(kind: Any) -> Callable[[str], Any]:
-    """How a flag of a type is read."""
+    """The function that reads a flag of this type."""
 
     def read(text: str) -> Any:
         try:
@@ -55,7 +55,7 @@ def read_as(kind: Any) -> Callable[[str], Any]:
 
 
 def add_keys(parser: argparse.ArgumentParser, config: type[BaseModel]) -> None:
-    """A flag for each key of a configuration; those that are not given are not in the namespace."""
+    """Add a flag for each key of a configuration; flags not given are not in the namespace."""
     for key, field in config.model_fields.items():
         flag, text = f"--{key.replace('_', '-')}", (field.description or "").replace("%", "%%")
         common: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
@@ -70,17 +70,17 @@ def add_keys(parser: argparse.ArgumentParser, config: type[BaseModel]) -> None:
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
-    """The precision of weights that are written."""
+    """Add the flag for the dtype of the written weights."""
     parser.add_argument(
         "--dtype",
         type=read_as(limits.Dtype),
         metavar="TYPE",
-        help="float32, bfloat16 or float16; empty keeps the model's",
+        help="float32, bfloat16 or float16; empty keeps the model's dtype",
     )
 
 
 def add_compute_dtype(parser: argparse.ArgumentParser) -> None:
-    """The precision of a computation."""
+    """Add the flag for the dtype of the computation."""
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
@@ -89,29 +89,29 @@ def add_compute_dtype(parser: argparse.ArgumentParser) -> None:
 
 
 def add_batch_size(parser: argparse.ArgumentParser) -> None:
-    """How many sequences are computed at once."""
+    """Add the flag for the number of sequences computed together."""
     parser.add_argument(
         "--batch-size",
         type=read_as(limits.BatchSize),
         default=8,
         metavar="N",
-        help="sequences (default: %(default)s)",
+        help="sequences per batch (default: %(default)s)",
     )
 
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:
-    """The sizes of a mesh, for `start_mesh`."""
+    """Add the flag for the mesh sizes, which `start_mesh` takes."""
     parser.add_argument(
         "--mesh",
         type=_mesh_sizes,
         default=(1, -1, 1),
         metavar="DATA,FSDP,TENSOR",
-        help="how devices share the work; empty: fsdp over all of them",
+        help="sizes of the mesh axes (default: fsdp over all devices)",
     )
 
 
 def start_mesh(sizes: Sequence[int]) -> Any:
-    """A mesh of the sizes of ``--mesh``, over the devices of all processes."""
+    """A mesh with the sizes of ``--mesh`` over the devices of all processes."""
     from clp_jax.mesh import make_mesh, start_distributed, use_compilation_cache
 
     start_distributed()
@@ -120,7 +120,7 @@ def start_mesh(sizes: Sequence[int]) -> Any:
 
 
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:
-    """A file that `print_and_write` writes too."""
+    """Add the flag for the JSON file that `print_and_write` writes."""
     parser.add_argument(
         "--json",
         type=read_as(limits.NewFile),
@@ -130,7 +130,7 @@ def add_json(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def print_and_write(text: str, file: str | None, value: Any) -> None:
-    """Print a result as text, and write it to the file of ``--json`` if there is one."""
+    """Print a result as text, and write it to the file of ``--json`` if one was given."""
     from clp_jax.files import write_json
 
     print(text)
@@ -141,5 +141,5 @@ def print_and_write(text: str, file: str | None, value: Any) -> None:
 def _mesh_sizes(text: str) -> list[int]:
     sizes = [read_as(limits.MeshSize)(size) for size in text.split(",")]
     if len(sizes) != 3:
-        raise argparse.ArgumentTypeError(f"{text} is not understood: write three numbers as 1,8,1")
+        raise argparse.ArgumentTypeError(f"{text} is not three numbers: write them as 1,8,1")
     return sizes

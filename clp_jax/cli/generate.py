@@ -9,7 +9,7 @@ from clp_jax.cli.flags import add_compute_dtype, add_mesh, add_stage, read_as, s
 
 def add_parser(stages: Any) -> None:
     """Add the stage to the command line."""
-    parser = add_stage(stages, "generate", _run, "Let a model go on from a prompt.")
+    parser = add_stage(stages, "generate", _run, "Continue a prompt.")
     parser.add_argument("--model", required=True, metavar="MODEL")
     parser.add_argument("--prompt", required=True, metavar="TEXT")
     parser.add_argument(
@@ -17,21 +17,21 @@ def add_parser(stages: Any) -> None:
         type=read_as(limits.NewTokens),
         default=50,
         metavar="N",
-        help="most tokens (default: %(default)s)",
+        help="maximum number of new tokens (default: %(default)s)",
     )
     parser.add_argument(
         "--temperature",
         type=read_as(limits.Temperature),
         default=0.8,
         metavar="T",
-        help="0 takes the likeliest token (default: %(default)s)",
+        help="0 takes the most likely token (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
         type=read_as(limits.Seed),
         default=0,
         metavar="N",
-        help="of the sampling (default: %(default)s)",
+        help="seed of the sampling (default: %(default)s)",
     )
     add_compute_dtype(parser)
     add_mesh(parser)

@@ -14,8 +14,8 @@ def add_parser(stages: Any) -> None:
         stages,
         "new",
         _run,
-        "Write the configuration of a new model. A GPT-2 for a tokenizer, by default of 12 layers, "
-        "to be trained from random weights: `model.init: random`.",
+        "Write the configuration of a new model. It is a GPT-2 for the tokenizer, by default with "
+        "12 layers, to train from random weights (`model.init: random`).",
     )
     parser.add_argument(
         "--tokenizer", required=True, metavar="MODEL", help="folder or model with the tokenizer"
@@ -26,7 +26,7 @@ def add_parser(stages: Any) -> None:
     for flag, kind, default, text in (
         ("--n-layer", limits.Positive, 12, "layers"),
         ("--n-embd", limits.Positive, 768, "width of the layers"),
-        ("--n-head", limits.Positive, 12, "attention heads of a layer"),
+        ("--n-head", limits.Positive, 12, "attention heads per layer"),
         ("--n-positions", limits.SequenceLength, 1024, "longest sequence, in tokens"),
     ):
         parser.add_argument(
@@ -49,4 +49,4 @@ def _run(arguments: argparse.Namespace) -> None:
     new_model(
         arguments.tokenizer, arguments.out, **{name: getattr(arguments, name) for name in sizes}
     )
-    print(f"{arguments.out}: ready to be trained, with model.init: random")
+    print(f"{arguments.out}: ready to train with model.init: random")

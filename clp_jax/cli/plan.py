@@ -1,4 +1,4 @@
-"""``clp-jax plan``: what a training needs of TPUs."""
+"""``clp-jax plan``: the memory and traffic of a training run on TPUs."""
 
 import argparse
 from typing import Any
@@ -15,8 +15,9 @@ def add_parser(stages: Any) -> None:
         stages,
         "plan",
         _run,
-        "Tell what a training needs of TPUs, without one. Compiles its step for them: memory, "
-        "traffic between chips, operations. Every key of the configuration is also a flag.",
+        "Report the memory and traffic of a training run on TPUs, without a TPU. Compiles the "
+        "training step for them and also counts operations. Every key of the configuration is "
+        "also a flag.",
         takes_keys=True,
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML, as in configs/")
@@ -24,13 +25,15 @@ def add_parser(stages: Any) -> None:
         "--accelerator-type", required=True, metavar="TYPE", help="such as v5litepod-32 or v4-32"
     )
     parser.add_argument(
-        "--largest-batch", action="store_true", help="find the largest batch that fits at once"
+        "--largest-batch",
+        action="store_true",
+        help="find the largest batch that fits without accumulation",
     )
     parser.add_argument(
         "--source",
         type=read_as(limits.Name),
         metavar="MODEL",
-        help="plan before the transfer: its source (hub id, folder or config.json) in place of "
+        help="plan before the transfer, for its source (hub id, folder or config.json) instead of "
         "model.path",
     )
     parser.add_argument(
@@ -51,13 +54,13 @@ def _run(arguments: argparse.Namespace) -> None:
     slice_topology(arguments.accelerator_type)
     source, vocab_size = arguments.source, arguments.vocab_size
     if vocab_size and not source:
-        raise UserError("--vocab-size is of what a transfer makes: name its --source too.")
+        raise UserError("--vocab-size is for planning before a transfer: give its --source too.")
     check_inputs((model_of(source) if source else config.model.path,))
     import jax
 
     from clp_jax.plan import plan_largest_batch, plan_run
 
-    jax.config.update("jax_platforms", "cpu")  # The chips are only compiled for.
+    jax.config.update("jax_platforms", "cpu")  # Only the compiler of the TPU is used.
     planned = (plan_largest_batch if arguments.largest_batch else plan_run)(
         config, arguments.accelerator_type, source=source, vocab_size=vocab_size
     )

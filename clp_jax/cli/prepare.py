@@ -1,4 +1,4 @@
-"""``clp-jax prepare``: text becomes a corpus of tokens."""
+"""``clp-jax prepare``: turn text into a tokenized corpus."""
 
 import argparse
 from typing import Any
@@ -14,11 +14,11 @@ def add_parser(stages: Any) -> None:
         stages,
         "prepare",
         _run,
-        "Turn text into a corpus of tokens. It can be cleaned and deduplicated on the way; every "
-        "key of the recipe is also a flag: --section.key value. Goes on where it was interrupted.",
+        "Turn text into a tokenized corpus, optionally cleaned and deduplicated. Every key of the "
+        "recipe is also a flag: --section.key value. Resumes where it stopped.",
         takes_keys=True,
     )
-    parser.add_argument("--config", metavar="FILE", help="recipe, as configs/corpus-*")
+    parser.add_argument("--config", metavar="FILE", help="recipe, such as configs/corpus-*")
     parser.add_argument(
         "--input",
         type=read_as(limits.Name),
@@ -26,10 +26,10 @@ def add_parser(stages: Any) -> None:
         default=[],
         metavar="GLOB",
         help=".txt, .jsonl or .parquet files, also .gz or .zst, or hf://NAME[:CONFIG][@SPLIT]; "
-        "empty: the sources of the recipe",
+        "empty: the sources in the recipe",
     )
     parser.add_argument(
-        "--tokenizer", metavar="MODEL", help="model to train on; empty: write the clean text"
+        "--tokenizer", metavar="MODEL", help="model to train; empty: write the clean text"
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the corpus")
     parser.add_argument(
@@ -42,7 +42,7 @@ def add_parser(stages: Any) -> None:
         "--limit", type=read_as(limits.Positive), metavar="N", help="stop after N documents"
     )
     parser.add_argument(
-        "--source-tokenizer", metavar="MODEL", help="also compare the tokenizer with that of MODEL"
+        "--source-tokenizer", metavar="MODEL", help="also compare the tokenizer with MODEL's"
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = PrepareConfig.describe()
@@ -70,6 +70,6 @@ def _run(arguments: argparse.Namespace) -> None:
         source_tokenizer=arguments.source_tokenizer,
     )
     if manifest is None:
-        print(f"{arguments.out}: its stages are in the queue; the report comes with the last.")
+        print(f"{arguments.out}: its stages are queued; the last one writes the report.")
     else:
         print(summary(manifest))

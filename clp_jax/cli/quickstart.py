@@ -14,9 +14,9 @@ def add_parser(stages: Any) -> None:
         stages,
         "quickstart",
         _run,
-        "See the whole method work on a small example. Tiny models are trained, one is transferred "
-        "and trained on, beside training from scratch. Needs no network; goes on where it was "
-        "interrupted.",
+        "Run the whole method on a small example. Trains tiny models, transfers one, continues its "
+        "training, and compares it with training from scratch. Needs no network; resumes where it "
+        "stopped.",
         resumable=True,
     )
     parser.add_argument(

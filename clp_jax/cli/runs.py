@@ -13,21 +13,21 @@ def add_parser(stages: Any) -> None:
         stages,
         "runs",
         _run,
-        "List training runs beside each other. How far each is, its perplexities, speed, goodput "
-        "and state; they may be at work meanwhile.",
+        "List training runs side by side. Shows the progress, perplexities, speed, goodput and "
+        "state of each; runs may still be in progress.",
     )
     parser.add_argument(
         "folders",
         nargs="*",
         default=["runs"],
         metavar="FOLDER",
-        help="runs, or folders with runs at any depth (default: runs)",
+        help="training runs, or folders with runs at any depth (default: runs)",
     )
     parser.add_argument(
         "--plot",
         type=read_as(limits.NewFile),
         metavar="FILE",
-        help="plot their perplexities into FILE, a PNG",
+        help="plot their perplexities to FILE, a PNG",
     )
     add_json(parser, "figures")
 

@@ -1,4 +1,4 @@
-"""``clp-jax tokenizer``: a tokenizer for a language that has no helper."""
+"""``clp-jax tokenizer``: a tokenizer for a language without a helper."""
 
 import argparse
 from typing import Any
@@ -10,14 +10,12 @@ from clp_jax.files import new_path
 
 def add_parser(stages: Any) -> None:
     """Add the stage to the command line."""
-    actions = add_group(
-        stages, "tokenizer", "Train a tokenizer, for a language that has no helper yet."
-    )
+    actions = add_group(stages, "tokenizer", "Train a tokenizer for a language without a helper.")
     parser = add_stage(
         actions,
         "train",
         _train,
-        "Train a byte-level BPE on a sample of text. What it writes loads wherever GPT-2's loads.",
+        "Train a byte-level BPE on a sample of text. The result loads wherever GPT-2's does.",
     )
     parser.add_argument(
         "--input",
@@ -25,14 +23,14 @@ def add_parser(stages: Any) -> None:
         required=True,
         nargs="+",
         metavar="GLOB",
-        help="text, as `clp-jax prepare` reads; 200 MB of it, drawn by hash, are trained on",
+        help="text in any format that `clp-jax prepare` reads; trains on 200 MB, sampled by hash",
     )
     parser.add_argument(
         "--vocab-size",
         type=read_as(limits.VocabularySize),
         default=50257,
         metavar="N",
-        help="number of tokens (default: %(default)s)",
+        help="size of the vocabulary (default: %(default)s)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder")
     parser.add_argument(

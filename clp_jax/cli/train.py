@@ -1,4 +1,4 @@
-"""``clp-jax train``: the training of a model."""
+"""``clp-jax train``: train a model."""
 
 import argparse
 from typing import Any
@@ -21,9 +21,9 @@ def add_parser(stages: Any) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the run folder's newest checkpoint; start anew if there is none",
+        help="resume from the newest checkpoint in the run folder, or start if there is none",
     )
-    parser.add_argument("--profile", action="store_true", help="trace a few steps into RUN/profile")
+    parser.add_argument("--profile", action="store_true", help="trace a few steps to RUN/profile")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = RunConfig.describe()
 

@@ -1,4 +1,4 @@
-"""``clp-jax transfer``: a source model with the vocabulary of a helper."""
+"""``clp-jax transfer``: give a source model the vocabulary of a helper."""
 
 import argparse
 from typing import Any
@@ -16,13 +16,15 @@ def add_parser(stages: Any) -> None:
         "Give the source model the target language's vocabulary. Writes a Hugging Face folder with "
         "the source's layers, a new embedding table and the helper's tokenizer.",
     )
-    parser.add_argument("--source", required=True, metavar="MODEL", help="large model to transfer")
+    parser.add_argument(
+        "--source", required=True, metavar="MODEL", help="large model of the source language"
+    )
     parser.add_argument(
         "--helper",
         required=True,
         nargs="+",
         metavar="MODEL",
-        help="small model of the target language; of several the best is taken",
+        help="small model of the target language; with several, the best is used",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder")
     add_keys(parser, TransferConfig)

@@ -10,14 +10,18 @@ from clp_jax.cli.flags import add_json, add_stage, print_and_write, read_as
 def add_parser(stages: Any) -> None:
     """Add the stage to the command line."""
     parser = add_stage(stages, "vocab", _run, "Compare the vocabularies of two models.")
-    parser.add_argument("--source", required=True, metavar="MODEL", help="with the old tokenizer")
-    parser.add_argument("--target", required=True, metavar="MODEL", help="with the new tokenizer")
+    parser.add_argument(
+        "--source", required=True, metavar="MODEL", help="model with the old tokenizer"
+    )
+    parser.add_argument(
+        "--target", required=True, metavar="MODEL", help="model with the new tokenizer"
+    )
     parser.add_argument(
         "--data",
         type=read_as(limits.Name),
         nargs="+",
         metavar="GLOB",
-        help="text of the target language to compare them on (10 MB are read)",
+        help="text of the target language to compare them on (reads 10 MB)",
     )
     parser.add_argument(
         "--text-field",
@@ -29,7 +33,7 @@ def add_parser(stages: Any) -> None:
     parser.add_argument(
         "--fuzzy",
         action="store_true",
-        help="also match tokens that differ only in case or in starting a word",
+        help="also match tokens that differ only in case or in whether they start a word",
     )
     add_json(parser, "report")
 

@@ -150,7 +150,7 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, capsys):
     monkeypatch.setattr(run, "_run", press_ctrl_c)
     main(["quickstart", "--out", "mine"])
     assert capsys.readouterr().out.endswith(
-        "clp-jax: mine keeps what was made. Go on with: clp-jax quickstart --out mine\n"
+        "clp-jax: mine keeps what was made. Resume with: clp-jax quickstart --out mine\n"
     )
 
 

@@ -68,7 +68,7 @@ def test_the_command_line_tells_how_to_go_on(stopped, monkeypatch, tmp_path, cap
     (tmp_path / "run.yaml").write_text(RunConfig.from_dict(settings).to_yaml())
     main(["train", "--config", str(tmp_path / "run.yaml"), "--train.log_every", "2"])
     last = capsys.readouterr().out.splitlines()[-1]
-    told, command = last.split(" Go on with: clp-jax ")
+    told, command = last.split(" Resume with: clp-jax ")
     assert told == f"clp-jax: {tmp_path / 'run'} was told to stop and is saved at step 3."
 
     monkeypatch.undo()
