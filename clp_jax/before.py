@@ -1,4 +1,4 @@
-"""What can be told of a stage's inputs at once: nothing here imports JAX or transformers."""
+"""Quick checks of a stage's inputs; nothing here imports JAX or transformers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ from clp_jax.files import is_address, writable_path
 from clp_jax.transfer.checks import check_files
 
 TRANSFER, MODEL = "transfer", "model"
-"""Folders of a model of a chain: transferred, and trained."""
+"""Subfolders of a model in a chain: the transferred model and the trained one."""
 
 
 def check_inputs(models: Sequence[str], text: Sequence[str] = ()) -> None:
-    """Make sure that there can be models, and that there is text.
+    """Make sure that the models can exist and that the text does.
 
     Raises:
-        UserError: a model cannot be there, or a glob of the text matches no file that can be read.
+        UserError: a model cannot exist, or a glob of the text matches no readable file.
     """
     for model in models:
         local_model(model)
@@ -29,12 +29,12 @@ def check_inputs(models: Sequence[str], text: Sequence[str] = ()) -> None:
 
 
 def check_run(config: RunConfig) -> None:
-    """Make sure that there can be the model and the corpora of a run.
+    """Make sure that the model of a run can exist and that its corpora do.
 
-    A run that is there already brings its model's files, so that the model may be gone.
+    An existing run has a copy of its model's files, so the model itself may be gone.
 
     Raises:
-        UserError: one is missing, or the folder of the run cannot be made.
+        UserError: one is missing, or the run folder cannot be created.
     """
     out = config.train.out
     if not is_address(out) and not writable_path(out).exists():
@@ -43,7 +43,7 @@ def check_run(config: RunConfig) -> None:
 
 
 def check_corpora(section: DataSection) -> None:
-    """Make sure that there are the corpora of a training.
+    """Make sure that the corpora of a training run exist.
 
     Raises:
         UserError: one is missing.
@@ -53,11 +53,11 @@ def check_corpora(section: DataSection) -> None:
 
 
 def check_chain(config: ChainConfig) -> None:
-    """Make sure that there can be what the models of a chain that are not done yet are made of.
+    """Check the inputs of those models of a chain that are not done yet.
 
     Raises:
         UserError: a model, a corpus, text or vectors are missing, or the folder of the chain cannot
-            be made.
+            be created.
     """
     writable_path(config.out)
     local_model(config.helper)
@@ -72,7 +72,7 @@ def check_chain(config: ChainConfig) -> None:
 
 
 def check_places(places: Sequence[str]) -> None:
-    """Make sure that the places on this machine in which runs are looked for are folders.
+    """Make sure that the local places to search for runs are folders.
 
     Raises:
         UserError: one is not.

@@ -1,4 +1,4 @@
-"""Progressive transfer: models grown small -> large, each trained one the helper of the next."""
+"""Progressive transfer: models from small to large, each the helper of the next once trained."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,18 +46,18 @@ SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """One model of a chain: what it is made of, and how far it is.
+    """One model of a chain: its inputs and its progress.
 
     Attributes:
         folder: its folder, with ``transfer``, ``run``, ``model`` and ``settings.json`` in it.
-        source: the model whose layers it gets.
-        helper: the model whose vocabulary it gets: the one before it.
-        run: the configuration of its training.
-        settings: all that its weights depend on, that of the models before it included.
-        decoder: its architecture in numbers.
-        parameters: how many it has.
+        source: the model that provides its layers.
+        helper: the model that provides its vocabulary: the one before it.
+        run: the configuration of its training run.
+        settings: everything its weights depend on, the settings of earlier models included.
+        decoder: its architecture.
+        parameters: number of its parameters.
         transferred: whether its transfer is done.
-        step: the step of its newest checkpoint, or 0.
+        step: the step of its newest checkpoint; 0 without one.
         done: whether the trained model is written.
     """
 
@@ -75,23 +75,23 @@ class Stage:
 
 @checked
 def run_chain(config: ChainConfig, *, dry_run: bool = False) -> None:
-    """Grow the models of a chain, each from its source with the one before it as the helper.
+    """Make the models of a chain, each from its source with the one before it as the helper.
 
-    ``OUT/NAME`` gets the transferred model in ``transfer``, the training in ``run`` and the trained
-    model, a Hugging Face folder, in ``model``. What is done is skipped, a training that was
-    interrupted goes on from its newest checkpoint, and the models are the same as if nothing had
-    happened. Once ``model`` is written, the other two may be removed.
+    ``OUT/NAME`` gets the transferred model in ``transfer``, the training run in ``run`` and the
+    trained model, a Hugging Face folder, in ``model``. Finished stages are skipped, and an
+    interrupted training run resumes from its newest checkpoint; the models are the same as without
+    the interruption. Once ``model`` is written, the other two folders may be removed.
 
-    The table of all stages is printed first. In a run of several processes all of them call it, and
-    ``out`` is on a disk they share; the first one computes the transfers.
+    The table of all stages is printed first. In a run of several processes all of them call this
+    function, and ``out`` is on a disk they share; the first process computes the transfers.
 
     Args:
         config: The configuration.
-        dry_run: Print the table, and do nothing else.
+        dry_run: Print the table and do nothing else.
 
     Raises:
-        UserError: a setting, a source, the helper or a corpus is not as it should be, or what is
-            done was done with other settings; all this is checked before any work.
+        UserError: a setting, a source, the helper or a corpus is not valid, or a finished stage had
+            other settings; all of this is checked before any work starts.
     """
     start_distributed()
     stages = plan_chain(config)
@@ -105,7 +105,7 @@ def run_chain(config: ChainConfig, *, dry_run: bool = False) -> None:
 
 
 def plan_chain(config: ChainConfig) -> list[Stage]:
-    """Check everything that a chain needs, without its weights, and look what is done.
+    """Check everything a chain needs except weights, and find out which stages are done.
 
     Raises:
         UserError: see `run_chain`.
@@ -123,7 +123,7 @@ def plan_chain(config: ChainConfig) -> list[Stage]:
         dependent = {
             key: value
             for key, value in flat_settings(run).items()
-            if key not in FREE and not key.startswith("model.")  # The chain gives these itself.
+            if key not in FREE and not key.startswith("model.")  # The chain sets these itself.
         }
         own = {"source": section.source, "dropout": section.dropout}
         settings = settings | _named(section.name, own | dependent)
@@ -135,7 +135,7 @@ def plan_chain(config: ChainConfig) -> list[Stage]:
             values["vocab_size"] = rows
             if config.transfer.data:
                 read_text(config.transfer.data, config.transfer.text_field)
-            # For a plan, no weights are fetched from the hub, and none of a run are read.
+            # A plan fetches no weights from the hub and reads none of a run.
             if Path(origin).is_dir() and not is_run_folder(origin):
                 source = open_source(origin)
                 read_vectors(config.transfer, source.tokenizer, tokenizer, text=())
@@ -160,7 +160,7 @@ def plan_chain(config: ChainConfig) -> list[Stage]:
 
 
 def render_plan(stages: Sequence[Stage]) -> str:
-    """The models of a chain as a table: parameters, the state of each stage, tokens to be seen."""
+    """The models of a chain as a table: parameters, state of each stage, tokens to be seen."""
     rows = []
     for stage in stages:
         steps = stage.run.train.steps
@@ -182,10 +182,10 @@ def render_plan(stages: Sequence[Stage]) -> str:
 
 
 def _run_stage(stage: Stage, arguments: Mapping[str, Any]) -> None:
-    """Do what is left of one model; its settings are on the disk before anything else of it."""
+    """Run the remaining stages of one model; its settings are written before anything else."""
     name = stage.folder.name
     if not stage.transferred:
-        _tell(f"{name}: transfer from {stage.source}, helped by {stage.helper}")
+        _tell(f"{name}: transfer from {stage.source} with the helper {stage.helper}")
         if jax.process_index() == 0:
             write_json(stage.folder / SETTINGS, stage.settings)
             out = stage.folder / TRANSFER
@@ -193,7 +193,7 @@ def _run_stage(stage: Stage, arguments: Mapping[str, Any]) -> None:
             manifest = transfer_model(stage.source, stage.helper, out, **arguments, mesh=mesh)
             _tell(summarize(manifest, str(out)))
         sync_global_devices(f"{name} is transferred")
-    # A training that has all its steps may still lack its last words, so it is resumed as well.
+    # A run with all its steps done may still lack its final files, so it is resumed as well.
     _tell(f"{name}: training")
     train_model(stage.run, resume=True)
     _tell(f"{name}: export")
@@ -214,11 +214,11 @@ def _run_config(config: ChainConfig, section: ChainModelSection) -> RunConfig:
 
 
 def _check_training(run: RunConfig, model: Decoder, hash_: str, helper: str) -> None:
-    """Check a training before its model exists, of which only the shapes are given.
+    """Check a training run from the shapes of its model, which need not exist yet.
 
     Raises:
         UserError: model, mesh, optimizer, run folder and corpora do not fit together, or the
-            corpora are not of the tokenizer with this hash, which is the helper's.
+            corpora were made with another tokenizer than the helper's, whose hash is given.
     """
     find_run(run, Path(run.train.out), resume=True)
     make_optimizer(run.optimizer, run.train.steps)
@@ -229,15 +229,15 @@ def _check_training(run: RunConfig, model: Decoder, hash_: str, helper: str) -> 
 
 
 def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """A model that is begun must have been begun with the settings of today.
+    """Make sure that a model that was started has the current settings.
 
     Raises:
-        UserError: it was not; says which differ.
+        UserError: it has not; the message names the settings that differ.
     """
     if not any((folder / stage).exists() for stage in (TRANSFER, RUN, MODEL)):
         return
     if not (folder / SETTINGS).exists():
-        raise UserError(f"{folder} is not of a chain, {SETTINGS} is missing: choose another out.")
+        raise UserError(f"{folder} is not part of a chain, {SETTINGS} is missing: use another out.")
     before = read_json(folder / SETTINGS)
     changes = [
         f"{key} was {before.get(key)} and is {settings.get(key)}"
@@ -248,12 +248,12 @@ def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         more = f"; and {len(changes) - 5} more" if len(changes) > 5 else ""
         raise UserError(
             f"{folder} was made with other settings: {'; '.join(changes[:5])}{more}. "
-            "Put them back, or remove the folder to make the model anew."
+            "Restore them, or remove the folder to make the model again."
         )
 
 
 def _progress(folder: Path) -> tuple[bool, bool, int]:
-    """Of a model: whether it is written, whether it is transferred, and its newest checkpoint."""
+    """Whether a model is written, whether it is transferred, and its newest checkpoint."""
     done, transferred = ((folder / stage).exists() for stage in (MODEL, TRANSFER))
     return done, transferred, latest_step(folder / RUN) or 0
 

@@ -1,4 +1,4 @@
-"""The configuration of `clp-jax chain`. It stands apart from `clp_jax.chain`, which imports JAX."""
+"""The configuration of `clp-jax chain`, separate from `clp_jax.chain`, which imports JAX."""
 
 from pydantic import Field, field_validator
 
@@ -18,23 +18,23 @@ class ChainModelSection(Section):
     """One model of a chain."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
-    """Its folder in that of the chain."""
+    """Name of its folder inside the folder of the chain."""
     source: Name
-    """Hugging Face folder or hub id of the model whose layers it gets."""
+    """Hugging Face folder or hub id of the model that provides its layers."""
     dropout: PartialShare | None = None
     """Replaces every dropout rate of the source's configuration; empty keeps them."""
     data: DataSection | None = None
-    """Its own corpora; empty: those of the chain."""
+    """Its own corpora; empty uses those of the chain."""
     mesh: MeshSection = MeshSection()
     optimizer: OptimizerSection = OptimizerSection()
     train: TrainingSection
 
 
 class ChainConfig(Configuration):
-    """Everything that `clp-jax chain` needs to know: models, each the helper of the next."""
+    """The configuration of `clp-jax chain`: models, each the helper of the next."""
 
     helper: Name
-    """Model of the target language that helps the first one; all get its tokenizer."""
+    """Target-language model that helps the first model; all models get its tokenizer."""
     out: LocalName
     """Folder of the chain, with a folder for each model."""
     transfer: TransferConfig = TransferConfig()

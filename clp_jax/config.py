@@ -1,4 +1,4 @@
-"""Configurations: sections <-> YAML <-> ``--section.key value``; and that of a run."""
+"""Configurations as sections, YAML and ``--section.key value`` flags; the one of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,21 +41,21 @@ ParameterGroup = Literal["embeddings", "positions", "layers", "final_norm"]
 
 
 class Section(BaseModel):
-    """Keys with their types; others are refused."""
+    """Keys with their types; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Configuration(Section):
-    """Sections that are a file."""
+    """A configuration file, made of sections."""
 
     @classmethod
     def from_dict(cls: type[C], values: Any, *, origin: str = "configuration") -> C:
         """Check ``values``, sections with keys, and fill in the defaults.
 
         Raises:
-            UserError: they are no sections, or keys are unknown or missing or have values of the
-                wrong kind; all are told.
+            UserError: the values are not sections, or keys are unknown, missing or of the wrong
+                type; the error names all of them.
         """
         return cls._checked(values, origin, ())
 
@@ -65,7 +65,7 @@ class Configuration(Section):
 
         Raises:
             UserError: the file is missing or not YAML, or a key or value is not accepted; a value
-                that came from a flag is told with the flag's name.
+                from a flag is reported under the flag's name.
         """
         values = {} if file is None else read_settings(file)
         flags = parse_flags(overrides)
@@ -87,21 +87,21 @@ class Configuration(Section):
                 others = [f"--{section}.{key}" for section, key in flags if (section,) == place]
                 whose = given[0] if given else " ".join([origin, *others])
                 faults.setdefault(whose, []).append(fault(one))
-            told = "; ".join(f"{whose}: {'; '.join(them)}" for whose, them in faults.items())
-            raise UserError(f"{told}.") from None
+            reported = "; ".join(f"{whose}: {'; '.join(them)}" for whose, them in faults.items())
+            raise UserError(f"{reported}.") from None
 
     @classmethod
     def describe(cls) -> str:
-        """One line a key, with its default and its meaning: the help text of the flags."""
+        """One line per key with its default and its meaning: the help text of the flags."""
         lines = []
         for section, field in cls.model_fields.items():
             kind = field.annotation
             if not (isinstance(kind, type) and issubclass(kind, Section)):
                 continue
             lines.append(f"{section}: {kind.__doc__}")
-            for key, knob in kind.model_fields.items():
-                default = "required" if knob.is_required() else f"default {_as_flag(knob.default)}"
-                lines.append(f"  --{section}.{key} ({default})\n      {knob.description}")
+            for key, info in kind.model_fields.items():
+                default = "required" if info.is_required() else f"default {_as_flag(info.default)}"
+                lines.append(f"  --{section}.{key} ({default})\n      {info.description}")
         return "\n".join(lines)
 
     def to_yaml(self) -> str:
@@ -110,47 +110,47 @@ class Configuration(Section):
 
 
 def _as_flag(value: Any) -> str:
-    """A default as a flag would have it."""
+    """A default as it is written on the command line."""
     plain = [*value] if isinstance(value, tuple) else value
     return yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()
 
 
 class ModelSection(Section):
-    """Which model is trained."""
+    """The model to train."""
 
     path: Name
-    """Hugging Face folder or hub id: the configuration, the tokenizer and the weights."""
+    """Hugging Face folder or hub id with the configuration, the tokenizer and the weights."""
     revision: Name | None = None
     """Branch, tag or commit of a hub id."""
     init: Literal["pretrained", "random"] = "pretrained"
-    """`pretrained` keeps the weights; `random` draws new ones: training from scratch."""
+    """`pretrained` keeps the weights; `random` draws new ones, to train from scratch."""
     dropout: PartialShare | None = None
-    """Replaces every dropout rate of the model's configuration; empty keeps them. GPT-2's own, 0.1
-    of the attention weights, makes a training hold all attention scores; 0 does not."""
+    """Replaces every dropout rate of the model's configuration; empty keeps them. With GPT-2's
+    rate for attention weights, 0.1, training stores all attention scores; with 0 it does not."""
 
 
 class MixedCorpusSection(Section):
-    """One of the corpora that are trained on."""
+    """One of several training corpora."""
 
     path: LocalName
     """Folder written by `clp-jax prepare`."""
     weight: PositiveFactor | None = None
-    """Its share of the sequences, on any scale."""
+    """Its share of the sequences; weights need not add up to 1."""
 
 
 class DataSection(Section):
-    """Which tokens it is trained on; corpora are folders written by `clp-jax prepare`."""
+    """The tokens to train and validate on; corpora are folders written by `clp-jax prepare`."""
 
     train: tuple[MixedCorpusSection, ...] = Field(min_length=1)
-    """Corpus folder, or a list of `{path, weight}`; without weights, each token counts the same."""
+    """Corpus folder, or a list of `{path, weight}`; without weights, all tokens count equally."""
     validation: LocalName | None = None
-    """Corpus folder to measure perplexity on."""
+    """Corpus folder on which perplexity is measured."""
     sequence_length: SequenceLength = 1024
-    """Tokens of one training sequence."""
+    """Tokens per training sequence."""
     document_mask: bool = False
-    """Keep attention within documents, of which a sequence can hold several."""
+    """Restrict attention to single documents; a sequence can hold several."""
     restart_positions: bool = False
-    """Count learned positions from the start of each document; needs `document_mask`."""
+    """Count learned positions from the start of each document; requires `document_mask`."""
 
     @field_validator("train", mode="before")
     @classmethod
@@ -173,21 +173,22 @@ class DataSection(Section):
 
 
 class MeshSection(Section):
-    """How the devices are arranged; one of the sizes may be -1, which takes what is left.
+    """How the devices are arranged; one size may be -1, which takes the remaining devices.
 
     `mesh: auto` is short for `auto: true`.
     """
 
     auto: bool = False
-    """Pick all sizes by devices, memory, model and batch, and print them and why."""
+    """Choose all sizes from devices, memory, model and batch; print them with the reason."""
     data: MeshSize = 1
-    """Devices that hold copies of the model and different sequences."""
+    """Data parallelism: devices that hold copies of the model and different sequences."""
     fsdp: MeshSize = -1
-    """Devices that share the parameters and hold different sequences."""
+    """Fully sharded data parallelism: devices that split the parameters and hold different
+    sequences."""
     tensor: MeshSize = 1
-    """Devices that share the heads, the hidden units and the vocabulary of each layer."""
+    """Tensor parallelism: devices that split the heads, the hidden units and the vocabulary."""
     sequence: MeshSize = 1
-    """Devices that share the positions of each sequence."""
+    """Sequence parallelism: devices that split the positions of each sequence."""
 
     @model_validator(mode="before")
     @classmethod
@@ -197,7 +198,7 @@ class MeshSection(Section):
     @model_validator(mode="after")
     def _all_or_none(self) -> "MeshSection":
         if self.auto and self.sizes != MeshSection().sizes:
-            raise ValueError("auto picks all sizes: leave the others out, or auto")
+            raise ValueError("auto picks all sizes: remove auto or the sizes")
         return self
 
     @property
@@ -211,43 +212,43 @@ class OptimizerSection(Section):
 
     name: Literal["adamw", "adafactor", "lion", "muon"] = "adamw"
     """`adafactor`'s learning rate is relative to the size of each matrix, up to about 1e-2;
-    `lion` wants a third to a tenth of AdamW's; `muon` is AdamW but for the layers' matrices."""
+    `lion` needs a third to a tenth of AdamW's; `muon` uses AdamW outside the layers' matrices."""
     learning_rate: LearningRate = 1e-4
-    """The highest learning rate, reached after the warm-up."""
+    """Peak learning rate, reached after the warm-up."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up."""
+    """How the learning rate changes after the warm-up."""
     warmup_steps: Natural = 0
     """Steps over which the learning rate rises from zero."""
     min_lr_ratio: Share = 0.1
-    """Learning rate at the last step, as a share of the highest."""
+    """Learning rate at the last step, as a share of the peak."""
     restarts: Natural = 0
-    """How often the learning rate jumps back to the highest and falls again (SGDR)."""
+    """How often the learning rate returns to the peak and falls again (SGDR)."""
     lr_multipliers: dict[ParameterGroup, Factor] = {}
     """Factors of the learning rate for embeddings, positions, layers or final_norm, such as
-    `{layers: 0.1}`; what has 0 is frozen, and costs neither gradients nor optimizer state."""
+    `{layers: 0.1}`; a group with 0 is frozen and needs neither gradients nor optimizer state."""
     embeddings_only_steps: Natural = 0
-    """Steps in which only the embeddings are trained; then the rest joins with a warm-up. Costs
-    from the start what the whole training costs."""
+    """Steps that train only the embeddings; then the rest joins with a warm-up. These steps cost
+    as much as training everything."""
     layer_decay: PositiveShare = 1.0
     """Factor of the learning rate for each layer between a layer and the nearer end of the model:
-    the middle, which is farthest from the new vocabulary, changes the least."""
+    the middle layers, farthest from the new vocabulary, change the least."""
     weight_decay: Factor = 0.01
     """Decoupled weight decay of matrices; biases and norms are not decayed."""
     beta1: PartialShare = 0.9
-    """Decay of the mean of the gradients; `adafactor` keeps none."""
+    """Decay of the running mean of the gradients; `adafactor` has none."""
     beta2: PartialShare = 0.98
-    """Decay of the mean of their squares; `lion`: of the mean of the gradients that it keeps."""
+    """Decay of the running mean of their squares; for `lion`, of its stored mean of gradients."""
     epsilon: PositiveShare = 1e-8
     """Added to the denominator of the update by `adamw` and `muon`."""
     clip_norm: PositiveFactor = 1.0
-    """Largest global norm of the gradients."""
+    """Global norm to which larger gradients are clipped."""
     mu_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision in which the mean of the gradients is kept."""
+    """Precision of the stored mean of the gradients."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "OptimizerSection":
         if self.restarts and self.schedule == "constant":
-            raise ValueError("restarts need a schedule that falls: cosine or linear")
+            raise ValueError("restarts need a falling schedule: cosine or linear")
         if self.mu_dtype != "float32" and self.name == "adafactor":
             raise ValueError("adafactor keeps no mean of the gradients: leave mu_dtype out")
         if not any(self.lr_multipliers.get(group, 1) for group in get_args(ParameterGroup)):
@@ -256,51 +257,52 @@ class OptimizerSection(Section):
 
 
 class TrainingSection(Section):
-    """A training, wherever its results go."""
+    """How to train."""
 
     steps: Positive
-    """Optimizer steps in all."""
+    """Optimizer steps in total."""
     batch_size: BatchSize = 32
-    """Sequences of one optimizer step, over all devices."""
+    """Sequences per optimizer step, over all devices."""
     gradient_accumulation_steps: Positive = 1
-    """Parts in which a batch is computed, to save memory."""
+    """Microbatches per batch, computed one after the other to save memory."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Precision of the computation; parameters and optimizer are always float32."""
+    """Precision of the computation; parameters are always float32, and so is the optimizer's
+    state, except for `optimizer.mu_dtype`."""
     remat: Remat = "full"
-    """What layers keep for the backward pass, which computes the rest again: `full` their input;
-    `attention` also the result of the attention; `attention_block` also the products around it;
-    `dots` also the first product of the MLP; `none` everything."""
+    """What each layer stores for the backward pass, which recomputes the rest: `full` its input;
+    `attention` also the output of the attention; `attention_block` also the matrix products around
+    it; `dots` also the first product of the MLP; `none` everything."""
     loss_chunk: Positive = 256
-    """Positions of a sequence whose logits exist at the same time."""
+    """Positions of a sequence whose logits are in memory at the same time."""
     z_loss: Factor = 0.0
-    """Coefficient of the squared log of the softmax's normalizer; PaLM had 1e-4; 0: none."""
+    """Coefficient of the squared log of the softmax's normalizer; PaLM used 1e-4; 0: off."""
     spike_factor: Factor = 10.0
-    """Steps whose gradient norm is above so many times its recent level change nothing; 0: none."""
+    """A step whose gradient norm is above this many times its recent level is skipped; 0: off."""
     seed: Seed = 0
-    """Seed of the initialisation, the dropout and the order of the data."""
+    """Seed of the initialisation, the dropout and the data order."""
     log_every: Positive = 10
-    """Steps between two lines of metrics."""
+    """Steps between lines of metrics."""
     validate_every: Positive = 500
-    """Steps between two measurements of the validation perplexity."""
+    """Steps between measurements of the validation perplexity."""
     checkpoint_every: Positive = 500
-    """Steps between two checkpoints."""
+    """Steps between checkpoints."""
     keep_checkpoints: Positive = 2
-    """How many of the newest checkpoints are kept."""
+    """How many of the newest checkpoints to keep."""
     keep_every: Natural = 0
-    """Checkpoints whose step is a multiple of this are kept too; 0: none."""
+    """Also keep every checkpoint whose step is a multiple of this; 0: none."""
     keep_best: Natural = 0
-    """How many of the checkpoints with the lowest validation loss are kept too."""
+    """Also keep this many of the checkpoints with the lowest validation loss."""
     max_skipped: Positive = 10
-    """So many steps in a row that change nothing, for want of a finite loss or for a gradient
-    spike, are too many."""
+    """This many skipped steps in a row trigger `on_skipped`. A skipped step changes nothing: its
+    loss or gradient is not finite, or its gradient is a spike."""
     on_skipped: Literal["stop", "rollback"] = "stop"
-    """What follows: `stop` ends the run, `rollback` goes back to the newest checkpoint and on with
-    the data behind those steps."""
+    """`stop` ends the run; `rollback` returns to the newest checkpoint and continues with the data
+    after the skipped steps."""
     watchdog_minutes: Factor = 30.0
-    """A step, a validation, a checkpoint or a wait for data that takes longer ends the process with
-    status 75, so that it can be started again; 0: none."""
+    """If a step, a validation, a checkpoint or a wait for data takes longer, the process exits with
+    status 75, so that it can be restarted; 0: off."""
     wandb: Name | None = None
-    """Project of Weights & Biases that gets the metrics too; empty: none."""
+    """Weights & Biases project that also gets the metrics; empty: none."""
 
     @model_validator(mode="after")
     def _parts_divide(self) -> "TrainingSection":
@@ -313,14 +315,14 @@ class TrainingSection(Section):
 
 
 class TrainSection(TrainingSection):
-    """The run itself."""
+    """How to train, and where the run goes."""
 
     out: Name
     """Run folder: checkpoints, metrics, plot and configuration."""
 
 
 class RunConfig(Configuration):
-    """Everything that `clp-jax train` needs to know."""
+    """The configuration of `clp-jax train`."""
 
     model: ModelSection
     data: DataSection

@@ -1,4 +1,4 @@
-"""What a training step needs of TPUs, before they are rented: the compiler runs without one."""
+"""What a training step needs on TPUs, before renting any: the compiler runs without one."""
 
 import os
 import re
@@ -32,30 +32,30 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Plan:
-    """A compiled training step in numbers; memory and bytes are those of one chip."""
+    """A compiled training step in numbers; memory and bytes are per chip."""
 
     accelerator: str
     """Cloud TPU accelerator type."""
     chips: int
-    """Chips of the slice."""
+    """Chips in the slice."""
     batch_size: int
-    """Sequences of one optimizer step."""
+    """Sequences per optimizer step."""
     sequence_length: int
-    """Tokens of a sequence."""
+    """Tokens per sequence."""
     state_bytes: int
     """Parameters, optimizer and batch."""
     temporary_bytes: int
-    """What exists only within a step, at its peak, and the program."""
+    """Peak of what exists only within a step, plus the program."""
     collective_bytes: Mapping[str, int]
-    """Bytes received from other chips in a step, by kind of collective."""
+    """Bytes received from other chips per step, by kind of collective."""
     flops: float
-    """Floating-point operations of a step, on all chips; recomputation is not counted."""
+    """Floating-point operations of a step on all chips, without recomputation."""
     peak_flops: float
     """Dense bfloat16 peak of a chip in FLOP/s."""
 
     @property
     def memory_bytes(self) -> int:
-        """Most memory that the step needs."""
+        """Peak memory of the step."""
         return self.state_bytes + self.temporary_bytes
 
     @property
@@ -64,7 +64,7 @@ class Plan:
         return self.flops / (self.chips * self.peak_flops)
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON has them."""
+        """The figures, ready for JSON."""
         return {
             **vars(self),
             "memory_bytes": self.memory_bytes,
@@ -79,10 +79,10 @@ class Plan:
             [
                 ("chips", f"{self.chips} ({self.accelerator})"),
                 ("batch", f"{self.batch_size:,} x {self.sequence_length:,} = {tokens:,} tokens"),
-                ("parameters and optimizer, a chip", f"{self.state_bytes / GIB:,.2f} GiB"),
-                ("within a step, a chip", f"{self.temporary_bytes / GIB:,.2f} GiB"),
-                ("memory in all, a chip", f"{self.memory_bytes / GIB:,.2f} GiB"),
-                *((f"{kind}, received by a chip", size) for kind, size in moved.items()),
+                ("parameters and optimizer, per chip", f"{self.state_bytes / GIB:,.2f} GiB"),
+                ("within a step, per chip", f"{self.temporary_bytes / GIB:,.2f} GiB"),
+                ("total memory, per chip", f"{self.memory_bytes / GIB:,.2f} GiB"),
+                *((f"{kind}, received per chip", size) for kind, size in moved.items()),
                 ("operations", f"{self.flops / 1e12:,.1f} TFLOP"),
                 ("least time at the chips' peak", f"{1000 * self.least_seconds:,.1f} ms"),
             ],
@@ -96,7 +96,7 @@ class TooLarge(UserError):
 def planned_decoder(
     section: ModelSection, source: str | None = None, vocab_size: int | None = None
 ) -> DecoderConfig:
-    """The configuration of the model that is trained; the arguments are those of `plan_run`."""
+    """The configuration of the model to train; `plan_run` explains the arguments."""
     if source is None:
         files = model_files(section.path, section.revision)
     else:
@@ -113,16 +113,16 @@ def plan_run(
     source: Name | None = None,
     vocab_size: VocabularySize | None = None,
 ) -> Plan:
-    """Compile the training step of a run for TPUs that need not be there.
+    """Compile the training step of a run for TPUs that need not be present.
 
-    Only the model's configuration is read, neither weights nor corpora.
+    Only the model's configuration is read, no weights and no corpora.
 
     Args:
         config: The run's configuration.
         accelerator: Cloud TPU accelerator type, such as ``v5litepod-32``.
-        source: Where a transfer is still to make the model: its source, which is a hub id, a
-            folder, or a file ``config.json``.
-        vocab_size: Rows of the new embedding, as many as the helper has; None keeps the source's.
+        source: The source of the transfer, if the model is not made yet: a hub id, a folder or a
+            ``config.json`` file.
+        vocab_size: Rows of the new embedding, the helper's number; None keeps the source's.
 
     Raises:
         UserError: the compiler is not installed, does not know the type, or finds that the step
@@ -171,16 +171,16 @@ def plan_largest_batch(
     source: Name | None = None,
     vocab_size: VocabularySize | None = None,
 ) -> Plan:
-    """The plan of the largest batch that fits, of 1, 2, 4, ... sequences for each share of it.
+    """The plan of the largest batch that fits, of 1, 2, 4, ... sequences per shard of the batch.
 
-    A batch is computed at once: `train.batch_size` and `train.gradient_accumulation_steps` do not
-    matter.
+    The batch is computed in one part: `train.batch_size` and `train.gradient_accumulation_steps`
+    are ignored.
 
     Raises:
-        UserError: as `plan_run`; not even the smallest batch fits.
+        UserError: as in `plan_run`; not even the smallest batch fits; or `mesh.auto` is set.
     """
     if config.mesh.auto:
-        raise UserError("The largest batch needs a mesh of given sizes: leave out mesh.auto.")
+        raise UserError("The largest batch needs explicit mesh sizes: remove mesh.auto.")
     rows = batch_divisor(make_mesh(**config.mesh.sizes, devices=_chips(accelerator)))
     best = None
     while True:
@@ -202,9 +202,9 @@ def plan_largest_batch(
 
 
 def _chips(accelerator: str) -> list[jax.Device]:
-    """The chips of a slice, as descriptions to compile for."""
+    """The chips of a slice, as device descriptions to compile for."""
     topology, count, cores = slice_topology(accelerator)
-    # No chip is asked for: neither this machine's metadata nor a lock on its TPU are needed.
+    # No chip is used, so neither this machine's metadata nor a lock on its TPU is needed.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     options: dict[str, Any] = {"chip_config_name": "megacore" if cores == 2 else "default"}
@@ -212,7 +212,7 @@ def _chips(accelerator: str) -> list[jax.Device]:
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:
         return topologies.get_topology_desc(topology, platform="tpu", **options).devices
-    except Exception as error:  # What the plugin raises where libtpu is missing is no one kind.
+    except Exception as error:  # Without libtpu the plugin raises one of several types.
         raise UserError(
             f"The TPU compiler does not start ({' '.join(str(error).split())[:200]}): "
             "install it with `pip install libtpu`."
@@ -221,12 +221,12 @@ def _chips(accelerator: str) -> list[jax.Device]:
 
 def _refusal(message: str, config: RunConfig, accelerator: str) -> UserError:
     if "RESOURCE_EXHAUSTED" not in message:
-        return UserError(f"The TPU compiler refuses the step: {' '.join(message.split())[:300]}")
+        return UserError(f"The TPU compiler rejects the step: {' '.join(message.split())[:300]}")
     used = re.search(r"Used (\S+) of (\S+) hbm", message)
-    figures = f"needs {used[1]} of the {used[2]} of a chip" if used else "needs too much memory"
+    figures = f"needs {used[1]}, more than the {used[2]}" if used else "needs more than the memory"
     train = config.train
     return TooLarge(
         f"A step of {train.batch_size} sequences in {train.gradient_accumulation_steps} "
-        f"microbatches {figures} of {accelerator}: raise train.gradient_accumulation_steps or "
-        "mesh.fsdp, or take more chips."
+        f"microbatches {figures} of a {accelerator} chip: raise train.gradient_accumulation_steps "
+        "or mesh.fsdp, or use more chips."
     )

@@ -1,4 +1,4 @@
-"""Runs beside each other: how far each is, what was measured and how fast it was."""
+"""Runs side by side: the progress, the results and the speed of each."""
 
 import datetime
 import math
@@ -30,29 +30,29 @@ AGES = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 @dataclass(frozen=True)
 class RunReport:
-    """What there is to say of a run; None where it is not known, or not yet.
+    """A summary of a run; a field that is not known, or not known yet, is None.
 
     Attributes:
-        run: its folder, as it was found.
+        run: its folder, by the path where it was found.
         model: the model whose weights it started from, or whose shape it has.
         init: where the weights came from, ``pretrained`` or ``random``.
         parameters: of the model.
         tokenizer: hash of the tokenizer.
-        step: the last step that was told.
+        step: the last reported step.
         steps: steps of the whole run.
         tokens: positions trained on so far.
-        loss: nats of the last training step that was told.
-        token_perplexity: of the last validation, normalised by tokens.
-        word_perplexity: of the last validation, normalised by words.
-        byte_perplexity: of the last validation, normalised by UTF-8 bytes.
+        loss: last reported training loss, in nats per token.
+        token_perplexity: of the last validation, per token.
+        word_perplexity: of the last validation, per word.
+        byte_perplexity: of the last validation, per UTF-8 byte.
         best_step: the step with the lowest validation loss.
-        tokens_per_second: median of what was told.
-        tokens_per_second_per_chip: median of what was told.
-        mfu: median of the model FLOPs utilisation, as told.
-        goodput: share of the time that was spent on training.
+        tokens_per_second: median of the reported values.
+        tokens_per_second_per_chip: median of the reported values.
+        mfu: median of the reported model FLOPs utilisation.
+        goodput: share of the time spent on training.
         seconds: of all its sessions.
-        skipped_steps: how many steps changed nothing.
-        written: when it last told something (UTC, ISO 8601).
+        skipped_steps: number of steps that changed nothing.
+        written: time of its last report (UTC, ISO 8601).
     """
 
     run: str
@@ -83,8 +83,8 @@ class RunList:
 
     Attributes:
         runs: a report of each run, in the order of their folders.
-        curves: by run and unit (``token``, ``word``, ``byte``): tokens trained on and perplexity.
-        unreadable: why a folder that looks like a run could not be read.
+        curves: tokens trained on and perplexity, by run and unit (``token``, ``word``, ``byte``).
+        unreadable: for each folder that looks like a run and cannot be read, the reason.
     """
 
     runs: Sequence[RunReport]
@@ -92,15 +92,15 @@ class RunList:
     unreadable: Mapping[str, str]
 
     def __str__(self) -> str:
-        told = [f"{run} cannot be read: {reason}" for run, reason in self.unreadable.items()]
+        lines = [f"{run} cannot be read: {reason}" for run, reason in self.unreadable.items()]
         if rows := [_cells(run) for run in self.runs]:
             columns = [name for name in rows[0] if any(row[name] for row in rows)]
             cells = [[row[name] for name in columns] for row in rows]
-            told.insert(0, markdown_table(columns, cells))
-        return "\n".join(told)
+            lines.insert(0, markdown_table(columns, cells))
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """The reports and what could not be read, ready for JSON: what is no number is None."""
+        """The reports and what could not be read, ready for JSON; NaN becomes None."""
         runs = [
             {key: None if value != value else value for key, value in asdict(run).items()}
             for run in self.runs
@@ -110,14 +110,15 @@ class RunList:
     def plot(self, file: str | Path) -> None:
         """Write a PNG with the validation perplexity of every run over the tokens trained on.
 
-        It is per token if they all have the same tokenizer, else per byte, which can be compared.
+        It is per token if all runs have the same tokenizer, and otherwise per byte, which can be
+        compared.
 
         Raises:
-            UserError: no run has a validation.
+            UserError: no run has been validated yet.
         """
         validated = [run for run in self.runs if self.curves[run.run]["token"]]
         if not validated:
-            raise UserError("There is nothing to plot: none of the runs has a validation yet.")
+            raise UserError("There is nothing to plot: none of the runs has been validated yet.")
         unit = "token" if len({run.tokenizer for run in validated}) == 1 else "byte"
         curves = {run.run: self.curves[run.run][unit] for run in validated}
         plot_perplexity(curves, Path(file), f"Perplexity per {unit}")
@@ -125,13 +126,13 @@ class RunList:
 
 @checked
 def list_runs(places: PathOrName | Sequence[PathOrName] = ("runs",)) -> RunList:
-    """Read what run folders tell of themselves; they may be at work meanwhile.
+    """Read and summarise run folders; the runs may be in progress.
 
     Args:
         places: Run folders, or folders with run folders in them at any depth; also ``gs://``.
 
     Raises:
-        UserError: a place is missing or cannot be reached, or there is no run in any.
+        UserError: a place is missing or cannot be reached, or none contains a run.
     """
     places = [places] if isinstance(places, str | Path) else places
     runs, curves, unreadable = [], {}, {}
@@ -156,7 +157,7 @@ def _find_all(place: str) -> list[epath.Path]:
 
 
 def _find(place: epath.Path) -> Iterator[epath.Path]:
-    """The run folders in a folder, or itself; each once, however many links lead to it."""
+    """The run folders in a folder, or the folder itself; each once, even if linked repeatedly."""
     real, linked, seen = deque([place]), deque[epath.Path](), set[str]()
     while real or linked:
         folder = (real or linked).popleft()
@@ -220,9 +221,9 @@ def _report(folder: epath.Path, lines: Sequence[Mapping[str, Any]]) -> RunReport
 
 
 def _cells(run: RunReport) -> dict[str, str]:
-    """What the table says of a run, by column; empty where there is nothing to say."""
+    """The cells of a run's row by column; empty where a value is not known."""
 
-    def told(value: float | int | None, form: str) -> str:
+    def shown(value: float | int | None, form: str) -> str:
         return "" if value is None else format(value, form)
 
     return {
@@ -231,15 +232,15 @@ def _cells(run: RunReport) -> dict[str, str]:
         "parameters": f"{run.parameters:,}",
         "step": f"{run.step:,} of {run.steps:,}",
         "tokens": f"{run.tokens:,}",
-        "loss": told(run.loss, ".3f"),
-        "perplexity per token": told(run.token_perplexity, ",.4g"),
-        "per word": told(run.word_perplexity, ",.4g"),
-        "per byte": told(run.byte_perplexity, ",.4g"),
-        "best at step": told(run.best_step, ","),
-        "tokens/s": told(run.tokens_per_second, ",.0f"),
-        "per chip": told(run.tokens_per_second_per_chip, ",.0f"),
-        "MFU": told(run.mfu, ".1%"),
-        "goodput": told(run.goodput, ".1%"),
+        "loss": shown(run.loss, ".3f"),
+        "perplexity per token": shown(run.token_perplexity, ",.4g"),
+        "per word": shown(run.word_perplexity, ",.4g"),
+        "per byte": shown(run.byte_perplexity, ",.4g"),
+        "best at step": shown(run.best_step, ","),
+        "tokens/s": shown(run.tokens_per_second, ",.0f"),
+        "per chip": shown(run.tokens_per_second_per_chip, ",.0f"),
+        "MFU": shown(run.mfu, ".1%"),
+        "goodput": shown(run.goodput, ".1%"),
         "hours": f"{run.seconds / 3600:,.2f}",
         "skipped": f"{run.skipped_steps:,}" if run.skipped_steps else "",
         "state": "finished" if run.step >= run.steps else _age(run.written),
@@ -251,7 +252,7 @@ def _iso(seconds: int) -> str:
 
 
 def _age(written: str | None) -> str:
-    """How long ago it was, to one unit."""
+    """How long ago it was, rounded down to one unit."""
     if written is None:
         return "not begun"
     now = datetime.datetime.now(datetime.UTC)

@@ -313,7 +313,7 @@ def test_what_changes_no_number_may_change(settings, recorded):
     [
         (
             lambda settings: settings["transfer"].update(dtype="bfloat16"),
-            r"^out/small was made .*: transfer.dtype was float32 and is bfloat16\. Put them back",
+            r"^out/small was made .*: transfer.dtype was float32 and is bfloat16\. Restore them",
         ),
         (
             lambda settings: settings["transfer"].update(no_fallback=True, method="clp"),
@@ -401,6 +401,6 @@ def test_a_damaged_source_is_told_before_any_work(settings, recorded, tmp_path, 
 
 def test_a_folder_of_something_else_is_told(settings, recorded):
     Path("out/large/model").mkdir(parents=True)
-    with pytest.raises(UserError, match="out/large is not of a chain"):
+    with pytest.raises(UserError, match="out/large is not part of a chain"):
         run(settings)
     assert recorded == []

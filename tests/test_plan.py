@@ -84,5 +84,5 @@ def test_plan_of_a_small_model_for_eight_chips(config, tmp_path):
         ["--config", str(file), "--accelerator-type", "v5litepod-8"], tmp_path
     )
     assert process.returncode == 1
-    assert "131072 sequences in 1 parts needs" in process.stderr
+    assert "131072 sequences in 1 microbatches needs" in process.stderr
     assert "Traceback" not in process.stderr

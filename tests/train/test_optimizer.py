@@ -299,7 +299,7 @@ def test_layers_in_the_middle_change_the_least():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"restarts": 1, "schedule": "constant"}, "restarts need a schedule that falls"),
+        ({"restarts": 1, "schedule": "constant"}, "restarts need a falling schedule"),
         ({"name": "adafactor", "mu_dtype": "bfloat16"}, "adafactor keeps no mean"),
         ({"lr_multipliers": {"layers": -1}}, "greater than or equal to 0"),
         ({"lr_multipliers": dict.fromkeys(GROUPS.values(), 0)}, "lr_multipliers freeze everything"),
