@@ -101,9 +101,9 @@ def start_wandb(config: RunConfig, folder: Path) -> Any:
 
 
 PROFILE = "profile"
-STEPS = 3
+PROFILED_STEPS = 3
 """Steps that are traced."""
-AFTER = 10
+STEPS_BEFORE_PROFILE = 10
 """Steps before them, in which caches and pipelines fill; fewer in a session that has fewer."""
 
 
@@ -118,8 +118,8 @@ class Profile:
 
     def __init__(self, folder: Path | None, start: int, steps: int):
         self._folder = folder if jax.process_index() == 0 else None
-        self._first = start + 1 + max(0, min(AFTER, steps - start - STEPS))
-        self._last = min(self._first + STEPS - 1, steps)
+        self._first = start + 1 + max(0, min(STEPS_BEFORE_PROFILE, steps - start - PROFILED_STEPS))
+        self._last = min(self._first + PROFILED_STEPS - 1, steps)
 
     def before(self, step: int) -> None:
         """Start the trace if it begins with this step."""
