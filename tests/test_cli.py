@@ -225,7 +225,7 @@ def test_transfer_writes_a_model_and_prints_one_screen(tiny_model, tmp_path, cap
 
 
 def test_a_mistake_in_a_transfer_is_a_sentence(tiny_model, tmp_path):
-    with pytest.raises(SystemExit, match=r"^clp-jax: transfer: .*chosen by the method auto"):
+    with pytest.raises(SystemExit, match=r"^clp-jax: transfer: .*auto chooses source_weight"):
         main(["transfer", "--source", str(tiny_model), "--helper", str(tiny_model),
               "--out", str(tmp_path / "out"), "--source-weight", "1"])  # fmt: skip
     assert not (tmp_path / "out").exists()

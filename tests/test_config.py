@@ -261,14 +261,14 @@ def test_options_of_a_transfer_that_fit_together(keys):
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ({"source_weight": 1}, "source_weight is chosen by the method auto: name another method"),
-        ({"match_spread": False}, "match_spread is chosen by the method auto"),
-        ({"calibrate": True, "data": ["x"]}, "calibrate is chosen by the method auto"),
+        ({"source_weight": 1}, "the method auto chooses source_weight: remove it, or name a method"),
+        ({"match_spread": False}, "the method auto chooses match_spread"),
+        ({"calibrate": True, "data": ["x"]}, "the method auto chooses calibrate"),
         (
             {"method": "ridge", "no_fallback": True},
-            "no_fallback belongs to the method clp, not to ridge",
+            "no_fallback applies only to the method clp, not to ridge",
         ),
-        ({"method": "ridge", "calibrate": True}, "calibrate needs data"),
+        ({"method": "ridge", "calibrate": True}, "calibrate needs text of the target language: give data"),
         ({"method": "ridge", "source_weight": 1.5}, "source_weight: .*less than or equal to 1"),
         (
             {"method": "ridge", "extend": True, "source_weight": 0.5},
@@ -278,7 +278,7 @@ def test_options_of_a_transfer_that_fit_together(keys):
             {"method": "ridge", "extend": True, "calibrate": True, "data": ["x"]},
             "extend keeps the source's rows",
         ),
-        ({"source_vectors": "a"}, "source_vectors and target_vectors belong together"),
+        ({"source_vectors": "a"}, "source_vectors and target_vectors need each other"),
         ({"pad_to_multiple_of": 0}, "pad_to_multiple_of: .*greater than 0"),
         ({"metod": "clp"}, "unknown key metod"),
         ({"method": "magic"}, "method: Input should be 'auto', "),

@@ -1,1 +1,1 @@
-"""CLP-Transfer: a source model's rows and a helper's similarities make the new embedding table."""
+"""CLP-Transfer: a new embedding table from a source model's rows and a helper's similarities."""

@@ -1,4 +1,4 @@
-"""What the methods start from: features of the target's tokens, and tokens whose row is known."""
+"""The inputs of the methods: features of the target's tokens, and anchors whose rows are known."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,10 +19,10 @@ class AnchorFeatures(NamedTuple):
     """A problem whose queries are the missing tokens.
 
     Attributes:
-        problem: for the missing tokens.
-        shared: the same features of the layout's anchors, the tokens that both models have.
+        problem: the queries are the missing tokens.
+        shared: the same features for the layout's anchors, the tokens that both models have.
         anchor_ids: source ids of the problem's anchors.
-        hold_out: whether a shared token must be predicted without its own row among the anchors.
+        hold_out: whether predicting a shared token requires leaving its own row out of the anchors.
     """
 
     problem: Problem
@@ -32,7 +32,7 @@ class AnchorFeatures(NamedTuple):
 
 
 class TableInputs:
-    """The source's and the helper's table of one role, read once for all methods."""
+    """The source's table and the matching helper table, each read once for all methods."""
 
     def __init__(
         self, source: LazyTensor, helper: LazyTensor, layout: Layout, mesh: Mesh, seed: int
@@ -42,36 +42,36 @@ class TableInputs:
 
     @cached_property
     def source(self) -> TableRead:
-        """The rows that are copied, and the statistics of all."""
+        """The rows to copy, and statistics of all rows."""
         return read_table(self.source_tensor, self.layout.copied_source)
 
     @cached_property
     def helper(self) -> TableRead:
-        """The rows of the missing tokens, then of the anchors."""
+        """The rows of the missing tokens, then those of the anchors."""
         layout = self.layout
         return read_table(
             self.helper_tensor, np.concatenate([layout.missing_helper, layout.anchor_helper])
         )
 
     def release(self) -> None:
-        """Forget both tables."""
+        """Drop both tables from memory."""
         for table in ("source", "helper"):
             self.__dict__.pop(table, None)
 
     def nothing(self) -> AnchorFeatures:
-        """No features: for methods that look at the source's statistics alone."""
+        """No features, for methods that use only the source's statistics."""
         count = len(self.layout.missing)
         problem = self._problem(np.zeros((count, 0), np.float32), *self._no_anchors())
         return AnchorFeatures(problem, np.zeros((self.layout.anchors, 0), np.float32), np.arange(0))
 
     def helper_rows(self) -> AnchorFeatures:
-        """The helper's rows, and the shared tokens as anchors."""
+        """The helper's rows as features, with the shared tokens as anchors."""
         missing, shared = np.split(self.helper.rows, [len(self.layout.missing)])
         problem = self._problem(missing, shared, self._shared_rows())
         return AnchorFeatures(problem, shared, self._shared_ids(), hold_out=True)
 
     def token_vectors(self, vectors: Float[np.ndarray, "token dim"]) -> AnchorFeatures:
-        """Vectors of the target's tokens, and the shared tokens that have one as anchors."""
+        """The target's token vectors as features; shared tokens that have one are the anchors."""
         shared = vectors[self.layout.anchor_helper]
         unknown = zero_rows(shared)
         problem = self._problem(vectors[self.layout.missing_helper], shared, self._shared_rows())
@@ -87,11 +87,11 @@ class TableInputs:
         source: Float[np.ndarray, "source dim"],
         target: Float[np.ndarray, "target dim"],
     ) -> AnchorFeatures:
-        """Vectors of both vocabularies in one space; all source tokens that have one are anchors.
+        """Vectors of both vocabularies in one space; every source token that has one is an anchor.
 
         Args:
-            source: a vector a source id, zeros for those that have none.
-            target: a vector a target id.
+            source: one vector per source id; zeros where there is none.
+            target: one vector per target id.
         """
         ids = np.flatnonzero(~zero_rows(source))
         rows = read_table(self.source_tensor, ids).rows
@@ -99,7 +99,7 @@ class TableInputs:
         return AnchorFeatures(problem, target[self.layout.anchor_helper], ids)
 
     def pieces(self, missing: Sequence[list[int]], shared: Sequence[list[int]]) -> AnchorFeatures:
-        """Source ids that spell the missing tokens and the anchors."""
+        """The source ids that spell each missing token and each shared token, as features."""
         ids = np.unique([id for spelling in (*missing, *shared) for id in spelling]).astype(int)
         queries = as_queries([*missing, *shared], ids)
         rows = read_table(self.source_tensor, ids).rows

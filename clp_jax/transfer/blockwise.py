@@ -1,7 +1,8 @@
-"""Similarity, weights, combination: for a block of queries at a time, on every device.
+"""Blockwise computation of new rows, spread over all devices.
 
-No array of queries x anchors exists: each device takes its share of some queries in blocks of
-`BLOCK_ROWS`, holds the similarities of one block, and keeps only the rows that come out.
+Tables are placed on the devices `PLACED_ROWS` rows at a time. No array of queries x anchors is
+ever built: each device works through its share of the queries in blocks of `BLOCK_ROWS`, holds the
+similarities of one block, and keeps only the resulting rows.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,24 +18,24 @@ from jaxtyping import Array, Bool, Float, Int
 from clp_jax.mesh import replicated
 from clp_jax.transfer.methods.interface import Blocks, Contributors, Prediction, Problem
 
-# Full float32: accelerators otherwise round the operands of a product to bfloat16 or tf32.
+# Full float32: by default, accelerators round the operands of a product to bfloat16 or tf32.
 matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 PLACED_ROWS = 4096
-"""Rows that are placed on the devices at a time where not the whole table is needed there."""
+"""Rows placed on the devices at a time, where the whole table is not needed there."""
 
 ALIGNMENT = 64
-"""Bytes: an array that begins at a multiple is shared with a CPU device, others are copied."""
+"""Bytes. A CPU device shares an array that starts at a multiple of this and copies any other."""
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over all devices, whatever the mesh calls its axes."""
+    """Rows split over all devices, whatever the names of the mesh axes."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def shard_rows(table: Float[np.ndarray, "rows dim"], mesh: Mesh) -> Float[Array, "padded dim"]:
-    """Place ``table`` over all devices of ``mesh``, with zero rows added until they divide it."""
+    """Split ``table`` over all devices of ``mesh``, padded with zero rows to a multiple of them."""
     padding = -len(table) % mesh.size
     if padding:
         table = np.pad(table, ((0, padding), (0, 0)))
@@ -42,12 +43,12 @@ def shard_rows(table: Float[np.ndarray, "rows dim"], mesh: Mesh) -> Float[Array,
 
 
 def row_slices(count: int) -> Iterator[slice]:
-    """Slices of ``PLACED_ROWS`` rows that make up a table of ``count``."""
+    """Slices of at most `PLACED_ROWS` rows that together cover ``count`` rows."""
     return (slice(start, start + PLACED_ROWS) for start in range(0, count, PLACED_ROWS))
 
 
 def empty_rows(count: int, dim: int) -> Float[np.ndarray, "count dim"]:
-    """Room for a float32 table that a CPU device can read where it lies."""
+    """An uninitialised float32 table, aligned so that a CPU device can read it without a copy."""
     memory = np.empty(count * dim * 4 + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + count * dim * 4].view(np.float32).reshape(count, dim)
@@ -59,13 +60,13 @@ def in_blocks(
     unknown: Bool[np.ndarray, " query"] | None = None,
     positions: Int[np.ndarray, " chosen"] | None = None,
 ) -> Blocks:
-    """The rows that ``compute`` makes of the queries, `PLACED_ROWS` of them at a time.
+    """The rows that ``compute`` returns for the queries, `PLACED_ROWS` of them at a time.
 
     Args:
-        compute: from queries on the devices, with rows of zeros behind the last, to their rows.
-        problem: the queries.
+        compute: maps queries on the devices, padded at the end with zero rows, to their rows.
+        problem: holds the queries.
         unknown: queries that get the mean row.
-        positions: of the queries that are asked for; by default all.
+        positions: positions of the requested queries; by default all.
     """
     asked = np.arange(len(problem.queries)) if positions is None else positions
 
@@ -82,13 +83,13 @@ def in_blocks(
 
 
 def unit_rows(table: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
-    """Every row divided by its Euclidean norm; a row of zeros stays one."""
+    """Every row divided by its Euclidean norm; zero rows stay zero."""
     norm = jnp.linalg.norm(table, axis=1, keepdims=True)
     return table / jnp.where(norm == 0, 1, norm)
 
 
 def zero_rows(table: Float[np.ndarray, "rows dim"]) -> Bool[np.ndarray, " rows"]:
-    """Which rows are zero throughout."""
+    """Which rows are all zeros."""
     return np.logical_not(table.any(axis=1))
 
 
@@ -96,7 +97,7 @@ BLOCK_ROWS = 256
 
 
 class Sparse(NamedTuple):
-    """A few weights a query, and the anchors that they belong to."""
+    """A few weights per query, and the anchors they belong to."""
 
     weights: Float[Array, "query k"]
     ids: Int[Array, "query k"]
@@ -107,13 +108,13 @@ Weigh = Callable[[Float[Array, "query feature"], Float[Array, "anchor feature"]]
 
 
 def weighted(weigh: Weigh, problem: Problem, unknown: Bool[np.ndarray, " query"]) -> Prediction:
-    """The anchors' rows, combined for every query with the weights that ``weigh`` gives them.
+    """For every query, the anchors' rows combined with the weights that ``weigh`` returns.
 
     Args:
-        weigh: from a block of queries and all anchors to weights; a function of a module, since
-            a program is compiled for each.
+        weigh: maps a block of queries and all anchors to weights. It must be a module-level
+            function, since one program is compiled for each function.
         problem: queries, anchors and their rows.
-        unknown: queries of which ``weigh`` knows nothing: they get the mean row.
+        unknown: queries that ``weigh`` cannot serve; they get the mean row.
     """
 
     def blocks():
@@ -139,7 +140,7 @@ def weighted(weigh: Weigh, problem: Problem, unknown: Bool[np.ndarray, " query"]
 
 
 def contributors_by(weigh: Weigh, problem: Problem) -> Contributors:
-    """A function that finds the anchors to which ``weigh`` gives the largest weights, by size."""
+    """A function that returns the anchors with the largest weights, in descending order."""
 
     def contributors(k: int) -> tuple[np.ndarray, np.ndarray]:
         found = _in_blocks(
@@ -168,7 +169,7 @@ def _in_blocks(
     largest: int | None,
     mesh: Mesh,
 ):
-    """Combined rows, or the ``largest`` weights where a number is given."""
+    """Combined rows, or the ``largest`` weights if a number is given."""
 
     def of_device(queries: Array, anchors: Array, rows: Array | None, places: Array | None):
         padding = -len(queries) % BLOCK_ROWS
@@ -199,7 +200,7 @@ def _combine(
     rows: Float[Array, "known dim"] | None,
     places: Int[Array, " anchor"] | None,
 ) -> Float[Array, "query dim"]:
-    """The weighted rows; where the table has others between them, those weigh nothing."""
+    """The weighted rows; other rows of the table get weight zero."""
     assert rows is not None
     if isinstance(weights, Sparse):
         ids = weights.ids if places is None else places[weights.ids]

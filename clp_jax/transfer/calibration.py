@@ -1,4 +1,4 @@
-"""A little text of the target language: transferred models are calibrated and evaluated on it."""
+"""Calibration and evaluation of transferred models on a little text of the target language."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,23 +25,23 @@ from clp_jax.tokenizer import Tokenizer
 from clp_jax.transfer.blockwise import row_slices
 
 MOST_READ = 4_000_000
-"""Characters of the text that are read, from the beginning."""
+"""Characters of text to read, from the beginning."""
 
 LONGEST_DOCUMENT = 20_000
-"""Characters of a document that are used, so that a sample holds more than a few books."""
+"""Characters used per document, so that a sample holds more than a few books."""
 
 WINDOWS = 64
 LONGEST_WINDOW = 256
 UNSEEN = 0.5
-"""Added to the count of every token, so that none has the frequency zero."""
+"""Added to the count of every token, so that no frequency is zero."""
 
 
 class Sample(NamedTuple):
-    """Text as a tokenizer cuts it: half to measure frequencies on, the other half the loss.
+    """Tokenized text: one half to measure frequencies, the other to measure the loss.
 
     Attributes:
-        frequencies: relative frequency of each id in the first half; those of ids without a token
-            are as good as zero.
+        frequencies: relative frequency of each id in the first half; practically zero for ids
+            without a token.
         fit: windows of the first half.
         judge: windows of the second half.
         bytes_per_token: of the second half.
@@ -54,7 +54,7 @@ class Sample(NamedTuple):
 
 
 def read_text(data: Sequence[str], text_field: str) -> list[str]:
-    """The beginnings of the documents of files or hub data sets, until `MOST_READ` is reached.
+    """Read the beginning of each document of files or hub data sets, up to `MOST_READ` characters.
 
     Raises:
         UserError: there are fewer than two documents.
@@ -80,13 +80,13 @@ def make_sample(
     rows: int,
     positions: int | None,
 ) -> Sample:
-    """Tokenise documents, every other one for each half.
+    """Tokenize documents, assigning them to the two halves in turn.
 
     Args:
         documents: the text.
-        tokenizer: of the target vocabulary.
-        rows: ids that there are, padding included.
-        positions: the longest sequence that the model reads.
+        tokenizer: the target's tokenizer.
+        rows: rows of the new table, padding included.
+        positions: the longest sequence that the model accepts.
     """
     fit, judge = (Corpus.from_documents(documents[half::2], tokenizer) for half in (0, 1))
     known = np.zeros(rows)
@@ -102,7 +102,7 @@ def make_sample(
 
 
 def _windows(corpus: Corpus, length: int) -> Int32[np.ndarray, "window tokens"]:
-    """Full windows, evenly spread over the corpus; one short one if there is no more."""
+    """Full windows, evenly spread over the corpus; a single short one if no full one fits."""
     count = (len(corpus) - 1) // length
     if not count:
         return corpus.tokens().astype(np.int32)[None]
@@ -112,20 +112,20 @@ def _windows(corpus: Corpus, length: int) -> Int32[np.ndarray, "window tokens"]:
 
 BATCH = 8
 ROUNDS = 3
-"""Rounds of calibration: each changes the input rows too, and with them what there is to mend."""
+"""Rounds of calibration. With tied tables, each changes the input rows too, and so the error."""
 
 Tables = Mapping[str, Float[np.ndarray, "row dim"]]
 
 
 class Evaluator:
-    """The source's body on a mesh, to be tried with one new table after another.
+    """The source's body on a mesh, to evaluate with one new table after another.
 
     Args:
         config: ``config.json`` of the transferred model.
-        tensors: the source's tensors; those of the tables are not read.
+        tensors: the source's tensors; its tables are not read.
         tables: names of the tables.
         sample: the text.
-        mesh: where the model is.
+        mesh: devices to place the model on.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Evaluator:
         self.paths = {name: paths[name] for name in tables}
 
     def loss(self, tables: Tables) -> float:
-        """Mean loss of the sample's second half, in bits a byte: comparable between tokenizers."""
+        """Mean loss on the sample's second half, in bits per byte: comparable across tokenizers."""
         params, total, count = self._with(tables), 0.0, 0.0
         with jax.set_mesh(self.mesh):
             for batch, mask in self._batches(self.sample.judge):
@@ -156,17 +156,17 @@ class Evaluator:
         return total / count / math.log(2) / self.sample.bytes_per_token
 
     def calibrate(self, tables: Tables) -> None:
-        """Shift the output rows so that the model expects each token as often as the text has it.
+        """Shift the output rows so that the model predicts each token as often as it occurs.
 
-        The last table, whose rows they are, is changed in place.
+        The last table, which holds the output rows, is changed in place.
 
-        With the mean p' of the distributions that the model predicts on the sample's first half,
-        the mean final hidden state h there, and the text's relative frequencies p,
+        With p' the mean of the model's predicted distributions on the sample's first half, h the
+        mean final hidden state there, and p the text's relative frequencies,
 
             E[t] += (log p[t] - log p'[t]) h / |h|^2
 
-        adds log p[t] / p'[t] to the mean logit of t; if all hidden states were h, one round would
-        do. A tied table is the input's too, so that p' and h are taken anew in each round.
+        adds log p[t] / p'[t] to the mean logit of t. If all hidden states were h, one round would
+        suffice. A tied table is also the input table, so p' and h are recomputed in each round.
         """
         table = tables[list(self.paths)[-1]]
         for _ in range(ROUNDS):
@@ -203,7 +203,7 @@ class Evaluator:
         )
 
     def _batches(self, windows: Int[np.ndarray, "window length"]) -> Iterator[tuple[Array, Array]]:
-        """Batches of one size; rows that only fill the last are masked."""
+        """Batches of equal size; rows that only pad the last one are masked."""
         size = -(-BATCH // batch_divisor(self.mesh)) * batch_divisor(self.mesh)
         place = batch_sharding(self.mesh)
         for start in range(0, len(windows), size):

@@ -1,4 +1,4 @@
-"""What is asked of a transfer, checked before anything is loaded."""
+"""Checks of a transfer's arguments, before anything is loaded."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,29 +15,29 @@ AUTO = "auto"
 def check_transfer(
     source: str | Path, helpers: Sequence[str | Path], out: str | Path, config: TransferConfig
 ) -> None:
-    """Make sure that the models, the text and the vectors can be there and ``out`` can be made.
+    """Check that the models, the text and the vectors can be found and ``out`` can be created.
 
     Raises:
-        UserError: one is missing, ``out`` exists, or the method cannot do what is asked.
+        UserError: one is missing, ``out`` exists, or the method does not support the request.
     """
     check_files(config)
     if len(helpers) > 1 and config.method != AUTO:
-        raise UserError("Several helpers are ranked by the method auto: name it, or one helper.")
+        raise UserError("Only the method auto ranks several helpers: use auto, or name one helper.")
     for model in (source, *helpers):
         local_model(model)
     new_path(out)
 
 
 def check_files(config: TransferConfig) -> None:
-    """Make sure that there are the text and the vectors that a transfer starts from.
+    """Check that the text and the vectors that a transfer needs exist.
 
     Raises:
         UserError: they are missing.
     """
     if config.method == "focus" and not (config.token_vectors or config.data):
-        raise UserError("The method focus needs vectors of tokens: give token_vectors or data.")
+        raise UserError("The method focus needs token vectors: give token_vectors or data.")
     if config.method == "wechsel" and not config.source_vectors:
-        raise UserError("The method wechsel needs source_vectors and target_vectors.")
+        raise UserError("The method wechsel needs word vectors: give source_vectors and target_vectors.")
     files = (config.token_vectors, config.source_vectors, config.target_vectors, config.dictionary)
     for file in filter(None, files):
         regular_file(file)

@@ -1,4 +1,4 @@
-"""A method's rows and the source's, composed to a new table."""
+"""Composition of a new table from a method's rows and the source's."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from clp_jax.transfer.methods.interface import Contributors, Method, Prediction,
 from clp_jax.transfer.table import Layout, NewTable, TableRead
 
 FOLDS = 5
-"""Shared tokens are predicted from other shared tokens only: in so many parts, each in turn."""
+"""Number of folds. The shared tokens of each are predicted from those of the other folds."""
 
 
 def new_table(
@@ -27,13 +27,13 @@ def new_table(
     """Compute every row of a new table.
 
     Args:
-        method: how rows are computed for tokens that the source lacks.
-        basis: what it starts from.
-        source: the rows of the source that are copied.
+        method: computes rows for tokens that the source lacks.
+        basis: the method's input.
+        source: the source's rows to copy.
         layout: where every row comes from.
-        source_weight: how much of a shared token's row is the source's; the rest is the method's.
-            Special tokens, and shared tokens that the method cannot serve, are copied whole.
-        match_spread: make the method's rows as different from each other as the source's are.
+        source_weight: the weight of the source in a shared token's row; the rest is the method's.
+            Special tokens, and shared tokens that the method cannot serve, are copied unchanged.
+        match_spread: scale the method's rows so that they vary as much as the source's do.
     """
     rows = empty_rows(layout.rows, source.rows.shape[1])
     missing = _ask(method, basis.problem)
@@ -98,7 +98,7 @@ def _source_contributors(prediction: Prediction, basis: AnchorFeatures) -> Contr
 
 
 def predict_shared(method: Method, basis: AnchorFeatures, layout: Layout) -> Prediction:
-    """What the method makes of the shared tokens, each predicted from those of other folds only.
+    """The method's rows for the shared tokens, each predicted only from tokens of other folds.
 
     Where the anchors are not the shared tokens, nothing needs to be held out.
     """
@@ -125,13 +125,13 @@ def predict_shared(method: Method, basis: AnchorFeatures, layout: Layout) -> Pre
 def predict_held_out(
     method: Method, basis: AnchorFeatures, layout: Layout, held_out: Bool[np.ndarray, " anchor"]
 ) -> Prediction:
-    """What the method makes of some shared tokens, with none of their rows among the anchors."""
+    """The method's rows for held-out shared tokens, with their own rows not among the anchors."""
     known = np.isin(basis.anchor_ids, layout.copied_source[: layout.anchors][held_out])
     return _ask(method, basis.problem.without(known)._replace(queries=basis.shared[held_out]))
 
 
 def _ask(method: Method, problem: Problem) -> Prediction:
-    """The method's answer; where it looks at features but no anchor has any, the mean row."""
+    """The method's prediction; the mean row if the method uses features but there is no anchor."""
     count, features = problem.queries.shape
     if features and not len(problem.anchors):
         return replace(mean_row(problem), fallback={"mean": np.ones(count, bool)})
@@ -139,7 +139,7 @@ def _ask(method: Method, problem: Problem) -> Prediction:
 
 
 def unserved(prediction: Prediction) -> Bool[np.ndarray, " query"]:
-    """The queries of which the method knew nothing, so that they got the source's mean row."""
+    """The queries that the method could not serve, which got the source's mean row."""
     return prediction.fallback.get("mean", np.zeros(prediction.shape[0], bool))
 
 
@@ -148,10 +148,10 @@ def rescale_spread(
     computed: Int[np.ndarray, " computed"],
     known: Float[np.ndarray, "known dim"],
 ) -> None:
-    """Scale how far computed rows lie from their mean, in the root mean square, to known rows.
+    """Scale computed rows about their mean to the root-mean-square spread of the known rows.
 
-    Means of rows lie closer together than the rows do, so most methods' rows are too alike. The
-    rows are changed in place.
+    Averages of rows are closer together than the rows themselves, so most methods' rows vary too
+    little. The rows are changed in place.
     """
     if not (len(computed) and len(known)):
         return
@@ -166,7 +166,7 @@ def rescale_spread(
 def _spread(
     table: Float[np.ndarray, "row dim"], ids: Int[np.ndarray, " chosen"]
 ) -> tuple[Float[np.ndarray, " dim"], float]:
-    """The mean of some rows, and their distance from it, in the root mean square of a value."""
+    """The mean of some rows, and the root mean square of their deviations from it, per value."""
     parts = [ids[part] for part in row_slices(len(ids))]
     mean = sum(table[part].sum(axis=0, dtype=np.float64) for part in parts) / len(ids)
     center = mean.astype(np.float32)

@@ -1,4 +1,4 @@
-"""The configuration of a transfer: the flags of `clp-jax transfer`, and a section of a chain's."""
+"""The configuration of a transfer: flags of `clp-jax transfer` and a section of a chain."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,40 +14,39 @@ class TransferConfig(Configuration):
     """How a source model gets the vocabulary of a helper."""
 
     method: Method = "auto"
-    """How new rows are made; `clp` is the paper's, `auto` ranks all methods and takes the best."""
+    """How to compute new rows; `clp` is the paper's method, `auto` ranks all and takes the best."""
     data: tuple[Name, ...] = ()
-    """A little text of the target language, to choose and calibrate by; not what is measured on."""
+    """A little text of the target language to choose and calibrate with, not to evaluate on."""
     text_field: Name = "text"
-    """Field of a record that holds the text."""
+    """The field of a record that holds the text."""
     source_weight: Share | None = None
-    """How much of a shared token's row is the source's, 0 to 1; empty: as the method has it."""
+    """Weight of the source in a shared token's row, 0 to 1; empty: the method's default."""
     match_spread: bool | None = None
-    """Make computed rows as different from each other as the source's rows are; empty: no, and
-    `auto` tries both."""
+    """Scale computed rows to the spread of the source's rows; empty: no, and `auto` tries both."""
     calibrate: bool = False
-    """Shift the output rows so that each token is expected as often as the text has it."""
+    """Shift the output rows so that each token is predicted as often as it occurs in the text."""
     no_fallback: bool = False
-    """Keep the paper's formula even for rows where its weights nearly cancel out."""
+    """Keep the paper's formula even for rows whose weights nearly cancel out."""
     fuzzy: bool = False
-    """Also copy rows of tokens that differ in case or in the space before them."""
+    """Also copy the rows of tokens that differ only in case or in a leading space."""
     extend: bool = False
-    """Keep the source's vocabulary and add the target's tokens to it: a model of two languages."""
+    """Keep the source's vocabulary and add the target's tokens: a model of two languages."""
     pad_to_multiple_of: PadMultiple = 1
-    """Add rows that no token has, until their number is a multiple of this."""
+    """Pad the table with unused rows to a multiple of this number."""
     token_vectors: LocalName | None = None
-    """For `focus`: .npy file with a row for each target id; empty: trained on the data."""
+    """For `focus`: .npy file with one row per target id; empty: train them on the data."""
     source_vectors: LocalName | None = None
     """For `wechsel`: word vectors of the source language, .vec, .txt or .npy."""
     target_vectors: LocalName | None = None
     """For `wechsel`: word vectors of the target language."""
     dictionary: LocalName | None = None
-    """For `wechsel`: file of word pairs to align the two by; empty: they are aligned already."""
+    """For `wechsel`: file of word pairs to align the two; empty: they are already aligned."""
     trace: bool = False
-    """Also write transfer_trace.jsonl: what each row is made of."""
+    """Also write transfer_trace.jsonl: the main contributors of each row."""
     seed: Seed = 0
-    """Seed of random rows and of trained vectors."""
+    """Seed of random rows and of the training of token vectors."""
     dtype: Dtype | None = None
-    """float32, bfloat16, float16 or float64; empty keeps the source's."""
+    """float32, bfloat16, float16 or float64; empty: the source's."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TransferConfig":
@@ -55,15 +54,15 @@ class TransferConfig(Configuration):
             name for name in ("source_weight", "match_spread", "calibrate") if name in self.given
         ]
         if self.method == "auto" and chosen:
-            raise ValueError(f"{chosen[0]} is chosen by the method auto: name another method")
+            raise ValueError(f"the method auto chooses {chosen[0]}: remove it, or name a method")
         if self.no_fallback and self.method != "clp":
-            raise ValueError(f"no_fallback belongs to the method clp, not to {self.method}")
+            raise ValueError(f"no_fallback applies only to the method clp, not to {self.method}")
         if self.calibrate and not self.data:
-            raise ValueError("calibrate needs data: text of the target language")
+            raise ValueError("calibrate needs text of the target language: give data")
         if self.extend and (self.calibrate or self.source_weight not in (None, 1)):
-            raise ValueError("extend keeps the source's rows: they are copied, and not calibrated")
+            raise ValueError("extend keeps the source's rows unchanged: remove calibrate and source_weight")
         if (self.source_vectors is None) != (self.target_vectors is None):
-            raise ValueError("source_vectors and target_vectors belong together: give both")
+            raise ValueError("source_vectors and target_vectors need each other: give both")
         return self
 
     @property

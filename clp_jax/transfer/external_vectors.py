@@ -1,9 +1,9 @@
-"""Vectors from outside the models: of words (WECHSEL), of tokens (FOCUS), read, aligned or trained.
+"""Vectors from outside the models, read, aligned or trained: for WECHSEL and FOCUS.
 
-Word vectors of two languages in one space: what WECHSEL knows about both (arXiv 2112.06598).
-
-The vectors are those of published files, such as fastText's for 157 languages; a dictionary of a
-few thousand pairs turns the source's onto the target's.
+WECHSEL (arXiv 2112.06598) needs word vectors of both languages in one space. They come from
+published files, such as fastText's for 157 languages; a dictionary of a few thousand word pairs
+rotates the source's vectors onto the target's. FOCUS (arXiv 2305.14481) needs vectors of the
+target's tokens, which are read from a file or trained with fastText on text of the target language.
 """
 
 import gzip
@@ -28,7 +28,7 @@ from clp_jax.transfer.config import TransferConfig
 PCA_WORDS = 100_000
 HEADER = re.compile(r"\d{1,9} \d{1,9}")
 MAX_LINE = 1 << 20
-"""Bytes of a line; the longest of published files have some ten thousand."""
+"""Largest line in bytes; the longest lines of published files have some ten thousand."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class WordVectors:
     """The words of a language and their vectors.
 
     Attributes:
-        words: in the file's order, which is that of falling frequency in published files. Of a
-            word that comes twice, a dictionary means the first.
+        words: in the order of the file; published files sort them by falling frequency. If a word
+            occurs twice, a dictionary refers to the first.
         vectors: the vector of every word, float32.
     """
 
@@ -50,19 +50,19 @@ class WordVectors:
 
 
 def read_word_vectors(file: str | Path) -> WordVectors:
-    """Read word vectors, all of them, as float32.
+    """Read all word vectors of a file as float32.
 
-    Two formats are known:
+    Two formats are supported:
 
-    * text in UTF-8, plain or ``.gz``: on every line a word and its numbers, with single spaces
-      between them; the word itself may hold spaces. The first line may say ``count dim``;
-      without it, the first word must not hold a space.
+    * UTF-8 text, plain or ``.gz``: on every line a word and its numbers, separated by single
+      spaces; the word itself may contain spaces. The first line may be ``count dim``; without it,
+      the first word must not contain a space.
     * ``NAME.npy``, an array [words, dim] of floating-point numbers, with the words in ``NAME.txt``
-      beside it, one a line.
+      next to it, one word per line.
 
     Raises:
-        UserError: the file is missing, damaged or in neither format, holds fewer or more words
-            than it promises, or a number that is not finite.
+        UserError: the file is missing, damaged or in neither format, its number of words differs
+            from the announced one, or a number is not finite.
     """
     file = Path(file)
     if file.suffix != ".npy":
@@ -73,7 +73,7 @@ def read_word_vectors(file: str | Path) -> WordVectors:
     if len(words) != len(vectors):
         raise UserError(
             f"{names} has {len(words)} words for the {len(vectors)} rows of {file.name}: "
-            "it must name one word a line, in the order of the rows."
+            "write one word per line, in the order of the rows."
         )
     return WordVectors(words, vectors)
 
@@ -96,24 +96,26 @@ def _read_text(file: Path) -> WordVectors:
         except ValueError:
             fits = False
         if not fits:
-            raise UserError(f"{file}, line {number}: not a word and {dim or 'its'} finite numbers.")
+            raise UserError(
+                f"{file}, line {number}: expected a word and {dim or 'its'} finite numbers."
+            )
         words.append(word)
         values += row.tobytes()
     if promised not in (None, len(words)):
         raise UserError(
-            f"{file}, line 1: promises {promised} words, but {len(words)} follow: get the file "
-            "again, or correct the line if the file was shortened on purpose."
+            f"{file}, line 1: announces {promised} words, but {len(words)} follow: download the "
+            "file again, or correct this line if the file was shortened on purpose."
         )
     if not words:
-        raise UserError(f"{file} holds no word vectors.")
+        raise UserError(f"{file} contains no word vectors.")
     return WordVectors(words, np.frombuffer(values, np.float32).reshape(-1, dim))
 
 
 def read_matrix(file: str | Path) -> Float[np.ndarray, "row dim"]:
-    """Read a ``.npy`` array of two dimensions as float32.
+    """Read a two-dimensional ``.npy`` array as float32.
 
     Raises:
-        UserError: it is missing or damaged, not such an array, or holds a value that is not finite.
+        UserError: the file is missing or damaged, is not such an array, or a value is not finite.
     """
     regular_file(file)
     try:
@@ -126,14 +128,14 @@ def read_matrix(file: str | Path) -> Float[np.ndarray, "row dim"]:
     matrix = np.array(matrix, np.float32)
     unfit = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(unfit):
-        raise UserError(f"{file}, row {unfit[0]} (from 0): a number is not finite in float32.")
+        raise UserError(f"{file}, row {unfit[0]} (from 0): a value is not finite in float32.")
     return matrix
 
 
 def read_dictionary(file: str | Path) -> list[tuple[str, str]]:
-    """Read pairs of words: on every line a source word and a target word.
+    """Read word pairs: a source word and a target word on every line.
 
-    They are separated by a tab, and may then hold spaces, or else by spaces.
+    A tab or spaces separate the two; with a tab, the words may contain spaces.
 
     Raises:
         UserError: the file is missing, empty or not UTF-8, or a line does not hold two words.
@@ -143,23 +145,23 @@ def read_dictionary(file: str | Path) -> list[tuple[str, str]]:
         words = line.strip().split("\t") if "\t" in line.strip() else line.split()
         if len(words) != 2:
             raise UserError(
-                f"{file}, line {number}: {len(words)} words where a source word and a target word "
-                "are expected, with a tab or a space between them."
+                f"{file}, line {number}: expected a source word and a target word, separated by a "
+                f"tab or a space, but found {len(words)} words."
             )
         pairs.append((words[0].strip(), words[1].strip()))
     if not pairs:
-        raise UserError(f"{file} holds no pair of words.")
+        raise UserError(f"{file} contains no word pairs.")
     return pairs
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Number, from 1, and text of every line that is not blank."""
+    """Line number, from 1, and text of every non-blank line."""
     regular_file(file)
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             for number, line in enumerate(iter(partial(stream.readline, MAX_LINE), b""), 1):
                 if len(line) == MAX_LINE:
-                    raise UserError(f"{file}, line {number}: longer than {MAX_LINE >> 20} MiB.")
+                    raise UserError(f"{file}, line {number} is longer than {MAX_LINE >> 20} MiB.")
                 if not line.isspace():
                     yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -171,28 +173,28 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 def align(
     source: WordVectors, target: WordVectors, dictionary: Iterable[tuple[str, str]]
 ) -> tuple[WordVectors, WordVectors]:
-    """Turn the source's vectors onto the target's: orthogonal Procrustes over a dictionary.
+    """Rotate the source's vectors onto the target's: orthogonal Procrustes over a dictionary.
 
-    With the vectors of the pairs as rows of A and B, the source's vectors are multiplied by
+    With the vectors of the pairs as the rows of A and B, the source's vectors are multiplied by
 
         R = argmin ||A R - B||  over orthogonal R  =  U V'   where  U S V' = A'B
 
-    Every distinct combination of a pair's words as they are, in lower case and in title case counts
-    as a pair where both files have it. If the widths differ, the wider vectors are first projected
-    onto as many principal axes of their first :data:`PCA_WORDS` words as the narrower ones have
-    dimensions; nothing is shifted.
+    Each word of a pair is also tried in lower case and in title case; every distinct combination
+    that both files contain counts as a pair. If the widths differ, the wider vectors are first
+    projected, without centring, onto the leading principal axes of their first :data:`PCA_WORDS`
+    words, one axis for each dimension of the narrower vectors.
 
     Returns:
-        The source's and the target's words with vectors of one width.
+        The source's and the target's words with vectors of the same width.
 
     Raises:
-        UserError: no pair is in both files.
+        UserError: the files contain no pair of the dictionary.
     """
     ids = _paired_ids(source.words, target.words, dictionary)
     if not ids:
         raise UserError(
-            "no pair of the dictionary has both its words in the word vectors: "
-            "it must name the source word first and the target word second."
+            "no pair of the dictionary has both of its words in the word vectors: "
+            "put the source word first and the target word second."
         )
     dim = min(source.vectors.shape[1], target.vectors.shape[1])
     source, target = _reduce(source, dim), _reduce(target, dim)
@@ -206,7 +208,7 @@ def align(
 def _paired_ids(
     source: Sequence[str], target: Sequence[str], dictionary: Iterable[tuple[str, str]]
 ) -> list[tuple[int, int]]:
-    """Places of the words of each pair, in every case that both sides have."""
+    """The ids of both words of each pair, in every casing that both sides contain."""
     source_ids, target_ids = _first_places(source), _first_places(target)
     return [
         (source_ids[a], target_ids[b])
@@ -221,7 +223,7 @@ def _first_places(words: Sequence[str]) -> dict[str, int]:
 
 
 def _reduce(words: WordVectors, dim: int) -> WordVectors:
-    """Project onto the ``dim`` principal axes; vectors of that width stay as they are."""
+    """Project onto the ``dim`` leading principal axes; vectors of that width are unchanged."""
     if words.vectors.shape[1] == dim:
         return words
     _, axes = np.linalg.eigh(np.cov(words.vectors[:PCA_WORDS], rowvar=False))
@@ -233,28 +235,29 @@ LINE_TOKENS = 1024
 MINIMUM_COUNT = 10
 DIM = 100
 MOST_BUCKETS, BUCKETS_PER_CHARACTER = 2_000_000, 16
-"""Vectors of n-grams: fastText's number, or for small vocabularies as many as rarely collide."""
+"""Buckets of n-gram vectors: fastText's number, or for small vocabularies enough to avoid most
+collisions."""
 
 
 def token_vectors(
     words: WordVectors, tokenizer: Tokenizer, rows: int
 ) -> Float[np.ndarray, "row dim"]:
-    """Vectors of tokens, each the weighted mean of the words in which it occurs.
+    """Vectors of tokens, each the weighted mean of the words that contain it.
 
     This is WECHSEL without character n-grams (arXiv 2112.06598):
 
         x[t] = sum_w f[w] W[w] / sum_w f[w]
 
-    over the words w whose tokens, alone or after a space, include t. The files hold no frequencies,
-    but are sorted by them, so Zipf's law stands in: f[w] = 1 / rank of w in the file.
+    over the words w whose tokens, alone or after a space, include t. The files contain no
+    frequencies, but are sorted by them, so Zipf's law supplies f[w] = 1 / rank of w in the file.
 
     Args:
         words: word vectors of the tokenizer's language, the most frequent word first.
         tokenizer: splits the words; no special tokens are added.
-        rows: number of rows of the result, more than the highest id that occurs.
+        rows: number of rows of the result, greater than the highest id that occurs.
 
     Returns:
-        A vector for every id, float32, summed in float64; zeros for tokens that no word holds.
+        One vector per id, float32, summed in float64; zeros for tokens that no word contains.
 
     Raises:
         UserError: a token's id has no row.
@@ -272,14 +275,14 @@ def token_vectors(
 
 
 def _occurrences(words: Sequence[str], tokenizer: Tokenizer, rows: int) -> csr_array:
-    """Which token, a row, occurs in which word, a column: 1, however often."""
+    """A [token, word] matrix: 1 where the token occurs in the word, however often."""
     texts = [*words, *(f" {word}" for word in words)]
     ids = tokenizer.encode_batch(texts)
     tokens = np.fromiter(chain.from_iterable(ids), np.int64)
     if tokens.max(initial=-1) >= rows:
         raise UserError(
             f"the tokenizer splits words into ids up to {tokens.max()}, but there are only {rows} "
-            "rows: the tokenizer is not the model's."
+            "rows: give the model its own tokenizer."
         )
     columns = np.repeat(np.tile(np.arange(len(words)), 2), [len(split) for split in ids])
     occurs = csr_array((np.ones(len(tokens)), (tokens, columns)), shape=(rows, len(words)))
@@ -288,17 +291,17 @@ def _occurrences(words: Sequence[str], tokenizer: Tokenizer, rows: int) -> csr_a
 
 
 def read_token_vectors(file: str | Path, rows: int) -> Float[np.ndarray, "row dim"]:
-    """Read token vectors of one's own: a ``.npy`` array, a row a target id, as float32.
+    """Read token vectors from a ``.npy`` array with one row per target id, as float32.
 
     Raises:
-        UserError: it is no such array, has another number of rows than ``rows``, or a value is not
-            finite.
+        UserError: the file is not such an array, its number of rows is not ``rows``, or a value is
+            not finite.
     """
     vectors = read_matrix(file)
     if len(vectors) != rows:
         raise UserError(
             f"{file} has {len(vectors)} rows, but the target vocabulary has {rows} ids: "
-            "give one row an id."
+            "give one row per id."
         )
     return vectors
 
@@ -309,20 +312,20 @@ def train_token_vectors(
     *,
     seed: int,
 ) -> Float[np.ndarray, "row dim"]:
-    """Train FOCUS's token vectors: fastText on text whose words are tokens (arXiv 2305.14481).
+    """Train FOCUS's token vectors: fastText on text with tokens as words (arXiv 2305.14481).
 
-    A continuous bag of words with 100 dimensions, 10 negatives and three epochs. fastText also
-    learns from the character n-grams of its words, here of the tokens' strings as the vocabulary
-    spells them. Like fastText, a document is cut into lines of at most 1,024 tokens. One thread
-    trains: the same input and seed give the same bytes.
+    The model is a continuous bag of words with 100 dimensions, 10 negatives and three epochs.
+    fastText also learns from the character n-grams of its words, here of the tokens' strings as the
+    vocabulary spells them. As in fastText, documents are split into lines of at most 1,024 tokens.
+    Training uses one thread: the same input and seed give the same bytes.
 
     Args:
-        documents: ids of target text; held as eight bytes a token meanwhile.
-        tokens: the token of every id, as ``convert_ids_to_tokens`` gives it.
-        seed: of the initial vectors and of the sampling.
+        documents: ids of target text; they take eight bytes per token during training.
+        tokens: the token of every id, as ``convert_ids_to_tokens`` returns it.
+        seed: seed of the initial vectors and of the sampling.
 
     Returns:
-        A vector for every id, float32; zeros for tokens that occur fewer than ten times.
+        One vector per id, float32; zeros for tokens that occur fewer than ten times.
 
     Raises:
         UserError: gensim is not installed, or no token occurs ten times.
@@ -331,7 +334,8 @@ def train_token_vectors(
         from gensim.models import FastText
     except ImportError:
         raise UserError(
-            "gensim is not installed: training token vectors needs `pip install clp-jax[vectors]`."
+            "gensim is not installed, but training token vectors needs it: run "
+            "`pip install clp-jax[vectors]`."
         ) from None
     lines = [
         [tokens[id] for id in document[start : start + LINE_TOKENS]]
@@ -346,7 +350,7 @@ def train_token_vectors(
         seed=seed,
         workers=1,
         bucket=min(MOST_BUCKETS, max(sum(map(len, tokens)), 1) * BUCKETS_PER_CHARACTER),
-        # What FOCUS leaves to fastText, whose defaults are not gensim's:
+        # FOCUS uses fastText's defaults here, which differ from gensim's:
         alpha=0.05,
         sample=1e-4,
         ns_exponent=0.5,
@@ -354,7 +358,7 @@ def train_token_vectors(
     model.build_vocab(lines)
     if not len(model.wv):
         raise UserError(
-            f"no token occurs {MINIMUM_COUNT} times in the text for token vectors: give more text."
+            f"no token occurs {MINIMUM_COUNT} times in the text for token vectors: add text."
         )
     model.train(lines, total_examples=model.corpus_count, epochs=model.epochs)
     index = model.wv.key_to_index
@@ -365,12 +369,12 @@ def train_token_vectors(
 
 
 class Vectors(NamedTuple):
-    """Vectors from outside the models, a row an id; zeros for tokens that have none.
+    """Vectors from outside the models, one row per id; zeros for tokens that have none.
 
     Attributes:
-        source: of the source's tokens, in one space with ``target``; from words.
-        target: of the target's tokens; from words.
-        tokens: of the target's tokens, by which tokens they stand beside.
+        source: vectors of the source's tokens from word vectors, in one space with ``target``.
+        target: vectors of the target's tokens from word vectors.
+        tokens: vectors of the target's tokens, read or trained on their contexts.
     """
 
     source: Float[np.ndarray, "source dim"] | None = None
@@ -381,13 +385,13 @@ class Vectors(NamedTuple):
 def read_vectors(
     config: TransferConfig, source: Tokenizer, helper: Tokenizer, text: Sequence[str]
 ) -> Vectors:
-    """Read the vectors that the configuration names; for ``focus`` train those that it does not.
+    """Read the vectors that the configuration names, and train those that ``focus`` still lacks.
 
-    Without text none are trained. ``auto`` goes without where they cannot be trained.
+    Nothing is trained without text. If training fails, ``auto`` continues without token vectors.
 
     Raises:
-        UserError: a file is missing or damaged or does not fit the tokenizer; ``focus`` was named
-            and its vectors cannot be trained.
+        UserError: a file is missing or damaged or does not fit the tokenizer, or the method is
+            ``focus`` and its vectors cannot be trained.
     """
     rows = [source.rows, helper.rows]
     source_vectors = target_vectors = tokens = None

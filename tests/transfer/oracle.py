@@ -50,7 +50,7 @@ clp_topk = by_weights(softmax_weights)
 clp_sparse = by_weights(sparsemax_weights)
 
 
-def condition(problem):
+def coherence(problem):
     """The signed sum of each query's weights over its largest value for weights of this length."""
     queries, anchors, _ = in_float64(problem)
     weights = [cosines(query, anchors) for query in queries]
@@ -65,9 +65,9 @@ def signed_share(problem):
 
 
 def guarded_clp(problem, least=0.5):
-    """The formula where its condition is at least so much, the mean of the nearest elsewhere."""
+    """The formula where the coherence is at least ``least``, the mean of the nearest elsewhere."""
     formula, nearest = clp(problem), clp_topk(problem)
-    return np.where((condition(problem) >= least)[:, None], formula, nearest)
+    return np.where((coherence(problem) >= least)[:, None], formula, nearest)
 
 
 def mean(problem):

@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from clp_jax.mesh import make_mesh
-from clp_jax.transfer.methods.clp import clp, clp_unguarded, combine, conditions, moments
+from clp_jax.transfer.methods.clp import clp, clp_unguarded, combine, moments, row_coherence
 
 
 def test_equals_the_paper_for_anisotropic_rows(mesh, problem, oracle, row_error):
@@ -22,46 +22,46 @@ def test_equals_the_paper_for_random_rows_as_far_as_they_are_conditioned(
 ):
     asked = problem(mesh=mesh, center=0.0)
     found = clp_unguarded(asked)
-    condition = np.abs(found.facts["condition"])
+    coherence = np.abs(found.facts["condition"])
     # A divisor that cancels magnifies rounding by 1/c: 1e-5 where c is 0.01.
-    assert condition.min() < 0.01
-    assert (row_error(found.rows, oracle.clp(asked)) * condition).max() < 1e-7
+    assert coherence.min() < 0.01
+    assert (row_error(found.rows, oracle.clp(asked)) * coherence).max() < 1e-7
     assert not found.fallback
 
 
 @pytest.mark.parametrize("center", [0.0, 0.2, 1.0])
-def test_condition_equals_the_explicit_weights(problem, oracle, center):
+def test_coherence_equals_the_explicit_weights(problem, oracle, center):
     asked = problem(center=center)
-    condition = clp_unguarded(asked).facts["condition"]
-    np.testing.assert_allclose(condition, oracle.condition(asked), atol=1e-6)
-    assert (np.abs(condition) <= oracle.signed_share(asked) + 1e-6).all()
+    coherence = clp_unguarded(asked).facts["condition"]
+    np.testing.assert_allclose(coherence, oracle.coherence(asked), atol=1e-6)
+    assert (np.abs(coherence) <= oracle.signed_share(asked) + 1e-6).all()
 
 
-def test_condition_of_equal_cancelling_and_opposite_weights():
+def test_coherence_of_equal_cancelling_and_opposite_weights():
     one, two = np.eye(2, dtype=np.float32)
     source = np.ones((4, 3), np.float32)
     aligned, balanced = np.stack([one] * 4), np.stack([one, -one, one, -one])
-    condition = [
-        conditions(query[None], moments(anchors, source), 4).item()
+    coherence = [
+        row_coherence(query[None], moments(anchors, source), 4).item()
         for query, anchors in ((one, aligned), (-one, aligned), (one, balanced), (two, aligned))
     ]
-    assert condition == pytest.approx([1, -1, 0, 0])
+    assert coherence == pytest.approx([1, -1, 0, 0])
 
 
 @pytest.mark.parametrize("center", [0.2, 1.0])
-def test_condition_bounds_the_length_of_a_row(problem, center):
+def test_coherence_bounds_the_length_of_a_row(problem, center):
     asked = problem(center=center)
     found = clp_unguarded(asked)
-    condition = found.facts["condition"]
+    coherence = found.facts["condition"]
     typical = np.sqrt(np.mean(np.sum(asked.rows**2, axis=1)))
-    positive = condition > 0
+    positive = coherence > 0
     lengths = np.linalg.norm(found.rows[positive], axis=1)
-    assert (lengths <= 1.0001 * typical / condition[positive]).all()
+    assert (lengths <= 1.0001 * typical / coherence[positive]).all()
 
 
 def test_ill_conditioned_rows_are_the_mean_of_the_nearest(mesh, problem, oracle, row_error):
     asked = problem(mesh=mesh, center=0.2)
-    found, ill = clp(asked), oracle.condition(asked) < 0.5
+    found, ill = clp(asked), oracle.coherence(asked) < 0.5
     assert 0 < ill.sum() < len(ill)
     np.testing.assert_array_equal(found.fallback["top-k softmax"], ill)
     assert row_error(found.rows, oracle.guarded_clp(asked)).max() < 1e-5
@@ -101,7 +101,7 @@ def test_only_the_moments_travel_between_devices():
     @jax.jit
     def formula(missing, *shared):
         of = moments(*shared)
-        return combine(missing, of), conditions(missing, of, 128)
+        return combine(missing, of), row_coherence(missing, of, 128)
 
     program = formula.lower(*abstract).compile().as_text()
     assert "all-reduce" in program

@@ -80,14 +80,14 @@ def test_array_with_words_beside_it(vectors, tmp_path, dtype):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "a.vec holds no word vectors"),
-        (b"2 2\na 1 2\n", "line 1: promises 2 words, but 1 follow"),
-        (b"1 2\na 1 2\nb 1 2\n", "line 1: promises 1 words, but 2 follow"),
-        (b"a 1 2\nb 1\n", "line 2: not a word and 2 finite numbers"),
-        (b"a 1 2\n\nb 1 x\n", "line 3: not a word and 2 finite numbers"),
-        (b"a 1 nan\n", "line 1: not a word and 2 finite numbers"),
-        (b"a 1 inf\n", "line 1: not a word and 2 finite numbers"),
-        (b"word\n", "line 1: not a word and its finite numbers"),
+        (b"", "a.vec contains no word vectors"),
+        (b"2 2\na 1 2\n", "line 1: announces 2 words, but 1 follow"),
+        (b"1 2\na 1 2\nb 1 2\n", "line 1: announces 1 words, but 2 follow"),
+        (b"a 1 2\nb 1\n", "line 2: expected a word and 2 finite numbers"),
+        (b"a 1 2\n\nb 1 x\n", "line 3: expected a word and 2 finite numbers"),
+        (b"a 1 nan\n", "line 1: expected a word and 2 finite numbers"),
+        (b"a 1 inf\n", "line 1: expected a word and 2 finite numbers"),
+        (b"word\n", "line 1: expected a word and its finite numbers"),
         (b"a 1 2\n\xff 1 2\n", "line 2: not UTF-8"),
     ],
 )
@@ -122,7 +122,7 @@ def test_arrays_that_do_not_fit(vectors, tmp_path):
         with pytest.raises(UserError, match=r"a\.npy (is not an array|cannot be read)"):
             read_word_vectors(file)
     np.save(file, np.array([[1.0, 2.0], [1.0, np.nan]]))
-    with pytest.raises(UserError, match=r"a\.npy, row 1 \(from 0\): a number is not finite"):
+    with pytest.raises(UserError, match=r"a\.npy, row 1 \(from 0\): a value is not finite"):
         read_word_vectors(file)
 
 
@@ -135,7 +135,7 @@ def test_vectors_in_a_pipe_are_refused(tmp_path, name):
 
 def test_a_line_without_end_is_refused(tmp_path):
     (tmp_path / "a.vec.gz").write_bytes(gzip.compress(bytes(5 << 20)))
-    with pytest.raises(UserError, match=r"a\.vec\.gz, line 1: longer than 1 MiB"):
+    with pytest.raises(UserError, match=r"a\.vec\.gz, line 1 is longer than 1 MiB"):
         read_word_vectors(tmp_path / "a.vec.gz")
 
 
@@ -150,10 +150,10 @@ def test_a_dictionary_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("", "pairs.txt holds no pair of words"),
-        ("a b\na\n", "line 2: 1 words where"),
-        ("a b c\n", "line 1: 3 words where"),
-        ("a\tb\tc\n", "line 1: 3 words where"),
+        ("", "pairs.txt contains no word pairs"),
+        ("a b\na\n", "line 2: expected a source word and a target word, .* found 1 words"),
+        ("a b c\n", "line 1: expected a source word and a target word, .* found 3 words"),
+        ("a\tb\tc\n", "line 1: expected a source word and a target word, .* found 3 words"),
     ],
 )
 def test_a_wrong_pair_is_named(tmp_path, data, message):

@@ -94,7 +94,7 @@ def test_equals_the_paper_on_real_tokenizers(real_pair, tmp_path, oracle, row_er
     asked = missing[some], shared, rows
     error = row_error(new[overlap.missing_ids[some]], oracle.clp(asked))
     # A divisor that cancels magnifies rounding, so the promise is for all but the hopeless rows.
-    conditioned = np.abs(oracle.condition(asked)) > 0.01
+    conditioned = np.abs(oracle.coherence(asked)) > 0.01
     assert conditioned.sum() > 100
     assert error[conditioned].max() < 1e-5
     assert manifest["vocabulary"]["kinds"]["exact"]["tokens"] == 11_089
@@ -436,9 +436,9 @@ def test_a_score_that_is_no_number_is_an_error(source, helper, tmp_path):
         ({"method": "magic"}, "method: Input should be 'auto', 'random'"),
         ({"dtype": "int3"}, "dtype: Input should be 'bfloat16'"),
         ({"speed": 3}, "unknown key speed"),
-        ({"no_fallback": True}, "no_fallback belongs to the method clp, not to auto"),
-        ({"method": "focus"}, "focus needs vectors of tokens: give token_vectors or data"),
-        ({"method": "wechsel"}, "wechsel needs source_vectors and target_vectors"),
+        ({"no_fallback": True}, "no_fallback applies only to the method clp, not to auto"),
+        ({"method": "focus"}, "focus needs token vectors: give token_vectors or data"),
+        ({"method": "wechsel"}, "wechsel needs word vectors: give source_vectors and target_vectors"),
         ({"method": "clp", "extend": True}, "source has no byte-level BPE tokenizer"),
     ],
 )
@@ -450,7 +450,7 @@ def test_wishes_that_cannot_be_met(pair, tmp_path, wish, message):
 
 def test_several_helpers_and_one_method(pair, tmp_path):
     source, helper = pair
-    with pytest.raises(UserError, match="Several helpers are ranked by the method auto"):
+    with pytest.raises(UserError, match="Only the method auto ranks several helpers"):
         transfer_model(source, [helper, helper], tmp_path / "out", method="clp")
 
 

@@ -1,4 +1,4 @@
-"""The methods by name, one row each, and the two baselines that each has to beat."""
+"""The methods by name, and the two baselines that each of them has to beat."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -14,7 +14,7 @@ from clp_jax.transfer.methods.similarity import clp_sparse, clp_topk, subword
 
 
 def random_rows(problem: Problem) -> Prediction:
-    """Draws from a normal distribution with the source table's mean and deviation."""
+    """Draws from a normal distribution with the source table's mean and standard deviation."""
     count, dim = len(problem.queries), len(problem.mean)
 
     def blocks():
@@ -37,11 +37,11 @@ class Entry(NamedTuple):
 
     Attributes:
         method: the function.
-        basis: what it starts from (`clp_jax.transfer.anchors`).
-        source_weight: its default: how much of a shared token's row is the source's.
-        maps: whether it maps rows from the helper's space, so that their spread is in question:
-            matched norms are tried with it. They magnify the noise of combined rows.
-        text: what it does.
+        basis: its input (`clp_jax.transfer.anchors`).
+        source_weight: its default weight of the source in a shared token's row.
+        maps: whether it maps rows from the helper's space. Their spread may then differ from the
+            source's, so `auto` also tries matching it. For combined rows that would amplify noise.
+        text: a short description.
     """
 
     method: Method
@@ -51,16 +51,16 @@ class Entry(NamedTuple):
     text: str
 
 
-# The habits of published methods are those of their papers. The others copy shared rows and leave
-# norms alone, which is safe: what is best differs between models (docs/results/methods.md).
+# Published methods have the defaults of their papers. The others copy shared rows and leave norms
+# alone, which is safe: the best options differ between models (docs/results/methods.md).
 METHODS = {
-    "random": Entry(random_rows, "nothing", 1.0, False, "normal draws with the source's deviation"),
+    "random": Entry(random_rows, "nothing", 1.0, False, "draws with the source's mean and deviation"),
     "mean": Entry(mean_row, "nothing", 1.0, False, "the source's mean row"),
     "subword": Entry(subword, "pieces", 1.0, False, "mean of the source tokens that spell it"),
     "clp": Entry(
-        clp, "helper_rows", 1.0, False, "the paper: all shared tokens by the helper's cosine"
+        clp, "helper_rows", 1.0, False, "the paper's formula: shared tokens by the helper's cosine"
     ),
-    "clp-sparse": Entry(clp_sparse, "helper_rows", 1.0, False, "CLP+: with sparsemax weights"),
+    "clp-sparse": Entry(clp_sparse, "helper_rows", 1.0, False, "CLP+: sparsemax weights"),
     "clp-topk": Entry(
         clp_topk, "helper_rows", 1.0, False, "softmax over the 10 nearest shared tokens"
     ),
@@ -68,16 +68,16 @@ METHODS = {
     "procrustes": Entry(procrustes, "helper_rows", 1.0, True, "the helper's rows, rotated"),
     "omp": Entry(omp, "helper_rows", 1.0, False, "matching pursuit over 8 shared tokens"),
     "wechsel": Entry(clp_topk, "word_vectors", 0.0, False, "nearest source tokens by word vectors"),
-    "focus": Entry(clp_sparse, "token_vectors", 1.0, False, "sparsemax by vectors of tokens"),
+    "focus": Entry(clp_sparse, "token_vectors", 1.0, False, "sparsemax by token vectors"),
 }
 
 ROTATION = "procrustes"
-"""A rotation keeps the helper's spread, which ruins real models: only text can speak for it."""
+"""A rotation keeps the helper's spread, which ruins real models: it is chosen only by text."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A method and its options: what `clp_jax.transfer.compose` and the calibration take."""
+    """A method and its options, as used for composing the table and calibrating it."""
 
     method: str
     source_weight: float
@@ -87,7 +87,7 @@ class Recipe:
 
     @property
     def function(self) -> Method:
-        """What computes the rows."""
+        """The function that computes the rows."""
         return clp_unguarded if self.no_fallback else METHODS[self.method].method
 
     def to_dict(self) -> dict[str, Any]:

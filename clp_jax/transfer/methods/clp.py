@@ -1,30 +1,31 @@
 r"""CLP-Transfer in its closed form (Ostendorff & Rehm 2023, arXiv 2301.09626).
 
 A token m that the source lacks gets a combination of the source rows of the shared tokens O,
-weighted by how near the helper puts m to each of them:
+weighted by the helper's similarity of m to each of them:
 
     E[m] = sum_o w_o E[o] / sum_o w_o      with  w_o = cos(H[m], H[o])
 
 The weights are linear in H[m], so no |M| x |O| matrix of similarities is needed. With U the rows
-H[o] / |H[o]| and h = H[m], whose own norm cancels, the sums over O can be done first:
+H[o] / |H[o]| and h = H[m], whose own norm cancels, the sums over O come first:
 
     sum_o w_o E[o] = h (U^T E)             one d_h x d_s matrix
     sum_o w_o      = h (U^T 1)             one d_h vector
 
-This is the same function at the cost of two thin matrix products. Rows of every table lie over all
-devices of the mesh, and the only communication is the sum of the d_h-sized moments.
+This is the same function at the cost of two thin matrix products. The rows of every table are split
+over all devices of the mesh; the only communication is the sum of the d_h-sized moments.
 
-The conditioning. The weights are signed, and where they cancel the divisor nears zero and the row
-explodes; where most are negative the signs flip and the least similar tokens count most. The
-natural measure is |sum w| / sum |w|, but its sum of absolute values needs all |M| x |O|
-similarities. The Euclidean norm does not: |w|_2^2 = h G h^T / |h|^2 with the Gram matrix G = U^T U.
-So the condition of a row is
+The weights are signed. Where they cancel, the divisor nears zero and the row explodes; where most
+are negative, the signs flip and the least similar tokens count most. The natural measure is
+|sum w| / sum |w|, but its sum of absolute values needs all |M| x |O| similarities. The Euclidean
+norm does not: |w|_2^2 = h G h^T / |h|^2 with the Gram matrix G = U^T U. So the coherence of a row,
+which the manifest ``transfer.json`` calls ``condition``, is
 
     c = sum w / (sqrt(|O|) |w|_2)          in [-1, 1]
 
-By Cauchy-Schwarz sum |w| <= sqrt(|O|) |w|_2. Hence |c| is at most |sum w| / sum |w|; it is 1 when
-all weights are equal, near 0 when they cancel, negative when the signs flip. And it bounds the
-result: for c > 0 the new row is no longer than (root mean square of the shared rows' norms) / c.
+Larger is better. By Cauchy-Schwarz sum |w| <= sqrt(|O|) |w|_2, so |c| is at most |sum w| / sum |w|.
+c is 1 when all weights are equal, near 0 when they cancel, and negative when the signs flip. It
+also bounds the result: for c > 0 the norm of the new row is at most (root mean square of the shared
+rows' norms) / c.
 """
 
 from dataclasses import replace
@@ -47,18 +48,18 @@ from clp_jax.transfer.blockwise import (
 from clp_jax.transfer.methods.interface import Prediction, Problem
 from clp_jax.transfer.methods.similarity import clp_topk, cosines, nearest
 
-MINIMUM_CONDITION = 0.5
-"""Queries whose condition is lower are not combined by the formula.
+MINIMUM_COHERENCE = 0.5
+"""Queries with a lower coherence get a fallback instead of the formula.
 
-From here on no row is more than twice as long as the source's rows are in the root mean square.
-Measured by the loss of small transferred models on German text before any training (docs/lab.md):
-without a limit 130 and 192 nats a token, with 0.1 7.9 and 10.4, with 0.5 7.3 and 10.0, with top-k
-softmax for every row 6.9 and 9.7. Large published models lie near 1, where the formula is safe.
+At this limit no row's norm exceeds twice the root mean square of the shared rows' norms. The loss
+of small transferred models on German text before any training (docs/lab.md) is 130 and 192 nats per
+token without a limit, 7.9 and 10.4 with 0.1, 7.3 and 10.0 with 0.5, and 6.9 and 9.7 with top-k
+softmax for every row. Large published models are near 1, where the formula is safe.
 """
 
 
 class Moments(NamedTuple):
-    """The sums over shared tokens: U^T E, U^T 1 and U^T U."""
+    """Sums over shared tokens: U^T E, U^T 1 and U^T U."""
 
     products: Float[Array, "helper_dim source_dim"]
     total: Float[Array, " helper_dim"]
@@ -70,20 +71,20 @@ def moments(
     overlap_helper: Float[Array, "shared helper_dim"],
     overlap_source: Float[Array, "shared source_dim"],
 ) -> Moments:
-    """The sums over some shared tokens, float32; rows of zeros in both tables add nothing."""
+    """The sums over some shared tokens, float32; rows that are zero in both tables add nothing."""
     unit = unit_rows(overlap_helper)
     return Moments(matmul(unit.T, overlap_source), unit.sum(axis=0), matmul(unit.T, unit))
 
 
 @jax.jit
-def conditions(
+def row_coherence(
     missing_helper: Float[Array, "missing helper_dim"],
     of: Moments,
     overlap_count: int | Int[Array, ""],
 ) -> Float[Array, " missing"]:
-    """The condition c of missing tokens, from the sums over all |O| shared tokens.
+    """The coherence c of missing tokens, from the sums over all |O| shared tokens.
 
-    It is 0 where all weights are zero; such a row has no finite value.
+    It is 0 where all weights are zero; the formula then has no finite value.
     """
     squares = jnp.sum(matmul(missing_helper, of.gram) * missing_helper, axis=1)
     norm_bound = jnp.sqrt(overlap_count * jnp.maximum(squares, 0))
@@ -99,10 +100,10 @@ def combine(
 
 
 def clp(problem: Problem) -> Prediction:
-    """CLP-Transfer's formula where it is well-conditioned, the mean of the nearest elsewhere."""
-    of, condition = _fit(problem)
-    ill = ~(condition >= MINIMUM_CONDITION)
-    formula = _by_formula(problem, of, condition, np.flatnonzero(~ill))
+    """CLP-Transfer's formula where its weights are coherent, top-k softmax elsewhere."""
+    of, coherence = _fit(problem)
+    ill = ~(coherence >= MINIMUM_COHERENCE)
+    formula = _by_formula(problem, of, coherence, np.flatnonzero(~ill))
     if not ill.any():
         return formula
     guarded = problem._replace(queries=problem.queries[ill])
@@ -133,17 +134,17 @@ def clp(problem: Problem) -> Prediction:
 
 
 def clp_unguarded(problem: Problem) -> Prediction:
-    """CLP-Transfer's formula for every query, whatever its condition.
+    """CLP-Transfer's formula for every query, whatever its coherence.
 
-    No table is on the devices as a whole: beside inputs and output there are the moments and one
-    block of rows. The fact ``condition`` is the condition c of each query.
+    The devices never hold a whole table, only the moments and one block of rows at a time. The
+    fact ``condition`` is the coherence c of each query.
     """
-    of, condition = _fit(problem)
-    return _by_formula(problem, of, condition, np.arange(len(condition)))
+    of, coherence = _fit(problem)
+    return _by_formula(problem, of, coherence, np.arange(len(coherence)))
 
 
 def _fit(problem: Problem) -> tuple[Moments, Float[np.ndarray, " query"]]:
-    """The sums over all anchors, and the condition of every query."""
+    """The sums over all anchors, and the coherence of every query."""
     ids = np.arange(len(problem.anchors))
     known = ((problem.anchors[part], problem.rows_of(ids[part])) for part in row_slices(len(ids)))
     blocks = (
@@ -151,24 +152,24 @@ def _fit(problem: Problem) -> tuple[Moments, Float[np.ndarray, " query"]]:
         for tables in known
     )
     of = reduce(partial(jax.tree.map, jnp.add), blocks)
-    condition = np.empty(len(problem.queries), np.float32)
-    for part in row_slices(len(condition)):
+    coherence = np.empty(len(problem.queries), np.float32)
+    for part in row_slices(len(coherence)):
         queries = problem.queries[part]
-        found = conditions(shard_rows(queries, problem.mesh), of, len(ids))
-        condition[part] = np.asarray(found)[: len(queries)]
-    return of, condition
+        found = row_coherence(shard_rows(queries, problem.mesh), of, len(ids))
+        coherence[part] = np.asarray(found)[: len(queries)]
+    return of, coherence
 
 
 def _by_formula(
     problem: Problem,
     of: Moments,
-    condition: Float[np.ndarray, " query"],
+    coherence: Float[np.ndarray, " query"],
     positions: Int[np.ndarray, " chosen"],
 ) -> Prediction:
     return Prediction(
         (len(problem.queries), problem.rows.shape[1]),
         in_blocks(lambda queries: combine(queries, of), problem, positions=positions),
-        facts={"condition": condition},
+        facts={"condition": coherence},
         contributors=contributors_by(cosine_weights, problem),
     )
 
@@ -176,6 +177,6 @@ def _by_formula(
 def cosine_weights(
     queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
 ) -> Float[Array, "query anchor"]:
-    """The formula's weights, written out."""
+    """The formula's weights, computed explicitly."""
     weights = cosines(queries, anchors)
     return weights / weights.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""What a method of the transfer is asked, and what it answers."""
+"""The interface of the methods: a problem in, a prediction out."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,22 +10,22 @@ from jaxtyping import Bool, Float, Int
 
 Contributors = Callable[[int], tuple[Int[np.ndarray, "query k"], Float[np.ndarray, "query k"]]]
 Blocks = Callable[[], Iterator[tuple[Int[np.ndarray, " part"], Float[np.ndarray, "part dim"]]]]
-"""Starts to compute: some queries' positions and their rows at a time, every query once."""
+"""Starts the computation and yields positions of queries with their rows, every query once."""
 
 
 class Problem(NamedTuple):
-    """Rows are wanted for the queries; those of the anchors are known.
+    """Queries need rows; the rows of the anchors are known.
 
     Attributes:
-        queries: what is known of the tokens that want a row, float32; by default the helper's rows.
-        anchors: the same of the tokens whose row is known.
+        queries: features of the tokens that need a row, float32, such as the helper's rows.
+        anchors: the same features of the tokens whose row is known.
         rows: the anchors' rows in the source's table, float32; see ``places``.
         mean: the mean of all rows of the source's table.
         std: the standard deviation of all its rows in each dimension.
         mesh: devices to compute on.
-        seed: of whatever is random.
-        places: where in ``rows`` each anchor has its own, ascending, if there are rows of others
-            too: the table is not copied to leave some out.
+        seed: seed of random methods.
+        places: the position in ``rows`` of each anchor's row, ascending, or None if ``rows`` holds
+            exactly the anchors' rows. Leaving anchors out thus needs no copy of the table.
     """
 
     queries: Float[np.ndarray, "query feature"]
@@ -42,7 +42,7 @@ class Problem(NamedTuple):
         return self.rows[anchors if self.places is None else self.places[anchors]]
 
     def without(self, held_out: Bool[np.ndarray, " anchor"]) -> "Problem":
-        """The same problem with fewer anchors."""
+        """The same problem without the held-out anchors."""
         kept = np.flatnonzero(~held_out)
         places = kept if self.places is None else self.places[kept]
         return self._replace(anchors=self.anchors[kept], places=places)
@@ -50,15 +50,15 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """The rows that a method gives to the queries, computed when they are asked for.
+    """The rows that a method predicts for the queries, computed on demand.
 
     Attributes:
         shape: queries and dimensions.
-        blocks: computes the rows, float32, a block at a time, so that no second table of them is
-            needed beside the one that they are written to.
-        fallback: by the fallback's name, which queries the method itself could not serve.
-        facts: what the method found out and chose, for the manifest.
-        contributors: for k, the positions and the weights of each query's k main anchors.
+        blocks: computes the rows, float32, one block at a time, so that no second table is needed
+            in addition to the one they are written to.
+        fallback: for each fallback by name, the queries that it served instead of the method.
+        facts: what the method measured and chose, for the manifest.
+        contributors: for a given k, the positions and weights of each query's k main anchors.
     """
 
     shape: tuple[int, int]
@@ -69,7 +69,7 @@ class Prediction:
 
     @property
     def rows(self) -> Float[np.ndarray, "query dim"]:
-        """All rows at once, in an array of their own."""
+        """All rows together, in a new array."""
         rows = np.empty(self.shape, np.float32)
         for positions, block in self.blocks():
             rows[positions] = block

@@ -1,13 +1,13 @@
-r"""A linear map from the features' space to the source's, fitted to the anchors.
+r"""Linear maps from the space of the features to that of the source's rows, fitted to the anchors.
 
-With A and Y the anchors' features and rows, each less its mean, both maps are W = G A^T Y:
+With A and Y the anchors' features and rows, each minus its mean, both maps are W = G A^T Y:
 
-* ridge: the least squares of |A W - Y|^2 + l |W|^2, so G = (A^T A + l I)^-1;
-* Procrustes: the rotation that maps A best on Y, times the best scale. With the singular values
-  A^T Y = U S V^T it is W = s U V^T, so G = s U S^-1 U^T, and s = sum(S) / |A|^2.
+* ridge: minimises |A W - Y|^2 + l |W|^2, so G = (A^T A + l I)^-1;
+* Procrustes: the rotation that best maps A onto Y, times the best scale. With the singular value
+  decomposition A^T Y = U S V^T, W = s U V^T, so G = s U S^-1 U^T and s = sum(S) / |A|^2.
 
-A query q gets the row (q - mean(A)) W + mean(Y). It is linear in the anchors' rows too: anchor o
-has the weight (q - mean(A)) G a_o, beside the mean that all share.
+A query q gets the row (q - mean(A)) W + mean(Y). The row is also linear in the anchors' rows:
+anchor o has the weight (q - mean(A)) G a_o, in addition to the shared mean.
 """
 
 from collections.abc import Iterator
@@ -33,11 +33,11 @@ STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 3))
 """Candidates for ridge's regularisation l, in units of tr(A^T A) / d, a feature's mean square."""
 
 HELD_OUT = 10
-"""One anchor of so many is held out to choose among them."""
+"""One anchor in this many is held out to choose the strength."""
 
 
 class Sums(NamedTuple):
-    """Sums over some anchors, of features a and rows y less a center: a, y, A^T A and A^T Y."""
+    """Sums of a, y, A^T A and A^T Y over some anchors, with features and rows minus a center."""
 
     features: Float[Array, " feature"]
     rows: Float[Array, " dim"]
@@ -46,7 +46,7 @@ class Sums(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """All that the maps need to know of the anchors."""
+    """The statistics of the anchors that the maps need."""
 
     feature_mean: Float[Array, " feature"]
     row_mean: Float[Array, " dim"]
@@ -55,7 +55,7 @@ class Moments(NamedTuple):
 
 
 class Center(NamedTuple):
-    """What is subtracted before anything is added up: near the means, so that little cancels."""
+    """Subtracted from features and rows before summing; near the means, to avoid cancellation."""
 
     features: Float[np.ndarray, " feature"]
     rows: Float[np.ndarray, " dim"]
@@ -68,7 +68,7 @@ def add_up(
     center: Center,
     count: int | Int[Array, ""],
 ) -> Sums:
-    """The sums over the first ``count`` anchors; the others only pad the tables."""
+    """The sums over the first ``count`` anchors; the rest is padding."""
     real = (jnp.arange(len(anchors)) < count)[:, None]
     a = jnp.where(real, anchors - center.features, 0)
     y = jnp.where(real, rows - center.rows, 0)
@@ -77,7 +77,7 @@ def add_up(
 
 @jax.jit
 def about_means(of: Sums, center: Center, count: int | Int[Array, ""]) -> Moments:
-    """The moments about the means of the ``count`` anchors that were added up."""
+    """The moments of the ``count`` summed anchors about their means."""
     a, y = of.features / count, of.rows / count
     return Moments(
         a + center.features,
@@ -89,7 +89,7 @@ def about_means(of: Sums, center: Center, count: int | Int[Array, ""]) -> Moment
 
 @jax.jit
 def make_map(of: Moments, inverse: Float[Array, "feature feature"]) -> Float[Array, "feature dim"]:
-    """W, for the map with this G."""
+    """W for a given G."""
     return matmul(inverse, of.products)
 
 
@@ -113,7 +113,7 @@ def ridge_inverse(
 
 @jax.jit
 def procrustes_inverse(of: Moments) -> Float[Array, "feature feature"]:
-    """Procrustes' G; directions in which features and rows have nothing in common are dropped."""
+    """Procrustes' G; directions without correlation between features and rows are dropped."""
     left, values, _ = jnp.linalg.svd(of.products, full_matrices=False)
     safe = values > values[0] * 1e-6
     scale = values.sum() / jnp.maximum(jnp.trace(of.features), jnp.finfo(values.dtype).tiny)
@@ -122,7 +122,7 @@ def procrustes_inverse(of: Moments) -> Float[Array, "feature feature"]:
 
 @jax.jit
 def _spectrum(of: Moments) -> tuple[Array, Array, Array]:
-    """Ridge's map for any strength: eigenvalues and -vectors, and A^T Y in their terms."""
+    """What ridge needs for any strength: eigenvalues, eigenvectors, and A^T Y in their basis."""
     values, vectors = jnp.linalg.eigh(of.features)
     return values, vectors, matmul(vectors.T, of.products)
 
@@ -135,7 +135,7 @@ def _squared_errors(
     rows: Float[Array, "anchor dim"],
     count: int | Int[Array, ""],
 ) -> Float[Array, " one_more_than_strengths"]:
-    """For the mean row and then each strength, the squared error of the first ``count`` rows."""
+    """The squared error over the first ``count`` rows, for the mean row, then for each strength."""
     values, vectors, products = spectrum
     real = (jnp.arange(len(anchors)) < count)[:, None]
     wanted = jnp.where(real, rows - of.row_mean, 0)
@@ -151,9 +151,9 @@ def _squared_errors(
 
 
 def ridge(problem: Problem) -> Prediction:
-    """Least squares from the features to the rows, regularised as held-out anchors like best.
+    """Least squares from features to rows, with the regularisation that held-out anchors favour.
 
-    With too few anchors to hold one out it is regularised as much as it can be.
+    With too few anchors to hold one out, it uses the strongest regularisation.
     """
     center, ids = _center(problem), np.arange(len(problem.anchors))
     held_out = ids % HELD_OUT == HELD_OUT - 1
@@ -170,7 +170,7 @@ def ridge(problem: Problem) -> Prediction:
 
 
 def procrustes(problem: Problem) -> Prediction:
-    """The rotation and the scale that map the features on the rows best."""
+    """The rotation and the scale that best map the features onto the rows."""
     of = moments(problem)
     return _mapped(problem, of, procrustes_inverse(of), {})
 
@@ -186,7 +186,7 @@ def _center(problem: Problem) -> Center:
 
 
 def _sums(problem: Problem, center: Center, ids: Int[np.ndarray, " chosen"]) -> Sums:
-    """The sums over some anchors, a block of them on the devices at a time."""
+    """The sums over some anchors, with one block on the devices at a time."""
     blocks = (
         jax.block_until_ready(add_up(anchors, rows, center, len(chosen)))
         for chosen, anchors, rows in _known(problem, ids)
@@ -197,7 +197,7 @@ def _sums(problem: Problem, center: Center, ids: Int[np.ndarray, " chosen"]) -> 
 def _held_out_errors(
     problem: Problem, of: Moments, ids: Int[np.ndarray, " held_out"]
 ) -> Float[np.ndarray, " strength"]:
-    """For each strength, the squared error of the held-out rows, as a share of the mean row's."""
+    """The squared error on the held-out rows for each strength, relative to the mean row's."""
     spectrum = _spectrum(of)
     errors = [
         np.asarray(_squared_errors(of, spectrum, anchors, rows, len(chosen)), np.float64)
@@ -239,5 +239,5 @@ def _mapped(problem: Problem, of: Moments, inverse: Array, facts: dict[str, floa
 def linear_weights(
     queries: Float[Array, "query feature"], keys: Float[Array, "anchor feature"]
 ) -> Float[Array, "query anchor"]:
-    """The weight of every anchor, for centred queries and keys (a G)."""
+    """The weight of every anchor, from centred queries and keys (a G)."""
     return matmul(queries, keys.T)

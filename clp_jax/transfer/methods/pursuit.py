@@ -1,8 +1,9 @@
-"""Orthogonal matching pursuit: each query as a combination of few anchors, then of their rows.
+"""Orthogonal matching pursuit: each query as a combination of a few anchors.
 
-Pati et al. 1993: choose the anchor whose direction the rest of the query lies nearest to, solve
-the least squares over all chosen anchors, go on with what remains. The coefficients that explain
-the query's features combine the source's rows; they may be negative and need not sum to one.
+After Pati et al. 1993: choose the anchor whose direction is nearest to the residual of the query,
+solve the least-squares problem over all chosen anchors, and repeat with the new residual. The
+coefficients of the query's features then combine the source's rows; they may be negative and need
+not sum to one.
 """
 
 import jax
@@ -13,10 +14,10 @@ from clp_jax.transfer.blockwise import Sparse, matmul, unit_rows, weighted, zero
 from clp_jax.transfer.methods.interface import Prediction, Problem
 
 ATOMS = 8
-"""Anchors of a combination. The cost grows with it: each is one more pass over all anchors."""
+"""Anchors per combination. Each costs one more pass over all anchors."""
 
 DEPENDENT = 1e-4
-"""An anchor whose direction is this near to the span of those chosen before gets no weight."""
+"""An anchor whose direction is this close to the span of the earlier ones gets no weight."""
 
 
 def pursue(
@@ -32,11 +33,11 @@ def pursue(
         rest, basis, triangle, parts, ids = state
         fit = jnp.abs(matmul(rest, unit.T))
         taken = jnp.where(jnp.arange(atoms) < step, ids, len(anchors))
-        # The same as argmax, which takes three times as long on a CPU.
+        # Equivalent to argmax, which takes three times as long on a CPU.
         _, best = jax.lax.top_k(fit.at[each[:, None], taken].set(-1, mode="drop"), 1)
         best = best[:, 0]
         atom = unit[best]
-        # Gram-Schmidt, twice against rounding; rows of the basis not yet set are zero.
+        # Gram-Schmidt, twice because of rounding; basis rows that are not yet set are zero.
         shares = jnp.einsum("qkd,qd->qk", basis, atom, precision="highest")
         new = atom - jnp.einsum("qk,qkd->qd", shares, basis, precision="highest")
         again = jnp.einsum("qkd,qd->qk", basis, new, precision="highest")
@@ -68,5 +69,5 @@ def pursue(
 
 
 def omp(problem: Problem) -> Prediction:
-    """The combination of few anchors' rows whose features come nearest to the query's."""
+    """The combination of a few anchors' rows whose features best approximate the query's."""
     return weighted(pursue, problem, zero_rows(problem.queries))

@@ -1,11 +1,11 @@
-"""Weights by similarity: the nearest anchors count most, and all weights are positive.
+"""Weights by similarity, all of them non-negative, and equal weights for the pieces of a token.
 
-With the cosines z of a query to the anchors (of rows of zeros: 0):
+With z the cosines of a query to the anchors (0 for zero rows):
 
 * `nearest`: softmax(z / temperature) over the k largest, as in WECHSEL (Minixhofer et al. 2022);
 * `sparsemax`: max(0, z - theta) with theta such that the weights sum to one (Martins & Astudillo
-  2016), as in FOCUS (Dobler & de Melo 2023) and as CLP+ (Yamaguchi et al. 2024) weighs CLP's
-  anchors. Many anchors share a row's weight, since all cosines lie close together.
+  2016), as in FOCUS (Dobler & de Melo 2023), and in CLP+ (Yamaguchi et al. 2024) for CLP's
+  anchors. Many anchors share the weight of a row, since all cosines are close together.
 """
 
 import jax
@@ -23,9 +23,9 @@ NOTHING = -1.0
 def spell(
     source: Vocabulary, target: Vocabulary, ids: Int[np.ndarray, " token"]
 ) -> list[list[int]]:
-    """Source ids that spell each target token, cut by the source tokenizer's own model.
+    """The source ids that spell each target token, as split by the source tokenizer's model.
 
-    Special tokens, and those that the source cannot spell, have none.
+    The list is empty for special tokens and for tokens that the source cannot spell.
     """
     tokens = (target.tokens[id] for id in ids.tolist())
     return [[] if token.roles else source.pieces(token) for token in tokens]
@@ -34,9 +34,9 @@ def spell(
 def as_queries(
     spellings: list[list[int]], pieces: Int[np.ndarray, " piece"]
 ) -> Float[np.ndarray, "query longest"]:
-    """The positions of each token's pieces among ``pieces`` (ascending), filled up with -1.
+    """The positions of each token's pieces among ``pieces`` (ascending), padded with -1.
 
-    They are whole numbers in float32, exact for as many pieces as there can be.
+    They are integers stored as float32, which is exact up to 2^24 pieces.
     """
     longest = max(map(len, spellings), default=0)
     queries = np.full((len(spellings), max(longest, 1)), NOTHING, np.float32)
@@ -48,7 +48,7 @@ def as_queries(
 def equal_parts(
     queries: Float[Array, "query longest"], anchors: Float[Array, "anchor feature"]
 ) -> Sparse:
-    """Equal weights for the pieces at the positions that the queries hold."""
+    """Equal weights for the pieces at the positions in the queries."""
     real = queries > NOTHING
     weights = real / jnp.maximum(real.sum(axis=1, keepdims=True), 1)
     return Sparse(weights.astype(jnp.float32), jnp.where(real, queries, 0).astype(jnp.int32))
@@ -81,14 +81,14 @@ def nearest(
 def sparsemax(
     queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
 ) -> Float[Array, "query anchor"]:
-    """Projection of the cosines on the simplex of weights.
+    """The projection of the cosines onto the probability simplex, without sorting.
 
-    Without sorting: from theta = max(z) - 1, which is too small, theta is made the solution for
-    the anchors above it until none of them drops out. Theta only grows, so this ends, and with
-    the exact solution (Michelot 1986). Rounding could let anchors come back: that ends it too.
+    Theta starts at max(z) - 1, which is too small. Each step sets it to the solution for the
+    anchors above it, until none of them drops out. Theta only grows, so this terminates with the
+    exact solution (Michelot 1986). It also stops if rounding brings anchors back.
     """
     z = cosines(queries, anchors)
-    z -= z.max(axis=1, keepdims=True)  # sums of small numbers round less
+    z -= z.max(axis=1, keepdims=True)  # smaller numbers lose less to rounding
 
     def solve(theta: Array) -> tuple[Array, Array]:
         above = z > theta
@@ -110,10 +110,10 @@ def sparsemax(
 
 
 def clp_topk(problem: Problem) -> Prediction:
-    """The mean of the most similar anchors' rows, weighted by a softmax."""
+    """The softmax-weighted mean of the most similar anchors' rows."""
     return weighted(nearest, problem, zero_rows(problem.queries))
 
 
 def clp_sparse(problem: Problem) -> Prediction:
-    """The mean of the similar anchors' rows, weighted by sparsemax."""
+    """The sparsemax-weighted mean of the similar anchors' rows."""
     return weighted(sparsemax, problem, zero_rows(problem.queries))
