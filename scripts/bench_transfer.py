@@ -31,9 +31,9 @@ from clp_jax.checkpoint.tensors import LazyTensor, write_tensors
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.transfer.blockwise import matmul
 from clp_jax.transfer.compose import new_table
+from clp_jax.transfer.interface import Problem
 from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.methods.clp import clp
-from clp_jax.transfer.methods.interface import Problem
 
 REPEATS = 3
 LONG = 60

@@ -17,7 +17,7 @@ from matplotlib.ticker import EngFormatter
 
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.mesh import single_device_mesh
-from clp_jax.transfer.methods.interface import Problem
+from clp_jax.transfer.interface import Problem
 
 HELPER_DIM = 768
 WIDTH = 1024

@@ -8,7 +8,7 @@ import numpy as np
 from clp_jax.checkpoint.tensors import LazyTensor, open_tensors, write_tensors
 from clp_jax.mesh import single_device_mesh
 from clp_jax.transfer.anchors import TableInputs
-from clp_jax.transfer.methods.interface import Problem
+from clp_jax.transfer.interface import Problem
 from clp_jax.transfer.table import Layout
 
 FIELDS = "queries", "anchors", "rows", "mean", "std"

@@ -261,14 +261,20 @@ def test_options_of_a_transfer_that_fit_together(keys):
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ({"source_weight": 1}, "the method auto chooses source_weight: remove it, or name a method"),
+        (
+            {"source_weight": 1},
+            "the method auto chooses source_weight: remove it, or name a method",
+        ),
         ({"match_spread": False}, "the method auto chooses match_spread"),
         ({"calibrate": True, "data": ["x"]}, "the method auto chooses calibrate"),
         (
             {"method": "ridge", "no_fallback": True},
             "no_fallback applies only to the method clp, not to ridge",
         ),
-        ({"method": "ridge", "calibrate": True}, "calibrate needs text of the target language: give data"),
+        (
+            {"method": "ridge", "calibrate": True},
+            "calibrate needs text of the target language: give data",
+        ),
         ({"method": "ridge", "source_weight": 1.5}, "source_weight: .*less than or equal to 1"),
         (
             {"method": "ridge", "extend": True, "source_weight": 0.5},

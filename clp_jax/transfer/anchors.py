@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.transfer.blockwise import zero_rows
-from clp_jax.transfer.methods.interface import Problem
+from clp_jax.transfer.interface import Problem
 from clp_jax.transfer.methods.similarity import as_queries
 from clp_jax.transfer.table import Layout, TableRead, read_table
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from clp_jax.mesh import replicated
-from clp_jax.transfer.methods.interface import Blocks, Contributors, Prediction, Problem
+from clp_jax.transfer.interface import Blocks, Contributors, Prediction, Problem
 
 # Full float32: by default, accelerators round the operands of a product to bfloat16 or tf32.
 matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)

@@ -37,7 +37,9 @@ def check_files(config: TransferConfig) -> None:
     if config.method == "focus" and not (config.token_vectors or config.data):
         raise UserError("The method focus needs token vectors: give token_vectors or data.")
     if config.method == "wechsel" and not config.source_vectors:
-        raise UserError("The method wechsel needs word vectors: give source_vectors and target_vectors.")
+        raise UserError(
+            "The method wechsel needs word vectors: give source_vectors and target_vectors."
+        )
     files = (config.token_vectors, config.source_vectors, config.target_vectors, config.dictionary)
     for file in filter(None, files):
         regular_file(file)

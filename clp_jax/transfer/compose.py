@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 
 from clp_jax.transfer.anchors import AnchorFeatures
 from clp_jax.transfer.blockwise import empty_rows, row_slices
+from clp_jax.transfer.interface import Contributors, Method, Prediction, Problem
 from clp_jax.transfer.methods import mean_row
-from clp_jax.transfer.methods.interface import Contributors, Method, Prediction, Problem
 from clp_jax.transfer.table import Layout, NewTable, TableRead
 
 FOLDS = 5

@@ -60,7 +60,9 @@ class TransferConfig(Configuration):
         if self.calibrate and not self.data:
             raise ValueError("calibrate needs text of the target language: give data")
         if self.extend and (self.calibrate or self.source_weight not in (None, 1)):
-            raise ValueError("extend keeps the source's rows unchanged: remove calibrate and source_weight")
+            raise ValueError(
+                "extend keeps the source's rows unchanged: remove calibrate and source_weight"
+            )
         if (self.source_vectors is None) != (self.target_vectors is None):
             raise ValueError("source_vectors and target_vectors need each other: give both")
         return self

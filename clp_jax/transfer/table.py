@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.transfer.blockwise import empty_rows
-from clp_jax.transfer.methods.interface import Contributors
+from clp_jax.transfer.interface import Contributors
 from clp_jax.vocabulary import VocabularyReport
 
 

@@ -16,7 +16,7 @@ from clp_jax.checkpoint.tensors import LazyTensor, write_tensors
 from clp_jax.mesh import make_mesh, single_device_mesh
 from clp_jax.transfer.anchors import TableInputs
 from clp_jax.transfer.config import TransferConfig
-from clp_jax.transfer.methods.interface import Problem
+from clp_jax.transfer.interface import Problem
 from clp_jax.transfer.models import open_helper, open_source
 from clp_jax.transfer.pair import TransferPair
 from clp_jax.transfer.table import Layout

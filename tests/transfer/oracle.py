@@ -1,6 +1,6 @@
 """Every method as the papers write it: one query at a time, in NumPy float64, weights written out.
 
-A function takes a `clp_jax.transfer.methods.interface.Problem` and gives its rows.
+A function takes a `clp_jax.transfer.interface.Problem` and gives its rows.
 """
 
 import numpy as np

@@ -3,7 +3,7 @@ import pytest
 
 from clp_jax.transfer.anchors import TableInputs
 from clp_jax.transfer.compose import new_table, predict_held_out, predict_shared, rescale_spread
-from clp_jax.transfer.methods.interface import Prediction, at_once
+from clp_jax.transfer.interface import Prediction, at_once
 
 
 def nearest_row(problem):

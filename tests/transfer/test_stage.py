@@ -438,7 +438,10 @@ def test_a_score_that_is_no_number_is_an_error(source, helper, tmp_path):
         ({"speed": 3}, "unknown key speed"),
         ({"no_fallback": True}, "no_fallback applies only to the method clp, not to auto"),
         ({"method": "focus"}, "focus needs token vectors: give token_vectors or data"),
-        ({"method": "wechsel"}, "wechsel needs word vectors: give source_vectors and target_vectors"),
+        (
+            {"method": "wechsel"},
+            "wechsel needs word vectors: give source_vectors and target_vectors",
+        ),
         ({"method": "clp", "extend": True}, "source has no byte-level BPE tokenizer"),
     ],
 )

@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from clp_jax.transfer.blockwise import row_slices
+from clp_jax.transfer.interface import Method, Prediction, Problem, at_once
 from clp_jax.transfer.methods.clp import clp, clp_unguarded
-from clp_jax.transfer.methods.interface import Method, Prediction, Problem, at_once
 from clp_jax.transfer.methods.linear import procrustes, ridge
 from clp_jax.transfer.methods.pursuit import omp
 from clp_jax.transfer.methods.similarity import clp_sparse, clp_topk, subword
@@ -54,7 +54,9 @@ class Entry(NamedTuple):
 # Published methods have the defaults of their papers. The others copy shared rows and leave norms
 # alone, which is safe: the best options differ between models (docs/results/methods.md).
 METHODS = {
-    "random": Entry(random_rows, "nothing", 1.0, False, "draws with the source's mean and deviation"),
+    "random": Entry(
+        random_rows, "nothing", 1.0, False, "draws with the source's mean and deviation"
+    ),
     "mean": Entry(mean_row, "nothing", 1.0, False, "the source's mean row"),
     "subword": Entry(subword, "pieces", 1.0, False, "mean of the source tokens that spell it"),
     "clp": Entry(

@@ -45,7 +45,7 @@ from clp_jax.transfer.blockwise import (
     shard_rows,
     unit_rows,
 )
-from clp_jax.transfer.methods.interface import Prediction, Problem
+from clp_jax.transfer.interface import Prediction, Problem
 from clp_jax.transfer.methods.similarity import clp_topk, cosines, nearest
 
 MINIMUM_COHERENCE = 0.5

@@ -27,7 +27,7 @@ from clp_jax.transfer.blockwise import (
     shard_rows,
     zero_rows,
 )
-from clp_jax.transfer.methods.interface import Prediction, Problem
+from clp_jax.transfer.interface import Prediction, Problem
 
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 3))
 """Candidates for ridge's regularisation l, in units of tr(A^T A) / d, a feature's mean square."""

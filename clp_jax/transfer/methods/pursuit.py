@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from clp_jax.transfer.blockwise import Sparse, matmul, unit_rows, weighted, zero_rows
-from clp_jax.transfer.methods.interface import Prediction, Problem
+from clp_jax.transfer.interface import Prediction, Problem
 
 ATOMS = 8
 """Anchors per combination. Each costs one more pass over all anchors."""

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from clp_jax.transfer.blockwise import Sparse, matmul, unit_rows, weighted, zero_rows
-from clp_jax.transfer.methods.interface import Prediction, Problem
+from clp_jax.transfer.interface import Prediction, Problem
 from clp_jax.vocabulary import Vocabulary
 
 NOTHING = -1.0
