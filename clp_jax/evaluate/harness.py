@@ -1,4 +1,4 @@
-"""Our models as a language model of lm-evaluation-harness."""
+"""A decoder as a language model of lm-evaluation-harness."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -32,22 +32,23 @@ LOGITS_CHUNK = 64
 """Positions of a sequence whose logits exist at the same time."""
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
-"""The strings that were asked for, the tokens of the context, those of the continuation."""
+"""The requested strings, the tokens of the context, the tokens of the continuation."""
 
 
 class JaxLM(TemplateLM):
-    """A decoder and its tokenizer, asked for log-likelihoods and generations by the harness.
+    """A decoder and its tokenizer; the harness requests log-likelihoods and generations.
 
     The conventions are those of the harness's own ``hf`` model: an empty context becomes the bos
-    token (or eos), spaces at a context's end belong to the continuation, what is too long loses
-    its left end, and a continuation is greedy if each of its tokens is the most likely one.
+    token (or eos), spaces at a context's end belong to the continuation, a sequence that is
+    too long is cut at its left end, and a continuation is greedy if each of its tokens is the most
+    likely one.
 
-    Three things differ, where that model is wrong: nothing that a tokenizer puts behind a text
-    stands behind a context or an answer; a text is scored behind one bos, not two; a continuation
-    that a token of context and continuation together swallows whole is encoded alone.
+    It differs where that model is wrong: special tokens that a tokenizer appends to a text follow
+    neither a context nor an answer; a text is scored after one bos, not two; a continuation that
+    merges completely into a token of the context is encoded separately.
 
-    Lengths are padded to powers of two, so that few programs are compiled. In a run of several
-    processes each makes the same requests and all compute every batch together.
+    Lengths are padded to powers of two, so that few programs are compiled. In a multi-process run
+    every process makes the same requests and all of them compute each batch together.
     """
 
     def __init__(
@@ -58,11 +59,11 @@ class JaxLM(TemplateLM):
         batch_size: int = 8,
         mesh: Mesh | None = None,
     ) -> None:
-        """Wrap a model that lives on ``mesh`` (None: on one device).
+        """Wrap a model that is on ``mesh`` (None: one device).
 
         Raises:
-            UserError: the model lacks a row for an id of the tokenizer, or this has neither bos
-                nor eos.
+            UserError: the model lacks a row for an id of the tokenizer, or the tokenizer has
+                neither bos nor eos.
         """
         super().__init__()
         self.model = model
@@ -81,24 +82,24 @@ class JaxLM(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands before a text that has no context."""
+        """The token that precedes a text without a context."""
         return self._bos
 
     @property
     def tokenizer_name(self) -> str:
-        """What tells caches of requests apart."""
+        """The name that distinguishes caches of requests."""
         return self.tokenizer.name.replace("/", "__")
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
-        """Encode a text; by default behind what the tokenizer puts before a text."""
+        """Encode a text; by default with the special tokens that the tokenizer puts before it."""
         if add_special_tokens is False:
             return self.tokenizer.encode(string, special=True)
         return self.tokenizer.encode_context(string)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Cut the tokens of both together behind as many as the context has alone."""
+        """Encode both together and split after the number of tokens that the context has alone."""
         text = context.rstrip()
         continuation = context[len(text) :] + continuation
         if not text:
@@ -144,13 +145,13 @@ class JaxLM(TemplateLM):
         limit = int(options.get("max_gen_toks", 256))
         if limit >= self.max_length:
             raise UserError(
-                f"max_gen_toks {limit} leaves no room for a context in the {self.max_length} "
-                "positions of the model: choose a smaller one."
+                f"max_gen_toks {limit} leaves no room for a context in the model's "
+                f"{self.max_length} positions: choose a smaller value."
             )
         tokens = self.tok_encode(context) or [self.prefix_token_id]
         tokens = tokens[-(self.max_length - limit) :]
 
-        def said(generated: list[int]) -> str:
+        def text_of(generated: list[int]) -> str:
             return self.tokenizer.decode_after(tokens, generated, skip_special=True)
 
         generated = generate_tokens(
@@ -158,10 +159,10 @@ class JaxLM(TemplateLM):
             np.asarray(tokens, np.int32),
             max_new_tokens=limit,
             temperature=options.get("temperature", 0.0) if options.get("do_sample") else 0.0,
-            ended=lambda generated: any(stop in said(generated) for stop in stops),
+            ended=lambda generated: any(stop in text_of(generated) for stop in stops),
             stop=() if self.eot_token_id is None else (self.eot_token_id,),
         )
-        text = said(generated)
+        text = text_of(generated)
         for stop in stops:
             text = text.split(stop)[0]
         self.cache_hook.add_partial("generate_until", (context, options), text)
@@ -175,14 +176,14 @@ class JaxLM(TemplateLM):
             if not context or len(continuation) > self.max_length:
                 raise UserError(
                     f"A context of {len(context)} and a continuation of {len(continuation)} "
-                    f"tokens cannot be scored: a context needs a token, and the continuation may "
-                    f"have {self.max_length} at most."
+                    f"tokens cannot be scored: the context needs at least one token, the "
+                    f"continuation at most {self.max_length}."
                 )
         longest_first = sorted(
             (i for i, request in enumerate(requests) if request[2]),
             key=lambda i: -len(requests[i][1]) - len(requests[i][2]),
         )
-        scores = [(0.0, True)] * len(requests)  # of those without a token to score
+        scores = [(0.0, True)] * len(requests)  # for requests without a token to score
         graphdef, parameters = nnx.split(self.model)
         with (
             jax.set_mesh(self.mesh),
@@ -214,7 +215,7 @@ class JaxLM(TemplateLM):
     ]:
         """Inputs, the positions whose next token is scored, those tokens, and which of them count.
 
-        An input loses its last token, which is only predicted, and what is too long at its left.
+        An input lacks its last token, which is only predicted, and is cut at its left if too long.
         """
         inputs = [(context + target)[:-1][-self.max_length :] for context, target in pairs]
         length = self._bucket(max(map(len, inputs)), least=32)
@@ -231,7 +232,7 @@ class JaxLM(TemplateLM):
         return tokens, positions, targets, mask
 
     def _bucket(self, length: int, least: int) -> int:
-        """The next power of two, at most what the model can read."""
+        """The next power of two, at most the longest sequence that the model can read."""
         return min(max(least, 1 << (length - 1).bit_length()), self.max_length)
 
 

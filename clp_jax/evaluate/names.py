@@ -1,4 +1,4 @@
-"""The tasks by name."""
+"""The names of the tasks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,10 @@ TASKS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 
 def check_tasks(tasks: Sequence[str]) -> None:
-    """Make sure that there are tasks of these names.
+    """Check that there is a task for each name.
 
     Raises:
-        UserError: there are not.
+        UserError: a task is unknown.
     """
     if unknown := [name for name in tasks if name not in TASKS]:
-        raise UserError(
-            f"Unknown task {', '.join(unknown)}: the known ones are {', '.join(TASKS)}."
-        )
+        raise UserError(f"Unknown task {', '.join(unknown)}: choose from {', '.join(TASKS)}.")

@@ -1,4 +1,4 @@
-"""Perplexity of a model on a corpus, normalised by tokens, by words and by bytes."""
+"""Perplexity of a model on a corpus, normalised by tokens, words and bytes."""
 
 import math
 from collections.abc import Iterator
@@ -25,26 +25,26 @@ from clp_jax.models.decoder import Decoder
 
 @dataclass(frozen=True)
 class Perplexity:
-    """The negative log-likelihood of a text and the units it can be divided by.
+    """The negative log-likelihood of a text, and the counts that normalise it.
 
-    Perplexities that are divided by different units differ by factors of ten, and only word- and
+    Perplexities with different normalisations differ by factors of ten; only word- and
     byte-normalised ones can be compared between tokenizers.
     """
 
     nll: float
     """Sum of the negative log-likelihoods of all predicted tokens, in nats."""
     tokens: int
-    """Predicted tokens, the end-of-text token behind each document included."""
+    """Predicted tokens, including the end-of-text token after each document."""
     words: int
     """Words of the text, separated by white space."""
     bytes: int
     """Bytes of the text in UTF-8."""
     unknown_bytes: int = 0
-    """How many of them stand behind nothing but the unknown token, so that they cost too little."""
+    """Bytes that are encoded as the unknown token alone, and therefore cost too little."""
 
     @property
     def loss(self) -> float:
-        """Mean negative log-likelihood of a token, in nats: what training minimises."""
+        """Mean negative log-likelihood per token in nats, which training minimises."""
         return self.nll / self.tokens
 
     @property
@@ -68,7 +68,7 @@ class Perplexity:
         return self.nll / self.bytes / math.log(2)
 
     def to_dict(self) -> dict[str, float]:
-        """All figures by name, as they go into JSON."""
+        """All figures by name, ready for JSON."""
         return {
             "nll": self.nll,
             "tokens": self.tokens,
@@ -99,14 +99,14 @@ def evaluate_perplexity(
     Args:
         model_path: Hugging Face folder, hub id or run folder.
         data: file patterns or hub data sets, as `read_documents` takes them.
-        sequence_length: tokens of one window; by default the model's positions, at most 1,024.
-        batch_size: windows that are computed at the same time.
+        sequence_length: tokens per window; by default the model's positions, at most 1,024.
+        batch_size: windows that are computed together.
         text_field: the field of a record that holds the text.
         dtype: of the computation, see `clp_jax.mesh.inference_dtype`.
         mesh: where the model is; all devices by default.
 
     Raises:
-        UserError: the data hold no text, or the window is longer than the model can read.
+        UserError: the data contain no text, or the window is longer than the model can read.
     """
     compute_dtype, mesh = inference_dtype(dtype), mesh or make_mesh()
     corpus = Corpus.from_documents(
@@ -134,16 +134,16 @@ def measure_perplexity(
 ) -> Perplexity:
     """Measure a model's perplexity on a corpus.
 
-    What is counted: the corpus is one sequence of tokens, with an end-of-text token before, between
-    and behind the documents. It is cut into windows of ``sequence_length`` predictions that do not
-    overlap. Every token but the very first is predicted exactly once, end-of-text tokens included,
-    and counts in the nll and in the number of tokens. It is predicted from what stands before it
-    in its window: that may be the document before, and at the start of a window it is a single
-    token, so longer windows give lower figures. Words and bytes are those of the documents.
+    The corpus is one sequence of tokens, with an end-of-text token before, between and after the
+    documents. It is cut into windows of ``sequence_length`` predictions that do not overlap. Every
+    token except the very first, end-of-text tokens included, is predicted exactly once and counts
+    in the nll and in the number of tokens. Its context is the part of its window before it: that
+    may belong to the previous document, and at the start of a window it is a single token, so
+    longer windows give lower figures. Words and bytes are those of the documents.
 
-    Batches are spread over ``mesh``, the one that the model is on (None: one device); in a run of
-    several processes all must call it. The program is compiled once for each structure of a model
-    and shape of a batch.
+    Batches are spread over ``mesh``, which the model is on (None: one device); in a multi-process
+    run every process must call this. The program is compiled once for each model structure and
+    batch shape.
 
     Raises:
         UserError: the corpus is empty or has an id for which the model has no row, or the window is
@@ -165,8 +165,9 @@ def measure_perplexity(
         ):
             if window_tokens.max() >= model.config.vocab_size:
                 raise UserError(
-                    f"The corpus has the id {window_tokens.max()}, but the model only "
-                    f"{model.config.vocab_size} rows: it was made with another tokenizer."
+                    f"The corpus has the id {window_tokens.max()}, but the model has only "
+                    f"{model.config.vocab_size} rows: prepare the corpus with the model's "
+                    "tokenizer."
                 )
             total, _ = window_loss(
                 graphdef, parameters, share(window_tokens, mesh), share(mask, mesh)
@@ -185,7 +186,7 @@ def measure_perplexity(
 def _batches(
     corpus: Corpus, length: int, size: int
 ) -> Iterator[tuple[Int[np.ndarray, "size window"], Bool[np.ndarray, "size length"]]]:
-    """Full batches of windows; rows that lack a window are masked."""
+    """Full batches of windows; rows without a window are masked."""
     windows = corpus.windows(length)
     for first in range(0, windows, size):
         tokens = np.zeros((size, length + 1), np.int32)
@@ -197,12 +198,14 @@ def _batches(
 
 def _check(model: Decoder, corpus: Corpus, sequence_length: int) -> None:
     if not corpus.words or corpus.windows(sequence_length) == 0:
-        raise UserError("The data hold no text to measure a perplexity on.")
+        raise UserError(
+            "The data contain no text to measure a perplexity on: give files with text."
+        )
     positions = model.config.max_positions
     if positions is not None and sequence_length > positions:
         raise UserError(
-            f"sequence_length {sequence_length} is longer than the {positions} positions "
-            "of the model: choose a shorter one."
+            f"sequence_length {sequence_length} is longer than the model's {positions} "
+            "positions: choose a shorter one."
         )
 
 

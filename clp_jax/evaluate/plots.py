@@ -11,17 +11,17 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullForma
 
 from clp_jax.files import new_file
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
+# Okabe and Ito's palette, which colour-blind readers can distinguish too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 Curve = Sequence[tuple[int, float]]
-"""Tokens seen in training and the perplexity measured then, in the order of training."""
+"""Training tokens and the perplexity measured at that point, in the order of training."""
 
 
 def plot_perplexity(curves: Mapping[str, Curve], out: Path, title: str) -> None:
-    """Write a PNG with one line a run: perplexity (logarithmic) over training tokens.
+    """Write a PNG with one line per run: perplexity (logarithmic) over training tokens.
 
-    Each line carries its name and its last perplexity at its right end.
+    Each line is labelled at its right end with its name and last perplexity.
 
     Raises:
         ValueError: a curve has no points.
@@ -74,7 +74,7 @@ def _decorate(axes: Axes, title: str) -> None:
 
 
 def _label_ends(axes: Axes, curves: Mapping[str, Curve]) -> None:
-    """Write each run's name at its right end, moved apart where the ends are close."""
+    """Label each line at its right end, moving labels apart where the ends are close."""
     line_height = 0.055
     ends = {name: curve[-1] for name, curve in curves.items()}
     to_axes = axes.transScale + axes.transLimits

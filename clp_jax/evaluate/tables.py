@@ -1,4 +1,4 @@
-"""Markdown tables that are readable as plain text too."""
+"""Markdown tables that are also readable as plain text."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from clp_jax.terminal import printable
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Render a Markdown table with aligned columns, for the console and for documents.
+    """Render a Markdown table with aligned columns, for consoles and documents.
 
     A column whose cells all begin with a digit or a sign is aligned to the right.
 

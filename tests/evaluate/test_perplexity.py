@@ -100,7 +100,7 @@ def test_a_stored_model_on_files(model_folder, corpus, texts, tmp_path):
 
 
 def test_a_window_longer_than_the_model_reads_is_refused(model, corpus):
-    with pytest.raises(UserError, match="129 is longer than the 128 positions"):
+    with pytest.raises(UserError, match="129 is longer than the model's 128 positions"):
         measure_perplexity(model, corpus, sequence_length=129, batch_size=1)
 
 

@@ -1,4 +1,4 @@
-"""Score a model on the tasks of this folder, beside the random and the majority baseline."""
+"""Score a model on the tasks of this folder, alongside the random and the majority baseline."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -35,27 +35,27 @@ def evaluate_tasks(
     dtype: str | None = None,
     mesh: Mesh | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Let a stored model choose between the answers of each task's questions, without examples.
+    """Score a stored model on multiple-choice tasks, zero-shot.
 
-    The answer with the highest log-likelihood is the prediction. ``accuracy_normalised`` takes
-    the log-likelihood per character of the answer instead.
+    The answer with the highest log-likelihood is the prediction; ``accuracy_normalised`` uses the
+    log-likelihood per character of the answer instead.
 
     Args:
         model_path: Hugging Face folder, hub id or run folder.
-        tasks: names out of `clp_jax.evaluate.names.TASKS`.
-        task_data: folder with ``TASK/test.jsonl``; without it the data come from the hub.
-        batch_size: sequences that are computed at the same time.
-        limit: only the first so many examples of each task.
+        tasks: names from `clp_jax.evaluate.names.TASKS`.
+        task_data: folder with ``TASK/test.jsonl``; by default the data come from the hub.
+        batch_size: sequences that are computed together.
+        limit: use only this many examples of each task, the first ones.
         dtype: of the computation, see `clp_jax.mesh.inference_dtype`.
         mesh: where the model is; all devices by default.
 
     Returns:
         For each task: ``examples``, ``choices``, ``confusion`` (gold rows, predicted columns) and
-        ``metrics``: for each of them score, stderr, low and high end of the 95% interval, random
-        and majority baseline, and whether the interval lies above both.
+        ``metrics``: for each metric the score, its stderr, the low and high end of the 95%
+        interval, the random and majority baselines, and whether the interval is above both.
 
     Raises:
-        UserError: a task is not known, its data are not at hand, or the harness is not installed.
+        UserError: a task is unknown, its data cannot be read, or the harness is not installed.
     """
     check_tasks(tasks)
     from clp_jax.evaluate.harness import JaxLM
@@ -73,7 +73,7 @@ def evaluate_tasks(
 
 
 def render_tasks(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """A Markdown table of what `evaluate_tasks` returns."""
+    """Render the result of `evaluate_tasks` as a Markdown table."""
     return markdown_table(
         ["task", "examples", "metric", "score", "95% interval", "random", "majority", "better"],
         [
@@ -97,11 +97,11 @@ def load_tasks(tasks: Sequence[str], task_data: str | Path | None) -> Any:
     """The harness's task objects, with their data.
 
     Raises:
-        UserError: the data are neither in the folder nor to be had from the hub.
+        UserError: the data cannot be read from the folder or the hub.
     """
     from lm_eval.tasks import TaskManager
 
-    # Its warning about `custom_dataset` is meant for those who write such a task.
+    # Its warning about `custom_dataset` is for authors of such tasks.
     logging.getLogger("lm_eval.api.task").setLevel(logging.ERROR)
     metadata = {} if task_data is None else {"task_data": str(task_data)}
     manager = TaskManager(include_path=FOLDER, include_defaults=False, metadata=metadata)
@@ -115,7 +115,7 @@ def load_tasks(tasks: Sequence[str], task_data: str | Path | None) -> Any:
 
 
 def run_harness(model: Any, tasks: Any, limit: int | None) -> dict[str, list[dict[str, Any]]]:
-    """Let a harness model answer loaded tasks; the harness's record of each example, by task."""
+    """Run a harness model on loaded tasks; the harness's record of each example, by task."""
     from lm_eval.evaluator import evaluate
 
     return evaluate(model, tasks, limit=limit, bootstrap_iters=0, log_samples=True)["samples"]
@@ -128,7 +128,7 @@ def predictions(
 
     Args:
         samples: the harness's records.
-        lengths: what to divide the log-likelihood of each choice by.
+        lengths: divisor of each choice's log-likelihood; None: 1.
     """
     likelihoods = np.array([[value for value, _ in sample["filtered_resps"]] for sample in samples])
     return [int(i) for i in (likelihoods / (1 if lengths is None else lengths)).argmax(1)]

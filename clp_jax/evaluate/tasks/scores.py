@@ -1,4 +1,4 @@
-"""Scores of a classifier from its confusion matrix, beside what guessing would score.
+"""Scores of a classifier from its confusion matrix, alongside those of guessing.
 
 A confusion matrix holds gold classes in its rows and predicted classes in its columns; further
 axes in front are allowed.
@@ -17,7 +17,7 @@ Metric = Callable[[np.ndarray], np.ndarray | np.float64]
 
 @dataclass(frozen=True)
 class Score:
-    """One metric of one task, beside its baselines."""
+    """One metric of one task, with its baselines."""
 
     score: float
     stderr: float
@@ -27,13 +27,13 @@ class Score:
     high: float
     """Upper end of the 95% bootstrap interval."""
     random: float
-    """What uniform guessing scores on these gold labels."""
+    """Score of uniform guessing on these gold labels."""
     majority: float
-    """What always answering the most frequent gold label scores."""
+    """Score of always answering the most frequent gold label."""
 
     @property
     def beats_baselines(self) -> bool:
-        """Whether the whole interval lies above both baselines."""
+        """Whether the whole interval is above both baselines."""
         return self.low > max(self.random, self.majority)
 
 
@@ -56,7 +56,7 @@ def accuracy(
 def macro_f1(
     confusion: Num[np.ndarray, "*n classes classes"],
 ) -> Float[np.ndarray, "*n"] | np.float64:
-    """Mean of the F1 of the classes that occur among the gold labels or the predictions."""
+    """Mean F1 over the classes that occur among the gold labels or the predictions."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     occurrences = confusion.sum(-1) + confusion.sum(-2)
     f1 = np.divide(2 * hits, occurrences, out=np.zeros(hits.shape), where=occurrences > 0)
@@ -66,9 +66,9 @@ def macro_f1(
 def score_with_baselines(confusion: Int[np.ndarray, "classes classes"], metric: Metric) -> Score:
     """Score a confusion matrix, with a bootstrap interval and both baselines.
 
-    The bootstrap draws the cells of the matrix anew (multinomial, fixed seed), which is the same
-    as drawing the examples. The random baseline is the metric of the confusion matrix that uniform
-    guessing has on average.
+    The bootstrap resamples the cells of the matrix (multinomial, fixed seed), which is equivalent
+    to resampling the examples. The random baseline is the metric of the expected confusion matrix
+    of uniform guessing.
     """
     gold = confusion.sum(1)
     classes = len(gold)

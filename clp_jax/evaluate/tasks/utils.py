@@ -1,6 +1,6 @@
-"""What the task files of this folder name: their data and the macro-averaged F1.
+"""The functions that the task files of this folder name: their data and the macro-averaged F1.
 
-The folder works with lm-evaluation-harness alone, so nothing here imports the rest of the package.
+The folder works with lm-evaluation-harness alone: nothing here imports the rest of the package.
 """
 
 import json
@@ -15,11 +15,11 @@ from sklearn.metrics import f1_score
 def germeval2018(task_data: str | None = None, **_: object) -> dict[str, datasets.Dataset]:
     """The test split of GermEval 2018 with the fields text and label (1: offensive).
 
-    The tweets' mark for a line break becomes a space.
+    The line-break marker ``|LBR|`` in tweets becomes a space.
 
     Args:
         task_data: folder that holds ``germeval2018/test.jsonl`` with the fields text and label
-            (OTHER or OFFENSE); without it the hub's data are taken.
+            (OTHER or OFFENSE); by default the data come from the hub.
 
     Raises:
         OSError: the file is missing, or the hub cannot be reached.
@@ -42,11 +42,11 @@ def germeval2018(task_data: str | None = None, **_: object) -> dict[str, dataset
 def pawsx_de(task_data: str | None = None, **_: object) -> dict[str, datasets.Dataset]:
     """The German test split of PAWS-X with the fields sentence1, sentence2, label (1: paraphrase).
 
-    Every pair is kept, the few with an empty side too.
+    Every pair is kept, including the few with an empty sentence.
 
     Args:
         task_data: folder that holds ``pawsx_de/test.jsonl`` with the fields text_a, text_b and
-            label (0 or 1); without it the hub's data are taken.
+            label (0 or 1); by default the data come from the hub.
 
     Raises:
         OSError: the file is missing, or the hub cannot be reached.
@@ -69,7 +69,7 @@ def pawsx_de(task_data: str | None = None, **_: object) -> dict[str, datasets.Da
 
 
 def macro_f1(items: Sequence[tuple[int, int]]) -> float:
-    """Mean over the classes of their F1, from pairs of gold and predicted class."""
+    """Mean F1 over the classes, from pairs of gold and predicted class."""
     gold, predicted = zip(*items, strict=True)
     return float(f1_score(gold, predicted, average="macro"))
 
@@ -90,7 +90,7 @@ def _read_jsonl(file: Path, texts: Sequence[str], label: str) -> list[dict[str, 
                 raise ValueError(f"{file}, line {number}: no field {', '.join(missing)}")
             for field in texts:
                 if not isinstance(row[field], str):
-                    raise ValueError(f"{file}, line {number}: {field} is not a text")
+                    raise ValueError(f"{file}, line {number}: {field} is not text")
             rows.append(row)
     return rows
 

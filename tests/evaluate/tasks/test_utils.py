@@ -65,7 +65,7 @@ def test_macro_f1_by_hand():
         ("[1]", "line 1: not a JSON object"),
         ("[" * 100_000, "line 1: not JSON"),
         ("1" * 5000, "line 1: not JSON"),
-        ('{"text": null, "label": "OTHER"}', "line 1: text is not a text"),
+        ('{"text": null, "label": "OTHER"}', "line 1: text is not text"),
         ('{"text": "a"}', "line 1: no field label"),
         ('{"text": "a", "label": ["OTHER"]}', "is not one of OTHER, OFFENSE"),
     ],
