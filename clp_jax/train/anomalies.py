@@ -1,4 +1,4 @@
-"""Steps that must not count: losses that are NaN, and gradients far above their level."""
+"""Steps to skip: their loss or gradient is not finite, or their gradient is a spike."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,30 +8,30 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 HORIZON = 20
-"""Steps over which the level of the gradient norms is averaged, and before which it is not used."""
+"""Steps over which the level of the gradient norms is averaged; before them it is not used."""
 
 
 class Health(NamedTuple):
-    """The level of the gradient norms so far; a part of the optimizer's state."""
+    """The level of the gradient norms so far; part of the optimizer's state."""
 
     steps: Int[Array, ""]
     """Steps that had a gradient."""
     log_norm: Float[Array, ""]
-    """Mean of the logarithms of their norms: of all at first, later mostly of the last ones."""
+    """Mean logarithm of their norms: over all steps at first, later mostly over the last ones."""
 
     @classmethod
     def new(cls) -> "Health":
-        """Nothing is known yet."""
+        """The initial level: nothing is known yet."""
         return cls(jnp.int32(0), jnp.float32(0))
 
 
 class StepCheck(NamedTuple):
-    """What is wrong with a step."""
+    """The result of checking a step."""
 
     skipped: Bool[Array, ""]
-    """It must change nothing."""
+    """The step must change nothing."""
     spike: Bool[Array, ""]
-    """Its gradient norm is a number, but far above the level."""
+    """Its gradient norm is finite, but far above the level."""
 
 
 def check_step(
@@ -41,7 +41,7 @@ def check_step(
     *,
     spike_factor: float,
 ) -> tuple[StepCheck, Health]:
-    """Whether a step may be taken, and the level of the norms with it.
+    """Check whether a step may be taken, and update the level of the norms.
 
     A norm above the limit, ``spike_factor`` times the level, enters the level as the limit: a rise
     that stays is accepted after a while, a single spike hardly moves the level.
@@ -50,7 +50,7 @@ def check_step(
         health: The level before the step.
         loss: The step's loss.
         gradient_norm: The norm of its gradients before clipping.
-        spike_factor: Norms above so many times the level are spikes; 0: none are.
+        spike_factor: Norms above this many times the level are spikes; 0: none are.
     """
     finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
     log_norm, log_limit = jnp.log(gradient_norm), jnp.float32(jnp.inf)
@@ -67,7 +67,7 @@ def check_step(
 
 
 class TooManySkipped(Exception):
-    """So many steps in a row changed nothing that the rule of the run is to be followed.
+    """Too many steps in a row changed nothing, so ``train.on_skipped`` applies.
 
     Args:
         step: The last of them.
@@ -83,7 +83,7 @@ class Skipped:
     """How many steps changed nothing."""
 
     in_a_row: int = 0
-    """Up to the last one."""
+    """In a row, up to the last step."""
     total: int = 0
     """Since the run began."""
 
@@ -91,12 +91,12 @@ class Skipped:
 class SkippedSteps:
     """Counts the skipped steps.
 
-    What became of a step is looked at when the next one was handed to the devices, so that they
-    have work while the host waits for it.
+    The result of a step is read after the next step is handed to the devices, so that they have
+    work while the host waits.
 
     Args:
-        limit: So many in a row are too many.
-        before: How many there were before the first step.
+        limit: This many in a row are too many.
+        before: The counts before the first step.
     """
 
     def __init__(self, limit: int, before: Skipped):
@@ -105,19 +105,19 @@ class SkippedSteps:
         self._open: tuple[int, Float[Array, ""]] | None = None
 
     def add(self, step: int, skipped: Float[Array, ""]) -> None:
-        """Note what a step says of itself, 1 or 0, and look at the one before it.
+        """Record whether a step was skipped, 1 or 0, and read the result of the one before it.
 
         Raises:
-            TooManySkipped: that was one too many.
+            TooManySkipped: the step before it reached the limit.
         """
         self.settled()
         self._open = (step, skipped)
 
     def settled(self) -> Skipped:
-        """How many there are up to the last step that was noted, which is waited for.
+        """The counts up to the last recorded step, whose result is waited for.
 
         Raises:
-            TooManySkipped: too many.
+            TooManySkipped: that step reached the limit.
         """
         if self._open is not None:
             step, skipped = self._open

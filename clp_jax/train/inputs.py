@@ -1,4 +1,4 @@
-"""What a run reads, opened and checked before anything is computed or written."""
+"""The inputs of a run, opened and checked before anything is computed or written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ DROPOUT_RATES = (
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of a run; they belong together."""
+    """The inputs of a run, checked against each other."""
 
     files: Path
     """Folder with the model's configuration and tokenizer."""
@@ -40,15 +40,14 @@ class Inputs:
 
 
 def open_inputs(config: RunConfig, run: Path | None = None) -> Inputs:
-    """Open everything that the configuration names.
+    """Open everything the configuration names.
 
     Args:
         config: The configuration.
-        run: Folder of the run where it exists already; it brings the model's configuration and
-            tokenizer.
+        run: Folder of an existing run, which provides the model's configuration and tokenizer.
 
     Raises:
-        UserError: something is missing, damaged, or does not fit the rest.
+        UserError: an input is missing or damaged, or does not fit the others.
     """
     section = config.model
     files = run / MODEL if run else model_files(section.path, section.revision)
@@ -63,7 +62,7 @@ def open_inputs(config: RunConfig, run: Path | None = None) -> Inputs:
 
 
 def read_decoder(files: Path, section: ModelSection) -> DecoderConfig:
-    """The configuration of the model in a folder, with the dropout that the run asks for.
+    """The configuration of the model in a folder, with the run's dropout.
 
     Raises:
         UserError: the architecture or one of its settings is not supported.
@@ -75,7 +74,7 @@ def read_decoder(files: Path, section: ModelSection) -> DecoderConfig:
 
 
 def check_sizes(config: RunConfig, decoder: DecoderConfig, mesh: Mesh) -> None:
-    """Make sure that a sequence fits into the model and the mesh, and a batch onto the mesh.
+    """Make sure that a sequence fits the model and the mesh, and that a batch fits the mesh.
 
     Raises:
         UserError: one of them does not.
@@ -111,7 +110,7 @@ def _tokenizer_hash(files: Path, decoder: DecoderConfig) -> str:
 def open_corpora(
     section: DataSection, expected_hash: str, model: str
 ) -> tuple[tuple[Corpus, ...], Corpus | None]:
-    """Open the corpora to train on and to validate on, made with the tokenizer of ``model``.
+    """Open the training and validation corpora, made with the tokenizer of ``model``.
 
     Raises:
         UserError: one is missing or damaged, was made with another tokenizer, or is too small to
@@ -138,18 +137,18 @@ def open_corpus(folder: str, expected_hash: str, model: str) -> Corpus:
     if corpus.tokenizer_hash != expected_hash:
         raise UserError(
             f"{folder} was made with another tokenizer than that of {model}: "
-            f"write it again with `clp-jax prepare --tokenizer {model}`."
+            f"prepare it again with `clp-jax prepare --tokenizer {model}`."
         )
     return corpus
 
 
 def corpora_table(config: RunConfig, corpora: Sequence[Corpus], batches: TrainingBatches) -> str:
-    """A line a corpus: its tokens, its share of the sequences, how often the run goes through it.
+    """A table with one row per corpus: its tokens, its share of the sequences and its epochs.
 
     Args:
         config: The run's configuration, which names the corpora.
         corpora: The corpora themselves.
-        batches: The batches of them.
+        batches: The batches made from them.
     """
     names = [public_name(part.path) for part in config.data.train]
     tokens = [len(corpus) for corpus in corpora]

@@ -1,4 +1,4 @@
-"""A training run from the first check to the last checkpoint; it reads top to bottom."""
+"""A training run, from the first check to the last checkpoint."""
 
 import math
 import time
@@ -53,28 +53,28 @@ CURVE = "curve.png"
 LOSS = "validation/loss"
 VALIDATION_METRICS = ("loss", "token_perplexity", "word_perplexity", "byte_perplexity")
 ROLLBACKS = 3
-"""How often a run goes back to the same checkpoint."""
+"""How often a run may return to the same checkpoint."""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run came to."""
+    """The outcome of a run."""
 
     folder: Path
     """The run folder."""
     steps: int
-    """Optimizer steps in all."""
+    """Optimizer steps in total."""
     tokens: int
     """Positions trained on: steps times batch size times sequence length."""
     loss: float
-    """Training loss of the last step, in nats a token."""
+    """Training loss of the last step, in nats per token."""
     curve: tuple[tuple[int, float], ...]
-    """Tokens and the token perplexity on the validation corpus; empty without one."""
+    """Tokens trained on and validation perplexity per token; empty without a validation corpus."""
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same from the first step of a run to the last."""
+    """What stays the same throughout a run."""
 
     config: RunConfig
     place: RunStorage
@@ -88,43 +88,42 @@ class _Run:
     flops_per_token: int
     profile: bool
     began: float
-    """`time.monotonic` at which this session began."""
+    """`time.monotonic` when this session began."""
 
 
 @dataclass(frozen=True)
 class _State:
-    """Where a run is after a step; the arrays are gone once the next step has taken them."""
+    """The state of a run after a step; its arrays are donated to the next step."""
 
     step: int
     params: PyTree
     optimizer: PyTree
     position: int
-    """Sequences that were consumed so far."""
+    """Sequences consumed so far."""
     skipped: Skipped
-    """How many steps, up to this one, changed nothing."""
+    """How many steps up to this one changed nothing."""
     rollbacks: int = 0
-    """How often this session has gone back to it."""
+    """How often this session has returned to this state."""
 
 
 @checked
 def train_model(config: RunConfig, *, resume: bool = False, profile: bool = False) -> RunSummary:
-    """Train a model as the configuration says; `load_model` reads the run folder.
+    """Train a model as configured; `load_model` reads the run folder.
 
-    In a run of several processes all of them call it, and ``train.out`` is on a disk they share, or
-    in a bucket.
+    In a run of several processes all of them call this function, and ``train.out`` is on a disk
+    they share or in a bucket.
 
     Args:
         config: The configuration.
-        resume: Continue the run in ``train.out`` from its newest checkpoint, exactly as if it had
-            not been interrupted; start it where there is none.
-        profile: Write a trace of a few steps, after some others, into ``profile`` of the run
-            folder.
+        resume: Resume the run in ``train.out`` from its newest checkpoint, exactly as if it had not
+            been interrupted; if there is none, start it.
+        profile: Trace a few steps, after some untraced ones, into ``profile`` in the run folder.
 
     Raises:
-        UserError: something of the model, the data, the mesh or the run folder is not as it should
-            be, a checkpoint cannot be written, or too many steps in a row changed nothing.
-        RunStopped: a SIGTERM, a SIGINT or a notice that the machines are about to be taken came
-            while it trained; the state after the step that was going on is saved.
+        UserError: the model, the data, the mesh or the run folder is not valid, a checkpoint cannot
+            be written, or too many steps in a row changed nothing.
+        RunStopped: a SIGTERM, a SIGINT or a preemption notice arrived during training; the state
+            after the current step is saved.
     """
     began = time.monotonic()
     start_distributed()
@@ -165,7 +164,7 @@ def _train_model(
     )
     corpora = corpora_table(config, inputs.corpora, batches)
 
-    # The step is compiled from shapes alone: what does not fit fails before a weight is read.
+    # The step is compiled from shapes alone: if it does not fit, it fails before weights are read.
     model = abstract_model(inputs.decoder, dtype=jnp.dtype(train.dtype))
     graphdef, shapes = nnx.graphdef(model), abstract_parameters(model, inputs.mesh)
     eos_id = inputs.corpora[0].eos_id
@@ -218,7 +217,7 @@ def _train_model(
                 continue
             except TooManySkipped as error:
                 bad = error.step
-            # Behind the clause: the error holds the training state, which would be there twice.
+            # Outside the clause, in which the error keeps a second training state alive.
             watchdog.stage("the return to the newest checkpoint")
             checkpoints.wait()
             state = _rollback(run, state, bad)
@@ -259,7 +258,7 @@ def _train(
         wandb=wandb,
     ) as log:
         profile = Profile(run.place.folder if run.profile else None, state.step, train.steps)
-        if state.step in (0, train.steps):  # The latter: it was shortened to where it stood.
+        if state.step in (0, train.steps):  # The latter: steps was lowered to where it is.
             watchdog.stage(f"the validation of step {state.step}")
             losses[state.step] = _validate(run, state.step, params, log)
 
@@ -294,7 +293,7 @@ def _train(
             log.advance()
             if stopping:
                 log.tell_time()
-                raise RunStopped(f"{train.out} was told to stop and is saved at step {step}.")
+                raise RunStopped(f"{train.out} was asked to stop and is saved at step {step}.")
             watchdog.stage(f"the wait for the batch after step {step}")
         log.tell_time()
     watchdog.stage("the writing of the last checkpoint")
@@ -302,7 +301,7 @@ def _train(
 
 
 def _load_state(run: _Run) -> _State:
-    """The state of a run's newest checkpoint, or of the model that it starts from."""
+    """The state of a run's newest checkpoint, or of the model from which the run starts."""
     config, mesh = run.config, run.inputs.mesh
     found = restore_newest(
         config.train.out, run.shapes, abstract_optimizer(run.optimizer, run.shapes, mesh)
@@ -327,21 +326,21 @@ def _rollback(run: _Run, state: _State, bad: int) -> _State:
 
     Args:
         run: The run.
-        state: The state that this session went on from.
-        bad: The step that was one too many to change nothing.
+        state: The state from which this session trained.
+        bad: The last of too many steps in a row that changed nothing.
 
     Raises:
-        UserError: the run is to stop in this case, or it has gone back there too often.
+        UserError: ``train.on_skipped`` is ``stop``, or the run has returned there too often.
     """
     train = run.config.train
     what = (
         f"{train.max_skipped} steps in a row, up to step {bad}, changed nothing, because their "
-        "loss was no number or their gradient a spike"
+        "loss or gradient was NaN, infinite or a spike"
     )
     if train.on_skipped == "stop":
         raise UserError(
             f"{what}: lower optimizer.learning_rate, lengthen optimizer.warmup_steps, or resume "
-            "with --train.on_skipped rollback, which goes on behind their data."
+            "with --train.on_skipped rollback, which skips their data."
         )
     newest = _load_state(run)
     rollbacks = state.rollbacks + 1 if newest.step == state.step else 1
@@ -351,7 +350,7 @@ def _rollback(run: _Run, state: _State, bad: int) -> _State:
             "optimizer.learning_rate and start a new run."
         )
     if jax.process_index() == 0:
-        print(f"{what}: back to step {newest.step}, and on behind their data.", flush=True)
+        print(f"{what}: back to step {newest.step}, skipping their data.", flush=True)
     position = state.position + (bad - state.step) * train.batch_size
     skipped = Skipped(total=newest.skipped.total)
     return replace(newest, position=position, skipped=skipped, rollbacks=rollbacks)
@@ -370,7 +369,7 @@ def _summary(config: RunConfig, folder: Path) -> RunSummary:
 
 
 def _validate(run: _Run, step: int, params: PyTree, log: RunLog) -> float:
-    """Measure the loss on the validation corpus, where there is one, and plot the curve."""
+    """Measure the loss on the validation corpus, if there is one, and plot the curve."""
     if run.inputs.validation is None:
         return math.nan
     embedding = params["token_embedding"]["embedding"]

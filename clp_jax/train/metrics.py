@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl, TensorBoard, Weights & Biases, the console."""
+"""What a run reports to metrics.jsonl, TensorBoard, Weights & Biases and the console."""
 
 import json
 import math
@@ -31,16 +31,16 @@ METRICS = "metrics.jsonl"
 _LONGEST_LINE = 1 << 20
 TENSORBOARD = "tensorboard"
 COUNTED = ("skipped", "spike", "tokens")
-"""Metrics of a step that are not told one by one."""
+"""Metrics of a step that are counted, not reported step by step."""
 
 
 def read_metrics(run_folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics in the order of the steps; what is no number is NaN.
+    """The lines of a run's metrics in the order of the steps; null is read as NaN.
 
-    A power failure tears the last line or fills it with zero bytes: it is left out.
+    A last line that a power failure tore or filled with zero bytes is left out.
 
     Raises:
-        UserError: the file or a line of it is not what a run writes.
+        UserError: the file or one of its lines was not written by a run.
     """
     file = epath.Path(run_folder) / METRICS
     if not file.exists():
@@ -59,14 +59,16 @@ def read_metrics(run_folder: str | Path) -> list[dict[str, Any]]:
 def _parse_line(line: bytes, name: str) -> dict[str, Any]:
     values = {key: _number(value) for key, value in parse_json(line, name).items()}
     if None in values.values() or not values.keys() >= {"step", "tokens", "seconds"}:
-        raise UserError(f"{name} is not of a run: it needs step, tokens and seconds, and numbers.")
+        raise UserError(
+            f"{name} is not from a run: it needs step, tokens, seconds and only numbers."
+        )
     if not all(isinstance(values[key], int) for key in ("step", "tokens")):
-        raise UserError(f"{name} is not of a run: step and tokens are integers.")
+        raise UserError(f"{name} is not from a run: step and tokens must be integers.")
     return values
 
 
 def _number(value: Any) -> int | float | None:
-    """A value of a line; None where it is none."""
+    """A value of a line, NaN for null; None if it is not a number."""
     if value is None:
         return math.nan
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -75,7 +77,7 @@ def _number(value: Any) -> int | float | None:
 def validation_curve(
     lines: Sequence[Mapping[str, Any]], unit: str = "token"
 ) -> tuple[tuple[int, float], ...]:
-    """Tokens trained on and the perplexity per ``unit`` (token, word or byte) at each validation.
+    """Tokens trained on and perplexity per ``unit`` (token, word or byte) at each validation.
 
     Args:
         lines: The lines of a run's metrics.
@@ -86,9 +88,9 @@ def validation_curve(
 
 
 def memory_high_water() -> dict[str, int]:
-    """Most bytes that were in use so far: of one device of this process, and of the host.
+    """Peak bytes in use so far, on one device of this process and on the host.
 
-    That of devices is left out where the backend does not tell it, as on CPUs.
+    The device's peak is left out where the backend does not report it, as on CPUs.
     """
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]
@@ -101,14 +103,14 @@ class RunLog:
     """Writes the metrics of a run; process 0 writes, the others only keep time.
 
     A line of ``metrics.jsonl`` has ``step``, ``tokens`` (positions trained on so far: steps times
-    batch size times sequence length), ``seconds`` (of all the run's sessions) and values: what was
-    computed under ``train/``, ``validation/`` and ``embeddings/``, the same whenever the run is
-    repeated; what clocks say under ``speed/``, ``time/`` and ``memory/``. A value that is no number
-    is null. What cannot be written is a `UserError`. A log that starts at a later step than 0 first
-    drops what an interrupted session wrote beyond it. Use it as a context.
+    batch size times sequence length), ``seconds`` (over all sessions of the run) and values. Those
+    under ``train/``, ``validation/`` and ``embeddings/`` are computed, and the same whenever the
+    run is repeated; those under ``speed/``, ``time/`` and ``memory/`` are measured. NaN and
+    infinite values are written as null. A failed write is a `UserError`. A log that starts after
+    step 0 first drops what an interrupted session wrote beyond it. Use it as a context manager.
 
     Model FLOPs utilisation (MFU, Chowdhery et al. 2022, arXiv 2204.02311, appendix B) is tokens/s
-    times ``flops_per_token`` by the chips' dense bfloat16 peak.
+    times ``flops_per_token`` divided by the chips' dense bfloat16 peak.
 
     Args:
         run_folder: Folder of the run.
@@ -116,8 +118,8 @@ class RunLog:
         steps: Steps of the whole run.
         tokens_per_step: Batch size times sequence length.
         flops_per_token: Floating-point operations of training on one token, without recomputation.
-        since: `time.monotonic` from which the time of this session counts.
-        wandb: The run of Weights & Biases that gets the values too, if any.
+        since: `time.monotonic` when this session began.
+        wandb: The Weights & Biases run that also gets the values, if any.
     """
 
     def __init__(
@@ -159,7 +161,7 @@ class RunLog:
             self._tensorboard.close()
 
     def awaited(self, batches: Iterable[T]) -> Iterator[T]:
-        """The same batches; the time until each comes is measured, and the rest is training."""
+        """The same batches; the wait for each counts as data, and the rest as training."""
         self.spent.go_to("data")
         for batch in batches:
             self.spent.go_to("training")
@@ -167,14 +169,14 @@ class RunLog:
             self.spent.go_to("data")
 
     def during(self, stage: str) -> AbstractContextManager[None]:
-        """Spend the time within on a stage of the run that is not training."""
+        """Count the time in this context as a stage other than training."""
         return self.spent.during(stage)
 
     def training(self, step: int, metrics: Mapping[str, Any], skipped: int) -> None:
         """Write the metrics of a training step, and the speed of the steps since the last line.
 
-        With the speed goes the share of the time that was spent waiting for batches; the devices
-        may have been busy while the host waited.
+        The speed comes with the share of the time spent waiting for batches; the devices may have
+        been busy while the host waited.
 
         Args:
             step: The step.
@@ -198,7 +200,7 @@ class RunLog:
         if self._peak is not None:
             measured["mfu"] = speed * self._flops_per_token / (self._peak * jax.device_count())
         computed |= {"perplexity": _exp(computed["loss"]), "skipped_steps": skipped}
-        self._tell(step, computed, measured, seconds / (step - since_step))
+        self._show(step, computed, measured, seconds / (step - since_step))
         self._write(
             step,
             _under("train", computed)
@@ -210,7 +212,7 @@ class RunLog:
     def validation(
         self, step: int, metrics: Mapping[str, float], norms: Mapping[str, float]
     ) -> None:
-        """Write a measurement on the validation corpus, and the norms of the embeddings."""
+        """Write a measurement on the validation corpus and the norms of the embeddings."""
         self._write(
             step,
             _under("validation", metrics)
@@ -219,7 +221,7 @@ class RunLog:
         )
 
     def advance(self) -> None:
-        """Move the progress bar by a step."""
+        """Move the progress bar by one step."""
         self._bar.update()
 
     def tell_time(self) -> None:
@@ -231,14 +233,14 @@ class RunLog:
     def _working(self) -> tuple[float, float]:
         return self.spent.seconds["training"], self.spent.seconds["data"]
 
-    def _tell(
+    def _show(
         self,
         step: int,
         computed: Mapping[str, float | int],
         measured: Mapping[str, float | int],
-        seconds_a_step: float,
+        seconds_per_step: float,
     ) -> None:
-        """Show a line's most important values beside the bar, or as a line where none is drawn."""
+        """Show the most important values next to the progress bar, or print them without one."""
         shown = {
             "loss": f"{computed['loss']:.3f}",
             "tokens/s": f"{measured['tokens_per_second']:,.0f}",
@@ -256,7 +258,7 @@ class RunLog:
                 "learning rate": f"{computed['learning_rate']:.3g}",
                 "gradient norm": f"{computed['gradient_norm']:.3g}",
                 "tokens/s/chip": f"{measured['tokens_per_second_per_chip']:,.0f}",
-                "left": tqdm.format_interval((self._steps - step) * seconds_a_step),
+                "left": tqdm.format_interval((self._steps - step) * seconds_per_step),
             }
             values = ", ".join(f"{name} {value}" for name, value in (shown | more).items())
             print(f"step {step:,}/{self._steps:,}: {values}", flush=True)
@@ -276,7 +278,7 @@ class RunLog:
         except OSError as error:
             raise UserError(
                 f"{self._file.name} and {TENSORBOARD}/ cannot be written ({error.strerror}): "
-                "mend that, and resume the run."
+                "fix that and resume the run."
             ) from error
         if self._wandb is not None:
             self._wandb.log(line)
@@ -287,7 +289,7 @@ def _under(prefix: str, values: Mapping[str, float | int]) -> dict[str, float | 
 
 
 def _exp(loss: float) -> float:
-    """The perplexity of a loss; infinite where it is beyond all numbers."""
+    """The perplexity of a loss; infinite where it overflows."""
     return math.exp(loss) if loss < 700 else math.inf
 
 
@@ -305,18 +307,18 @@ def _to_json(line: Mapping[str, Any]) -> str:
 
 
 _HEADERS = 1 << 20
-"""Bytes that the arrays' headers may have beside eight for each row."""
+"""Bytes allowed for the arrays' headers, in addition to eight per row."""
 
 
 def read_origins(model_folder: Path, rows: int) -> dict[str, Int[np.ndarray, " ids"]]:
-    """The ids of the rows by origin; those of a model that no transfer made are all of one.
+    """The ids of the rows by origin; without a transfer the only origin is ``all``.
 
     Args:
-        model_folder: The model's folder, in which a transfer leaves ``transfer_origins.npz``.
+        model_folder: The model's folder, where a transfer writes ``transfer_origins.npz``.
         rows: Rows of the embedding.
 
     Raises:
-        UserError: the file does not hold that.
+        UserError: the file does not give the origin of the rows.
     """
     file = model_folder / ORIGINS
     if not file.exists():
@@ -330,7 +332,7 @@ def read_origins(model_folder: Path, rows: int) -> dict[str, Int[np.ndarray, " i
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error):
         fits = False
     if not fits:
-        raise UserError(f"{file} does not say where {rows} rows are from: remove it.")
+        raise UserError(f"{file} does not give the origins of {rows} rows: remove it.")
     kept = {origin: ids[ids < rows] for origin, ids in origins.items()}  # An export drops padding.
     return {origin: ids for origin, ids in kept.items() if len(ids)}
 
@@ -341,7 +343,7 @@ def mean_norms(
     """Mean Euclidean norm of the rows of each origin, as ``norm_ORIGIN``.
 
     Copied rows that shrink while new ones grow, or the reverse, have not settled yet. Every process
-    must call it.
+    must call this function.
     """
     norms = to_host(_row_norms(embedding))
     return {f"norm_{origin}": float(norms[ids].mean()) for origin, ids in origins.items()}

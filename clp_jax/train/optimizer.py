@@ -1,9 +1,8 @@
 """The optimizer: clipping, a direction, weight decay of matrices, and a rate for each parameter.
 
-Adafactor (Shazeer & Stern 2018, arXiv 1804.04235) for parameters that are stacks of matrices.
-
-Optax's version takes the two longest axes of an array for its matrix, which the layers and heads of
-stacked parameters can be.
+Adafactor (Shazeer & Stern 2018, arXiv 1804.04235) is implemented here because parameters are stacks
+of matrices: Optax's version takes the two longest axes of an array as its matrix, and those can be
+the layers and the heads.
 """
 
 import math
@@ -29,17 +28,17 @@ GROUPS: Mapping[str, ParameterGroup] = {
     "blocks": "layers",
     "final_norm": "final_norm",
 }
-"""The group of each part of a model."""
+"""The parameter group of each part of a model."""
 
 
 class Matrix(NamedTuple):
-    """Which axes of a parameter make a matrix; along all others there are several of them."""
+    """The axes of a parameter that form a matrix; all other axes stack several matrices."""
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
 
-# Axis 0 is that of the layers. Queries, keys and values are matrices of their own.
+# Axis 0 stacks the layers. Queries, keys and values are separate matrices.
 KERNELS: Mapping[str, Matrix] = {
     "qkv": Matrix((1,), (3, 4)),
     "out": Matrix((1, 2), (3,)),
@@ -56,7 +55,7 @@ def trainable(params: Mapping[str, PyTree], section: OptimizerSection) -> dict[s
 
 
 def group_norms(gradients: Mapping[str, PyTree]) -> dict[str, Float[Array, ""]]:
-    """The norm of the gradients of each group that has some."""
+    """The gradient norm of each group that has gradients."""
     groups: dict[str, list[Any]] = {}
     for part, tree in gradients.items():
         groups.setdefault(GROUPS[part], []).append(tree)
@@ -66,25 +65,25 @@ def group_norms(gradients: Mapping[str, PyTree]) -> dict[str, Float[Array, ""]]:
 TINY = 1e-30
 """Added to each squared gradient."""
 SMALLEST_SCALE = 1e-3
-"""Parameters whose root mean square is less than this are changed as if it were this."""
+"""Parameters with a smaller root mean square are updated as if it were this."""
 
 
 class AdafactorState(NamedTuple):
-    """Running means of the squared gradients; an axis along which is averaged has the size 1."""
+    """Running means of the squared gradients; an averaged axis has size 1."""
 
     step: Int[Array, ""]
     rows: PyTree[Float[Array, "..."]]
-    """Their means along the outputs of each matrix."""
+    """Means along the outputs of each matrix."""
     columns: PyTree[Float[Array, "..."]]
-    """Their means along its inputs."""
+    """Means along the inputs of each matrix."""
 
 
 def scale_by_adafactor() -> optax.GradientTransformation:
     """Scale gradients as Adafactor does: without momentum, and relative to the parameters' size.
 
-    The squared gradients of a matrix are estimated by the product of their means along either
-    side. Those of a vector are kept whole. The update of each matrix or vector is clipped to a root
-    mean square of 1 and multiplied by that of its parameters.
+    The squared gradients of a matrix are approximated by the product of their means along each
+    side; those of a vector are stored in full. The update of each matrix or vector is clipped to a
+    root mean square of 1 and multiplied by the root mean square of its parameters.
     """
 
     def init(params: PyTree) -> AdafactorState:
@@ -148,16 +147,16 @@ def _root_mean_square(x: Array, matrix: Matrix) -> Array:
 NOT_DECAYED = ("bias", "scale")
 MUON_MOMENTUM = 0.95
 MUON_SIZE = 0.2
-"""Root mean square of Muon's updates: about that of AdamW's, so that its learning rates serve."""
+"""Root mean square of Muon's updates: about that of AdamW's, so AdamW's learning rates work."""
 
 
 def learning_rate_schedule(section: OptimizerSection, steps: int) -> optax.Schedule:
     """Learning rate of the update with index 0, 1, ..., ``steps`` - 1.
 
-    The warm-up is a straight line from zero; no update is spent on the zero itself. The highest
-    rate is that of update ``warmup_steps`` - 1, and the last update has ``min_lr_ratio`` of it
-    (`constant` stays at the highest). With restarts the rate falls several times, each time over
-    as many steps (Loshchilov & Hutter 2017, arXiv 1608.03983, with a period that stays the same).
+    The warm-up rises linearly from zero; no update has the rate zero itself. Update
+    ``warmup_steps`` - 1 has the peak rate, and the last update has ``min_lr_ratio`` of it
+    (`constant` stays at the peak). With restarts the rate falls several times, each time over the
+    same number of steps (Loshchilov & Hutter 2017, arXiv 1608.03983, with a constant period).
 
     Raises:
         UserError: the warm-up leaves no step for the rest of the schedule.
@@ -185,15 +184,15 @@ def learning_rate_schedule(section: OptimizerSection, steps: int) -> optax.Sched
 
 
 def make_optimizer(section: OptimizerSection, steps: int) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of a model's parameters, as a nested dict.
+    """The optimizer for a model's parameters, which are a nested dict.
 
-    Its update takes the ``index`` of the step, on which the learning rates depend: steps that are
-    skipped do not delay the schedule. Frozen parts are left out of its state and its updates.
-    The state is one or two arrays a parameter, shaped like it, or with axes of size 1; `adamw` is
+    Its update takes the ``index`` of the step, on which the learning rates depend: skipped steps do
+    not delay the schedule. Frozen parts are left out of its state and its updates. The state has
+    one or two arrays per parameter, shaped like it or with axes of size 1; `adamw` is
     ``torch.optim.AdamW``.
 
     Raises:
-        UserError: the warm-up, or the time of the embeddings alone, is longer than the run.
+        UserError: the warm-up or the embeddings-only phase is not shorter than the run.
     """
     schedule = learning_rate_schedule(section, steps)
     if section.embeddings_only_steps >= steps:
@@ -235,7 +234,7 @@ def _direction(section: OptimizerSection) -> optax.GradientTransformation:
 
 
 def _muon(section: OptimizerSection) -> optax.GradientTransformation:
-    """Muon (Jordan et al. 2024), its updates as large as AdamW's (Liu et al. 2025, 2502.16982)."""
+    """Muon (Jordan et al. 2024) with updates as large as AdamW's (Liu et al. 2025, 2502.16982)."""
 
     def axes(path: tuple[Any, ...], _: Any) -> contrib.MuonDimensionNumbers:
         return contrib.MuonDimensionNumbers(*KERNELS[path[-2].key])
@@ -264,7 +263,7 @@ def _muon_or_adamw(params: PyTree) -> PyTree[str]:
 def _descend(
     section: OptimizerSection, schedule: optax.Schedule
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps downhill, each part of the model at its own rate."""
+    """Turn updates into descent steps, each part of the model at its own learning rate."""
 
     def part_rate(part: str, index: int | Array) -> Array:
         rate = section.lr_multipliers.get(GROUPS[part], 1) * schedule(index)
@@ -294,20 +293,20 @@ def _descend(
 
 
 def layer_factors(layers: int, decay: float) -> Float[np.ndarray, " layers"]:
-    """Factor of each layer's learning rate: ``decay`` to the number of layers to the nearer end.
+    """Learning-rate factor of each layer: ``decay`` to the power of the layers to the nearer end.
 
     Howard & Ruder (2018, arXiv 1801.06146, section 3.2) let the rate fall from the output to the
-    input, for a new task on top of known words. Here words are new, and they are read by the first
-    layers and written by the last ones. Which is better was not measured.
+    input, for a new task with known words. Here the words are new: the first layers read them and
+    the last ones write them. Which is better was not measured.
     """
     index = np.arange(layers)
     return np.float32(decay) ** np.minimum(index, layers - 1 - index)
 
 
 def is_decayed(params: PyTree) -> PyTree[bool]:
-    """True for kernels and embeddings, False for what is called `bias` or `scale`.
+    """True for kernels and embeddings, False for parameters named `bias` or `scale`.
 
-    The name decides, not the rank: the layers of a model are stacked, so its biases are matrices.
+    The name decides, not the rank: the layers are stacked, so their biases are matrices.
     """
 
     def decayed(path: tuple[Any, ...], _: Any) -> bool:

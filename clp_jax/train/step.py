@@ -18,7 +18,7 @@ from clp_jax.train.optimizer import group_norms, learning_rate_schedule, trainab
 
 
 def document_numbers(tokens: Int[Array, "batch length"], eos_id: int) -> Int[Array, "batch length"]:
-    """The document of each token: how many ``eos_id`` were seen up to and including it.
+    """The document number of each token: the count of ``eos_id`` up to and including it.
 
     An ``eos_id`` opens the document that follows it.
     """
@@ -28,7 +28,7 @@ def document_numbers(tokens: Int[Array, "batch length"], eos_id: int) -> Int[Arr
 def document_positions(
     tokens: Int[Array, "batch length"], eos_id: int
 ) -> Int[Array, "batch length"]:
-    """Position of each token in its document, or in the part of it that the sequence holds."""
+    """Position of each token in its document, or in the part of it that the sequence contains."""
     positions = jnp.arange(tokens.shape[1])
     starts = jnp.where(tokens == eos_id, positions, 0)
     return positions - jax.lax.cummax(starts, axis=1)
@@ -38,21 +38,21 @@ Batch = dict[str, Array]
 
 
 class OptimizerState(NamedTuple):
-    """What is carried from step to step beside the parameters."""
+    """What a step passes to the next one, in addition to the parameters."""
 
     updates: optax.OptState
     """The optimizer's own state."""
     health: Health
-    """The level of the gradient norms."""
+    """The running level of the gradient norms."""
 
 
 def abstract_optimizer(
     optimizer: optax.GradientTransformation, params: PyTree, mesh: Mesh
 ) -> OptimizerState:
-    """Shapes and shardings of the optimizer's state: each array lies as its parameter does.
+    """Shapes and shardings of the optimizer's state: each array is sharded like its parameter.
 
-    An array belongs to the parameter with whose path its own path ends. Axes of size 1, along which
-    an optimizer keeps a mean, are not spread.
+    An array belongs to the parameter whose path is the end of its own path. Axes of size 1, along
+    which an optimizer keeps a mean, are not sharded.
 
     Args:
         optimizer: The optimizer.
@@ -78,7 +78,7 @@ def abstract_optimizer(
 def initialize_optimizer(
     optimizer: optax.GradientTransformation, params: PyTree, mesh: Mesh
 ) -> OptimizerState:
-    """The optimizer's first state, made where it belongs."""
+    """The optimizer's initial state, created with its final shardings."""
 
     def create(params: PyTree) -> OptimizerState:
         return OptimizerState(optimizer.init(params), Health.new())
@@ -96,15 +96,15 @@ def make_train_step(
     config: RunConfig,
     eos_id: int,
 ) -> jax.stages.Compiled:
-    """Compile one optimizer step; nothing needs to exist yet but the devices' descriptions.
+    """Compile one optimizer step; no array has to exist yet, and devices may be descriptions.
 
-    The loss is the mean negative log-likelihood over the tokens that the mask lets through. With
-    accumulation, losses and gradients are summed part by part and divided once by the tokens of
+    The loss is the mean negative log-likelihood over the tokens where the mask is true. With
+    accumulation, losses and gradients are summed over the parts and divided once by the tokens of
     the whole batch, so the number of parts does not change the result, however uneven the masks.
-    Dropout depends on the seed and on the step's index alone: no generator state exists.
+    Dropout depends only on the seed and the step's index: there is no generator state.
 
     Args:
-        graphdef: Structure of the model, from ``nnx.split``; its dtype is that of the computation.
+        graphdef: Structure of the model, from ``nnx.split``; its dtype is the compute dtype.
         params: The float32 parameters as a nested dict, or their ``jax.ShapeDtypeStruct``, with
             shardings.
         optimizer: The optimizer.
@@ -116,10 +116,11 @@ def make_train_step(
         ``step(params, optimizer_state, index, batch)`` -> parameters, optimizer state, metrics.
         The first two arguments are donated. ``index`` is an int32 scalar from 0. ``batch`` holds
         ``tokens`` int32 [batch, length + 1] and ``mask`` bool [batch, length]. The metrics are
-        float32 scalars: ``loss`` (nats a token), ``gradient_norm`` (before clipping, of all and as
-        ``gradient_norm/GROUP`` of each group), ``learning_rate``, ``tokens``, ``skipped`` (1 if
-        nothing was changed, because the loss or the gradient was no number or a spike),
-        ``spike`` (1 if it was that) and, if it is on, ``z_loss``, which is not in ``loss``.
+        float32 scalars: ``loss`` (nats per token), ``gradient_norm`` (before clipping; of all
+        parameters, and as ``gradient_norm/GROUP`` of each group), ``learning_rate``, ``tokens``,
+        ``skipped`` (1 if nothing changed because the loss or the gradient was not finite or the
+        gradient was a spike), ``spike`` (1 if it was a spike) and, if enabled, ``z_loss``, which is
+        not part of ``loss``.
     """
     train, data = config.train, config.data
     schedule = learning_rate_schedule(config.optimizer, train.steps)
@@ -154,7 +155,7 @@ def make_train_step(
     def summed_gradients(
         free: PyTree, params: PyTree, index: Int[Array, ""], batch: Batch
     ) -> tuple[PyTree, LossSums]:
-        """The gradients of what is trainable and the parts of the loss, summed over the batch."""
+        """The gradients of the trainable parameters and the loss terms, summed over the batch."""
         key = jax.random.fold_in(jax.random.key(train.seed), index)
 
         def part_sums(number: Any, tokens: Array, mask: Array) -> PyTree:
@@ -239,6 +240,6 @@ def _shardings(tree: PyTree) -> PyTree[NamedSharding]:
 def _in_parts(
     rows: Shaped[Array, "batch length"], parts: int, mesh: Mesh
 ) -> Shaped[Array, "parts part length"]:
-    """Every ``parts``-th row makes a part, so that each device keeps the rows it holds."""
+    """Each part takes every ``parts``-th row, so that each device keeps the rows it holds."""
     split = rows.reshape(rows.shape[0] // parts, parts, rows.shape[1]).swapaxes(0, 1)
     return jax.lax.with_sharding_constraint(split, NamedSharding(mesh, PartitionSpec(None, BATCH)))

@@ -49,7 +49,7 @@ def stopped(settings, monkeypatch):
 def test_a_signal_saves_the_step_and_nothing_is_lost(stopped, number, monkeypatch, tmp_path):
     config = RunConfig.from_dict(stopped(number))
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with pytest.raises(RunStopped, match=r"run was told to stop and is saved at step 3\.$"):
+    with pytest.raises(RunStopped, match=r"run was asked to stop and is saved at step 3\.$"):
         train_model(config)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     assert latest_step(tmp_path / "run") == 3
@@ -69,7 +69,7 @@ def test_the_command_line_tells_how_to_go_on(stopped, monkeypatch, tmp_path, cap
     main(["train", "--config", str(tmp_path / "run.yaml"), "--train.log_every", "2"])
     last = capsys.readouterr().out.splitlines()[-1]
     told, command = last.split(" Resume with: clp-jax ")
-    assert told == f"clp-jax: {tmp_path / 'run'} was told to stop and is saved at step 3."
+    assert told == f"clp-jax: {tmp_path / 'run'} was asked to stop and is saved at step 3."
 
     monkeypatch.undo()
     main(shlex.split(command))

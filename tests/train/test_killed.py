@@ -144,7 +144,7 @@ def test_25_kills_change_nothing(life, tmp_path):
             time.sleep(dice.uniform(0, 0.25))
         process.send_signal(signal.SIGTERM if number % 3 == 2 else signal.SIGKILL)
         status, rest = process.end(timeout=120)
-        ended.append((word, status, "told to stop" in rest))
+        ended.append((word, status, "asked to stop" in rest))
     assert len(ended) == 25
     told = [status for word, status, stopped in ended if stopped]
     assert len(told) >= 5, ended
@@ -171,7 +171,7 @@ def test_the_loss_of_one_of_two_processes_ends_the_other_and_changes_nothing(lif
         statuses, ended = zip(*(process.end(timeout=120) for process in processes), strict=True)
         if number_told == signal.SIGTERM:
             assert statuses == (0, 0)
-            assert ["told to stop" in rest for rest in ended] == [True, False]
+            assert ["asked to stop" in rest for rest in ended] == [True, False]
         else:
             assert statuses[number // 2 % 2] == -signal.SIGKILL
             assert statuses[1 - number // 2 % 2] not in (0, -signal.SIGKILL), "it ends by itself"

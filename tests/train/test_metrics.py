@@ -229,5 +229,7 @@ def test_origins_that_are_none_are_told(tmp_path, damage):
         file.write_bytes(file.read_bytes()[:-30])
     elif damage == "list":
         file.write_text("[]")
-    with pytest.raises(UserError, match=r"origins\.npz does not say where 10 rows are from"):
+    with pytest.raises(
+        UserError, match=r"origins\.npz does not give the origins of 10 rows: remove it"
+    ):
         read_origins(tmp_path, 10)
