@@ -1,4 +1,4 @@
-"""The mesh of a run: the sizes that its configuration has, or those that suit devices and model."""
+"""The mesh of a run: its configured sizes, or sizes that suit the devices and the model."""
 
 import math
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from clp_jax.mesh import all_devices, make_mesh, memory_of, slice_count
 from clp_jax.models import DecoderConfig, abstract_model
 
 STATE_BYTES = 16
-"""Bytes a parameter: itself, its gradient and the optimizer's two means, in float32."""
+"""Bytes per parameter: itself, its gradient and the optimizer's two means, in float32."""
 COMFORTABLE = 0.6
-"""Share of the memory up to which an estimate counts as fitting."""
+"""Share of a device's memory up to which an estimate counts as fitting."""
 LAYER_VALUES = 17
-"""Values of the hidden size that a layer keeps for a token (Korthikanti et al. 2022, equation 1,
+"""Values that a layer keeps per token and hidden unit (Korthikanti et al. 2022, equation 1,
 without the attention scores)."""
 
 
 def run_mesh(
     config: RunConfig, decoder: DecoderConfig, *, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """The mesh that the configuration asks for; what `mesh.auto` picks is printed, and why.
+    """The configured mesh; the sizes that `mesh.auto` picks are printed with the reason.
 
     Args:
         config: The configuration.
@@ -45,30 +45,30 @@ def run_mesh(
         memory=memory_of(devices[0]),
     )
     if jax.process_index() == 0:
-        told = " ".join(f"{axis}={size}" for axis, size in sizes.items())
-        print(f"mesh auto: {told}, since {reason}.", flush=True)
+        picked = " ".join(f"{axis}={size}" for axis, size in sizes.items())
+        print(f"mesh auto: {picked}, since {reason}.", flush=True)
     return make_mesh(**sizes, devices=devices)
 
 
 def pick_sizes(
     config: RunConfig, decoder: DecoderConfig, *, devices: int, slices: int, memory: int | None
 ) -> tuple[dict[str, int], str]:
-    """The sizes that `mesh.auto` stands for, and the reason as half a sentence.
+    """The sizes that `mesh.auto` picks, and the reason as a clause.
 
-    As many devices as the batch allows get sequences of their own; what is left shares the heads,
-    and only then the positions. Devices with sequences of their own hold copies of the model if a
-    copy with its optimizer fits well into one, and otherwise share the parameters within each
-    slice.
+    As many devices as the batch allows get their own sequences; the remaining factor splits the
+    heads, and only then the positions. Devices with their own sequences hold copies of the model if
+    a copy with its optimizer fits comfortably into one device; otherwise they share the parameters
+    within each slice.
 
     Args:
         config: The run's configuration.
         decoder: The model's configuration.
         devices: Number of devices.
-        slices: Number of slices that they are of.
-        memory: Bytes of one device, or None if they are not known.
+        slices: Number of slices that they form.
+        memory: Bytes of one device, or None if not known.
 
     Raises:
-        UserError: the batch, the heads and the positions together do not occupy all devices.
+        UserError: the batch, the heads and the positions together cannot occupy all devices.
     """
     train, length = config.train, config.data.sequence_length
     rows = train.batch_size // train.gradient_accumulation_steps
@@ -77,8 +77,8 @@ def pick_sizes(
     sequence = devices // batch // tensor
     if length % sequence:
         raise UserError(
-            f"mesh.auto finds no use for all of the {devices} devices: make train.batch_size / "
-            f"train.gradient_accumulation_steps, which is {rows}, a multiple of them."
+            f"mesh.auto cannot use all {devices} devices: make train.batch_size / "
+            f"train.gradient_accumulation_steps, which is {rows}, a multiple of {devices}."
         )
     parameters = sum(
         math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(abstract_model(decoder)))
@@ -88,14 +88,14 @@ def pick_sizes(
     width = 4 if train.dtype == "float32" else 2
     activations = tokens * decoder.hidden_size * width * kept * decoder.num_layers // tensor
     needed = STATE_BYTES * parameters // tensor + activations
-    told = f"a copy of the model with its optimizer and activations needs {needed / 2**30:,.1f} GiB"
+    need = f"a copy of the model with its optimizer and activations needs {needed / 2**30:,.1f} GiB"
     if memory is not None and needed <= COMFORTABLE * memory:
         data, fsdp = batch, 1
-        reason = f"{told}, which fits into the {memory / 2**30:,.0f} GiB of a device"
+        reason = f"{need}, which fits into the {memory / 2**30:,.0f} GiB of a device"
     else:
         fsdp = math.gcd(batch // math.gcd(batch, slices), decoder.hidden_size)
         data = batch // fsdp
-        reason = f"{told}, " + (
+        reason = f"{need}, " + (
             "and the memory of a device is not known"
             if memory is None
             else f"too much for the {memory / 2**30:,.0f} GiB of a device"

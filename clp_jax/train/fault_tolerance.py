@@ -1,8 +1,8 @@
-"""Requests to stop, a watchdog for runs that hang, a lease against two writers of one run.
+"""Requests to stop, a watchdog for runs that hang, and a lease against two writers of one run.
 
-A job that a scheduler starts again may begin before the one that it replaces has ended. Whoever
-trains writes ``lease.json`` into the run folder, says there every few seconds that it is still at
-work, and looks before each checkpoint whether the lease is still its own.
+A job that a scheduler restarts may begin before the job it replaces has ended. A process that
+trains therefore writes ``lease.json`` into the run folder, renews it with a heartbeat every few
+seconds, and checks before each checkpoint that it still holds the lease.
 """
 
 import faulthandler
@@ -29,12 +29,13 @@ from clp_jax.train.run_folder import LEASE, RunStorage
 
 
 class StopRequests:
-    """Takes SIGTERM and SIGINT as requests to stop, which all processes heed at the same step.
+    """Takes SIGTERM and SIGINT as requests to stop, which all processes obey at the same step.
 
-    With `jax.distributed`, JAX catches SIGTERM itself and tells all processes of it; a SIGINT is
-    passed on as one. Without it, both are noted here. However many come, the step and the writing
-    of its checkpoint are not disturbed. Use it as a context; leaving it puts the previous handlers
-    back. Python lets only the main thread take signals: in another one none are noted here.
+    With `jax.distributed`, JAX catches SIGTERM itself and notifies all processes; a SIGINT is
+    passed on as a SIGTERM. Without it, both are noted here. However many arrive, the step and the
+    writing of its checkpoint are not disturbed. Use it as a context manager; leaving it restores
+    the previous handlers. Python delivers signals only to the main thread: in any other thread,
+    none are noted.
     """
 
     def __enter__(self) -> "StopRequests":
@@ -53,7 +54,7 @@ class StopRequests:
             signal.signal(number, handler)
 
     def reached(self, step: int) -> bool:
-        """Whether to stop after ``step``: the same on all processes. To be asked at every step."""
+        """Whether to stop after ``step``: the same on all processes. Call it at every step."""
         return reached_preemption_sync_point(step) if self._shared else self._noted
 
     def _note(self, *_: Any) -> None:
@@ -63,15 +64,15 @@ class StopRequests:
 
 
 EXIT_STATUS = 75
-"""Status of a process that the watchdog ended: EX_TEMPFAIL of sysexits.h, try again."""
+"""Exit status of a process that the watchdog ended: EX_TEMPFAIL of sysexits.h, try again."""
 
 
 class Watchdog:
-    """Ends the process when a stage of the run takes too long, after telling where it stands.
+    """Ends the process when a stage of the run takes too long, after printing where it hangs.
 
-    A reader that stalls, storage that does not answer and a dead process that the others wait for
-    all look the same: nothing happens. Whatever started the run can start it again, and it resumes.
-    Use it as a context.
+    A stalled reader, storage that does not answer and a dead process that the others wait for all
+    look the same: nothing happens. Whatever started the run can restart it, and it resumes. Use it
+    as a context manager.
 
     Args:
         minutes: How long a stage may take; 0 watches nothing.
@@ -91,7 +92,7 @@ class Watchdog:
         self._over.set()
 
     def stage(self, name: str) -> None:
-        """Say what the run does from now on, however often it has done that before."""
+        """Name the stage that begins now; its time counts from zero, even under the same name."""
         self._stage = (name, time.monotonic())
 
     def _watch(self) -> None:
@@ -104,8 +105,8 @@ class Watchdog:
         faulthandler.dump_traceback(all_threads=True)
         print(
             f"clp-jax: {stage} has taken more than {self._limit / 60:g} minutes "
-            "(train.watchdog_minutes), and hangs where the stacks above show: start the same "
-            "command with --resume to go on from the newest checkpoint.",
+            "(train.watchdog_minutes) and hangs where the stack traces above show: run the same "
+            "command with --resume to continue from the newest checkpoint.",
             file=sys.stderr,
             flush=True,
         )
@@ -113,15 +114,15 @@ class Watchdog:
 
 
 BEAT = 15.0
-"""Seconds between two signs of life."""
+"""Seconds between heartbeats."""
 PATIENCE = 90.0
-"""Seconds without one after which a process counts as ended."""
+"""Seconds without a heartbeat after which a process counts as ended."""
 LONG_AGO = 900.0
-"""Seconds without one that no difference between two clocks explains."""
+"""Seconds without a heartbeat that no difference between two clocks explains."""
 
 
 class RunLease:
-    """The lease of a run, held by the first of its processes. Leaving the context gives it back.
+    """The lease of a run, held by the first of its processes. Leaving the context releases it.
 
     Every process must call its methods.
 
@@ -148,7 +149,7 @@ class RunLease:
         self._over.set()
         if self._thread is not None:
             self._thread.join()
-            with suppress(Exception):  # A lease that stays counts as one of a dead process.
+            with suppress(Exception):  # A lease left behind counts as a dead process's.
                 if self._is_mine():
                     self._file.unlink()
 
@@ -157,10 +158,10 @@ class RunLease:
         return self._place.root / LEASE
 
     def take(self) -> None:
-        """Take the lease, also that of a process which has ended; the run folder must exist.
+        """Take the lease, even from a process that has ended; the run folder must exist.
 
-        On another machine a process has ended when its sign of life stays the same for `PATIENCE`
-        seconds, which is waited for.
+        A process on another machine counts as ended when it sends no heartbeat for `PATIENCE`
+        seconds; this method waits for that long.
 
         Raises:
             UserError: the run belongs to another process.
@@ -169,7 +170,7 @@ class RunLease:
             decided_by_first(self._take)
 
     def check(self) -> None:
-        """Make sure that the lease is still held; to be asked before anything is saved.
+        """Make sure that the lease is still held; call it before anything is saved.
 
         Raises:
             UserError: another process has taken it.
@@ -182,7 +183,7 @@ class RunLease:
         if holder is not None:
             ended = self._wait_for(holder)
             print(
-                f"{self._out}: {_name(holder)}, which trained it, {ended}, so this one takes over.",
+                f"{self._out}: {_name(holder)}, which trained it, {ended}: this one takes over.",
                 flush=True,
             )
         self._write()
@@ -194,25 +195,25 @@ class RunLease:
         if holder is None or holder["nonce"] != self._mine["nonce"]:
             taken = "its lease was removed" if holder is None else f"{_name(holder)} took it over"
             raise UserError(
-                f"{self._out}: {taken}, so this process stops and saves nothing more: see that "
-                "only one trains it."
+                f"{self._out}: {taken}, so this process stops and saves nothing more: make sure "
+                "that only one process trains it."
             )
 
     def _wait_for(self, holder: Mapping[str, Any]) -> str:
-        """How the holder has ended; one that may be at work is watched for a while.
+        """How the holder has ended; one that may still be running is watched for a while.
 
         Raises:
-            UserError: it has not.
+            UserError: it has not ended.
         """
         if time.time() - holder["alive"] > LONG_AGO:
-            return "gave its last sign of life long ago"
+            return "sent its last heartbeat long ago"
         if holder["machine"] == self._mine["machine"]:
             if _started(holder["process"]) != holder["started"]:
                 return "has ended"
             raise self._refusal(holder)
         print(
-            f"{self._out}: {_name(holder)} may be training it, whose next sign of life is waited "
-            f"for, {PATIENCE:.0f} seconds at most.",
+            f"{self._out}: {_name(holder)} may still be training it: waiting up to "
+            f"{PATIENCE:.0f} seconds for its next heartbeat.",
             flush=True,
         )
         until = time.monotonic() + PATIENCE
@@ -223,16 +224,16 @@ class RunLease:
                 return "has ended"
             if now != holder:
                 raise self._refusal(now)
-        return f"gave no sign of life for {PATIENCE:.0f} seconds"
+        return f"sent no heartbeat for {PATIENCE:.0f} seconds"
 
     def _refusal(self, holder: Mapping[str, Any]) -> UserError:
         return UserError(
-            f"{self._out} is being trained by {_name(holder)}: wait for its end, or stop it."
+            f"{self._out} is being trained by {_name(holder)}: wait until it ends, or stop it."
         )
 
     def _live(self) -> None:
         while not self._over.wait(BEAT):
-            with suppress(Exception):  # What hinders a sign of life hinders the next save too.
+            with suppress(Exception):  # What prevents a heartbeat prevents the next save too.
                 if self._is_mine():
                     self._write()
 
@@ -247,7 +248,7 @@ class RunLease:
             write_json(Path(self._file), value)
 
     def _read(self) -> dict[str, Any] | None:
-        """What the lease says; None where there is none, or one that says nothing any more."""
+        """The contents of the lease; None if there is none or it is not readable."""
         with suppress(UserError):
             found = read_json(str(self._file))
             kinds = {key: type(value) for key, value in self._mine.items()} | {"alive": float}
@@ -261,7 +262,7 @@ def _name(holder: Mapping[str, Any]) -> str:
 
 
 def _machine() -> str:
-    """Where a number names one process: a machine since its start, and a container on it."""
+    """The scope of a process id: a machine since its boot, and a container on it."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -270,7 +271,7 @@ def _machine() -> str:
 
 
 def _started(process: int) -> str | None:
-    """What tells a process from a later one of the same number; None where it has ended."""
+    """What distinguishes a process from a later one with the same id; None if it has ended."""
     if Path("/proc/self/stat").exists():
         try:
             state, *rest = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""Where the time of a run goes; its goodput is the share that was spent training."""
+"""Where the time of a run goes; its goodput is the share spent on training."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,17 +13,17 @@ STAGES: Mapping[str, str] = {
     "data": "waiting for batches",
     "validation": "validation",
     "saving": "handing over checkpoints",
-    "lost": "steps that were done again",
+    "lost": "steps lost to interruptions",
 }
-"""What the time of a run is divided into."""
+"""The stages into which the time of a run is divided."""
 
 
 class TimeSpent:
-    """Seconds of all sessions of a run by stage; some stage is always going on.
+    """Seconds per stage over all sessions of a run; one stage is always in progress.
 
     Args:
-        since: `time.monotonic` from which this session counts; it begins with ``start``.
-        before: The seconds of the sessions before it.
+        since: `time.monotonic` when this session began, with the stage ``start``.
+        before: The seconds of earlier sessions per stage.
     """
 
     def __init__(self, since: float, before: Mapping[str, float]):
@@ -31,14 +31,14 @@ class TimeSpent:
         self._stage, self._since = "start", since
 
     def go_to(self, stage: str) -> None:
-        """Begin a stage, or the one that is going on again: its seconds are then up to date."""
+        """Begin a stage; beginning the current one again brings its seconds up to date."""
         now = time.monotonic()
         self.seconds[self._stage] += now - self._since
         self._stage, self._since = stage, now
 
     @contextmanager
     def during(self, stage: str) -> Iterator[None]:
-        """Spend the time within on a stage, then go on with the one before."""
+        """Count the time in this context as a stage, then return to the previous one."""
         before = self._stage
         self.go_to(stage)
         yield
@@ -51,11 +51,11 @@ class TimeSpent:
 
     @property
     def goodput(self) -> float:
-        """Share of the time that was spent on training steps which count."""
+        """Share of the time spent on training steps that count."""
         return self.seconds["training"] / self.total if self.total else 0.0
 
     def table(self) -> str:
-        """A line for each stage that took time."""
+        """A table with one row for each stage that took time."""
         rows = [
             (text, f"{self.seconds[stage]:,.1f}", f"{self.seconds[stage] / self.total:.1%}")
             for stage, text in STAGES.items()
@@ -67,13 +67,13 @@ class TimeSpent:
 def time_before(
     lines: Sequence[Mapping[str, Any]], kept: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """The seconds of earlier sessions, of which the last lines may not count any more.
+    """The seconds of earlier sessions, whose last lines may no longer count.
 
-    Training that is to be done again is lost. What a session did after its last line is not known.
+    Training that must be repeated is lost. What a session did after its last line is not known.
 
     Args:
-        lines: All lines that the sessions wrote into the metrics.
-        kept: Those up to the step from which the run goes on.
+        lines: All lines of metrics that the sessions wrote.
+        kept: Those up to the step from which the run resumes.
     """
 
     def last(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -17,21 +17,21 @@ from clp_jax.transfer.report import describe_embeddings
 HUB_DATA = re.compile(r"hf://([^:@]+)")
 OPTIMIZERS = {"adamw": "AdamW", "adafactor": "Adafactor", "lion": "Lion", "muon": "Muon"}
 NORMALISATIONS = ("token", "word", "byte")
-UNTOLD = (UserError, LookupError, TypeError, AttributeError, ValueError)
-"""What reading a manifest that is none of ours raises; of it nothing is told."""
+UNREADABLE = (UserError, LookupError, TypeError, AttributeError, ValueError)
+"""What reading a manifest of another program can raise; the card then leaves it out."""
 
 
 def run_card(
     config: RunConfig, corpora: str, files: Path, metrics: Sequence[Mapping[str, Any]] = ()
 ) -> str:
-    """The ``README.md`` of a run's model: its own part, behind what it has from where it starts.
+    """The ``README.md`` of a run's model: inherited metadata and embeddings, and its own training.
 
     Args:
         config: The run's configuration.
         corpora: The table of its corpora.
-        files: Folder with the card and the ``transfer.json`` of the model that it starts from, or
+        files: Folder with the card and the ``transfer.json`` of the model from which it starts, or
             of the run itself.
-        metrics: The lines of its metrics, of which the last results are told.
+        metrics: The lines of its metrics; the last validation is reported.
     """
     model, data, train, optimizer = config.model, config.data, config.train, config.optimizer
     name = public_name(model.path)
@@ -77,33 +77,33 @@ A causal language model, trained with clp_jax.
 |---|---|
 {table}
 
-Its text:
+Training text:
 
 {corpora}
 
 {embeddings}{USE}
 ## Limits
 
-Its text was not checked for truth, bias or harm. Licences of the model that it started from and of
-the text apply to it.
+The training text was not checked for truth, bias or harm. The licences of the model from which it
+started and of the text apply to it.
 {f"{chr(10)}{CITATION}" if embeddings else ""}"""
     return render_card(Path(train.out).name, known | _text_metadata(config, known), body)
 
 
 def _embeddings(files: Path) -> str:
-    """How the embeddings were made, where there is a manifest that tells it."""
+    """How the embeddings were made, if a manifest describes it."""
     if not (files / MANIFEST).exists():
         return ""
-    with suppress(*UNTOLD):
+    with suppress(*UNREADABLE):
         return describe_embeddings(read_json(files / MANIFEST)) + "\n"
     return ""
 
 
 def _text_metadata(config: RunConfig, known: Mapping[str, Any]) -> dict[str, Any]:
-    """The languages and the hub data sets of the corpora; the language known before, if none."""
+    """The languages and hub data sets of the corpora; the inherited language if they have none."""
     languages, inputs = [], []
     for part in config.data.train:
-        with suppress(*UNTOLD):
+        with suppress(*UNREADABLE):
             recipe = read_json(Path(part.path) / CORPUS_MANIFEST)["recipe"]
             languages.append(str(recipe["clean"]["language"] or ""))
             inputs += [str(source["input"]) for source in recipe["sources"]]

@@ -1,4 +1,4 @@
-"""The folder of a run: where it is, how it is made or found, and ``run.json``, its provenance."""
+"""The folder of a run: where it is, how it is created or found, and ``run.json``, its record."""
 
 import datetime
 import hashlib
@@ -35,16 +35,17 @@ from clp_jax.train.inputs import Inputs
 from clp_jax.train.model_card import run_card
 
 LEASE = "lease.json"
-"""File of the run folder that says which process the run belongs to."""
+"""File of the run folder that names the process to which the run belongs."""
 
 
 class RunStorage:
-    """The run folder ``out`` and the folder on this machine where it is read and written.
+    """The run folder ``out``, and the local folder where it is read and written.
 
     On a disk both are the same, and all processes share it. In a bucket, such as
-    ``gs://bucket/run``, only the checkpoints are written at once; all other files lie in a folder
-    of each process and are copied there by the first one before each checkpoint: an object cannot
-    be appended to, and what was written after the newest checkpoint is dropped at a resume anyway.
+    ``gs://bucket/run``, only the checkpoints are written directly. All other files are in a local
+    folder of each process, and the first process copies them to the bucket before each checkpoint:
+    an object cannot be appended to, and a resume drops what was written after the newest
+    checkpoint anyway.
 
     Args:
         out: The run folder, ``train.out``.
@@ -61,11 +62,11 @@ class RunStorage:
 
     @property
     def root(self) -> Any:
-        """The run folder itself, wherever it is."""
+        """The run folder itself, on a disk or in a bucket."""
         return epath.Path(self.out)
 
     def fetch(self) -> None:
-        """Make the folder here what the one in the bucket is.
+        """Make the local folder a copy of the one in the bucket.
 
         Raises:
             UserError: the bucket cannot be read.
@@ -87,7 +88,7 @@ class RunStorage:
 
 
 def _copy(source: Any, target: Any) -> None:
-    """Copy a folder but for checkpoints and lease; one that is not there is an empty one."""
+    """Copy a folder without checkpoints and lease; a missing folder counts as empty."""
     if not source.exists():
         return
     target.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ def _copy(source: Any, target: Any) -> None:
 CONFIG = "config.yaml"
 RECORD = "run.json"
 
-# What a resumed run may change: the numbers stay the same, or the same to rounding.
+# What a resumed run may change: its results stay the same, at least to rounding.
 FREE = (
     "model.path",
     "model.revision",
@@ -129,20 +130,20 @@ FREE = (
 
 
 def find_run(config: RunConfig, folder: Path | epath.Path, *, resume: bool) -> bool:
-    """Whether a run exists and is to be continued.
+    """Whether a run exists and is to be resumed.
 
     Args:
         config: The configuration.
         folder: Its folder.
-        resume: It may be continued.
+        resume: Whether it may be resumed.
 
     Raises:
-        UserError: it exists and is not to be resumed, or was started with other settings.
+        UserError: it exists and may not be resumed, or was started with other settings.
     """
     out = config.train.out
     if not (folder / CONFIG).exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{out} exists and is not the folder of a run: choose another.")
+            raise UserError(f"{out} exists and is not a run folder: choose another.")
         return False
     if not resume:
         raise UserError(f"{out} exists already: add --resume to continue it, or choose another.")
@@ -157,7 +158,7 @@ def create_run(
     corpora: str,
     record: dict[str, Any] | None,
 ) -> None:
-    """Write the run folder with its configuration and the files of its model but the weights.
+    """Write the run folder with its configuration and its model's files except the weights.
 
     Every process must call it; the first one writes.
 
@@ -165,8 +166,8 @@ def create_run(
         config: The configuration.
         place: Where the run folder is.
         model_files: Folder with the model's configuration and tokenizer.
-        corpora: What is read of each corpus, for the model card.
-        record: What ``run.json`` says; only the first process needs it.
+        corpora: The table of the corpora, for the model card.
+        record: The contents of ``run.json``; only the first process needs them.
 
     Raises:
         UserError: the processes do not see the same folder.
@@ -192,27 +193,27 @@ def create_run(
 
 
 def continue_run(config: RunConfig, place: RunStorage, step: int) -> None:
-    """Write down the settings with which a run goes on; the first process does it.
+    """Write the settings with which a run resumes; the first process does it.
 
     Args:
         config: The configuration.
         place: Where the run folder is.
-        step: The step that it goes on from.
+        step: The step from which it resumes.
 
     Raises:
-        UserError: it has more steps already than it is to have.
+        UserError: it already has more steps than configured.
     """
     if step > config.train.steps:
         raise UserError(
             f"{config.train.out} is at step {step}, beyond train.steps, which is "
-            f"{config.train.steps}: set it to {step} to end the run there, or to more."
+            f"{config.train.steps}: set it to {step} to end the run there, or higher."
         )
     if jax.process_index() == 0:
         write_text(place.folder / CONFIG, config.to_yaml())
 
 
 def _refuse_changes(old: RunConfig, new: RunConfig) -> None:
-    """The number of steps may change where the learning rate does not depend on it."""
+    """Refuse other settings; train.steps may change if the learning rate does not depend on it."""
     free = {*FREE, "train.steps"} if new.optimizer.schedule == "constant" else set(FREE)
     before, after = _comparable(old), _comparable(new)
     changes = [
@@ -223,12 +224,12 @@ def _refuse_changes(old: RunConfig, new: RunConfig) -> None:
     if changes:
         raise UserError(
             f"{new.train.out} cannot be resumed with other settings: {'; '.join(changes)}. "
-            "Put them back, or start a new run."
+            "Restore them, or start a new run."
         )
 
 
 def _comparable(config: RunConfig) -> dict[str, Any]:
-    """The settings, without the places of the corpora, which are known by their fingerprints."""
+    """The settings without the paths of the corpora, which are identified by fingerprints."""
     data = config.data
     return flat_settings(config) | {
         "data.train": data.weights or f"{len(data.train)} without weights",
@@ -237,7 +238,7 @@ def _comparable(config: RunConfig) -> dict[str, Any]:
 
 
 def flat_settings(config: RunConfig) -> dict[str, Any]:
-    """The settings of a run by their dotted names, such as ``train.steps``, as JSON has them."""
+    """The settings of a run by dotted name, such as ``train.steps``, ready for JSON."""
     sections = config.model_dump(mode="json").items()
     return {f"{name}.{key}": value for name, keys in sections for key, value in keys.items()}
 
@@ -247,7 +248,7 @@ PACKAGES = ("clp-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gr
 
 
 def run_record(config: RunConfig, inputs: Inputs, shapes: PyTree) -> dict[str, Any]:
-    """What a run is started with, as JSON: command, versions, devices, model, weights and data.
+    """The provenance of a run, ready for JSON: command, versions, devices, model, weights, data.
 
     Args:
         config: The run's configuration.
@@ -275,7 +276,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     """The record of a run: the number of ``parameters``, and ``hashes`` and ``versions`` by name.
 
     Raises:
-        UserError: it is missing, or no such record.
+        UserError: it is missing or not valid.
     """
     file = f"{folder}/{RECORD}"
     record = {"versions": {}} | read_json(file)
@@ -287,29 +288,29 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     ):
         raise UserError(
             f"{file} is not the record of a run: parameters, hashes or the hash of the tokenizer "
-            "are missing. Bring the file back from a copy, or start a new run."
+            "are missing. Restore the file from a copy, or start a new run."
         )
     return record
 
 
 def compare_record(folder: Path, config: RunConfig, inputs: Inputs) -> None:
-    """See that a run goes on with the data it was started with; tell of other versions.
+    """Make sure that a run resumes with the data it was started with; print changed versions.
 
     Raises:
-        UserError: a corpus or the tokenizer is another one, or so are the weights of the model and
-            the run has no checkpoint yet.
+        UserError: a corpus or the tokenizer has changed, or the weights of the model have and the
+            run has no checkpoint yet.
     """
     before = read_record(folder)
     for name, hash_ in _hashes(inputs).items():
         if before["hashes"].get(name) != hash_:
             raise UserError(
-                f"{folder} was started with another {name}, of hash {before['hashes'].get(name)} "
-                f"and not {hash_}: bring the old one back, or start a new run."
+                f"{folder} was started with another {name}, whose hash was "
+                f"{before['hashes'].get(name)} and is {hash_}: restore it, or start a new run."
             )
     if latest_step(config.train.out) is None and _weights(config) != before.get("weights"):
         raise UserError(
             f"{folder} was started with other weights than those in {config.model.path}, and has "
-            "no checkpoint yet: bring the old ones back, or start a new run."
+            "no checkpoint yet: restore them, or start a new run."
         )
     versions = before["versions"]
     changes = [
@@ -318,7 +319,7 @@ def compare_record(folder: Path, config: RunConfig, inputs: Inputs) -> None:
         if versions.get(package, now) != now
     ]
     if changes and jax.process_index() == 0:
-        print(f"{folder}: {', '.join(changes)}: numbers may differ in their rounding.", flush=True)
+        print(f"{folder}: {', '.join(changes)}: results may differ in rounding.", flush=True)
 
 
 def _versions() -> dict[str, str]:
@@ -326,7 +327,7 @@ def _versions() -> dict[str, str]:
 
 
 def _hashes(inputs: Inputs) -> dict[str, str]:
-    """The hashes of all that decides which tokens are read, wherever the corpora are."""
+    """The hashes of everything that decides which tokens are read, wherever the corpora are."""
     hashes = {
         f"training corpus {number}": corpus.fingerprint
         for number, corpus in enumerate(inputs.corpora, 1)
@@ -337,9 +338,9 @@ def _hashes(inputs: Inputs) -> dict[str, str]:
 
 
 def _weights(config: RunConfig) -> dict[str, str]:
-    """XXH3 sums of the files with the weights that the run starts from; none if it draws them.
+    """XXH3 sums of the weight files from which the run starts; empty if it draws new weights.
 
-    Those of the run of another model are vouched for by the sums of its newest checkpoint.
+    If it starts from another run, the sums of that run's newest checkpoint stand for its weights.
     """
     if config.model.init == "random":
         return {}

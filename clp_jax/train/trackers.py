@@ -1,4 +1,4 @@
-"""Where a run can be watched: TensorBoard, Weights & Biases, a trace of a few steps."""
+"""Ways to watch a run: TensorBoard, Weights & Biases and a trace of a few steps."""
 
 import math
 import time
@@ -21,14 +21,14 @@ FLUSH_SECONDS = 30.0
 
 
 class EventFile:
-    """A file of events, written by whoever calls it.
+    """A TensorBoard event file, written in the calling thread.
 
-    tensorboardX's ``SummaryWriter`` has a thread for that, which a full disk ends, and which is
-    then waited for for ever.
+    tensorboardX's ``SummaryWriter`` writes in its own thread. A full disk ends that thread, and the
+    writer then waits for it forever.
 
     Args:
-        folder: Where the file is made.
-        start: Step after which it starts; what earlier files say of later steps counts no more.
+        folder: Folder in which the file is created.
+        start: Step after which it starts; later steps in earlier files no longer count.
     """
 
     def __init__(self, folder: Path, start: int):
@@ -42,7 +42,7 @@ class EventFile:
         """Write the scalars that are finite.
 
         Raises:
-            OSError: there is no space, or no disk.
+            OSError: the disk is full or gone.
         """
         values = [
             Summary.Value(tag=name, simple_value=value)
@@ -56,7 +56,7 @@ class EventFile:
             self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Write what is left, if it can be written."""
+        """Write what is left, if possible."""
         with suppress(OSError):
             self._writer.close()
 
@@ -65,22 +65,22 @@ RUN_ID = "wandb_id"
 
 
 def check_wandb(project: str | None) -> None:
-    """Make sure that Weights & Biases is there if it is asked for.
+    """Make sure that Weights & Biases is installed if it is requested.
 
     Raises:
         UserError: it is not installed.
     """
     if project is not None and find_spec("wandb") is None:
         raise UserError(
-            "train.wandb needs Weights & Biases: `pip install wandb`, or leave the key out."
+            "train.wandb needs Weights & Biases: run `pip install wandb`, or remove the key."
         )
 
 
 def start_wandb(config: RunConfig, folder: Path) -> Any:
-    """The run of Weights & Biases for a run folder, or None; only the first process has one.
+    """The Weights & Biases run for a run folder, or None; only the first process has one.
 
-    Every session of a run goes on with the same one, whose id is kept in the run folder. The
-    package's own variables, such as ``WANDB_MODE``, work as usual.
+    Every session of a run resumes the same one, whose id is stored in the run folder. The package's
+    own environment variables, such as ``WANDB_MODE``, work as usual.
     """
     if config.train.wandb is None or jax.process_index():
         return None
@@ -102,16 +102,16 @@ def start_wandb(config: RunConfig, folder: Path) -> Any:
 
 PROFILE = "profile"
 PROFILED_STEPS = 3
-"""Steps that are traced."""
+"""Steps to trace."""
 STEPS_BEFORE_PROFILE = 10
-"""Steps before them, in which caches and pipelines fill; fewer in a session that has fewer."""
+"""Steps before them, in which caches and pipelines fill; fewer in a short session."""
 
 
 class Profile:
-    """Traces some steps of a session on the first process, and says where the trace is.
+    """Traces a few steps of a session on the first process and prints where the trace is.
 
     Args:
-        folder: The run folder, in which ``profile`` is written; None traces nothing.
+        folder: The run folder, in which ``profile`` is written; None disables the trace.
         start: Step after which the session starts.
         steps: Steps of the whole run.
     """
@@ -122,17 +122,17 @@ class Profile:
         self._last = min(self._first + PROFILED_STEPS - 1, steps)
 
     def before(self, step: int) -> None:
-        """Start the trace if it begins with this step."""
+        """Start the trace if this is its first step."""
         if self._folder is not None and step == self._first:
             jax.profiler.start_trace(self._folder / PROFILE)
 
     def after(self, step: int, results: PyTree) -> None:
-        """End the trace with the results of its last step."""
+        """End the trace if this is its last step, once the results are ready."""
         if self._folder is not None and step == self._last:
             jax.block_until_ready(results)
             jax.profiler.stop_trace()
             print(
                 f"Steps {self._first} to {self._last} are traced in {self._folder / PROFILE}: "
-                f"see them with `tensorboard --logdir {self._folder}` and its profile plugin.",
+                f"view them with `tensorboard --logdir {self._folder}` and its profile plugin.",
                 flush=True,
             )

@@ -62,7 +62,7 @@ def test_parts_count_and_not_the_whole_batch():
 
 
 def test_devices_that_nothing_occupies():
-    with pytest.raises(UserError, match=r"no use for all of the 7 devices: .* which is 32"):
+    with pytest.raises(UserError, match=r"cannot use all 7 devices: .* which is 32, a multiple"):
         pick_sizes(config(), DECODERS["gpt2"], devices=7, slices=1, memory=None)
 
 

@@ -121,7 +121,7 @@ def test_a_stalled_reader_ends_the_run_with_its_place(settings, tmp_path):
     assert "in stall" in told, "the stack of the thread that reads"
     last = told.splitlines()[-1]
     assert last.startswith("clp-jax: the wait for the batch after step 3 has taken more than 0.2 ")
-    assert last.endswith("with --resume to go on from the newest checkpoint.")
+    assert last.endswith("with --resume to continue from the newest checkpoint.")
     assert (tmp_path / "run" / "checkpoints" / "3").is_dir()
 
 
@@ -198,7 +198,7 @@ def test_a_run_belongs_to_one_process_until_it_is_dead(tmp_path, other, capsys):
         lease.check()
     told = capsys.readouterr().out
     assert f"process {other.pid} on " in told
-    assert "has ended, so this one takes over." in told
+    assert "has ended: this one takes over." in told
     assert not (tmp_path / LEASE).exists()
 
 
@@ -222,7 +222,7 @@ def test_a_live_process_on_another_machine_is_seen_by_its_signs_of_life(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("age", "told"), [(0, "gave no sign of life for 0 seconds"), (1e4, "long ago")]
+    ("age", "told"), [(0, "sent no heartbeat for 0 seconds"), (1e4, "long ago")]
 )
 def test_a_dead_process_on_another_machine_gives_none(tmp_path, other, hurry, age, told, capsys):
     alive = json.loads((tmp_path / LEASE).read_text())["alive"] - age

@@ -202,7 +202,7 @@ def break_out(settings, folder):
         (break_tokenizer, r"corpus was made with another tokenizer than that of .*model"),
         (break_vocabulary, r"has 200 rows, but its tokenizer has ids up to 299"),
         (break_best, r"train.keep_best needs data.validation: name a corpus to measure on"),
-        (break_out, r"run exists and is not the folder of a run: choose another"),
+        (break_out, r"run exists and is not a run folder: choose another"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence_before_anything_is_written(

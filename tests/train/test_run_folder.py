@@ -234,7 +234,7 @@ def test_another_corpus_under_the_same_name_is_refused(settings, tmp_path):
     (tmp_path / "other").rename(tmp_path / "validation")
     inputs = open_inputs(config)
     with pytest.raises(
-        UserError, match=r"was started with another validation corpus, of hash .* new "
+        UserError, match=r"was started with another validation corpus, whose hash was .* new "
     ):
         compare_record(tmp_path, config, inputs)
 
@@ -275,4 +275,4 @@ def test_other_versions_are_told_and_accepted(settings, tmp_path, capsys):
     write_json(tmp_path / "run.json", record)
     compare_record(tmp_path, config, inputs)
     told = capsys.readouterr().out
-    assert f"jax was 0.1 and is {jax.__version__}: numbers may differ in their rounding." in told
+    assert f"jax was 0.1 and is {jax.__version__}: results may differ in rounding." in told
