@@ -192,7 +192,9 @@ def test_a_full_disk_is_told_and_waited_for_by_nobody(tmp_path, monkeypatch):
             for step in run.awaited([1]):
                 run.training(step, LINE, skipped=0)
 
-    with pytest.raises(UserError, match=r"metrics\.jsonl and .* \(No space left on device\): mend"):
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl and .* \(No space left on device\): fix that and resume"
+    ):
         session()
 
 
