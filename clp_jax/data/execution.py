@@ -1,8 +1,8 @@
-"""Runs the stages of `clp-jax prepare`, one run a folder: here, on a Slurm cluster or on Ray.
+"""Runs the stages of `clp-jax prepare` on this machine, on a Slurm cluster or on Ray.
 
-datatrove writes folders into the scripts as they are, where a shell would obey what is in their
-names. The scripts are written here: all that comes from elsewhere is quoted, for the shell and for
-Slurm, whose lines ``#SBATCH`` know quotes too.
+A lock lets only one run work in a folder. The Slurm scripts are written here, because datatrove
+inserts folder names unquoted, which a shell could execute: every outside value is quoted, for the
+shell and for Slurm's ``#SBATCH`` lines.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from clp_jax.data.stages import Stage, logs_of
 from clp_jax.errors import UserError
 
 HEARTBEAT = 0.5
-"""Seconds after which a process has seen that the one that started it is gone."""
+"""Seconds between a worker's checks that its parent process is alive."""
 
 _PATIENCE = 5.0
 _RUN, _WORKERS = "lock", "workers.lock"
@@ -41,12 +41,12 @@ _RUN, _WORKERS = "lock", "workers.lock"
 
 @contextmanager
 def only_run(work: Path) -> Iterator[None]:
-    """Hold the folder ``work``, which is made if it is not there, alone.
+    """Lock the folder ``work`` for this run alone; create it if it is missing.
 
-    Workers of a run that was killed may keep it for a moment.
+    Waits a few seconds for the workers of a killed run to exit.
 
     Raises:
-        UserError: another run holds it.
+        UserError: another run holds the lock.
     """
     deadline = time.monotonic() + _PATIENCE
     with _held(work, _RUN, deadline):
@@ -56,7 +56,7 @@ def only_run(work: Path) -> Iterator[None]:
 
 
 def share(work: Path) -> None:
-    """Keep the next run out of ``work`` for as long as this process, a worker of it, lives."""
+    """Keep other runs out of ``work`` for as long as this worker process lives."""
     fcntl.flock(os.open(work / _WORKERS, os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH)
 
 
@@ -70,7 +70,7 @@ def _held(work: Path, name: str, deadline: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise UserError(
-                        f"Another run is at work in {work.parent}: wait for its end or choose "
+                        f"Another run is using {work.parent}: wait until it ends or choose "
                         "another output folder."
                     ) from None
                 time.sleep(HEARTBEAT / 5)
@@ -81,7 +81,7 @@ def _held(work: Path, name: str, deadline: float) -> Iterator[None]:
 
 
 def _is_there(file: IO[str], path: Path) -> bool:
-    """Whether the lock is still that of the folder: a run that ends removes it."""
+    """Whether the locked file is still in the folder; a run that ends removes it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -89,13 +89,13 @@ def _is_there(file: IO[str], path: Path) -> bool:
 
 
 def submit(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> None:
-    """Submit the stages, each to begin when the one before is done.
+    """Submit the stages to Slurm, each to start when the previous one is done.
 
     Raises:
-        UserError: there is no partition or no Slurm, or the name of the folder cannot be passed on.
+        UserError: there is no partition or no Slurm, or the folder's name is unsafe in a script.
     """
     if section.partition is None:
-        raise UserError("The executor slurm needs a partition: give --execution.partition NAME.")
+        raise UserError("The executor slurm needs a partition: add --execution.partition NAME.")
     _check_name(work.absolute())
     last = None
     for stage in stages:
@@ -105,13 +105,13 @@ def submit(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> No
         last.run()
     except FileNotFoundError:
         raise UserError(
-            "sbatch is not installed here: run the command on a login node of the cluster, or with "
+            "sbatch is not installed here: run the command on a login node of the cluster, or use "
             "--execution.executor local."
         ) from None
 
 
 class _Job(SlurmPipelineExecutor):
-    """The tasks of a stage, to be run by a cluster."""
+    """The tasks of a stage, run by a Slurm cluster."""
 
     def __init__(self, stage: Stage, work: Path, section: ExecutionSection, depends: "_Job | None"):
         logs = str(logs_of(work, stage.name).absolute())
@@ -131,7 +131,7 @@ class _Job(SlurmPipelineExecutor):
         )
 
     def get_launch_file_contents(self, sbatch_args: Mapping[str, Any], run_script: str) -> str:
-        """The script of the array; ``run_script``, the same command without quotes, is not used."""
+        """The script of the job array; ``run_script``, the unquoted command, is not used."""
         options = [
             f"#SBATCH --{key}" + (f"={shlex.quote(str(value))}" if value else "")
             for key, value in sbatch_args.items()
@@ -146,42 +146,42 @@ class _Job(SlurmPipelineExecutor):
         return "\n".join(["#!/bin/bash", *options, *commands, ""])
 
     def launch_merge_stats(self) -> None:
-        """No job: the last stage adds up what the tasks have counted."""
+        """Submit no job: the last stage adds up the tasks' counts."""
 
 
 def _activation() -> list[str]:
-    """What activates this virtual environment, if it is one."""
+    """The commands that activate this virtual environment, if there is one."""
     script = shlex.quote(f"{sys.prefix}/bin/activate")
     return [] if sys.prefix == sys.base_prefix else [f"source {script}"]
 
 
 def _check_name(folder: Path) -> None:
-    """Slurm takes a backslash as its own, and fsspec ``::``; nobody can quote a line break."""
+    """Refuse backslashes (special to Slurm), ``::`` (to fsspec), and control characters."""
     name = str(folder)
     if not name.isprintable() or "\\" in name or "::" in name:
         raise UserError(
-            f"The folder {name!r} cannot be named in a script for Slurm: choose an output folder "
-            "without line breaks, other control characters, backslashes and '::' in its path."
+            f"The folder {name!r} cannot be used in a Slurm script: choose an output folder whose "
+            "path has no line breaks, other control characters, backslashes or '::'."
         )
 
 
-GO_ON = "run the same command again to go on from there"
+RESUME = "run the same command again to resume"
 
 
 def run_stages(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> bool:
-    """Run the stages one after the other, except for tasks that are done already.
+    """Run the stages in order, and skip the tasks that are already done.
 
     Args:
-        stages: What there is to do.
-        work: Folder for logs and marks, seen by all machines that take part, and held by this
-            run (see `clp_jax.data.execution`).
+        stages: The stages.
+        work: Folder for logs and completion marks, visible to all machines involved and locked by
+            this run (see `only_run`).
         section: Where to run them.
 
     Returns:
-        Whether they are done; stages given to Slurm are not yet.
+        Whether the stages are done; stages submitted to Slurm are not.
 
     Raises:
-        UserError: a task ended with one, the disk is full, or a worker process was killed.
+        UserError: a task raised one, the disk is full, or a worker process was killed.
     """
     match section.executor:
         case "local":
@@ -196,7 +196,7 @@ def run_stages(stages: Sequence[Stage], work: Path, section: ExecutionSection) -
 
 
 class _Tasks(PipelineExecutor):
-    """The tasks of a stage, to be run by the processes of this machine."""
+    """The tasks of a stage, run by processes on this machine."""
 
     def __init__(self, stage: Stage, work: Path):
         super().__init__(list(stage.steps), str(logs_of(work, stage.name)))
@@ -216,7 +216,7 @@ class _Tasks(PipelineExecutor):
         )
 
     def run_task(self, rank: int) -> None:
-        """Run one task; what datatrove would print goes into its log alone."""
+        """Run one task; datatrove's messages go to its log alone."""
         with contextlib.redirect_stderr(io.StringIO()):
             self._run_for_rank(rank)
 
@@ -233,14 +233,14 @@ def _run_here(stages: Sequence[Stage], work: Path, workers: int) -> None:
                 _run_stage(_Tasks(stage, work), stage.name, pool)
             except BrokenProcessPool:
                 raise UserError(
-                    f"A process of the stage {stage.name} was killed, probably for want of "
-                    f"memory: give fewer --execution.workers and {GO_ON}."
+                    f"A process of the stage {stage.name} was killed, probably for lack of "
+                    f"memory: use fewer --execution.workers and {RESUME}."
                 ) from None
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 raise UserError(
-                    f"The disk that holds {work.parent} is full: make room and {GO_ON}."
+                    f"The disk that holds {work.parent} is full: free some space and {RESUME}."
                 ) from None
 
 
@@ -261,7 +261,7 @@ def _run_stage(tasks: _Tasks, name: str, pool: ProcessPoolExecutor | None) -> No
 
 @contextlib.contextmanager
 def _pool(workers: int, threads: int, work: Path) -> Iterator[ProcessPoolExecutor | None]:
-    """Worker processes, ended at once if the block fails; none for one task at a time."""
+    """Worker processes, terminated if the block fails; None for one task at a time."""
     if workers == 1:
         yield None
         return
@@ -278,9 +278,9 @@ def _pool(workers: int, threads: int, work: Path) -> Iterator[ProcessPoolExecuto
 
 
 def _start_worker(parent: int, threads: int, work: Path) -> None:
-    """Keep the folder as long as this process lives, and do not outlive the one that started it."""
+    """Keep the folder locked while this process lives, and exit when its parent is gone."""
     os.environ["RAYON_NUM_THREADS"] = str(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent terminates its workers
     share(work)
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""The last stage of `clp-jax prepare`: what all tasks have counted becomes manifest and report."""
+"""The last stage of `clp-jax prepare` turns the counts of all tasks into manifest and report."""
 
 import hashlib
 import shutil
@@ -21,22 +21,22 @@ from clp_jax.files import public_name, read_json, remove_partial, write_json
 from clp_jax.tokenizer import Tokenizer
 
 _SAMPLED = 1000
-"""Beginnings of documents, of at most 5,000 characters, that a tokenizer is measured on."""
+"""Number of documents whose first 5,000 characters the tokenizers are measured on."""
 
 
 class NothingLeft(UserError):
-    """The tasks are done, but there is no corpus: going on would end in the same."""
+    """The tasks are done but leave no corpus; resuming would give the same result."""
 
 
 class Finish(PipelineStep):
-    """Write the manifest, the checksums and the report of a corpus whose tasks are all done.
+    """Write the manifest, checksums and report of a corpus whose tasks are all done.
 
     Args:
         folder: Folder of the corpus.
         work: Folder of the stages: logs, counts, samples.
-        stages: Names of those that the report tells of, in order.
+        stages: Names of the stages that the report covers, in order.
         about: Further entries of the manifest.
-        tokenizer: The tokenizer, or None where the text itself is the result.
+        tokenizer: The tokenizer, or None if the corpus is plain text.
         source_tokenizer: Another tokenizer to compare it with.
     """
 
@@ -61,7 +61,7 @@ class Finish(PipelineStep):
         self.source_tokenizer = source_tokenizer
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Nothing comes before or after this step; the manifest is the last thing written."""
+        """Write the files, the manifest last; the only step of its stage."""
         kept = _counted(self.work / KEPT)
         steps = [step for stage in self.stages for step in _read_counts(self.work, stage)]
         manifest: dict[str, Any] = {
@@ -143,7 +143,7 @@ class _Step(NamedTuple):
 
 
 def _read_counts(work: Path, stage: str) -> list[_Step]:
-    """What datatrove has counted for each step of a stage, over all its tasks."""
+    """datatrove's counts for each step of a stage, over all its tasks."""
     steps: list[_Step] = []
     for file in sorted((logs_of(work, stage) / "stats").glob("*.json")):
         for number, found in enumerate(read_json(file, list)):
@@ -157,10 +157,10 @@ def _read_counts(work: Path, stage: str) -> list[_Step]:
 
 
 def _describe_steps(steps: Sequence[_Step]) -> list[dict[str, Any]]:
-    """What each filter has done, in terms of what reached it.
+    """What each filter did with the documents that reached it.
 
-    datatrove counts what enters a filter ("total"), what goes on ("forwarded", and its characters,
-    "doc_len") and what is dropped for each reason; everything else is a count of what was changed.
+    datatrove counts the documents that enter a filter ("total") and those that pass ("forwarded",
+    with their characters, "doc_len") or are dropped for each reason; all other counts are changes.
     """
     described, characters = [], 0
     for stage, name, seconds, counts in steps:
@@ -188,7 +188,7 @@ def _value(stat: Any) -> Any:
 
 
 def _counted(folder: Path) -> dict[str, Any]:
-    """The counts of each source and of what is held out over all tasks, and all samples."""
+    """The counts per source and held out, summed over all tasks, and a sample of the texts."""
     sources: dict[str, Counter[str]] = defaultdict(Counter)
     heldout: Counter[str] = Counter()
     sample: list[str] = []
@@ -211,7 +211,7 @@ def _total(counted: Mapping[str, Any]) -> dict[str, int]:
 def _sources(
     sources: Sequence[Mapping[str, Any]], read: Counter[str], kept: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """What was read of each source, and what is left of it."""
+    """How much was read from each source, and how much of it is kept."""
     return [
         {
             "kind": source["kind"],
@@ -235,7 +235,7 @@ def _digest(text: str) -> bytes:
 
 
 def _histogram(folder: Path, shards: int) -> dict[str, list[int]]:
-    """Documents by their number of tokens, in bins that double: 1, 2 to 3, 4 to 7, ..."""
+    """Documents by number of tokens, in bins that double: 1, 2 to 3, 4 to 7, ..."""
     bins: Counter[int] = Counter()
     for shard in range(shards):
         lengths = np.load(folder / lengths_name(shard, shards))[:, 0]

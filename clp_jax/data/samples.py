@@ -1,4 +1,4 @@
-"""A few of the documents that a filter dropped, to look at."""
+"""Samples of the documents that a filter dropped."""
 
 import hashlib
 import heapq
@@ -13,12 +13,12 @@ _CHARACTERS = 300
 
 
 class Samples:
-    """What a datatrove filter takes as ``exclusion_writer``: keeps five documents a task.
+    """An ``exclusion_writer`` for datatrove filters that keeps five documents per task.
 
-    They are those with the smallest hash: the same five whenever a task is run again.
+    They are those with the smallest hashes, so a rerun of a task keeps the same five.
 
     Args:
-        folder: A file ``FILTER/RANK.json`` is written in it: a list of id, reason and text.
+        folder: Folder in which ``FILTER/RANK.json`` is written: a list of id, reason and text.
         name: Name of the filter.
     """
 

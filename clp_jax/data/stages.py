@@ -1,4 +1,4 @@
-"""Stages of `clp-jax prepare`, and the documents between two of them."""
+"""The stages of `clp-jax prepare`, and the documents passed from one to the next."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ def documents_file(folder: Path, rank: int) -> Path:
 
 @contextmanager
 def new_documents(folder: Path, rank: int) -> Iterator[Callable[[Document], None]]:
-    """Write the file of a task, whole or not at all; gives what adds a document to it."""
+    """Write the file of a task atomically; yields the function that adds a document to it."""
     with (
         new_file(documents_file(folder, rank)) as scratch,
         zstandard.open(scratch, "wb", cctx=zstandard.ZstdCompressor(_LEVEL)) as file,
@@ -37,7 +37,7 @@ def new_documents(folder: Path, rank: int) -> Iterator[Callable[[Document], None
 
 
 class WriteDocuments(PipelineStep):
-    """Write the documents of a task, whole or not at all, and pass them on."""
+    """Write the documents of a task atomically, and pass them on."""
 
     type = "WRITE"
     name = "documents"
@@ -68,7 +68,7 @@ class ReadDocuments(PipelineStep):
         self.folder = folder
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Yield each document, in the order in which they were written."""
+        """Yield each document, in the order written."""
         file = documents_file(self.folder, rank)
         with zstandard.open(file, "rt", encoding="utf-8", newline="\n") as lines:
             for line in lines:
@@ -78,12 +78,12 @@ class ReadDocuments(PipelineStep):
 
 
 def logs_of(work: Path, stage: str) -> Path:
-    """Where datatrove notes the tasks of a stage that are done, what they counted and their log."""
+    """Where datatrove records a stage's finished tasks, their counts and their logs."""
     return work / "logs" / stage
 
 
 class Stage(NamedTuple):
-    """Steps that each of ``tasks`` tasks pipes its documents through."""
+    """The steps that each of ``tasks`` tasks sends its documents through."""
 
     name: str
     steps: Sequence[PipelineStep]
@@ -92,11 +92,11 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class Deduplication:
-    """One way to find what was there before.
+    """One way to find and remove duplicates.
 
     Attributes:
-        stages: They read the documents of a folder, task by task, and find what is to go.
-        filter: Takes it out of the same documents in the same order.
+        stages: Read the documents of a folder, task by task, and find the duplicates.
+        filter: Removes them from the same documents in the same order.
     """
 
     stages: Sequence[Stage]
@@ -104,12 +104,12 @@ class Deduplication:
 
 
 class Workspace(NamedTuple):
-    """Where a deduplication works.
+    """The folders of a deduplication.
 
     Attributes:
         documents: Folder with the documents, as `WriteDocuments` leaves it.
         tasks: Number of files in it.
-        scratch: Folder for signatures and findings; it is removed afterwards.
+        scratch: Folder for signatures and results; it is removed afterwards.
         samples: Folder for a few of the dropped documents.
     """
 

@@ -1,4 +1,4 @@
-"""Words of a text in any language that puts spaces between them."""
+"""The words of a text in any language that separates them by spaces."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ _SENTENCE = regex.compile(rf"\S.*?(?:[{_END}]+[\"'”“’»«)\]]*(?=\s)|(?=\n
 
 @dataclass(frozen=True)
 class Words(WordTokenizer):
-    """What datatrove's filters take as `language`: a tokenizer that knows no language.
+    """A language-independent word tokenizer for the `language` argument of datatrove's filters.
 
-    A word is a run of letters, digits, inner hyphens and apostrophes; each other character that is
-    not white space is a word of its own. All instances are equal, so that datatrove, which keeps
-    the words of the last texts, cuts each text into words only once for all its filters.
+    A word is a run of letters, digits, inner hyphens and apostrophes; any other character that is
+    not white space is a word of its own. All instances are equal, so datatrove, which caches the
+    words of recent texts, tokenises each text only once for all its filters.
     """
 
     def word_tokenize(self, text: str) -> list[str]:
@@ -26,7 +26,7 @@ class Words(WordTokenizer):
         return _WORD.findall(text)
 
     def sent_tokenize(self, text: str) -> list[str]:
-        """The sentences of ``text``: they end at a full stop or the like, and at line ends."""
+        """The sentences of ``text``; they end at closing punctuation and at line ends."""
         return _SENTENCE.findall(text)
 
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
@@ -35,10 +35,10 @@ class Words(WordTokenizer):
 
 
 def composed(text: str) -> str:
-    """The same letters, each as one character where there is one: ``ü``, not ``u`` and a mark."""
+    """``text`` in composed form (NFC): ``ü`` as one character, not ``u`` and a mark."""
     return unicodedata.normalize("NFC", text)
 
 
 def is_symbol(word: str) -> bool:
-    """Whether a word of `Words` is a single character that is no letter or digit."""
+    """Whether a word of `Words` is a single character other than a letter or digit."""
     return len(word) == 1 and not word.isalnum()

@@ -96,7 +96,7 @@ def test_every_task_of_every_stage_runs_once(tmp_path: Path, workers: int):
         ("user", 2, r"Line 7 is broken\."),
         ("disk", 1, "no space is left on the disk .* Make room there"),
         ("disk", 2, "no space is left on the disk .* Make room there"),
-        ("killed", 2, r"process of the stage make was killed.* fewer --execution\.workers"),
+        ("killed", 2, r"process of the stage make was killed.* use fewer --execution\.workers"),
     ],
 )
 def test_a_failed_task_is_told_and_only_what_is_missing_runs_again(
@@ -144,7 +144,7 @@ def begin(folder: Path, slow: float = 0.3) -> subprocess.Popen[bytes]:
 
 def test_two_runs_do_not_share_a_folder_and_a_killed_one_leaves_no_process(tmp_path: Path):
     child = begin(tmp_path, slow=2.0)
-    with pytest.raises(UserError, match="Another run is at work"):
+    with pytest.raises(UserError, match="Another run is using"):
         run(tmp_path)
     child.kill()
     child.wait()

@@ -382,7 +382,7 @@ def test_a_second_run_is_refused_and_takes_nothing_from_the_first(
 
     def meanwhile(*arguments: Any) -> bool:
         before.extend(sorted(out.rglob("*")))
-        with pytest.raises(UserError, match="Another run is at work"):
+        with pytest.raises(UserError, match="Another run is using"):
             prepare_corpus([str(texts[0])], tokenizer_folder, out)
         assert sorted(out.rglob("*")) == before
         return run_stages(*arguments)

@@ -135,7 +135,7 @@ def test_a_cluster_of_slurm_does_the_same(tmp_path: Path, cluster: Path):
 def test_a_folder_that_cannot_be_quoted_is_refused(tmp_path: Path, cluster: Path, name: str):
     folder = tmp_path / name
     section = ExecutionSection(executor="slurm", partition="cpu")
-    with pytest.raises(UserError, match="cannot be named in a script for Slurm") as told:
+    with pytest.raises(UserError, match="cannot be used in a Slurm script") as told:
         run_stages(
             [Stage("make", [WriteDocuments(folder / "one")], TASKS)], folder / "work", section
         )

@@ -1,1 +1,1 @@
-"""Tokens on a disk, and the batches of a training."""
+"""Tokens on disk, and the training batches made of them."""

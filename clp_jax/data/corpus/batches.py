@@ -15,16 +15,15 @@ from clp_jax.errors import UserError
 
 
 class Mixture:
-    """An endless sequence in which each corpus has its share, evenly spread, in any stretch of it.
+    """An endless sequence that draws on each corpus by its share, evenly over any stretch.
 
-    Nothing but whole numbers decides a place, and any place is computed at once. Of the first n
-    sequences, the first corpus gets all but floor(n * rest), where rest is the share of the others;
-    these divide what is left in the same way. After as many sequences as the parts add up to, each
-    corpus has given exactly its part.
+    Each position is computed directly, in integers. Of the first n sequences, the first corpus
+    gets all but floor(n * rest), where rest is the share of the others; these divide the remainder
+    in the same way. After as many sequences as the parts add up to, each corpus has contributed
+    exactly its part.
 
     Args:
-        weights: Share of each corpus, on any scale; a float counts as the decimal number that it
-            is written as.
+        weights: Share of each corpus, on any scale; a float counts as its decimal notation.
     """
 
     def __init__(self, weights: Sequence[int | float]):
@@ -32,7 +31,7 @@ class Mixture:
         scale = lcm(*(weight.denominator for weight in exact))
         parts = [int(weight * scale) for weight in exact]
         self.parts = [part // gcd(*parts) for part in parts]
-        """The shares as whole numbers without a common divisor."""
+        """The shares as integers without a common divisor."""
         self._left = [sum(self.parts[corpus:]) for corpus in range(len(parts) + 1)]
 
     def counts(self, sequences: int) -> list[int]:
@@ -45,7 +44,7 @@ class Mixture:
         return counts
 
     def place(self, index: int) -> tuple[int, int]:
-        """The corpus of the sequence ``index``, and how many come from it before."""
+        """The corpus of sequence ``index``, and how many earlier sequences come from it."""
         pairs = zip(self.counts(index), self.counts(index + 1), strict=True)
         return next((i, before) for i, (before, after) in enumerate(pairs) if after > before)
 
@@ -59,22 +58,22 @@ class Batch(TypedDict):
     tokens: Int32[np.ndarray, "rows length+1"]
     """The ids."""
     mask: Bool[np.ndarray, "rows length"]
-    """Which targets are real: all but those beyond the end of the corpus."""
+    """Which targets are real; those beyond the end of the corpus are not."""
 
 
 class TrainingBatches:
-    """The windows of corpora, mixed; each is shuffled anew in its every epoch, and never ends.
+    """An endless mixture of the windows of corpora; each corpus is reshuffled every epoch.
 
-    The order depends on the seed alone. Any place in it is reached at once: the mixture computes
-    from n which corpus the n-th sequence comes from and which of its sequences that is, and Grain's
-    index shuffle which window that is. Nothing is kept but n.
+    The order depends on the seed alone, and any position in it is computed directly: from n, the
+    mixture computes which corpus the n-th sequence comes from and which of its sequences it is;
+    Grain's index shuffle maps that to a window. The only state is n.
 
     Args:
         corpora: The tokens.
-        weights: The share of each corpus in the sequences, on any scale; None makes it the number
-            of its windows, so that all text is seen equally often.
-        sequence_length: Predicted tokens of a sequence.
-        batch_size: Sequences of a batch, over all processes.
+        weights: The share of each corpus in the sequences, on any scale; None uses its number of
+            windows, so that all text is seen equally often.
+        sequence_length: Predicted tokens per sequence.
+        batch_size: Sequences per batch, over all processes.
         seed: Decides the order.
         rows: Which rows of each batch this process gets; None: all.
     """
@@ -100,7 +99,7 @@ class TrainingBatches:
             "sequence_length": sequence_length,
             "seed": seed,
         }
-        # Grain adds the epoch to the seed: spread the seeds, or neighbours would share epochs.
+        # Grain adds the epoch to the seed: without spreading, adjacent seeds would share epochs.
         seeds = np.random.SeedSequence(seed % 2**32).generate_state(len(corpora))
         self._orders = [
             grain.MapDataset.range(count).shuffle(int(spread)).repeat()
@@ -108,10 +107,10 @@ class TrainingBatches:
         ]
 
     def starting_at(self, position: int = 0) -> Iterator[Batch]:
-        """Iterate over the batches from a position on; threads read a few of them ahead.
+        """Iterate over the batches from a position; threads prefetch a few of them.
 
         Args:
-            position: Sequences consumed so far, by all processes together.
+            position: Sequences consumed so far by all processes together.
         """
         firsts = grain.MapDataset.range(position, sys.maxsize, self._batch_size)
         return iter(firsts.map(self._batch).to_iter_dataset(READ_AHEAD))
@@ -131,32 +130,32 @@ class TrainingBatches:
         return [part / sum(parts) for part in parts]
 
     def epochs(self, sequences: int) -> list[float]:
-        """How often the first ``sequences`` go through each corpus."""
+        """How many epochs of each corpus the first ``sequences`` cover."""
         counts = self._mixture.counts(sequences)
         pairs = zip(counts, self._corpora, strict=True)
         return [count / corpus.windows(self._length) for count, corpus in pairs]
 
     def state(self, position: int) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON: the position and what it is a position in."""
+        """The position and the data it refers to, as JSON for a checkpoint."""
         return {"position": position, **self._identity}
 
     def position(self, state: dict[str, Any]) -> int:
         """The position in a checkpoint.
 
         Raises:
-            UserError: the checkpoint belongs to other corpora, weights, sequence length or seed.
+            UserError: the checkpoint has other corpora, weights, sequence length or seed.
         """
         for key, value in self._identity.items():
             if state.get(key) != value:
                 raise UserError(
-                    f"The checkpoint was made with {key} {state.get(key)}, this run has {value}: "
+                    f"The checkpoint has {key} {state.get(key)}, but this run has {value}: "
                     "resume with the same data, sequence length and seed, or start a new run."
                 )
         return state["position"]
 
 
 def _identity(corpora: Sequence[Corpus], mixture: Mixture) -> str:
-    """The fingerprint of a corpus, or those of several, each with its part of the mixture."""
+    """The fingerprint of one corpus, or of several with their parts of the mixture."""
     if len(corpora) == 1:
         return corpora[0].fingerprint
     pairs = zip(mixture.parts, corpora, strict=True)

@@ -9,10 +9,10 @@ MANIFEST = "manifest.json"
 
 
 def corpus_folder(folder: str | Path) -> Path:
-    """The folder of a corpus that `clp-jax prepare` has finished.
+    """The folder of a finished corpus.
 
     Raises:
-        UserError: it is none.
+        UserError: ``folder`` has no manifest.
     """
     folder = local_path(folder)
     if not (folder / MANIFEST).exists():

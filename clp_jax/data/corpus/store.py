@@ -25,7 +25,7 @@ _PART_CHARACTERS = 1 << 16
 
 
 def count_words(text: str) -> int:
-    """Number of parts between white space; of a long text only a little is split at a time."""
+    """Number of words separated by white space; a long text is split in small parts."""
     count = 0
     for start in range(0, len(text), _PART_CHARACTERS):
         part = text[start : start + _PART_CHARACTERS]
@@ -35,12 +35,12 @@ def count_words(text: str) -> int:
 
 
 def lost_text(unknown: int, total: int) -> str:
-    """A sentence on bytes that are nothing but unknown tokens; none if there are none."""
+    """A warning about bytes that become unknown tokens; empty if there are none."""
     if not unknown:
         return ""
     return (
-        f"The tokenizer cannot write {unknown:,} of {total:,} bytes ({unknown / total:.1%}): they "
-        "are unknown tokens, which cost too little, so that figures per byte or word are too good."
+        f"The tokenizer cannot encode {unknown:,} of {total:,} bytes ({unknown / total:.1%}): they "
+        "become unknown tokens, which cost too little, so figures per byte or word are too good."
     )
 
 
@@ -48,12 +48,12 @@ _BATCH_CHARACTERS = 1 << 20
 
 
 def tokens_name(shard: int, shards: int) -> str:
-    """File of a shard's ids, one after the other, without a header."""
+    """File of a shard's ids, without a header."""
     return f"tokens-{shard:05d}-of-{shards:05d}.bin"
 
 
 def lengths_name(shard: int, shards: int) -> str:
-    """File of a shard's document lengths, an uint32 array [documents, 2]: tokens and bytes."""
+    """File of a shard's document lengths, a uint32 array [documents, 2]: tokens and bytes."""
     return f"documents-{shard:05d}-of-{shards:05d}.npy"
 
 
@@ -62,8 +62,8 @@ class ShardWriter:
 
     Args:
         tokenizer: The tokenizer.
-        sink: Takes the bytes of the ids, such as the `write` of a file.
-        first: The first shard of a corpus begins with an eos.
+        sink: Takes the bytes of the ids, for example the `write` of a file.
+        first: Whether this is the first shard of a corpus, which begins with an eos.
     """
 
     def __init__(self, tokenizer: Tokenizer, sink: Callable[[memoryview], Any], *, first: bool):
@@ -79,7 +79,7 @@ class ShardWriter:
             self._write(np.array([tokenizer.separator()], tokenizer.dtype))
 
     def add(self, document: str) -> None:
-        """Write a document, now or with one of those after it."""
+        """Write a document, now or in a batch with later ones."""
         size = len(document.encode())
         self._counts.update(documents=1, words=count_words(document), bytes=size)
         self._bytes.append(size)
@@ -89,15 +89,15 @@ class ShardWriter:
             self.flush()
 
     def facts(self) -> dict[str, Any]:
-        """Number of tokens, documents, words, bytes and unknown bytes; the SHA-256 of the ids."""
+        """The number of tokens, documents, words, bytes, unknown bytes, and the ids' SHA-256."""
         return {**self._counts, "sha256": self._sha256.hexdigest()}
 
     def lengths(self) -> UInt32[np.ndarray, "documents 2"]:
-        """Tokens, its eos and what opens it included, and UTF-8 bytes of each document."""
+        """Tokens of each document, with its bos and eos, and its UTF-8 bytes."""
         return np.stack([np.array(self._tokens), np.array(self._bytes)], axis=1, dtype=np.uint32)
 
     def flush(self) -> None:
-        """Write the documents that are waiting for more."""
+        """Write the documents that wait in the batch."""
         if not self._batch:
             return
         found = self._tokenizer.encode_documents(self._batch)
@@ -117,7 +117,7 @@ class ShardWriter:
 
 @contextmanager
 def new_shard(folder: Path, shard: int, shards: int, tokenizer: Tokenizer) -> Iterator[ShardWriter]:
-    """Write a shard of the corpus ``folder``, whole or not at all."""
+    """Write a shard of the corpus ``folder`` atomically."""
     with (
         new_file(folder / tokens_name(shard, shards)) as tokens,
         new_file(folder / lengths_name(shard, shards)) as lengths,
@@ -141,14 +141,14 @@ _HASHES = ("fingerprint", "tokenizer_hash")
 class Corpus:
     """Tokenised text: ``eos, document 1, eos, document 2, eos, ...``.
 
-    A document begins with bos where its tokenizer has that habit (see `clp_jax.tokenizer`).
+    A document begins with bos where its tokenizer adds one (see `clp_jax.tokenizer`).
 
     Attributes:
-        shards: The ids, uint16 or uint32, in one or more arrays; mapped from files where there are.
+        shards: The ids, uint16 or uint32, in one or more arrays, memory-mapped if on disk.
         documents: Number of documents.
-        words: Number of words, that is, of parts between white space.
+        words: Number of words separated by white space.
         bytes: Number of UTF-8 bytes of the text.
-        unknown_bytes: How many of them stand behind nothing but the unknown token.
+        unknown_bytes: How many of them are encoded as the unknown token.
         eos_id: The id between documents.
         fingerprint: SHA-256 of the SHA-256 of the shards.
         tokenizer_hash: SHA-256 of the tokenizer (see `clp_jax.checkpoint.hub`).
@@ -165,10 +165,10 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Corpus":
-        """Map a corpus written by `prepare_corpus`; no token is read yet.
+        """Map a corpus written by `prepare_corpus` into memory, without reading its tokens.
 
         Raises:
-            UserError: it is not the folder of a corpus, or a file of it is damaged.
+            UserError: ``folder`` is not a corpus, or one of its files is damaged.
         """
         folder = corpus_folder(folder)
         manifest = read_json(folder / MANIFEST)
@@ -208,10 +208,7 @@ class Corpus:
         return int(self._ends[-1])
 
     def tokens(self, start: int = 0, stop: int | None = None) -> UInt[np.ndarray, " _"]:
-        """The ids from ``start`` up to ``stop`` or the end, read from as many shards as it takes.
-
-        Where one shard has them all, nothing is copied.
-        """
+        """The ids from ``start`` up to ``stop`` or the end; a copy only if they span shards."""
         stop = len(self) if stop is None else min(stop, len(self))
         first = int(np.searchsorted(self._ends, start, "right"))
         last = int(np.searchsorted(self._ends, stop, "left"))
@@ -235,11 +232,11 @@ class Corpus:
     ) -> tuple[Int32[np.ndarray, " {length}+1"], Bool[np.ndarray, " {length}"]]:
         """The tokens of one window and a mask of its predictions.
 
-        Neighbours share one token, the last of the one and the first of the other: over all windows
-        every token but the very first is predicted exactly once.
+        The last token of a window is the first of the next: over all windows, every token except
+        the very first is predicted exactly once.
 
         Returns:
-            The ids, filled up with zeros, and whether the id after each position is a real one.
+            The ids, padded with zeros, and whether the id after each position is a real one.
         """
         found = self.tokens(index * length, (index + 1) * length + 1)
         tokens = np.zeros(length + 1, np.int32)
@@ -251,7 +248,7 @@ def _map(file: Path, dtype: np.dtype, count: int) -> UInt[np.ndarray, " _"]:
     size = file.stat().st_size if file.exists() else 0
     if size != count * dtype.itemsize:
         raise UserError(
-            f"{file} has {size} bytes where {MANIFEST} promises {count * dtype.itemsize}: "
+            f"{file} has {size} bytes, but {MANIFEST} says {count * dtype.itemsize}: "
             "copy it again, or write the corpus again with `clp-jax prepare`."
         )
     return np.memmap(file, dtype, "r")
@@ -261,11 +258,11 @@ def describe(shards: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> dict[
     """The manifest of a corpus with these shards.
 
     Args:
-        shards: The facts of each (see `clp_jax.data.corpus.store.ShardWriter`).
+        shards: The facts of each (see `ShardWriter.facts`).
         tokenizer: The tokenizer that made them.
 
     Raises:
-        UserError: they hold no document.
+        UserError: the shards hold no document.
     """
     counts = {
         key: sum(shard[key] for shard in shards) for key in ("tokens", *_COUNTS, "unknown_bytes")
@@ -287,12 +284,12 @@ def describe(shards: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> dict[
 def write_manifest(
     folder: Path, shards: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]
 ) -> None:
-    """Write the checksums, as `sha256sum --check` reads them, and the manifest, which is the last.
+    """Write the checksums in the format of `sha256sum --check`, and then the manifest.
 
     Args:
-        folder: Holds the files of the shards.
-        shards: The facts of each.
-        manifest: As `describe` makes it, and more.
+        folder: Folder with the files of the shards.
+        shards: The facts of each shard.
+        manifest: The result of `describe`, and further entries.
     """
     sums = [
         f"{shard['sha256']}  {tokens_name(number, len(shards))}\n"
@@ -305,7 +302,7 @@ def write_manifest(
 def write_corpus(
     documents: Iterable[str], tokenizer: AnyTokenizer, out: str | Path
 ) -> dict[str, Any]:
-    """Tokenise a stream of documents into the folder ``out``, as it is, in this process.
+    """Tokenise a stream of documents into the folder ``out``, unchanged and in this process.
 
     Args:
         documents: The texts; they are read once, as a stream.

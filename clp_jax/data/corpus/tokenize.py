@@ -1,4 +1,4 @@
-"""The last steps of every document: it is counted, and becomes tokens or a text file's line."""
+"""The last steps of a document: it is counted, then written as tokens or as text."""
 
 import hashlib
 import heapq
@@ -20,24 +20,25 @@ HELDOUT = "heldout"
 TRAIN = "train"
 TEXT = "text"
 KEPT, SHARDS, SAMPLES = "kept", "shards", "samples"
-"""Folders for what tasks know: documents kept, tokens, dropped documents."""
+"""Folders for what tasks report: documents kept, tokens, dropped documents."""
 
 _SAMPLED = 20
 _SAMPLED_CHARACTERS = 5_000
 
 
 def read_facts(folder: Path) -> list[dict[str, Any]]:
-    """What the tasks have written there, in the order of the tasks."""
+    """The reports of the tasks in ``folder``, in task order."""
     return [read_json(file) for file in sorted(folder.glob("*.json"))]
 
 
 class Count(PipelineStep):
-    """Count the documents of each source (their ids begin with its number); keep a few beginnings.
+    """Count the documents of each source (its number starts their ids) and sample beginnings.
 
-    Those are of the documents with the smallest hash: the same when a task is run again.
+    The samples are from the documents with the smallest hashes, so a rerun of a task keeps the
+    same ones.
 
     Args:
-        folder: For the counts of each task: sources, those held out of all, and samples.
+        folder: Folder for the counts of each task: per source, held out, and samples.
         heldout: Share of the documents that are held out.
     """
 
@@ -74,7 +75,7 @@ class Count(PipelineStep):
 
 
 class Tokenize(PipelineStep):
-    """Write the tokens of a task's documents as one shard, and as one of the held-out corpus.
+    """Write the tokens of a task's documents as one shard of the corpus and one held out.
 
     Args:
         tokenizer: The tokenizer.
@@ -111,7 +112,7 @@ class Tokenize(PipelineStep):
 
 
 class WriteText(PipelineStep):
-    """Write the text of a task's documents, and that of those that are held out beside it.
+    """Write the text of a task's documents, those held out in a folder of their own.
 
     Args:
         folder: Folder of the corpus.
@@ -145,7 +146,7 @@ def _folders(folder: Path, heldout: float) -> dict[str, Path]:
 
 
 def _split(text: str, heldout: float) -> str:
-    """Which part a document belongs to, by the hash of its text alone."""
+    """The split of a document, from the hash of its text alone."""
     return HELDOUT if _hash(text) < heldout * 2**64 else TRAIN
 
 

@@ -1,8 +1,8 @@
-"""What was there before is found in stages over the whole corpus, then taken out.
+"""Deduplication: duplicates are found in stages over the whole corpus, then removed.
 
-Each function divides the work over the tasks of a folder of documents, keeps what it knows of them
-in sorted files, and needs memory for a few tasks, not for the corpus. What it finds depends on the
-documents and their order alone, not on the order in which tasks run.
+Each method divides the work among the tasks of a folder of documents and keeps what it learns of
+them in sorted files, so its memory is bounded by a few tasks, not by the corpus. The result depends
+on the documents and their order alone, not on the order in which tasks run.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from clp_jax.data.stages import Deduplication, Workspace
 
 
 def deduplications(section: DeduplicateSection) -> dict[str, Callable[[Workspace], Deduplication]]:
-    """The deduplications that are turned on, by name, in the order in which they are done.
+    """The enabled deduplications by name, in the order in which they run.
 
-    Lines come after documents: else all lines of a page that is in the corpus very often would be
-    frequent ones. Each function is called with a `Workspace`: the
-    folder that the one before has written, and a scratch folder of its own.
+    Lines come after documents: otherwise all lines of a page with many copies would be frequent.
+    Each function takes a `Workspace`: the folder that the previous deduplication wrote, and a
+    scratch folder of its own.
     """
     enabled: dict[str, Callable[[Workspace], Deduplication]] = {}
     if section.exact:

@@ -1,4 +1,4 @@
-"""Documents that are equal to an earlier one."""
+"""Exact deduplication: documents that are identical to an earlier one."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -26,19 +26,19 @@ def write_found(
     task: UInt32[np.ndarray, " documents"],
     index: UInt32[np.ndarray, " documents"],
 ) -> None:
-    """Write which documents are to be dropped: the task of each, and its place in the task."""
+    """Write which documents to drop: the task of each, and its index in the task."""
     found = np.empty(len(task), _FOUND)
     found["task"], found["index"] = task, index
     write_sorted(folder, rank, found, "task")
 
 
 class DropFound(BaseFilter):
-    """Drop the documents that were found.
+    """Drop the documents that `write_found` recorded.
 
     Args:
-        name: What the filter and its samples are called.
-        folder: Where `write_found` was called.
-        files: By how many tasks.
+        name: Name of the filter and its samples.
+        folder: Folder that `write_found` wrote to.
+        files: Number of tasks that called it.
         samples: Folder for a few of the dropped documents.
     """
 
@@ -58,7 +58,7 @@ class DropFound(BaseFilter):
         yield from super().run(data, rank, world_size)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Whether the next document is to stay."""
+        """Whether to keep the next document."""
         return (False, "copy") if next(self._indices) in self._found else True
 
 
@@ -66,9 +66,9 @@ _SIGNATURE = np.dtype([("hash", "<u8"), ("more", "<u8"), ("task", "<u4"), ("inde
 
 
 def drop_copies(workspace: Workspace) -> Deduplication:
-    """Drop documents whose text, but for blanks around it, is that of an earlier one.
+    """Drop documents whose text, apart from surrounding white space, is that of an earlier one.
 
-    The same letters are the same text, composed (ü) or not (u and a mark above it).
+    Composed letters (ü) equal decomposed ones (u and a mark above it).
     """
     signatures, found = workspace.scratch / "signatures", workspace.scratch / "found"
     count = buckets(workspace.tasks)
@@ -86,7 +86,7 @@ def drop_copies(workspace: Workspace) -> Deduplication:
 
 
 class SignTexts(PipelineStep):
-    """Write the 128-bit hash (XXH3) of each document, 24 bytes a document."""
+    """Write the 128-bit hash (XXH3) of each document, 24 bytes per document."""
 
     type = "DEDUPLICATE"
     name = "sign texts"
@@ -110,7 +110,7 @@ class SignTexts(PipelineStep):
 
 
 class FindCopies(PipelineStep):
-    """Find all but the first of the documents with the same hash."""
+    """Find all but the first of the documents that share a hash."""
 
     type = "DEDUPLICATE"
     name = "find copies"
@@ -122,7 +122,7 @@ class FindCopies(PipelineStep):
         self.found = found
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
-        """Find those of one bucket."""
+        """Find the copies in one bucket."""
         with self.track_time("task"):
             bounds = hash_range(rank, world_size)
             signatures = read_between(self.signatures, self.tasks, "hash", *bounds)

@@ -1,7 +1,7 @@
-"""Hashes of the passages of a text, and sorted files of them that are read range by range.
+"""Hashes of the passages of a text, and sorted files of hashes that are read range by range.
 
-Sorted by their hash, the records of all tasks are divided by hash ranges: each task of the next
-stage reads one range of all files, so that its memory is bounded whatever the corpus.
+Each task writes its records sorted by hash. Each task of the next stage reads one hash range of all
+files, so its memory is bounded for a corpus of any size.
 """
 
 from bisect import bisect_left
@@ -32,7 +32,7 @@ def hash_passages(
         length: Bytes of a passage.
 
     Returns:
-        The hash of the passage that starts at each byte; those that start later do not fit.
+        The hash of the passage that starts at each byte with ``length`` bytes from there on.
     """
     return np.concatenate([_hash(block, length) for _, block in _blocks(data, length)])
 
@@ -42,10 +42,10 @@ def winnow(
 ) -> Iterator[tuple[UInt64[np.ndarray, " n"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]]:
     """Winnowing (Schleimer, Wilkerson, Aiken 2003): one fingerprint for neighbouring passages.
 
-    Each passage of ``length`` bytes is represented by the smallest hash of its sequences of
-    ``gram`` bytes, the rightmost if there are several. Equal passages have equal fingerprints;
-    neighbours mostly share one, so that there are about 2 in length - gram + 2 bytes. If one
-    fingerprint stands for two equal passages of a block, it comes twice.
+    The fingerprint of a passage of ``length`` bytes is the smallest hash of its sequences of
+    ``gram`` bytes, the rightmost one in a tie. Equal passages have equal fingerprints; neighbours
+    mostly share one, so there are about 2 per length - gram + 2 bytes. If one fingerprint stands
+    for two equal passages of a block, it occurs twice.
 
     Args:
         data: Any number of bytes.
@@ -53,8 +53,8 @@ def winnow(
         gram: Bytes of a sequence, at most ``length``.
 
     Yields:
-        For each block of the data: the fingerprints, the starts of the first passages that they
-        stand for, and for how many passages in a row they stand.
+        For each block of the data: the fingerprints, the start of the first passage that each
+        stands for, and how many consecutive passages it stands for.
     """
     for offset, block in _blocks(data, length):
         every = _hash(block, gram)
@@ -63,7 +63,7 @@ def winnow(
         starts = np.append(0, np.flatnonzero(chosen[1:] != chosen[:-1]) + 1)
         hashes = every[_PLACE - (chosen[starts] & _PLACE)]
         new = np.append(True, hashes[1:] != hashes[:-1])
-        kept = new | np.append(False, new[:-1])  # twice says as much as a hundred times
+        kept = new | np.append(False, new[:-1])  # two equal ones suffice to show a repetition
         counts = np.diff(starts[kept], append=len(chosen))
         yield mix(hashes[kept]), starts[kept] + offset, counts
 
@@ -71,7 +71,7 @@ def winnow(
 def _blocks(
     data: UInt8[np.ndarray, "bytes"], length: int
 ) -> Iterator[tuple[int, UInt8[np.ndarray, " _"]]]:
-    """Parts of the bytes that together hold each passage of ``length`` bytes once."""
+    """Blocks of the bytes that together hold each passage of ``length`` bytes once."""
     for offset in range(0, len(data) - length + 1, _BLOCK):
         yield offset, data[offset : offset + _BLOCK + length - 1]
 
@@ -95,7 +95,7 @@ def _powers(count: int) -> tuple[UInt64[np.ndarray, " count"], UInt64[np.ndarray
 def _window_minima(
     values: UInt64[np.ndarray, " values"], width: int
 ) -> UInt64[np.ndarray, " values-{width}+1"]:
-    """Minimum of each window, from windows of 1, 2, 4... values."""
+    """The minimum of each window, from the minima of windows of 1, 2, 4... values."""
     size = 1
     while 2 * size <= width:
         values = np.minimum(values[:-size], values[size:])
@@ -115,12 +115,12 @@ _TASKS_A_BUCKET = 4
 
 
 def buckets(tasks: int) -> int:
-    """Into how many ranges of hashes the records of ``tasks`` tasks are divided."""
+    """The number of hash ranges that the records of ``tasks`` tasks are divided into."""
     return tasks // _TASKS_A_BUCKET + 1
 
 
 def hash_range(bucket: int, count: int) -> tuple[int, int]:
-    """First 64-bit hash of a bucket out of ``count``, and the first one after it."""
+    """The first 64-bit hash of one of ``count`` buckets, and the first one after it."""
     return (bucket << 64) // count, (bucket + 1 << 64) // count
 
 
@@ -131,17 +131,17 @@ def write_sorted(folder: Path, rank: int, records: np.ndarray, key: str) -> None
 
 
 def read_between(folder: Path, tasks: int, key: str, low: int, high: int) -> np.ndarray:
-    """Read the records with ``low <= key < high``, those of the first task first.
+    """Read the records with ``low <= key < high``, in task order.
 
     Args:
-        folder: Where ``tasks`` tasks have written their records, sorted by ``key``.
+        folder: Folder to which ``tasks`` tasks have written their records, sorted by ``key``.
         tasks: Number of files.
         key: The field.
         low: First value.
         high: The value after the last.
 
     Returns:
-        Records of all files; each file's part is in its order.
+        The records of all files; those of each file keep their order.
     """
     parts = []
     for rank in range(tasks):
@@ -154,7 +154,7 @@ def read_between(folder: Path, tasks: int, key: str, low: int, high: int) -> np.
 def among(
     values: UInt64[np.ndarray, " values"], ascending: UInt64[np.ndarray, "set"]
 ) -> Bool[np.ndarray, " values"]:
-    """Which values are among others that are sorted already."""
+    """Which values are in the sorted array ``ascending``."""
     return np.searchsorted(ascending, values, "right") > np.searchsorted(ascending, values, "left")
 
 

@@ -1,4 +1,4 @@
-"""Lines that stand in many documents: notices, menus, footers."""
+"""Line deduplication: lines that occur in many documents, such as notices, menus and footers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,16 +18,16 @@ from clp_jax.data.words import composed
 
 _COUNT = np.dtype([("hash", "<u8"), ("documents", "<u4"), ("task", "<u4")])
 _FOUND = np.dtype([("hash", "<u8"), ("task", "<u4")])
-_SHORTEST = 8  # characters: shorter lines ("Ja.", "Kapitel") are said again and again
-_UNCOUNTED = 0  # the hash of those; its count is that of all documents
-_FEWEST = 100  # documents: a line that stands in no more is no notice, however small the corpus
+_SHORTEST = 8  # characters: shorter lines ("Ja.", "Kapitel") recur in good text
+_UNCOUNTED = 0  # the hash of those; its count is the number of all documents
+_FEWEST = 100  # documents: a line in no more than these is not a notice, even in a small corpus
 
 
 def drop_lines(share: float, workspace: Workspace) -> Deduplication:
-    """Drop each line, but for blanks around it, that too many documents have, except for the first.
+    """Drop all but the first copy of each line that occurs in too many documents.
 
-    Too many are more than ``share`` of all documents, and more than 100. Lines of fewer than 8
-    characters stay. Documents of which nothing stays are dropped.
+    Too many are more than ``share`` of all documents and more than 100. White space around a line
+    does not count. Lines of fewer than 8 characters stay. Documents left empty are dropped.
     """
     counts, found = workspace.scratch / "counts", workspace.scratch / "found"
     count = buckets(workspace.tasks)
@@ -45,7 +45,7 @@ def drop_lines(share: float, workspace: Workspace) -> Deduplication:
 
 
 class CountLines(PipelineStep):
-    """Write in how many documents of the task each line stands, 16 bytes a line."""
+    """Write in how many documents of the task each line occurs, 16 bytes per line."""
 
     type = "DEDUPLICATE"
     name = "count lines"
@@ -70,7 +70,7 @@ class CountLines(PipelineStep):
 
 
 class FindFrequentLines(PipelineStep):
-    """Find the lines that too many documents of all tasks have, and the first task with each."""
+    """Find the lines that occur in too many documents of all tasks, and each one's first task."""
 
     type = "DEDUPLICATE"
     name = "find frequent lines"
@@ -83,7 +83,7 @@ class FindFrequentLines(PipelineStep):
         self.found = found
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
-        """Find those of one bucket."""
+        """Find the frequent lines in one bucket."""
         with self.track_time("task"):
             every = self._read(_UNCOUNTED, _UNCOUNTED + 1)["documents"].sum()
             low, high = hash_range(rank, world_size)
@@ -101,7 +101,7 @@ class FindFrequentLines(PipelineStep):
 
 
 class DropLines(BaseFilter):
-    """Drop the lines that were found but for the first copy, and documents of nothing else."""
+    """Drop frequent lines except for their first copy, and documents that hold nothing else."""
 
     name = "lines"
 
@@ -113,7 +113,7 @@ class DropLines(BaseFilter):
     def run(
         self, data: Iterator[Document], rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
-        """Yield the documents of which something stays."""
+        """Yield the documents that are not left empty."""
         self._rank = rank
         found = read_between(self.found, self.files, "hash", *hash_range(0, 1))
         self._frequent = np.ascontiguousarray(found["hash"])
@@ -121,7 +121,7 @@ class DropLines(BaseFilter):
         yield from super().run(data, rank, world_size)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Take the lines out; whether anything stays."""
+        """Remove the lines; return whether any text is left."""
         every = doc.text.split("\n")
         hashes = _hashes(every)
         found = among(hashes, self._frequent)

@@ -1,12 +1,12 @@
-"""Documents that are nearly equal to another one: MinHash, with datatrove's buckets and clusters.
+"""Near-duplicate documents, found by MinHash with datatrove's buckets and clusters.
 
 The settings are those of FineWeb (Penedo et al. 2024, arXiv 2406.17557): sequences of 5 words, 112
-hashes in 14 groups of 8. Two documents are near if one group is the same, which for a Jaccard
-similarity s has the probability 1 - (1 - s^8)^14: 0.56 at 0.7, 0.92 at 0.8, 1.00 at 0.9.
+hashes in 14 groups of 8. Two documents are near duplicates if they share a group, which for a
+Jaccard similarity s has the probability 1 - (1 - s^8)^14: 0.56 at 0.7, 0.92 at 0.8, 1.00 at 0.9.
 
-A word stands between ASCII punctuation or white space; case, accents, quotes, dashes and which
-digit it is do not count. Words and sequences are hashed with 64 bits, of which the 112 functions
-(Dietzfelbinger et al. 1997, multiplication modulo 2^32) take half.
+ASCII punctuation and white space separate words; case, accents, quotes and dashes do not count, and
+all digits are the same. Words and sequences have 64-bit hashes, half of whose bits enter the 112
+functions (Dietzfelbinger et al. 1997, multiplication modulo 2^32).
 """
 
 import re
@@ -41,7 +41,7 @@ _CONFIG = MinhashConfig(
     hashes_per_bucket=8,
     hash_config=HashConfig(precision=64),
 )
-_SHINGLES = 1024  # hashed at once: the arrays stay in the cache of a core
+_SHINGLES = 1024  # hashed together: the arrays stay in the cache of a core
 _FACTORS, _MASKS = np.random.RandomState(1).randint(0, 1 << 32, (2, 112, 1), np.uint32)
 _FACTORS |= np.uint32(1)
 _NO_LETTERS = re.compile("[\u0300-\u036f\u2000-\u206f«»]+")
@@ -49,14 +49,14 @@ _SIMPLE = bytes(
     byte if byte >= 128 or chr(byte).isalpha() else ord("0" if chr(byte).isdigit() else " ")
     for byte in range(256)
 )
-"""Of the bytes of UTF-8: digits are one, and what separates words is a space."""
+"""Maps UTF-8 bytes: all digits to 0, and all separators of words to a space."""
 _OTHER_FILES = 256
 _TASK = np.uint64(1 << 32)
-_PAIRS = 1 << 22  # read at once
+_PAIRS = 1 << 22  # read together
 
 
 def drop_near(workspace: Workspace) -> Deduplication:
-    """Drop documents that are near to an earlier one, or near to one that is, and so on."""
+    """Drop all but the first document of each cluster linked by near duplicates."""
     signatures, pairs = workspace.scratch / "signatures", workspace.scratch / "pairs"
     found = workspace.scratch / "found"
     return Deduplication(
@@ -78,7 +78,7 @@ def drop_near(workspace: Workspace) -> Deduplication:
 
 
 class SignWords(MinhashDedupSignature):
-    """datatrove's files of signatures, with hashes of words in place of its strings of words."""
+    """datatrove's signature files, computed from hashes of words instead of strings."""
 
     def __init__(self, folder: Path):
         super().__init__(str(folder), _CONFIG, language=Words())
@@ -95,7 +95,7 @@ class SignWords(MinhashDedupSignature):
         return mix(sequences)
 
     def get_signature(self, shingles: UInt64[np.ndarray, " sequences"]) -> list[list[int]]:
-        """The minimum of each of the 112 hashes, in groups; in bounded memory."""
+        """The minimum of each of the 112 hashes, in groups, computed in bounded memory."""
         least = np.full(len(_FACTORS), (1 << 32) - 1, np.uint32)
         half = shingles.astype(np.uint32)
         for start in range(0, len(half), _SHINGLES):
@@ -105,7 +105,7 @@ class SignWords(MinhashDedupSignature):
 
 
 class PairSignatures(MinhashDedupBuckets):
-    """datatrove's search for equal groups of hashes, which reads the files of all tasks at once."""
+    """datatrove's search for equal groups of hashes; it opens the files of all tasks together."""
 
     def __init__(self, signatures: Path, pairs: Path, tasks: int):
         super().__init__(str(signatures), str(pairs), config=_CONFIG)
@@ -118,13 +118,13 @@ class PairSignatures(MinhashDedupBuckets):
 
 
 class FindNear(PipelineStep):
-    """Find all but the first document of each cluster of near ones.
+    """Find all but the first document of each cluster of near duplicates.
 
-    datatrove's clusters are Python dictionaries, of 300 bytes a document that is in a pair; these
-    are arrays, of some 30.
+    datatrove's clusters are Python dictionaries, with 300 bytes per document that is in a pair;
+    these are arrays, with about 30.
 
     Args:
-        pairs: What `PairSignatures` has written.
+        pairs: Folder that `PairSignatures` wrote.
         found: Folder for the documents to drop.
     """
 
@@ -137,7 +137,7 @@ class FindNear(PipelineStep):
         self.found = found
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
-        """Cluster the pairs, and find the first of each cluster."""
+        """Cluster the pairs, and find all but the first document of each cluster."""
         with self.track_time("task"):
             documents = np.empty(0, np.uint64)
             for pairs in self._read():
@@ -150,7 +150,7 @@ class FindNear(PipelineStep):
             write_found(self.found, rank, task, index)
 
     def _read(self) -> Iterator[UInt64[np.ndarray, "pairs 2"]]:
-        """The pairs, some at a time; a document is one number, that orders it in the corpus."""
+        """The pairs, in batches; a document is one number that gives its order in the corpus."""
         for file in sorted(self.pairs.glob("*.dups")):
             if file.stat().st_size:
                 pairs = np.memmap(file, "<u4", "r").reshape(-1, 2, 2)
@@ -162,7 +162,7 @@ class FindNear(PipelineStep):
 def _join(
     first: Int32[np.ndarray, " documents"], pairs: Int32[np.ndarray, "pairs 2"]
 ) -> Int32[np.ndarray, " documents"]:
-    """The first document of the cluster of each, with clusters joined by pairs of first ones."""
+    """The first document of each document's cluster, after joining the clusters in ``pairs``."""
     edges = coo_array((np.ones(len(pairs), np.int8), (*pairs.T,)), shape=(len(first),) * 2)
     count, cluster = connected_components(edges, directed=False)
     smallest = np.empty(count, np.int32)
@@ -171,14 +171,14 @@ def _join(
 
 
 def _open_files(count: int) -> None:
-    """Let this process open so many files, and a few besides."""
+    """Let this process open ``count`` files and a few more."""
     wanted = count + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     if hard != resource.RLIM_INFINITY and hard < wanted:
         raise UserError(
-            f"Near duplicates of {count} tasks need {wanted} open files, but this machine allows "
-            f"{hard}: let its administrator raise the hard limit of `ulimit -n`."
+            f"Finding near duplicates in {count} tasks needs {wanted} open files, but this machine "
+            f"allows {hard}: ask its administrator to raise the hard limit of `ulimit -n`."
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

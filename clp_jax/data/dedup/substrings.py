@@ -1,21 +1,21 @@
-"""Passages that were there before, anywhere in the corpus, byte for byte.
+"""Substring deduplication: passages that occur earlier, anywhere in the corpus, byte for byte.
 
-What Lee et al. 2022 (arXiv 2107.06499) do with a suffix array of eight bytes a byte is done here
-with hashes in bounded memory, and gives the same: of all passages of a length that are equal, each
-but the first is cut.
+The result is that of Lee et al. 2022 (arXiv 2107.06499): of all equal passages of a given length,
+each except the first is cut. Their suffix array takes eight bytes per byte of text; the hashes used
+here take bounded memory.
 
-Equal passages have equal fingerprints (`winnow`), so those are compared first; only where one comes
-twice the passages themselves are hashed, from a copy of the text on the disk, and compared. Equal
-hashes are taken for equal passages: with 64 bits the chance that one is cut by mistake is 1e-7 for
-each two megabytes that are compared.
+Equal passages have equal fingerprints (`winnow`), so fingerprints are compared first. Only where
+one occurs twice are the passages themselves hashed, from a copy of the text on disk, and compared.
+Equal hashes count as equal passages: with 64 bits, the probability of a wrong cut is 1e-7 for each
+two megabytes compared.
 
-What is cut depends on the text alone. Each byte that is cut lies in a passage that stands whole in
-an earlier place. If bytes of that place are cut too, they in turn lie in one that is earlier still,
-and so on: no byte is cut with all its copies. But a passage that runs over the seam of two others,
-both of which were there before, stays only in parts.
+The cuts depend on the text alone. Each cut byte lies in a passage with a whole copy at an earlier
+place. If bytes of that copy are cut too, they have an earlier copy in turn, and so on: some copy of
+each byte stays. But a passage that spans the seam of two others, both of which occurred before, is
+kept only in parts.
 
-A place in the corpus is one number: 2^40 times the task, plus the byte in the text of the task,
-which is that of its documents one after the other.
+A place in the corpus is one number: 2^40 times the task, plus the byte offset in the concatenated
+documents of the task.
 """
 
 import re
@@ -44,7 +44,7 @@ from clp_jax.data.stages import Deduplication, ReadDocuments, Stage, Workspace
 from clp_jax.files import new_file
 
 CUT = np.dtype([("start", "<u8"), ("end", "<u8")])
-"""The place of the first byte that is cut, and of the first after it that is not."""
+"""The place of the first byte of a cut, and of the first byte after it."""
 
 _TASK_BITS = 40
 _LONGEST_WORD = 64  # bytes
@@ -61,12 +61,12 @@ def first_place(task: int) -> int:
 def task_and_byte(
     places: UInt64[np.ndarray, " n"],
 ) -> tuple[UInt64[np.ndarray, " n"], UInt64[np.ndarray, " n"]]:
-    """The task of each place, and the byte in its text."""
+    """The task of each place, and the byte offset in its text."""
     return np.divmod(places, np.uint64(1 << _TASK_BITS))
 
 
 def union(cuts: np.ndarray) -> np.ndarray:
-    """The same bytes as cuts in order that do not overlap; those that only touch stay two."""
+    """The same cuts, sorted and without overlaps; cuts that only touch are not merged."""
     cuts = cuts[np.argsort(cuts["start"])]
     ends = np.maximum.accumulate(cuts["end"])
     new = cuts["start"][1:] >= ends[:-1]
@@ -76,7 +76,7 @@ def union(cuts: np.ndarray) -> np.ndarray:
 
 
 class CutPassages(BaseFilter):
-    """Cut what was found, and drop the documents of which too little stays."""
+    """Cut the passages that were found, and drop documents that keep too little text."""
 
     name = "substrings"
 
@@ -88,7 +88,7 @@ class CutPassages(BaseFilter):
     def run(
         self, data: Iterator[Document], rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
-        """Yield the documents of which something stays."""
+        """Yield the documents that keep enough text."""
         self._rank = rank
         places = first_place(rank), first_place(rank + 1)
         self._cuts = union(read_between(self.found, self.files, "start", *places))
@@ -96,7 +96,7 @@ class CutPassages(BaseFilter):
         yield from super().run(data, rank, world_size)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Take the passages out; whether anything stays."""
+        """Cut the passages; return whether enough text is left."""
         text = doc.text.encode()
         place, self._place = self._place, self._place + len(text)
         first, last = np.searchsorted(self._cuts["start"], [place, self._place])
@@ -119,7 +119,7 @@ class CutPassages(BaseFilter):
 
 
 def _inwards(text: bytes, start: int, end: int) -> tuple[int, int]:
-    """The part of a cut that holds whole words, or at least whole characters."""
+    """The part of a cut that consists of whole words, or at least of whole characters."""
     if start > 0 and not _BLANK.search(text, start - 1, start + 1):
         blank = _BLANK.search(text, start, min(start + _LONGEST_WORD, end))
         start = blank.start() if blank else start
@@ -138,16 +138,16 @@ def _within_character(text: bytes, place: int) -> bool:
 
 
 _GRAM = 50
-_BUDGET = 1 << 21  # bytes of text compared at once
+_BUDGET = 1 << 21  # bytes of text compared together
 
 _PRINT = np.dtype([("hash", "<u8"), ("start", "<u8"), ("count", "<u4")])
 
 
 def cut_passages(length: int, workspace: Workspace) -> Deduplication:
-    """Cut each passage of at least ``length`` bytes that stands in an earlier place.
+    """Cut each passage of at least ``length`` bytes that also occurs at an earlier place.
 
-    Cuts are moved inwards to the next blank. What is left between, before and after them is put
-    on lines of its own, or dropped if it has fewer than 100 bytes.
+    The ends of a cut move inwards to the next white space. Each part left before, between and after
+    the cuts goes on a line of its own, or is dropped if it has fewer than 100 bytes.
     """
     texts, prints = workspace.scratch / "texts", workspace.scratch / "prints"
     found = workspace.scratch / "found"
@@ -170,7 +170,7 @@ def cut_passages(length: int, workspace: Workspace) -> Deduplication:
 
 
 class SignPassages(PipelineStep):
-    """Write the text of a task as one file of bytes, and the fingerprints of its passages."""
+    """Write the text of a task as one file, and the fingerprints of its passages."""
 
     type = "DEDUPLICATE"
     name = "sign passages"
@@ -205,10 +205,10 @@ class FindPassages(PipelineStep):
 
     Args:
         length: Bytes of a passage.
-        texts: Text of each task.
-        prints: Fingerprints of each task.
+        texts: Folder with the text of each task.
+        prints: Folder with the fingerprints of each task.
         tasks: Number of tasks.
-        found: Folder for what is to be cut, as records of type `CUT`.
+        found: Folder for the cuts, records of type `CUT`.
     """
 
     type = "DEDUPLICATE"
@@ -223,7 +223,7 @@ class FindPassages(PipelineStep):
         self.found = found
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
-        """Find those of one bucket of fingerprints."""
+        """Find the repeated passages of one bucket of fingerprints."""
         with self.track_time("task"):
             bounds = hash_range(rank, world_size)
             prints = read_between(self.prints, self.tasks, "hash", *bounds)
@@ -237,12 +237,12 @@ class FindPassages(PipelineStep):
             write_sorted(self.found, rank, np.concatenate(cuts), "start")
 
     def _divide(self, prints: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
-        """Parts of the fingerprints that end at some of ``ends`` and are about the budget."""
+        """The fingerprints in groups of about the budget; groups end only at ``ends``."""
         sizes = np.cumsum(prints["count"] + (self.length - 1))[ends - 1] // _BUDGET
         return np.split(prints, ends[:-1][sizes[1:] != sizes[:-1]]) if len(ends) else []
 
     def _cuts(self, prints: np.ndarray) -> Iterator[np.ndarray]:
-        """Compare the passages of fingerprints with one another, in the order of the corpus."""
+        """Compare the passages of the fingerprints with one another, in corpus order."""
         prints = prints[np.argsort(prints["start"])]
         seen = np.empty(0, np.uint64)
         for part in self._divide(prints, np.arange(len(prints)) + 1):
@@ -258,7 +258,7 @@ class FindPassages(PipelineStep):
             yield union(cuts)
 
     def _passages(self, prints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Hash and place of each passage that the fingerprints stand for."""
+        """The hash and place of each passage that the fingerprints stand for."""
         counts = prints["count"].astype(np.int64)
         sizes = counts + self.length - 1
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,6 +1,6 @@
-"""The cleaning recipe: named rules that drop documents or change their text.
+"""The cleaning rules: named filters that drop documents or change their text.
 
-The rules are those of C4 and Gopher, as datatrove has them, freed of what they know of English.
+They follow datatrove's versions of the C4 and Gopher rules, without the parts specific to English.
 """
 
 from pathlib import Path
@@ -20,14 +20,14 @@ __all__ = ["clean_steps"]
 
 
 def clean_steps(section: CleanSection, samples: Path) -> list[PipelineStep]:
-    """One step for each rule that is on, in the order in which they are followed.
+    """One step for each enabled rule, in the order in which they run.
 
     Args:
         section: The rules.
         samples: Folder in which each rule keeps a few of the documents that it drops.
 
     Raises:
-        UserError: the language is none that can be told.
+        UserError: the language identification does not know the language.
     """
 
     def kept(rule: type[PipelineStep]) -> Samples:
@@ -35,7 +35,7 @@ def clean_steps(section: CleanSection, samples: Path) -> list[PipelineStep]:
 
     if section.language is not None and section.language not in languages():
         raise UserError(
-            f"clean.language: {section.language} is not known: write an ISO 639-1 code such as de."
+            f"clean.language: {section.language} is unknown: write an ISO 639-1 code such as de."
         )
     steps: list[PipelineStep] = []
     if section.exclude_tags:

@@ -1,9 +1,9 @@
-"""Lines that are on a page but say nothing of its own.
+"""Boilerplate: lines of a web page that are not part of its content.
 
-Each entry is a regular expression for the beginning of a sentence or of an item of a menu; a ``$``
-at its end makes it the whole of it. A page speaks of itself: ``this site uses cookies`` is one,
+Each phrase is a regular expression for the start of a sentence or menu item; with a ``$`` at its
+end, for all of it. Only what a page says of itself is boilerplate: ``this site uses cookies`` is,
 ``the court held that the site uses cookies`` and ``the use of cookies`` are not. ``WEB`` stands
-for a word that tells the cookies of a browser from those on a plate.
+for a word that distinguishes a browser's cookies from those on a plate.
 """
 
 import re
@@ -132,18 +132,18 @@ _HINTS = {
 
 
 def phrases(language: str | None) -> re.Pattern[str]:
-    """What a sentence of boilerplate begins with, in a language or in English."""
+    """Matches the start of a boilerplate sentence in ``language`` or in English."""
     every = "|".join(phrase for code in _codes(language) for phrase in _PHRASES.get(code, ()))
     return re.compile(every.replace(" WEB", _WEB).replace("BY", _BY))
 
 
 def hints(language: str | None) -> re.Pattern[str]:
-    """Strings without one of which no sentence of a text is boilerplate."""
+    """A quick test: a text in which this finds nothing has no boilerplate."""
     return re.compile("|".join(hint for code in _codes(language) for hint in _HINTS.get(code, ())))
 
 
 def _codes(language: str | None) -> list[str]:
-    """English notices are on pages of all languages."""
+    """English and ``language``: pages of all languages have English notices."""
     return [code for code in dict.fromkeys(("en", language)) if code is not None]
 
 
@@ -151,7 +151,7 @@ _LONGEST = 300
 _ITEM_WORDS = 5
 _SEAM = re.compile(r"\s*(?:[|•·»›]|\s[-–—/]\s|(?<=[^\W\d_])[.!?…]+(?=\s|$))\s*")
 _MARKS = " \t\r*#>-–—.!?…"
-# Scripts that put no blanks between words have long ones.
+# Scripts without spaces between words have long runs of letters.
 _LONGEST_WORD = 1000
 _ENDLESS_WORD = regex.compile(
     r"[^\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
@@ -160,19 +160,19 @@ _ENDLESS_WORD = regex.compile(
 
 
 class Boilerplate(BaseFilter):
-    """Drop lines on cookies, scripts and the like, and documents that hold nothing else.
+    """Drop lines about cookies, scripts and rights, and documents that hold nothing else.
 
-    A line goes if its first sentence begins like one of `phrases`, or another one does and all the
-    rest are items of a menu, of five words or fewer. It stays if it is longer than 300 characters
-    or merely speaks of cookies or rights. Of the rules of C4 (https://jmlr.org/papers/v21/20-074.html)
-    those are kept that fit any language and kind of text: documents go of which a line begins with
-    the filler text "lorem ipsum", and lines with a word of more than 1,000 characters. What stays
-    is left as it is, indentation and blank lines too.
+    A line is dropped if its first sentence begins like one of `phrases`, or if another one does
+    and the rest are menu items of five words or fewer. It stays if it is longer than 300 characters
+    or merely mentions cookies or rights. Of the C4 rules (https://jmlr.org/papers/v21/20-074.html),
+    those that fit any language and kind of text also apply: a document is dropped if a line begins
+    with the filler text "lorem ipsum", and a line if it has a word of more than 1,000 characters.
+    The remaining lines are unchanged, including indentation and blank lines.
 
     Args:
-        language: ISO 639-1 code of the language whose phrases are looked for beside the English
-            ones; none: only these.
-        samples: Where a few of the dropped documents go.
+        language: ISO 639-1 code of the language whose phrases are searched for in addition to the
+            English ones; None: only those.
+        samples: Keeps a few of the dropped documents.
     """
 
     name = "boilerplate"
@@ -183,7 +183,7 @@ class Boilerplate(BaseFilter):
         self.phrases = phrases(language)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Take the lines out of a document; keep it if something is left."""
+        """Remove the lines from a document; keep it if any text is left."""
         lines = doc.text.split("\n")
         kept = lines
         if _has_endless_word(doc.text):
@@ -201,7 +201,7 @@ class Boilerplate(BaseFilter):
         return bool(doc.text.strip()) or (False, "nothing else")
 
     def is_boilerplate(self, line: str) -> bool:
-        """Whether a line says nothing of the page's own."""
+        """Whether a line is boilerplate."""
         if len(line) > _LONGEST or not self.hints.search(line.lower()):
             return False
         parts = [_plain(part) for part in _SEAM.split(line)]

@@ -1,6 +1,6 @@
-"""Documents that hold the text of a test are dropped, so that no answer comes from memory.
+"""Decontamination: documents with the text of a test are dropped, so none is answered from memory.
 
-datatrove's own filter of this kind reads only the tasks of LightEval; this one reads files.
+datatrove's own filter supports only LightEval tasks; this one reads the tests from files.
 """
 
 import re
@@ -24,8 +24,8 @@ from clp_jax.files import new_file
 
 _SHORTEST = 8
 _MARKS = regex.compile(r"\p{M}+")
-# A character of Chinese or Japanese stands for a word. Scripts of Southeast Asia write words of
-# several letters without blanks between: each place counts, with the twelve letters from there on.
+# A Chinese or Japanese character counts as a word. Scripts of Southeast Asia put no spaces between
+# words of several letters: there, the twelve letters from each position on count as a word.
 _SYLLABIC = r"\p{Han}\p{Hiragana}\p{Katakana}"
 _UNSPACED = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(
@@ -33,17 +33,17 @@ _WORD = regex.compile(
 )
 _ASCII_WORD = re.compile(r"[^\W_]+")
 _LETTERS = 12
-# A table of the first bits of known hashes spares most searches: 4 MB.
+# A table of the first bits of known hashes avoids most searches: 4 MB.
 _BITS = 22
 _FACTOR = 0x9E3779B97F4A7C15
 
 
 class IndexedTests(NamedTuple):
-    """What an index was made of.
+    """The test texts of an index.
 
     Attributes:
-        texts: Texts of tests that are looked for.
-        ignored: Texts of tests that are too short for it.
+        texts: Number of texts in the index.
+        ignored: Number of texts that are too short for it.
     """
 
     texts: int
@@ -51,15 +51,15 @@ class IndexedTests(NamedTuple):
 
 
 def build_index(section: DecontaminateSection, file: Path) -> IndexedTests:
-    """Write what `Decontaminate` looks for: a sorted array of hashes, uint64.
+    """Write the index that `Decontaminate` searches: a sorted array of hashes, uint64.
 
-    These are the hashes of all sequences of ``section.ngram`` words of the texts, and of each
-    shorter text as a whole, if it has eight words: with fewer it could be anybody's sentence.
-    An input need not have all of ``section.text_fields``, but one of them.
+    It holds the hashes of all sequences of ``section.ngram`` words of the texts, and of each
+    shorter text as a whole if it has at least eight words; shorter sentences occur by chance.
+    Each input needs at least one of ``section.text_fields``.
 
     Raises:
-        UserError: an input cannot be read or has none of the fields, a field holds something else
-            than text, or no text is long enough.
+        UserError: an input cannot be read or has none of the fields, a field does not hold text, or
+            no text is long enough.
     """
     hashes: list[np.ndarray] = []
     ignored = 0
@@ -72,8 +72,8 @@ def build_index(section: DecontaminateSection, file: Path) -> IndexedTests:
             hashes.extend(sequence_hashes(words, range(length, length + 1)))
     if not hashes:
         raise UserError(
-            f"decontaminate.against: no text of {', '.join(section.against)} is long enough "
-            f"to be looked for ({_SHORTEST} words)."
+            f"decontaminate.against: no text in {', '.join(section.against)} is long enough: "
+            f"name tests with texts of at least {_SHORTEST} words."
         )
     with new_file(file) as scratch, scratch.open("wb") as stream:
         np.save(stream, np.unique(np.concatenate(hashes)))
@@ -81,12 +81,12 @@ def build_index(section: DecontaminateSection, file: Path) -> IndexedTests:
 
 
 class Decontaminate(BaseFilter):
-    """Drop documents that share words in a row with the text of a test.
+    """Drop documents that share a sequence of words with the text of a test.
 
     Args:
-        section: How many words.
+        section: Sets the number of words.
         index: File that `build_index` wrote with the same section.
-        samples: Where a few of the dropped documents go.
+        samples: Keeps a few of the dropped documents.
     """
 
     name = "decontaminate"
@@ -99,7 +99,7 @@ class Decontaminate(BaseFilter):
         self._prefixes = np.zeros(0, bool)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Keep a document that shares nothing; the reason tells how many words are shared."""
+        """Keep a document that shares nothing; the reason gives the number of shared words."""
         if self._known is None:
             self._known = np.load(self.index, mmap_mode="r")
             self._prefixes = np.zeros(1 << _BITS, bool)
@@ -114,9 +114,9 @@ class Decontaminate(BaseFilter):
 
 
 def normal_words(text: str) -> list[bytes]:
-    """The words of ``text``, in UTF-8, without regard to case, accents and punctuation.
+    """The words of ``text`` in UTF-8, without case, accents and punctuation.
 
-    In scripts without blanks between words, words are characters, or sequences of twelve.
+    In scripts without spaces, a word is a character or a sequence of twelve (see above).
     """
     if text.isascii():
         return " ".join(_ASCII_WORD.findall(text.casefold())).encode().split()
@@ -135,7 +135,7 @@ def _parts(match: regex.Match[str]) -> Iterator[str]:
 def sequence_hashes(
     words: Sequence[bytes], lengths: range
 ) -> Iterator[UInt64[np.ndarray, " starts"]]:
-    """The hash of the words from each place on, for each of ``lengths`` (rising by one).
+    """The hash of the words from each position on, for each of ``lengths`` (in steps of one).
 
     The hash of words w_1 ... w_n is the sum of xxh64(w_k) f^k modulo 2^64, with an odd f.
     """

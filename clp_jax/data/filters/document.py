@@ -1,4 +1,4 @@
-"""Rules on a document as a whole: how it was decoded, its tags, its length."""
+"""Rules for a document as a whole: its encoding, tags and length."""
 
 import re
 from collections.abc import Collection
@@ -11,9 +11,9 @@ from datatrove.utils.text import split_into_words
 from clp_jax.data.samples import Samples
 from clp_jax.data.words import Words, composed, is_symbol
 
-# Without one of these characters or pairs ftfy changes nothing: entities, control characters, and
-# what its heuristic of bad text needs, which tests/data/clean/test_document.py proves. Written so
-# that most German text is free of it.
+# ftfy changes a text only if it has one of these characters or pairs: entities, control characters,
+# and what its badness heuristic needs (tests/data/filters/test_document.py proves this). Most
+# German text has none of them.
 _SUSPICIOUS = re.compile(
     "[\x00-\x08\x0b\x0e-\x1f&\x7f-\x9fÂÃŒœ\u206a-\u206f\ud800-\udfff\ufeff\ufff9-\ufffc]"
     "|[äöü][^\x00-\x7fß]|[^\x00-\x7fäöü][^\x00-\x7f]"
@@ -21,9 +21,9 @@ _SUSPICIOUS = re.compile(
 
 
 class Encoding(FTFYFormatter):
-    """Repair text such as `fÃ¼r` or `f&uuml;r`, and compose letters of two characters (NFC).
+    """Repair text such as `fÃ¼r` or `f&uuml;r`, and compose decomposed letters (NFC).
 
-    The documents that were changed are counted.
+    Changed documents are counted.
     """
 
     name = "encoding"
@@ -41,7 +41,7 @@ class Encoding(FTFYFormatter):
 
 
 class Tags(BaseFilter):
-    """Drop documents to which their source gave one of the ``excluded`` tags."""
+    """Drop documents that carry one of the ``excluded`` tags."""
 
     name = "tags"
 
@@ -50,14 +50,14 @@ class Tags(BaseFilter):
         self.excluded = tuple(excluded)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Keep a document without them; the reason is the first one that it has."""
+        """Keep a document without these tags; the reason is the first tag found."""
         given = doc.metadata.get("tags") or ()
         found = next((tag for tag in self.excluded if tag in given), None)
         return True if found is None else (False, found)
 
 
 class MaxLength(BaseFilter):
-    """Drop documents of more than ``characters`` characters."""
+    """Drop documents with more than ``characters`` characters."""
 
     name = "max-length"
 
@@ -71,7 +71,7 @@ class MaxLength(BaseFilter):
 
 
 class MinLength(BaseFilter):
-    """Drop documents of fewer than ``words`` words; symbols are no words."""
+    """Drop documents with fewer than ``words`` words; symbols do not count as words."""
 
     name = "min-length"
 

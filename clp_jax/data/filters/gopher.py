@@ -1,7 +1,7 @@
-"""Gopher's rules (https://arxiv.org/abs/2112.11446, table A1) without its English words.
+"""Gopher's rules (https://arxiv.org/abs/2112.11446, table A1) without its English stop words.
 
-Where its thresholds would drop much good text that is not from the web, they are wider; measured
-on 2,000 German documents (law, parliament, novels, plays, diaries) and said where they are set.
+Thresholds that would drop much good text from outside the web are relaxed; the comments give the
+effect measured on 2,000 German documents (law, parliament, novels, plays, diaries).
 """
 
 import re
@@ -15,20 +15,20 @@ from datatrove.utils.text import TERMINAL_PUNCTUATION, split_into_words
 from clp_jax.data.samples import Samples
 from clp_jax.data.words import Words
 
-# 0.8 in the paper, which drops more than half of all: punctuation marks are words here.
+# 0.8 in the paper, which drops more than half of all: punctuation marks count as words here.
 _LETTERS = 0.4
-# 0.3 in the paper, which drops 2% of the plays: lines of dialogue break off.
+# 0.3 in the paper, which drops 2% of the plays: lines of dialogue trail off.
 _UNFINISHED = 0.5
-# As in the paper; but what a line says in a whole sentence, or in four words, is no bullet point:
-# the novels of many languages begin each line of a dialogue with a hyphen.
+# As in the paper; but a line with a whole sentence or at least four words is not a bullet point:
+# novels in many languages begin each line of dialogue with a hyphen.
 _BULLETS = 0.9
 _BULLET = re.compile(r"[ \t]*[-•*·▪] ?(?P<item>.*)")
 _ITEM_WORDS = 4
 _ENDS = (*TERMINAL_PUNCTUATION, "…", ":", ",", ";")
-# 0.3 in the paper, which drops sittings of a parliament: the speakers' names stand alone.
+# 0.3 in the paper, which drops sittings of a parliament: speakers' names are on lines of their own.
 _SAME_LINES = 0.5
 _TOP = ((2, 0.20), (3, 0.18), (4, 0.16))
-# Half of it in the paper, which drops 14% of the law: it names paragraphs over and over.
+# Half of it in the paper, which drops 14% of the law: it cites sections over and over.
 _REPEATED = ((5, 0.30), (6, 0.28), (7, 0.26), (8, 0.24), (9, 0.22), (10, 0.20))
 
 _QUALITY_REASONS = {
@@ -50,7 +50,7 @@ _REPETITION_REASONS = {
 
 
 class Quality(GopherQualityFilter):
-    """Drop documents of symbols, numbers, bullets, broken lines and odd words."""
+    """Drop documents full of symbols, numbers, bullets, broken lines or odd words."""
 
     name = "quality"
 
@@ -77,7 +77,7 @@ class Quality(GopherQualityFilter):
 
 
 def _is_bullet_point(line: str) -> bool:
-    """Whether a line is an item of a menu or of a list of names."""
+    """Whether a line is an item of a menu or a list of names."""
     found = _BULLET.fullmatch(line)
     if found is None or len(found["item"].split()) >= _ITEM_WORDS:
         return False
@@ -87,8 +87,8 @@ def _is_bullet_point(line: str) -> bool:
 class Repetition(GopherRepetitionFilter):
     """Drop documents that repeat lines, paragraphs or sequences of words.
 
-    datatrove's rule on the most common sequence also drops short texts in which four long words, as
-    German has them, come once or twice: it is replaced by `most_common_sequence`.
+    `most_common_sequence` replaces datatrove's rule for the most common sequence, which also drops
+    short texts in which four long words, common in German, occur once or twice.
     """
 
     name = "repetition"
@@ -101,7 +101,7 @@ class Repetition(GopherRepetitionFilter):
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep a document that does not repeat itself.
 
-        The rules on repeated sequences are slow: they are left out where none can be broken.
+        The rules for repeated sequences are slow: they are skipped where none can apply.
         """
         words = split_into_words(doc.text, self.language)
         if repeated_share(words, len(doc.text)) <= min(share for _, share in _REPEATED):
@@ -115,9 +115,9 @@ class Repetition(GopherRepetitionFilter):
 
 
 def repeated_share(words: Sequence[str], characters: int) -> float:
-    """How much of a text are sequences of five words that were there before, 0 to 1.
+    """The share of a text that consists of repeated sequences of five words, 0 to 1.
 
-    A longer sequence that was there before is made of such ones: its share cannot be larger.
+    It bounds the share of longer repeated sequences, which consist of repeated shorter ones.
 
     Args:
         words: Words of the text.
@@ -133,11 +133,11 @@ def repeated_share(words: Sequence[str], characters: int) -> float:
 
 
 def most_common_sequence(words: Sequence[str], characters: int) -> int | None:
-    """The length in words of a sequence that comes three times or more and too often.
+    """The length in words of a sequence that occurs at least three times and covers too much.
 
     Args:
         words: Words of a text.
-        characters: Length of the text, of which the sequence may cover the share that is allowed.
+        characters: Length of the text.
     """
     for length, share in _TOP:
         counts = Counter(zip(*(words[i:] for i in range(length)), strict=False))

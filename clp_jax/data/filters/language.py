@@ -1,4 +1,4 @@
-"""Which language a document is in, told offline."""
+"""Offline language identification."""
 
 import functools
 
@@ -14,19 +14,19 @@ _ALL = 1000
 
 @functools.cache
 def _detector() -> LangDetector:
-    """FastText's model lid.176.ftz, which the package carries: nothing is downloaded."""
+    """FastText's model lid.176.ftz, shipped with the package: nothing is downloaded."""
     return LangDetector(LangDetectConfig(max_input_length=None, model="lite"))
 
 
 def languages() -> frozenset[str]:
-    """The codes of all languages that are told apart."""
+    """The codes of all languages that can be identified."""
     return frozenset(found["lang"] for found in _detector().detect("a", k=_ALL))
 
 
 def detect(text: str) -> tuple[str, float]:
-    """The language of ``text`` and how sure that is, 0 to 1.
+    """The language of ``text`` and its score, 0 to 1.
 
-    Of a long text only 500 characters each from its beginning, middle and end are looked at.
+    For a long text, only 500 characters each from its beginning, middle and end are examined.
     """
     if len(text) > 3 * _PART:
         middle = (len(text) - _PART) // 2
@@ -36,12 +36,12 @@ def detect(text: str) -> tuple[str, float]:
 
 
 class Language(BaseFilter):
-    """Drop documents that are not, or not surely, in a language.
+    """Drop documents that are not, or not with enough certainty, in a language.
 
     Args:
         code: One of `languages`.
-        score: How sure the language identification must be, 0 to 1.
-        samples: Where a few of the dropped documents go.
+        score: Minimum score of the language identification, 0 to 1.
+        samples: Keeps a few of the dropped documents.
     """
 
     name = "language"
@@ -52,7 +52,7 @@ class Language(BaseFilter):
         self.score = score
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Keep a document in the language; the reason is the code of another one, or `unsure`."""
+        """Keep a document in the language; the reason is another language's code or `unsure`."""
         code, score = detect(doc.text)
         if score < self.score:
             return False, "unsure"

@@ -6,13 +6,13 @@ from datatrove.pipeline.formatters.base import BaseFormatter
 
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?)\b")
 _EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}\b")
-# The codes of ITU-T E.164: 1, 7, those of two digits, and three digits that begin as none of them.
+# The country codes of ITU-T E.164: 1, 7, two digits, and three digits with other beginnings.
 _COUNTRY = (
     r"(?:1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|(?:2[1-689]|3[578]|42|5[09]|6[7-9]"
     r"|8[05789]|9[679])\d)"
 )
 # An international number, a national one with a mark or a space after its area code and five more
-# digits, or a German mobile number: no date, decimal, reference, time or ISBN is written so.
+# digits, or a German mobile number: no date, decimal, reference, time or ISBN looks like these.
 _PHONE = re.compile(
     rf"""(?<! [\w.,:/+-] ) (?<! \d[ ] )
     (?: (?P<international> (?: \+ {_COUNTRY} | 00 {_COUNTRY} [ /-] )
@@ -25,8 +25,8 @@ _PHONE = re.compile(
     (?! \d | [-.,/:]\d | [ ]?% )""",
     re.VERBOSE,
 )
-# +1.000.000, +2 500 000, +250000: amounts. A phone number of groups of three has nine digits after
-# the country's code (+420 123 456 789), one of North America or Russia ten.
+# +1.000.000, +2 500 000, +250000: amounts. A phone number in groups of three has nine digits after
+# its country code (+420 123 456 789), one in North America or Russia ten.
 _GROUPS_OF_THREE = re.compile(r"\+\d{1,3}(?:([ .])\d{3})(?:\1\d{3})*")
 _ROUND = re.compile(r"0{3}$|0{4}")
 _MOBILE = re.compile(r"01[5-7]\d ")
@@ -44,19 +44,19 @@ _FILE = re.compile(
 
 
 class PersonalData(BaseFormatter):
-    """Put `[iban]`, `[email]` and `[phone]` in the place of personal data, and count them.
+    """Replace personal data by `[iban]`, `[email]` and `[phone]`, and count the masks.
 
-    Phone numbers are found in their international form and with the 0 that national numbers have
-    in Germany and most of Europe; IBANs by their form and check digits (ISO 13616). An amount with
-    a plus is no phone number, nor is what follows the word for a file, an invoice or a number; and
-    digits with nothing but a space between are one only if a telephone is named before them.
-    datatrove's `PIIFormatter` knows none of this, and its masks depend on the documents before.
+    Phone numbers are recognised in their international form and with the leading 0 of national
+    numbers in Germany and most of Europe; IBANs by their form and check digits (ISO 13616). An
+    amount with a plus sign is not a phone number, nor are digits after the word for a file, an
+    invoice or a number; digits separated only by a space are one only after a word for a telephone.
+    datatrove's `PIIFormatter` has none of these rules, and its masks depend on earlier documents.
     """
 
     name = "personal-data"
 
     def format(self, text: str) -> str:
-        """The text with its masks."""
+        """The masked text."""
         counts = dict.fromkeys(("[iban]", "[email]", "[phone]"), 0)
 
         def mask(name: str, kept: str = "") -> str:
@@ -81,14 +81,14 @@ class PersonalData(BaseFormatter):
 
 
 def _is_iban(text: str) -> bool:
-    """Whether the number that the text spells (A is 10, Z is 35) is 1 modulo 97."""
+    """Whether the number spelled by the text (A is 10, Z is 35) is 1 modulo 97."""
     compact = text.replace(" ", "")
     digits = "".join(str(int(c, 36)) for c in compact[4:] + compact[:4])
     return len(compact) >= 15 and int(digits) % 97 == 1
 
 
 def _is_phone(match: re.Match[str]) -> bool:
-    """Whether digits of the right form are a phone number, from themselves and what is before."""
+    """Whether digits of the right form are a phone number, given the text before them."""
     if match["international"]:
         return _is_international(match["international"])
     before = match.string[max(0, match.start() - _BEFORE) : match.start()].lower()

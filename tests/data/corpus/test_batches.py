@@ -213,7 +213,7 @@ def test_the_state_leads_back_to_the_position(corpus: Corpus):
     ("change", "key"), [({"seed": 4}, "seed"), ({"sequence_length": 6}, "sequence_length")]
 )
 def test_the_state_of_another_run_is_refused(corpus: Corpus, change: dict[str, int], key: str):
-    with pytest.raises(UserError, match=f"made with {key} .* this run has"):
+    with pytest.raises(UserError, match=f"checkpoint has {key} .* this run has"):
         make(corpus).position(make(corpus, **change).state(48))
 
 
@@ -227,7 +227,7 @@ def test_the_state_of_other_corpora_or_weights_is_refused(corpus: Corpus, other:
     }
     for name, batches in made.items():
         for another in made.keys() - {name}:
-            with pytest.raises(UserError, match=r"made with corpus .* this run has"):
+            with pytest.raises(UserError, match=r"checkpoint has corpus .* this run has"):
                 batches.position(made[another].state(0))
 
 

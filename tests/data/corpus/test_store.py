@@ -232,7 +232,7 @@ def test_damaged_corpora_are_refused(corpus_folder: Path):
 
     for damaged in (data[:-1], data + b"\0\0"):
         tokens.write_bytes(damaged)
-        with pytest.raises(UserError, match=rf"has {len(damaged)} bytes where .* {len(data)}"):
+        with pytest.raises(UserError, match=rf"has {len(damaged)} bytes, but .* says {len(data)}"):
             Corpus.open(corpus_folder)
     tokens.unlink()
     with pytest.raises(UserError, match="has 0 bytes"):

@@ -142,7 +142,9 @@ def test_an_input_with_none_of_the_fields(section, tmp_path):
 def test_tests_without_long_texts(tmp_path):
     (tmp_path / "test.txt").write_text(SHORTER)
     section = DecontaminateSection(against=(str(tmp_path / "test.txt"),))
-    with pytest.raises(UserError, match="long enough to be looked for"):
+    with pytest.raises(
+        UserError, match="is long enough: name tests with texts of at least 8 words"
+    ):
         build_index(section, tmp_path / "index.npy")
 
 

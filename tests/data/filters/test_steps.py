@@ -39,7 +39,7 @@ def test_order_and_samples(tmp_path):
 
 
 def test_an_unknown_language(tmp_path):
-    with pytest.raises(UserError, match=r"clean\.language: german is not known: write an ISO"):
+    with pytest.raises(UserError, match=r"clean\.language: german is unknown: write an ISO"):
         clean_steps(CleanSection(language="german"), tmp_path)
 
 
