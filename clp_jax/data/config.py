@@ -87,7 +87,7 @@ class DecontaminateSection(Section):
 
 
 class CorpusSection(Section):
-    """What is written."""
+    """Which documents are held out, and how many broken records are tolerated."""
 
     heldout: PartialShare = 0.0
     """Share of the documents held out in OUT/heldout, chosen by their hash."""

@@ -1,4 +1,4 @@
-"""Text to a corpus: the stages of `clp-jax prepare`, begun or gone on with."""
+"""Turns text into a corpus: starts or resumes the stages of `clp-jax prepare`."""
 
 import hashlib
 import shutil
@@ -56,26 +56,27 @@ def prepare_corpus(
 ) -> dict[str, Any] | None:
     """Clean, deduplicate and tokenise text, for training and evaluation.
 
-    The work is divided into tasks by the sizes of the inputs. What a task has done is kept in
-    ``out/work``: the same call goes on where one was interrupted, and the corpus does not depend
-    on interruptions or on the number of processes. Memory does not depend on the size of the
-    corpus. A corpus is complete when its ``manifest.json`` is there.
+    The work is divided into tasks by the sizes of the inputs. Finished tasks are kept in
+    ``out/work``: the same call resumes an interrupted one, and the corpus does not depend on
+    interruptions or on the number of processes. Memory does not depend on the size of the corpus.
+    A corpus is complete once it has a ``manifest.json``.
 
     Args:
-        inputs: Files, globs and hub data sets (see `read_documents`); none: those of ``config``.
-        tokenizer: Folder or hub id of the tokenizer; None: the clean text itself is written, as
-            JSON lines in ``out/text``.
+        inputs: Files, globs and hub data sets (see `read_documents`); empty: those of ``config``.
+        tokenizer: Folder or hub id of the tokenizer; None: write the clean text itself, as JSON
+            lines in ``out/text``.
         out: Folder to write.
         config: The recipe; without one, documents are only tokenised.
         text_field: Key or column that holds the text of ``inputs``.
-        limit: Read only so many documents: a hub data set can be larger than the disk.
-        source_tokenizer: A tokenizer that the report compares the new one with.
+        limit: Maximum number of documents to read; a hub data set can be larger than the disk.
+        source_tokenizer: A tokenizer that the report compares with the new one.
 
     Returns:
-        The manifest; None if the stages were handed to Slurm.
+        The manifest; None if the stages were submitted to Slurm.
 
     Raises:
-        UserError: the inputs, the recipe, the tokenizer or ``out`` are not as they should be.
+        UserError: the inputs, the recipe or the tokenizer cannot be used, or ``out`` holds
+            something else.
     """
     config, out = config or PrepareConfig(), writable_path(out)
     if inputs:
@@ -115,17 +116,17 @@ def prepare_corpus(
         reported = ["clean", *deduplications(config.deduplicate)]
         finish = Finish(out, work, reported, about, tokenizer, source_tokenizer)
         stages = [*_stages(config, read, work, last), Stage("finish", [finish], 1)]
-        if not _went_on(stages, work, config.execution):
+        if not _run_or_resume(stages, work, config.execution):
             return None
         shutil.rmtree(work, ignore_errors=True)
     return read_json(out / MANIFEST)
 
 
-def _went_on(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> bool:
-    """As `run_stages`, which has to trust what an earlier call has left.
+def _run_or_resume(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> bool:
+    """Call `run_stages`, which relies on the files of an interrupted call.
 
     Raises:
-        UserError: that is damaged, or see `run_stages`.
+        UserError: one of these files is damaged, or as in `run_stages`.
     """
     begun = _is_begun(work)
     try:
@@ -137,18 +138,18 @@ def _went_on(stages: Sequence[Stage], work: Path, section: ExecutionSection) -> 
             raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(
-            f"{work}, which was begun earlier, cannot be gone on with ({reason}): remove the "
-            "output folder to start again."
+            f"The unfinished work in {work} cannot be resumed ({reason}): remove the output folder "
+            "to start again."
         ) from error
 
 
 def _identity(config: PrepareConfig) -> dict[str, Any]:
-    """What the corpus depends on: not where it is made, nor how patient one is with bad input."""
+    """The options that determine the corpus; where it runs and broken records do not."""
     return config.model_dump(mode="json", exclude={"execution": True, "corpus": {"max_broken"}})
 
 
 def _described(piece: Split) -> dict[str, Any]:
-    """A piece of the input and, if it is a file, its size and age."""
+    """A split of the input and, if it is a file, its size and modification time."""
     file = Path(piece.input)
     state = file.stat() if file.exists() else None
     return {**asdict(piece), "state": state and [state.st_size, state.st_mtime_ns]}
@@ -156,9 +157,9 @@ def _described(piece: Split) -> dict[str, Any]:
 
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
-    """Hold the folder, which is new, empty or one to go on with, alone.
+    """Lock the output folder, which must be new, empty or hold unfinished work.
 
-    If the block fails with nothing to go on from, the folder is left as it was found.
+    If the block fails with nothing to resume from, the folder is restored to its earlier state.
     """
     existed, work = out.exists(), out / WORK
     taken = UserError(f"{out} exists already: remove it or choose another output folder.")
@@ -179,13 +180,13 @@ def _held(out: Path) -> Iterator[None]:
 
 
 def _is_begun(work: Path) -> bool:
-    """Whether a task is done, or left to a cluster."""
+    """Whether a task is done or was submitted to a cluster."""
     logs = work / "logs"
     return any(logs.glob("*/completions/*")) or any(logs.glob("*/executor.pik"))
 
 
 def _clear(out: Path) -> None:
-    """Remove what runs have written, and nothing else."""
+    """Remove only the files that runs have written."""
     for folder in (TEXT, HELDOUT, WORK):
         shutil.rmtree(out / folder, ignore_errors=True)
     for file in (*out.glob("tokens-*.bin"), *out.glob("documents-*.npy")):
@@ -194,20 +195,20 @@ def _clear(out: Path) -> None:
 
 
 def _begin(out: Path, plan: dict[str, Any]) -> None:
-    """Note what is made, or check that the folder holds the beginnings of the same corpus."""
+    """Record the plan, or check that the folder's unfinished work has the same plan."""
     work = out / WORK
     begun = read_json(work / _PLAN) if (work / _PLAN).exists() and _is_begun(work) else plan
     different = [key for key, value in plan.items() if begun.get(key) != value]
     if different:
         raise UserError(
-            f"{out} was begun with another {' and '.join(different)}: call with the same to go on, "
-            "or remove the folder to start again."
+            f"{out} was started with another {' and '.join(different)}: repeat that call to "
+            "resume, or remove the folder to start again."
         )
     write_json(work / _PLAN, plan)
 
 
 def _stages(config: PrepareConfig, read: Read, work: Path, last: PipelineStep) -> Iterator[Stage]:
-    """From the sources to the last step: each deduplication reads what the stage before wrote."""
+    """The stages in order; each deduplication reads the documents of the stage before."""
     samples, tasks = work / SAMPLES, len(read.tasks)
     name, steps = "clean", [read, *clean_steps(config.clean, samples)]
     for method, find in deduplications(config.deduplicate).items():
@@ -223,7 +224,7 @@ def _stages(config: PrepareConfig, read: Read, work: Path, last: PipelineStep) -
 
 
 def _public(config: PrepareConfig) -> dict[str, Any]:
-    """The recipe without the folders of this machine."""
+    """The recipe with public names instead of local paths."""
     recipe = config.model_dump(mode="json", exclude={"execution"})
     for source in recipe["sources"]:
         source["input"] = public_name(source["input"])

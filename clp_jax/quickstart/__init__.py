@@ -1,1 +1,1 @@
-"""The whole method in minutes on two CPU cores, with a small world to talk about."""
+"""The whole method in minutes on two CPU cores, on text about a small made-up world."""

@@ -1,4 +1,4 @@
-"""What the quickstart starts from: text files, and new models that know nothing yet."""
+"""The inputs of the quickstart: text files and untrained models."""
 
 import json
 import random
@@ -20,13 +20,13 @@ HELDOUT_SEED, TRAINING_SEEDS = 0, {"en": 1, "de": 2}
 LEAST_DOCUMENTS = 20
 LONGEST_DOCUMENT = 10_000
 MOST_READ = 200_000_000
-"""Characters: of a longer document the beginning is used, of a larger corpus the first ones."""
+"""Characters used at most: ``LONGEST_DOCUMENT`` of each document, ``MOST_READ`` of a corpus."""
 
 
 def made_up_text(
     language: Language, characters: int, heldout_characters: int
 ) -> tuple[list[str], list[str]]:
-    """Training and held-out documents of `clp_jax.quickstart.sentences`."""
+    """Training and held-out documents from `clp_jax.quickstart.sentences`."""
     return (
         _take(documents(language, TRAINING_SEEDS[language]), characters),
         _take(documents(language, HELDOUT_SEED), heldout_characters),
@@ -36,13 +36,13 @@ def made_up_text(
 def own_text(
     files: Iterator[str], name: str, characters: int, heldout_characters: int
 ) -> tuple[list[str], list[str]]:
-    """Training and held-out documents of a corpus, drawn from all of it, always the same.
+    """Training and held-out documents drawn from a whole corpus, always the same ones.
 
     Args:
-        files: the documents.
-        name: what to call the corpus in an error.
-        characters: about how much to train on; it may be less.
-        heldout_characters: about how much to hold out, a tenth of the documents at the most.
+        files: The documents.
+        name: Name of the corpus in an error.
+        characters: Approximate amount of text to train on; it may be less.
+        heldout_characters: Approximate amount to hold out, at most a tenth of the documents.
 
     Raises:
         UserError: there are too few documents.
@@ -50,7 +50,7 @@ def own_text(
     found = _take((document[:LONGEST_DOCUMENT] for document in files), MOST_READ)
     if len(found) < LEAST_DOCUMENTS:
         raise UserError(
-            f"{name} holds {len(found)} documents, and the quickstart needs {LEAST_DOCUMENTS} to "
+            f"{name} holds {len(found)} documents, but the quickstart needs {LEAST_DOCUMENTS} to "
             "hold some out: split it into more .txt files or into the lines of a .jsonl file."
         )
     random.Random(0).shuffle(found)
@@ -60,7 +60,7 @@ def own_text(
 
 
 def _take(documents: Iterable[str], characters: int) -> list[str]:
-    """The first documents, until they have so many characters together."""
+    """The first documents with at least ``characters`` characters in total, or all."""
     taken: list[str] = []
     for document in documents:
         if characters <= 0:
@@ -86,9 +86,9 @@ def write_new_model(
     width: int,
     heads: int,
 ) -> None:
-    """Write a GPT-2's configuration and a byte-level BPE tokenizer trained on ``text``.
+    """Write a GPT-2 configuration and a byte-level BPE tokenizer trained on ``text``.
 
-    There are no weights: `clp_jax.train_model` draws them (``init: random``).
+    The folder has no weights: `clp_jax.train_model` draws them (``init: random``).
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

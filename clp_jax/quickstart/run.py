@@ -1,4 +1,4 @@
-"""The whole method on a small scale, top to bottom: text in, a German model and its proof out."""
+"""The whole method at small scale: from text to a German model and the proof that it works."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -30,12 +30,12 @@ from clp_jax.transfer.stage import transfer_model
 STAGES = 8
 RESULT = "quickstart.json"
 PROMPT = 8
-"""Tokens of held-out text that the sample goes on from."""
+"""Tokens of held-out text that the sample continues."""
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A GPT-2 and how long it is trained before the transfer."""
+    """The size of a GPT-2, and how long it is trained before the transfer."""
 
     layers: int
     width: int
@@ -45,23 +45,23 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is; by default two minutes' work for two CPU cores."""
+    """The sizes of everything; the defaults take two CPU cores about two minutes."""
 
     source: ModelSize = ModelSize(layers=3, width=128, heads=4, steps=400)
     helper: ModelSize = ModelSize(layers=2, width=64, heads=2, steps=400)
     target_steps: int = 160
-    """Optimizer steps of continued pretraining, of the transferred model and from scratch."""
+    """Optimizer steps of continued pretraining, and of training from scratch."""
     measurements: int = 8
-    """How often the perplexity is measured on the way."""
+    """How often the perplexity is measured during training."""
     batch_size: int = 8
     sequence_length: int = 64
     learning_rate: float = 3e-3
     vocabulary: int = 2048
-    """Tokens of each of the two tokenizers."""
+    """Vocabulary size of each tokenizer."""
     characters: int = 1_000_000
-    """Text to train on in each language."""
+    """Characters of training text per language."""
     heldout_characters: int = 20_000
-    """Text to measure the perplexity on, in the target language."""
+    """Characters of held-out text in the target language."""
 
 
 @checked
@@ -72,31 +72,31 @@ def run_quickstart(
     *,
     sizes: Sizes = Sizes(),
 ) -> dict[str, Any]:
-    """Train a small English and a tiny German model, transfer, and compare with starting anew.
+    """Train a small English and a tiny German model, transfer, and compare with training anew.
 
-    Everything is written below ``out``: text, tokenizers, corpora, models, runs, ``table.md``,
-    ``perplexity.png`` and ``quickstart.json``. One numbered line a stage is printed, and the table.
-    The same call goes on where one was interrupted.
+    Everything is written to ``out``: text, tokenizers, corpora, models, runs, ``table.md``,
+    ``perplexity.png`` and ``quickstart.json``. Each stage prints a numbered line; the table follows
+    at the end. The same call resumes an interrupted one.
 
     Args:
-        out: the folder to write; what is in it must be of the same call, interrupted.
-        corpus_source: file or glob with text of the source language. By default English sentences
-            are made up, and German ones for the target language.
-        corpus_target: file or glob with text of the target language.
-        sizes: how large everything is.
+        out: The folder to write; it must be new, empty or hold the same call's unfinished work.
+        corpus_source: File or glob with text in the source language. By default, English sentences
+            are made up for the source language and German ones for the target language.
+        corpus_target: File or glob with text in the target language.
+        sizes: The sizes of everything.
 
     Returns:
-        What ``quickstart.json`` holds: the curves, the perplexities, a sample, the sizes.
+        The content of ``quickstart.json``: the curves, the perplexities, a sample, the sizes.
 
     Raises:
-        UserError: ``out`` holds something else, only one of the corpora is given, or one holds too
+        UserError: ``out`` holds something else, only one of the corpora is given, or one has too
             little text.
-        RunStopped: it was interrupted; what was made is kept.
+        RunStopped: the call was interrupted; finished work is kept.
     """
     out = writable_path(out)
     if (corpus_source is None) != (corpus_target is None):
         raise UserError(
-            "Text of both languages is needed: name a source corpus and a target corpus."
+            "Text in both languages is needed: name a source corpus and a target corpus."
         )
     corpora = [corpus for corpus in (corpus_source, corpus_target) if corpus is not None]
     settings = {"corpora": corpora, "sizes": asdict(sizes)}
@@ -105,24 +105,24 @@ def run_quickstart(
     try:
         return _run(out, own, sizes, settings)
     except KeyboardInterrupt:
-        raise RunStopped(f"{out} keeps what was made.") from None
+        raise RunStopped(f"{out} keeps the finished work.") from None
 
 
 def _check_place(out: Path, settings: dict[str, Any]) -> None:
-    """Refuse what is neither new nor begun with the same settings and unfinished.
+    """Check that ``out`` is new or holds unfinished work with the same settings.
 
     Raises:
-        UserError: see above.
+        UserError: it is neither.
     """
     if not (out / RESULT).exists():
         new_path(out)
         return
     begun = read_json(out / RESULT)
     if "curves" in begun:
-        raise UserError(f"{out} exists already and is finished: choose another output folder.")
+        raise UserError(f"{out} holds a finished quickstart: choose another output folder.")
     if begun != settings:
         raise UserError(
-            f"{out} was begun with other corpora or sizes: remove it or choose another output "
+            f"{out} was started with other corpora or sizes: remove it or choose another output "
             "folder."
         )
 
@@ -134,7 +134,7 @@ def _run(
     text, new, models = out / "text", out / "new", out / "models"
     corpora, runs = out / "corpora", out / "runs"
 
-    with _stage(1, "text of the source and the target language"):
+    with _stage(1, "text in the source and the target language"):
         amount = (sizes.characters, sizes.heldout_characters)
         if own:
             source, _ = own_text(own[0], "The source corpus", *amount)
@@ -147,7 +147,7 @@ def _run(
         for name, documents in (("source", source), ("target", target), ("heldout", heldout)):
             write_text(documents, files[name])
 
-    with _stage(2, "a tokenizer of each language, and the text as tokens"):
+    with _stage(2, "a tokenizer for each language, and the tokenised text"):
         _write_new_model(new / "source", files["source"], sizes.source, sizes)
         _write_new_model(new / "helper", files["target"], sizes.helper, sizes)
         for name, tokenizer in (("source", "source"), ("target", "helper"), ("heldout", "helper")):
@@ -157,10 +157,10 @@ def _run(
     with _stage(3, "the source model, trained on the source language"):
         _train_new(out, "source", corpora / "source", sizes.source.steps, sizes)
 
-    with _stage(4, "the helper model, small, trained on the target language"):
+    with _stage(4, "the small helper model, trained on the target language"):
         _train_new(out, "helper", corpora / "target", sizes.helper.steps, sizes)
 
-    with _stage(5, "transfer: the source's layers, new embeddings by the best of all methods"):
+    with _stage(5, "transfer: the source's layers, with new embeddings by the best method"):
         start = models / "start"
         if start.exists():
             manifest = read_json(start / TRANSFER)
@@ -170,7 +170,7 @@ def _run(
             )
         print(summarize(manifest, str(start)))
 
-    with _stage(6, "continued pretraining of it, and the same model from scratch"):
+    with _stage(6, "continued pretraining, and the same model from scratch"):
         transferred, scratch = (
             _train(
                 runs / name,
@@ -192,7 +192,7 @@ def _run(
             for name, run in (("transfer", transferred), ("scratch", scratch))
         }
 
-    with _stage(8, "the model as PyTorch users load it, and a sentence of it"):
+    with _stage(8, "the model in PyTorch's format, and a sample of its text"):
         if not (models / "target").exists():
             convert_checkpoint(transferred.folder, models / "target", "hf")
         cut = load_tokenizer(models / "target")
@@ -289,7 +289,7 @@ def _train(
 
 
 def _report(result: dict[str, Any], out: Path) -> str:
-    """The outcome as Markdown: the curves side by side, the perplexities, where everything is."""
+    """The results as Markdown: the curves side by side, the perplexities, a list of the files."""
     transferred, scratch = result["curves"]["transfer"], result["curves"]["scratch"]
     curves = markdown_table(
         ("training tokens", "perplexity after transfer", "perplexity from scratch"),

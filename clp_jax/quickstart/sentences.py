@@ -1,8 +1,8 @@
-"""Plain English and German texts about one small world, made from a seed and nothing else.
+"""Simple English and German texts about a small world, generated from a seed alone.
 
 `lexicon` has the words and the sentence patterns of both languages side by side. The grammar here
-puts words into the forms that the slots of a pattern ask for: ``{x[the acc]}`` is the thing x with
-its German article as accusative object, ``{x[-acc]}`` what follows ein, mein, sein or ihr.
+inflects words for the slots of a pattern: ``{x[the acc]}`` is the thing x with its German article
+as accusative object, ``{x[-acc]}`` its form after ein, mein, sein or ihr.
 """
 
 import random
@@ -31,8 +31,8 @@ def documents(language: Language, seed: int) -> Iterator[str]:
     """Endless short texts of six to eleven sentence patterns.
 
     Args:
-        language: ``"en"`` or ``"de"``; the same seed tells the same texts in both.
-        seed: another seed gives other texts, for instance held-out ones.
+        language: ``"en"`` or ``"de"``; one seed gives the same texts in both.
+        seed: Another seed gives other texts, for instance held-out ones.
     """
     rng = random.Random(seed)
     side = ("en", "de").index(language)
@@ -55,7 +55,7 @@ def _polish(text: str) -> str:
 
 
 def _draw_scene(rng: random.Random) -> dict[str, Word]:
-    """What stays the same in one text: two people with their pronouns, and two towns."""
+    """The words that are constant in a text: two people with their pronouns, and two towns."""
     a, b = rng.sample(lexicon.WOMEN + lexicon.MEN, 2)
     town, other_town = rng.sample(lexicon.TOWNS, 2)
     pronouns = [_SHE if name in lexicon.WOMEN else _HE for name in (a, b)]
@@ -63,7 +63,7 @@ def _draw_scene(rng: random.Random) -> dict[str, Word]:
 
 
 def _draw_words(rng: random.Random, topic: Topic) -> dict[str, Word]:
-    """What is new in each sentence of a text on ``topic``."""
+    """The words that vary between the sentences of a text on ``topic``."""
     nouns, adjectives, verbs = topic
     x, y = (_phrase(noun, rng.choice(adjectives)) for noun in rng.sample(nouns, 2))
     v, u = map(_verb, rng.sample(verbs, 2))
@@ -104,7 +104,7 @@ def _verb(verb: Entry) -> Word:
 
 
 def _phrase(noun: Entry, adjective: Entry) -> Word:
-    """A noun with an adjective before it."""
+    """A noun with an adjective, in all its forms."""
     name, german_name, gender, plural = noun
     described, column = f"{adjective[0]} {name}", "mfn".index(gender[0])
     english = {"one": described, "some": f"{adjective[0]} {_plural(name)}"}

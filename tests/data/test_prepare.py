@@ -316,9 +316,9 @@ def test_what_was_begun_with_another_recipe_is_not_gone_on_with(
     for recipe in (second, first):
         with pytest.raises(KeyboardInterrupt):
             prepare_corpus([str(texts[0])], tokenizer_folder, out, config=recipe)
-    with pytest.raises(UserError, match=r"begun with another recipe: .* or remove the folder"):
+    with pytest.raises(UserError, match=r"started with another recipe: .* or remove the folder"):
         prepare_corpus([str(texts[0])], tokenizer_folder, out)
-    with pytest.raises(UserError, match="begun with another recipe and tasks"):
+    with pytest.raises(UserError, match="started with another recipe and tasks"):
         prepare_corpus([str(texts[1])], tokenizer_folder, out)
 
 
@@ -350,7 +350,7 @@ def test_what_was_begun_and_is_damaged_is_not_gone_on_with(
         prepare_corpus([str(text)], tokenizer_folder, out, config=recipe)
     monkeypatch.undo()
     (out / WORK / file).write_text(content)
-    with pytest.raises(UserError, match=f"cannot be gone on with .*{reason}|{file}.*{reason}"):
+    with pytest.raises(UserError, match=f"cannot be resumed .*{reason}|{file}.*{reason}"):
         prepare_corpus([str(text)], tokenizer_folder, out, config=recipe)
 
 
@@ -369,7 +369,7 @@ def test_a_corpus_is_freed_of_one_version_of_the_tests(
         prepare_corpus([str(texts[0])], tokenizer_folder, out, config=recipe)
     kept = (out / WORK / "tests.npy").read_bytes()
     tests.write_text("eins zwei drei vier fünf sechs sieben acht neun zehn")
-    with pytest.raises(UserError, match="begun with another tests_hash"):
+    with pytest.raises(UserError, match="started with another tests_hash"):
         prepare_corpus([str(texts[0])], tokenizer_folder, out, config=recipe)
     assert (out / WORK / "tests.npy").read_bytes() == kept
 

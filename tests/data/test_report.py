@@ -250,9 +250,9 @@ def test_a_corpus_that_was_only_tokenised_has_a_report_too(tmp_path):
     markdown, page = write(tmp_path, manifest, {})
     for text in (markdown, page.text):
         assert "Nothing is held out." in text
-        assert "No step was asked for" in text
+        assert "No steps were requested" in text
         assert "old:" not in text
-        assert "What was dropped, for example" not in text
+        assert "Examples of what was dropped" not in text
     assert "steps       none" in summary(manifest)
 
 
@@ -340,8 +340,8 @@ def test_the_summary_tells_the_numbers():
         "corpus      10,007 documents, 6,000,011 bytes, 1,000,003 words, 2,000,003 tokens"
     )
     assert lines[1] == "held out    103 documents, 60,013 bytes, 10,009 words, 20,011 tokens"
-    assert lines[2] == "Left out when it was read: 19 broken records and 23 without text."
-    assert "1.567 tokens a word, 3.789 bytes a token: malteos" in lines[3]
-    assert lines[4] == "before      2.678 tokens a word, 2.234 bytes a token: gpt2"
+    assert lines[2] == "Skipped while reading: 19 broken records and 23 without text."
+    assert "1.567 tokens per word, 3.789 bytes per token: malteos" in lines[3]
+    assert lines[4] == "before      2.678 tokens per word, 2.234 bytes per token: gpt2"
     assert lines[6].split() == ["language", "11,004", "798", "7.25%", "0", "0.65"]
     assert lines[7].split() == ["personal_data", "10,206", "0", "0.00%", "358", "1.32"]

@@ -83,7 +83,7 @@ def options(script: str) -> dict[str, str]:
 
 
 def test_slurm_needs_a_partition_and_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(UserError, match=r"give --execution\.partition"):
+    with pytest.raises(UserError, match=r"add --execution\.partition"):
         run_stages(copying(tmp_path), tmp_path / "work", ExecutionSection(executor="slurm"))
     monkeypatch.setenv("PATH", str(tmp_path))
     section = ExecutionSection(executor="slurm", partition="cpu")

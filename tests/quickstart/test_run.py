@@ -51,7 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("quickstart") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "transfer_model", press_ctrl_c)
-        with pytest.raises(RunStopped, match="out keeps what was made"):
+        with pytest.raises(RunStopped, match="out keeps the finished work"):
             run_quickstart(out, sizes=TINY)
     with pytest.MonkeyPatch.context() as patch:
         for made in ("write_new_model", "prepare_corpus"):
@@ -137,8 +137,8 @@ def test_an_existing_folder_is_refused_and_kept(tmp_path):
 def test_what_was_finished_or_begun_otherwise_is_refused_and_kept(tmp_path):
     begun = {"corpora": [], "sizes": asdict(TINY)}
     for content, sentence in (
-        (begun, "other corpora or sizes"),
-        (begun | {"curves": {}}, "finish"),
+        (begun, "started with other corpora or sizes"),
+        (begun | {"curves": {}}, "holds a finished quickstart"),
     ):
         write_json(tmp_path / "quickstart.json", content)
         with pytest.raises(UserError, match=sentence):
@@ -150,7 +150,7 @@ def test_the_command_line_says_how_to_go_on(monkeypatch, capsys):
     monkeypatch.setattr(run, "_run", press_ctrl_c)
     main(["quickstart", "--out", "mine"])
     assert capsys.readouterr().out.endswith(
-        "clp-jax: mine keeps what was made. Resume with: clp-jax quickstart --out mine\n"
+        "clp-jax: mine keeps the finished work. Resume with: clp-jax quickstart --out mine\n"
     )
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int64, UInt8, UInt64
 
 from clp_jax.files import new_file
 
-_BLOCK = 1 << 16  # passages hashed at once: the arrays stay in the cache of a core
+_BLOCK = 1 << 16  # passages hashed together: the arrays stay in the cache of a core
 _RANDOM = np.random.Generator(np.random.PCG64(2003))
 _LETTER = _RANDOM.integers(1 << 64, size=256, dtype=np.uint64)
 _BASE = int(_RANDOM.integers(1 << 64, dtype=np.uint64)) | 1

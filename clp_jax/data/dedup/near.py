@@ -52,7 +52,7 @@ _SIMPLE = bytes(
 """Maps UTF-8 bytes: all digits to 0, and all separators of words to a space."""
 _OTHER_FILES = 256
 _TASK = np.uint64(1 << 32)
-_PAIRS = 1 << 22  # read together
+_PAIRS = 1 << 22  # pairs read together
 
 
 def drop_near(workspace: Workspace) -> Deduplication:

@@ -36,7 +36,7 @@ def detect(text: str) -> tuple[str, float]:
 
 
 class Language(BaseFilter):
-    """Drop documents that are not, or not with enough certainty, in a language.
+    """Drop documents that are not in a language with enough certainty.
 
     Args:
         code: One of `languages`.

@@ -1,1 +1,1 @@
-"""Files and data sets of the hub, read as documents."""
+"""Reading documents from files and hub data sets."""

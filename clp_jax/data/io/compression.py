@@ -1,4 +1,4 @@
-"""Files as they are, or unpacked as they are read: gzip and zstd, of any number of members."""
+"""Opens plain files and decompresses gzip and zstd files, of any number of members, as a stream."""
 
 import io
 import zlib
@@ -9,14 +9,14 @@ from typing import Any, Protocol
 import zstandard
 
 _CHUNK = 1 << 16
-# What zstd unpacks of so many bytes at once is bounded by their number alone: 128 KiB for four.
+# zstd unpacks each chunk whole: up to 128 KiB for every four bytes, so the chunk bounds the memory.
 _ZSTD_CHUNK = 1 << 12
 _GZIP_START = b"\x1f\x8b"
-_WINDOW = 1 << 31  # the largest there is: `zstd --long=31`
+_WINDOW = 1 << 31  # the largest possible: `zstd --long=31`
 
 
 class _Member(Protocol):
-    """One compressed stream of a file that may have several, as zlib and zstandard have it."""
+    """The common interface of zlib and zstandard for one compressed stream of a file."""
 
     @property
     def eof(self) -> bool: ...
@@ -31,23 +31,23 @@ CODECS: dict[str, Callable[[], Any]] = {
     ".gz": lambda: zlib.decompressobj(16 + zlib.MAX_WBITS),
     ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj(),
 }
-"""Suffixes of compressed files, and what unpacks a member of one."""
+"""Suffixes of compressed files, and factories of decompressors for one member."""
 
 
 def open_file(file: str | Path) -> io.BufferedReader:
-    """The unpacked bytes of ``file``, seekable if it is not compressed.
+    """The decompressed bytes of ``file``, seekable if it is not compressed.
 
-    Reading raises an `OSError` without a number where the file is damaged or ends too early.
+    Reading raises an `OSError` without an errno where the file is damaged or truncated.
     """
     path = Path(file)
     return io.BufferedReader(_Unpacked(path)) if path.suffix in CODECS else path.open("rb")
 
 
 class _Unpacked(io.RawIOBase):
-    """The bytes of all members, one after the other.
+    """The decompressed bytes of all members in sequence.
 
-    Zeros behind the last one, which tapes and block devices leave, are no part of it; nor is what
-    else follows there, as gunzip has it, unless another member does.
+    Trailing zeros, which tapes and block devices leave, are ignored. So is other trailing data, as
+    in gunzip, unless another member follows it.
     """
 
     def __init__(self, path: Path):
@@ -81,7 +81,7 @@ class _Unpacked(io.RawIOBase):
         return count
 
     def _begin(self) -> bool:
-        """Find the next member; whether there is one."""
+        """Find the next member; return whether there is one."""
         while not (packed := self._packed.lstrip(b"\0")):
             self._packed = self._file.read(self._size)
             if not self._packed:
@@ -96,11 +96,11 @@ class _Unpacked(io.RawIOBase):
         return True
 
     def _follows(self) -> bool:
-        """Whether the rest of the file holds the beginning of a member."""
+        """Read the rest of the file, and raise an `OSError` if another member begins in it."""
         before = b""
         while self._packed:
             if _GZIP_START + b"\x08" in before + self._packed:
-                raise OSError("what lies between two of its gzip members is damaged")
+                raise OSError("the data between two of its gzip members is damaged")
             before, self._packed = self._packed[-2:], self._file.read(_CHUNK)
         return False
 
@@ -109,7 +109,7 @@ class _Unpacked(io.RawIOBase):
         if not self._packed:
             self._packed = self._file.read(self._size)
             if not self._packed:
-                raise OSError("it ends too early")
+                raise OSError("it is truncated")
         if self._suffix == ".gz":
             found = self._member.decompress(self._packed, _CHUNK)
             self._packed = self._member.unconsumed_tail

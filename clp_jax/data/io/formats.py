@@ -1,7 +1,7 @@
-"""Records of files, found one after the other and parsed only when they are wanted.
+"""File formats: how a file is split into records, which are parsed only on demand.
 
-A raw record is what a file holds, cut but not read: bytes, or a row of parquet. Its number is that
-of its (first) line, of its row or of its place, counted from one.
+A raw record is split off but not parsed: bytes, or a row of parquet. Its number is that of its
+(first) line, its row or its position in the file, counted from one.
 """
 
 import ast
@@ -24,16 +24,16 @@ import pyarrow.parquet as pq
 from clp_jax.data.io.compression import CODECS
 
 READ_ERRORS = (OSError, pa.ArrowException, tarfile.TarError)
-"""What a file raises that cannot be read, or no further."""
+"""Raised where a file cannot be read at all, or no further."""
 LONGEST = 128 << 20
-"""Bytes of a record: a longer one is no document but a corpus, or a bomb."""
+"""Maximum bytes of a record; a longer one is a whole corpus or a decompression bomb."""
 
 _CHUNK = 1 << 16
 _ROWS = 256
 _BOMB_BYTES, _BOMB_RATIO = 1 << 30, 1000
 _HEADER_BYTES = 1 << 20
-# Where one dictionary ends and another begins, with url as its first key. Inside a JSON string the
-# quote would be escaped, and inside one of Python too, unless that has a ' and no ".
+# Where one dictionary ends and the next begins, with url as its first key. A JSON string would
+# escape the quote, and so would a Python string, unless it has a ' and no ".
 _JSON_SEAM = re.compile(rb'\}\s{0,2}(?=\{"url")')
 _PYTHON_SEAM = re.compile(rb"\}\s{0,2}(?=\{'url')")
 _SEAM_BYTES = len(b"}\r\n{'url'")
@@ -48,7 +48,7 @@ class RecordError(Exception):
 
     Args:
         reason: What is wrong with it, in a few words.
-        line: Lines of the record before the fault.
+        line: Number of the record's lines before the fault.
     """
 
     def __init__(self, reason: str, line: int = 0):
@@ -57,7 +57,7 @@ class RecordError(Exception):
 
 
 class Text(NamedTuple):
-    """A record that is nothing but text."""
+    """A record that consists only of text."""
 
     text: str
 
@@ -71,14 +71,14 @@ class Row:
 
 
 class Format(NamedTuple):
-    """How a file is cut into raw records, and how one of them is parsed.
+    """How a file is split into raw records, and how a raw record is parsed.
 
     Attributes:
         unit: What a record's number counts: lines, rows or records.
-        split: Gives the number of each raw record of a stream and the record; the second argument
-            chooses among the columns of a file that has columns. Raises one of `READ_ERRORS` where
+        split: Yields the number of each raw record of a stream and the record; its second argument
+            selects among the columns of a file that has columns. Raises one of `READ_ERRORS` where
             the file is broken.
-        parse: Gives the fields of a raw record, or a `Text`. Raises `RecordError`.
+        parse: Returns the fields of a raw record, or a `Text`. Raises `RecordError`.
     """
 
     unit: str
@@ -87,14 +87,14 @@ class Format(NamedTuple):
 
 
 def suffix(file: str | Path) -> str:
-    """The suffix that tells the format: ``.jsonl`` of ``a.jsonl.gz``."""
+    """The suffix that names the format: ``.jsonl`` for ``a.jsonl.gz``."""
     path = Path(file)
     return Path(path.stem).suffix if path.suffix in CODECS else path.suffix
 
 
 def _too_long(what: str) -> OSError:
     return OSError(
-        f"{what} has more than {LONGEST >> 20} MiB: write a document a line, or cut it into parts"
+        f"{what} has more than {LONGEST >> 20} MiB: write one document per line, or split it"
     )
 
 
@@ -119,7 +119,7 @@ def _split_lines(stream: io.BufferedReader, _: ChooseColumns) -> Numbered:
 
 
 def _split_json(stream: io.BufferedReader, choose: ChooseColumns) -> Numbered:
-    """The items of a list that is the whole file, or lines."""
+    """The items of a JSON list that fills the file, or else its lines."""
     start = stream.peek(_CHUNK)[:_CHUNK].lstrip(_BLANK)
     return _split_list(stream) if start.startswith(b"[") else _split_lines(stream, choose)
 
@@ -134,11 +134,11 @@ def _split_list(stream: io.BufferedReader) -> Numbered:
             return
         try:
             _, end = decoder.raw_decode(rest)
-            whole = rest[end : end + 1] != ""  # a number could go on
+            whole = rest[end : end + 1] != ""  # at the end of the chunk, a number may continue
         except ValueError:
             whole = False
         except RecursionError:
-            raise OSError(f"record {number + 1} of its list is nested too deep") from None
+            raise OSError(f"record {number + 1} of its list is nested too deeply") from None
         if whole:
             number += 1
             yield number, rest[:end].encode("utf-8", "surrogatepass")
@@ -146,9 +146,9 @@ def _split_list(stream: io.BufferedReader) -> Numbered:
             continue
         if len(rest) > LONGEST:
             raise _too_long(f"record {number + 1} of its list")
-        # Twice as much each time: a long record is tried a few times, not once for each chunk.
+        # Double the size each time: a long record is tried a few times, not once for each chunk.
         if not (more := stream.read(size)):
-            raise OSError(f"its list breaks off or is no JSON at record {number + 1}")
+            raise OSError(f"its list breaks off or is not JSON at record {number + 1}")
         try:
             text, size = rest + utf8.decode(more), 2 * size
         except UnicodeDecodeError as error:
@@ -181,7 +181,7 @@ def _split_archive(stream: io.BufferedReader, _: ChooseColumns) -> Numbered:
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose headers, which are read whole, are of a sound size."""
+    """An archive member that limits the size of headers, which tarfile reads whole."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type not in tarfile.REGULAR_TYPES and self.size > _HEADER_BYTES:
@@ -194,12 +194,12 @@ def _dictionaries_of_members(stream: io.BufferedReader) -> Iterator[bytearray]:
         for member in archive:
             if member.isfile():
                 yield from _dictionaries(archive.extractfile(member))
-    while stream.read(_CHUNK):  # whether the file ends too early shows at its end
+    while stream.read(_CHUNK):  # read to the end: only there does a truncated file raise
         pass
 
 
 def _dictionaries(stream: Any) -> Iterator[bytearray]:
-    """Cut at the seams; every byte is searched once, however long a record is."""
+    """Split at the seams, and search every byte only once, however long a record is."""
     seam = _JSON_SEAM if stream.peek(2).startswith(b'{"') else _PYTHON_SEAM
     buffer, searched = bytearray(), 0
     while chunk := stream.read(_CHUNK):
@@ -282,14 +282,14 @@ def _parse_row(row: Row) -> Mapping[str, Any]:
 WHOLE = Format("line", _split_whole, _parse_text)
 """The file is one text."""
 LINES = Format("line", _split_lines, _parse_json)
-"""A JSON object a line; blank lines are passed over."""
+"""One JSON object per line; blank lines are skipped."""
 LIST = Format("record", _split_json, _parse_json)
-"""One list of JSON objects, or lines."""
+"""One list of JSON objects, or one JSON object per line."""
 BLANK_LINES = Format("line", _split_blank_lines, _parse_text)
-"""Texts with blank lines between them."""
+"""Texts separated by blank lines."""
 ROWS = Format("row", _split_rows, _parse_row)
 """Rows of parquet."""
 DICTIONARIES = Format("record", _split_dictionaries, _parse_dictionary)
-"""JSON objects or Python dictionaries whose first key is url, with or without a line between."""
+"""JSON objects or Python dictionaries whose first key is url, on lines of their own or not."""
 ARCHIVE = Format("record", _split_archive, _parse_dictionary)
 """A tar archive of files with such dictionaries."""

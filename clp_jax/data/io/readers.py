@@ -1,4 +1,4 @@
-"""Documents from files and from data sets of the Hugging Face hub."""
+"""Reads documents from files and from data sets of the Hugging Face hub."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ class BrokenRecord:
 
     Attributes:
         input: The file or data set.
-        place: Where in it: a line, a row, ...; empty where that is not known.
-        fault: What is wrong; it names the input where there is no place.
-        start: Its first characters, as far as they are known.
+        place: The line, row or record in it; empty if unknown.
+        fault: What is wrong; without a place, it also names the input.
+        start: The first characters of the record, if known.
     """
 
     input: str
@@ -52,18 +52,18 @@ class NoText(UserError):
 def read_documents(inputs: Inputs, text_field: Name = "text") -> Iterator[str]:
     """Read the documents of files and data sets one by one, always in the same order.
 
-    A document is a whole ``.txt`` file, a line of a ``.jsonl`` or ``.json`` file, a row of a
-    ``.parquet`` file; each of them may also be compressed (``.gz``, ``.zst``). No more than a
-    document, or a few hundred rows, is held in memory. Blank documents are left out.
+    A document is a whole ``.txt`` file, a line of a ``.jsonl`` or ``.json`` file, or a row of a
+    ``.parquet`` file; each file may be compressed (``.gz``, ``.zst``). Memory holds one document,
+    or a few hundred rows, at a time. Blank documents are skipped.
 
     Args:
-        inputs: Files, globs (``**`` for any depth of folders) and hub data sets, written
-            ``hf://NAME[:CONFIG][@SPLIT]`` (the split is ``train`` if it is left out). They are read
-            in the order given, the files of a glob by name, and a file that is named twice once.
+        inputs: Files, globs (``**`` for any depth of folders) and hub data sets
+            (``hf://NAME[:CONFIG][@SPLIT]``; the split defaults to ``train``). They are read in the
+            given order, the files of a glob by name, and each file once.
         text_field: Key or column that holds the text.
 
     Returns:
-        The documents. The names of the files are checked before the first document is read.
+        The documents. The file names are checked before the first document is read.
 
     Raises:
         UserError: an input matches no file, is a folder or has an unknown suffix; a file is broken,
@@ -86,13 +86,13 @@ def _texts(splits: Sequence[Split], inputs: str) -> Iterator[str]:
 
 
 class Read(PipelineStep):
-    """Read the documents of a task, blank ones left out, and count those of each source.
+    """Read the documents of a task, skip blank ones, and count the documents of each source.
 
     Args:
         tasks: The splits of each task (see `clp_jax.data.io.splits.plan_tasks`).
-        max_broken: Broken records of a split that are skipped; with one more the run ends.
-        limit: The most documents of a task; None: all.
-        samples_folder: ``broken/RANK.json`` is written in it: some of the broken records.
+        max_broken: Broken records to skip per split; one more ends the run.
+        limit: Maximum number of documents per task; None: all.
+        samples_folder: Folder in which ``broken/RANK.json`` is written: some broken records.
     """
 
     type = "READ"
@@ -115,7 +115,7 @@ class Read(PipelineStep):
         """Yield the documents of task ``rank``, with ``source`` and ``tags`` in their metadata.
 
         Raises:
-            UserError: there are too many broken records, or the first of a file has no text field.
+            UserError: there are too many broken records, or a file's first one has no text field.
         """
         broken: list[BrokenRecord] = []
         documents = islice(self._documents(rank, broken), self.limit)
@@ -149,8 +149,8 @@ class Read(PipelineStep):
                     broken.append(found)
                     if len(broken) - before > self.max_broken:
                         raise UserError(
-                            f"{found}, and only {self.max_broken} broken records of a file "
-                            "are skipped: mend it, or raise corpus.max_broken."
+                            f"{found}, and only {self.max_broken} broken records per file "
+                            "are skipped: fix it, or raise corpus.max_broken."
                         )
                 elif found.text.strip():
                     yield found
@@ -161,7 +161,7 @@ class Read(PipelineStep):
 def read_split(split: Split) -> Iterator[Document | BrokenRecord]:
     """Read a split of the sources, record by record.
 
-    The id of a document is the name of the split and the number of the record.
+    The id of a document consists of the name of the split and the number of the record.
 
     Raises:
         UserError: the first record of a file has no text field, the file cannot be opened, or a hub

@@ -1,4 +1,4 @@
-"""Corpora by name: which field of a record holds the text, its address and its tags."""
+"""The kinds of sources: which fields of a record hold its text, address and tags."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import unescape
@@ -25,12 +25,12 @@ _INLINE = frozenset((
 ))
 # fmt: on
 _UNREAD = frozenset(("script", "style", "title", "template"))
-# What may stand in a head: anything else ends it, with or without `</head>`.
+# The elements of a head: any other ends it, with or without `</head>`.
 _IN_HEAD = _UNREAD | {"head", "html", "base", "link", "meta", "noscript"}
 
 
 class _Paragraphs(HTMLParser):
-    """Collects paragraphs: every tag that does not stand inside a line ends one."""
+    """Collects paragraphs: every tag that is not inline ends one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,13 +74,13 @@ class _Paragraphs(HTMLParser):
 
 
 def html_to_text(html: str) -> str:
-    """The text of ``html``: paragraphs, headings, list items and cells, each in a line.
+    """The text of ``html``: paragraphs, headings, list items and cells, each on its own line.
 
     Raises:
-        ValueError: it is broken beyond what the parser passes over.
+        ValueError: ``html`` is more broken than the parser tolerates.
     """
     parser = _Paragraphs()
-    end = html.rfind(">") + 1  # behind it no tag is whole, and none is looked for
+    end = html.rfind(">") + 1  # no tag after it is complete, so none is searched for
     try:
         parser.feed(html[:end])
         parser.handle_data(unescape(html[end:]))
@@ -94,16 +94,16 @@ _RECORDS = {".jsonl": LINES, ".json": LIST, ".parquet": ROWS}
 
 
 class RecordFormat(NamedTuple):
-    """How the records of a corpus are laid out.
+    """The layout of the records of a corpus.
 
-    A field inside another is written with a dot: ``warc_headers.warc-target-uri``.
+    A dot separates nested fields: ``warc_headers.warc-target-uri``.
 
     Attributes:
-        text: Fields that may hold the text; the first that a record has is taken.
+        text: Fields that may hold the text; the first one present is used.
         url: Fields that may hold the address of the page.
         tags: Fields with tags: a string, a list of strings, or null for none.
-        formats: For each suffix, what such a file holds. Records of the hub have the same fields.
-        to_text: Turns what the text field holds into plain text.
+        formats: The file format for each suffix. Records from the hub have the same fields.
+        to_text: Converts the content of the text field to plain text.
     """
 
     text: tuple[str, ...] = ("text",)
@@ -116,8 +116,8 @@ class RecordFormat(NamedTuple):
 SOURCES = {
     # A whole .txt file, a line of JSON, a row of parquet.
     "files": RecordFormat(formats={".txt": WHOLE, **_RECORDS}),
-    # Texts with a blank line between them: oscar-corpus.com/post/oscar-schema-v1-1. On the hub each
-    # is a record of id and text: datasets/oscar/oscar.py in github.com/huggingface/datasets.
+    # Texts separated by a blank line: oscar-corpus.com/post/oscar-schema-v1-1. On the hub, each is
+    # a record with id and text: datasets/oscar/oscar.py in github.com/huggingface/datasets.
     "oscar-2019": RecordFormat(formats={".txt": BLANK_LINES, **_RECORDS}),
     # 22.01 (annotation, may be null) and 23.01 (quality_warnings, categories): docs/versions/ and
     # docs/schema/schema-v2.md in github.com/oscar-project/documentation. On the hub the text is in
@@ -134,10 +134,10 @@ SOURCES = {
             "meta.categories",
         ),
     ),
-    # An archive holds a text file with the dictionaries of CCNet in one line, as Python prints
-    # them: Hashing/Dedup.py in github.com/German-NLP-Group/german-transformer-training, which wrote
-    # it, and extractor.py in github.com/GermanT5/corpus, which reads it. The bucket is head, middle
-    # or tail. Others keep them unpacked, one a line, or as JSON.
+    # An archive holds a text file with CCNet's dictionaries on one line, as Python prints them:
+    # written by Hashing/Dedup.py in github.com/German-NLP-Group/german-transformer-training, read
+    # by extractor.py in github.com/GermanT5/corpus. The bucket is head, middle or tail. Other
+    # copies are unpacked, one dictionary per line, or JSON.
     "gc4": RecordFormat(
         text=("raw_content",),
         tags=("bucket",),
@@ -157,8 +157,8 @@ SOURCES = {
     "fineweb-2": RecordFormat(),
     # text, timestamp, url in multilingual/c4-de.*.json.gz: huggingface.co/datasets/allenai/c4.
     "mc4": RecordFormat(),
-    # HTML in `content`: huggingface.co/datasets/openlegaldata/court-decisions-germany, and the
-    # dumps that it is made of, static.openlegaldata.io/dumps/de/.
+    # HTML in `content`: huggingface.co/datasets/openlegaldata/court-decisions-germany, and its
+    # original dumps, static.openlegaldata.io/dumps/de/.
     "open-legal-data": RecordFormat(text=("content",), to_text=html_to_text),
 }
 """The kinds of sources."""
@@ -175,7 +175,7 @@ class MissingText(RecordError):
 
 
 def needed_columns(layout: RecordFormat, columns: Sequence[str]) -> list[str]:
-    """Those of a file's columns that are looked at.
+    """The columns of a file that need to be read.
 
     Raises:
         MissingText: none of them holds the text.
@@ -188,14 +188,14 @@ def needed_columns(layout: RecordFormat, columns: Sequence[str]) -> list[str]:
 
 
 def read_record(layout: RecordFormat, record: Any) -> tuple[str, dict[str, Any]]:
-    """The text of a record and its metadata: ``tags``, and ``url`` where there is one.
+    """The text of a record and its metadata: ``tags``, and ``url`` if it has one.
 
     Args:
-        layout: What it should look like.
-        record: Its fields, or a `Text`.
+        layout: The expected layout.
+        record: The fields of the record, or a `Text`.
 
     Raises:
-        RecordError: it does not look like that.
+        RecordError: the record does not have that layout.
     """
     if isinstance(record, Text):
         return record.text, {"tags": []}

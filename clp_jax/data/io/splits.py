@@ -1,4 +1,4 @@
-"""The work of reading: splits of the sources, put together to tasks of about equal size."""
+"""Divides the sources into splits, and groups the splits into tasks of about equal size."""
 
 import glob
 import math
@@ -25,15 +25,15 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class Split:
-    """What is read in one go.
+    """A part of the sources that one task reads.
 
     Attributes:
         kind: Kind of the source, a key of `clp_jax.data.io.sources.SOURCES`.
         input: A file, or a hub data set (``hf://...``).
-        text_field: Field that holds the text; None: as the kind has it.
-        name: Number of the source and name of the input in it: the ids of documents start with it.
-        part: Which part of the input this is.
-        parts: How many parts the input has.
+        text_field: Field that holds the text; None: the default of the kind.
+        name: Number of the source and name of the input in it; document ids start with it.
+        part: Index of this part of the input.
+        parts: Number of parts of the input.
     """
 
     kind: str
@@ -45,20 +45,20 @@ class Split:
 
     @property
     def is_hub(self) -> bool:
-        """Whether the input is a data set of the hub; its parts are then shards."""
+        """Whether the input is a hub data set, whose parts are shards."""
         return self.input.startswith(HUB)
 
     def owns(self, number: int) -> bool:
-        """Whether the record of this number, from one, belongs to this part of a file."""
+        """Whether record ``number``, counted from one, belongs to this part of a file."""
         return (number - 1) // _BLOCK % self.parts == self.part
 
 
 def whole_splits(sources: Sequence[SourceSection]) -> list[Split]:
-    """A split for each input: sources in order, the files of a glob by name, each file once.
+    """One split per input: sources in order, the files of a glob by name, each file once.
 
     Raises:
-        UserError: there is no source, it matches no file, is a folder, or a
-            file has a suffix that its kind does not have.
+        UserError: there is no source, or a source matches no file, is a folder, or has a file
+            whose suffix does not fit its kind.
     """
     if not sources:
         raise UserError("There are no sources: name the text to read.")
@@ -71,31 +71,31 @@ def whole_splits(sources: Sequence[SourceSection]) -> list[Split]:
 
 
 def text_splits(inputs: Sequence[str], text_field: str | None = None) -> list[Split]:
-    """A split for each of the inputs that `clp_jax.data.io.readers.read_documents` takes.
+    """One split for each input of `clp_jax.data.io.readers.read_documents`.
 
     Raises:
-        UserError: as `whole_splits`.
+        UserError: as in `whole_splits`.
     """
     return whole_splits([SourceSection(input=item, text_field=text_field) for item in inputs])
 
 
 def plan_tasks(sources: Sequence[SourceSection], limit: int | None) -> list[list[Split]]:
-    """Divide the sources into tasks, by the names and sizes of the files alone.
+    """Divide the sources into tasks by the names and sizes of the files alone.
 
-    A task gets about 8 MiB of text, more if there would be over 1,024 tasks; a compressed byte
-    counts as three. Small files are put together in order. A large one is cut in at most 16 parts,
-    of 256 records in turn: each task reads the whole file, but parses its own records only. A shard
-    of a hub data set counts as 8 MiB.
+    A task gets about 8 MiB of text, or more where there would be over 1,024 tasks; a compressed
+    byte counts as three. Small files are grouped in order. A large file is divided into at most 16
+    parts, in blocks of 256 records in turn: each task reads the whole file but parses only its own
+    records. A shard of a hub data set counts as 8 MiB.
 
     Args:
-        sources: What is read.
-        limit: If there is one, everything is one task: documents are read in order up to the limit.
+        sources: The sources to read.
+        limit: Maximum number of documents; if set, one task reads everything in order.
 
     Returns:
         The splits of each task.
 
     Raises:
-        UserError: as `whole_splits`, or a hub data set is missing or must not be read.
+        UserError: as in `whole_splits`, or a hub data set is missing or not accessible.
     """
     splits = whole_splits(sources)
     shards = {split: hub_shards(split.input) for split in splits if split.is_hub}
@@ -131,7 +131,7 @@ def _parts(split: Split, wanted: int) -> int:
 
 
 def _splits_of(source: SourceSection, number: int) -> Iterator[Split]:
-    """A split for each file that a source stands for, or for its hub data set."""
+    """One split for each file of a source, or for its hub data set."""
     item = source.input
     known = SOURCES[source.kind].formats
     if item.startswith(HUB):
@@ -149,18 +149,20 @@ def _splits_of(source: SourceSection, number: int) -> Iterator[Split]:
         raise UserError(f"{item} matches no file.")
     for file in files:
         if not Path(file).is_file():
-            raise UserError(f"{file} is no file that can be read: a pipe, a device or a lost link.")
+            raise UserError(
+                f"{file} is a pipe, a device or a broken link: name a regular file instead."
+            )
         if suffix(file) not in known:
             raise UserError(
-                f"{file} has an unknown suffix: a source of the kind {source.kind} has "
-                f"{', '.join(known)}, each also with {' or '.join(CODECS)} at the end."
+                f"{file} has an unknown suffix: files of the kind {source.kind} end in "
+                f"{', '.join(known)}, optionally followed by {' or '.join(CODECS)}."
             )
         name = Path(file).relative_to(folder).as_posix()
         yield Split(source.kind, file, source.text_field, f"{number}/{name}")
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """What a glob matches; ``**`` follows links to folders, but enters no folder twice."""
+    """The matches of a glob; ``**`` follows links to folders but enters no folder twice."""
     pattern = f"{pattern}/*" if Path(pattern).name == "**" else pattern
     above, found, below = pattern.partition("**/")
     if not found or above[-1:] not in ("", "/"):
@@ -179,5 +181,5 @@ def _matches(pattern: str) -> Iterator[str]:
 
 
 def _above_wildcards(pattern: Path) -> Path:
-    """The folder that all files of a glob lie in."""
+    """The folder that contains all files of a glob."""
     return Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts[:-1]))

@@ -1,9 +1,8 @@
-"""What a person wants to see of a corpus: where its text went, on one page.
+"""The report of a corpus: one page that shows where its text went.
 
-`content` says what is on the page, `markdown` and `html` write it down, `screen` is the short form
-for the command line. All of it is made from the corpus's manifest and from samples of the documents
-that were dropped: text of the web, which nobody has checked and which is never given through as
-markup.
+`content` defines the page, `markdown` and `html` render it, and `screen` is the short form for the
+command line. The report is made from the corpus's manifest and from samples of dropped documents.
+The samples are unchecked text from the web, so all of it is escaped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,13 +23,14 @@ def write_report(
 ) -> None:
     """Write ``report.md`` and ``report.html`` into the folder of a corpus.
 
-    The same page twice; the HTML has plots too, and needs no other file and no network.
+    Both hold the same page; the HTML also has plots, and needs no other file and no network.
 
     Args:
-        folder: The folder; reports that it holds are replaced.
+        folder: The folder; an existing report is replaced.
         manifest: The corpus's manifest, as `clp_jax.prepare_corpus` returns it.
         samples: Dropped documents by the name of the step that dropped them, each with its ``id``,
-            ``reason`` and ``text``. Three of each reason are shown, and eight reasons of a step.
+            ``reason`` and ``text``. Up to eight reasons per step and three samples per reason are
+            shown.
     """
     sections = describe(manifest, samples)
     pages = {"report.md": render_markdown(sections), "report.html": render_html(sections)}

@@ -1,4 +1,4 @@
-"""What is on the page: sections of sentences, tables, plots and samples."""
+"""The content of the report: sections of sentences, tables, plots and samples."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from clp_jax.data.corpus.store import lost_text
 from clp_jax.data.report.plots import plot_lengths, plot_steps
 
 Sample = Mapping[str, Any]
-"""What was dropped: its ``id``, if it has one, the ``reason`` and the beginning of its ``text``."""
+"""Dropped text: its ``id``, if it has one, the ``reason`` and the beginning of its ``text``."""
 
 SAMPLES = 3
-"""Shown of each reason."""
+"""Samples shown per reason."""
 REASONS = 8
-"""Of each step of which samples are shown."""
+"""Reasons shown per step."""
 UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells below headers."""
+    """Rows of cells under headers."""
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     @property
     def numeric(self) -> list[bool]:
-        """Of which columns each cell is a number, or unknown."""
+        """For each column, whether all of its cells are numbers or unknown."""
         columns = [*zip(*self.rows, strict=True)] or [()] * len(self.headers)
         return [
             all(cell == UNKNOWN or cell.lstrip("-")[:1].isdigit() for cell in column)
@@ -39,7 +39,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture, for pages that can hold one."""
+    """A picture and its description, for pages that can show pictures."""
 
     png: bytes
     text: str
@@ -47,45 +47,45 @@ class Plot:
 
 @dataclass(frozen=True)
 class Verbatim:
-    """Lines that are shown as they are."""
+    """Preformatted text."""
 
     text: str
 
 
 class Section(NamedTuple):
-    """Blocks below a heading; a plain string is a sentence."""
+    """A heading and the blocks under it; a plain string is a paragraph."""
 
     title: str
     blocks: Sequence[str | Table | Plot | Verbatim]
 
 
 def describe(manifest: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) -> list[Section]:
-    """Everything that the manifest says, in the order in which a person asks for it."""
+    """All facts of the manifest, in the order in which a reader needs them."""
     sections = [
         Section("The corpus", [*_sizes(manifest)]),
         Section("What each step did", [*_steps(manifest), *_reasons(manifest["steps"])]),
         Section("Tokens", [*_tokens(manifest)]),
         Section("Sources", [_sources(manifest["sources"])]),
-        Section("What was dropped, for example", [*_samples(samples)]),
+        Section("Examples of what was dropped", [*_samples(samples)]),
         Section("How it was made", [*_origin(manifest)]),
     ]
     return [section for section in sections if section.blocks]
 
 
 def share(part: int, whole: int) -> str:
-    """A percentage, or a dash if there is nothing to be a part of."""
+    """``part`` as a percentage of ``whole``, or a dash if ``whole`` is 0."""
     return f"{part / whole:.2%}" if whole else UNKNOWN
 
 
 def rate(step: Mapping[str, Any]) -> str:
-    """Million characters a second that a step reads."""
+    """The speed of a step in million characters per second."""
     return f"{step['characters'] / step['seconds'] / 1e6:,.2f}" if step["seconds"] else UNKNOWN
 
 
 def left_out(manifest: Mapping[str, Any]) -> str:
-    """The records that were skipped."""
+    """A sentence on the records that were skipped."""
     return (
-        f"Left out when it was read: {manifest['broken']:,} broken records and "
+        f"Skipped while reading: {manifest['broken']:,} broken records and "
         f"{manifest['empty']:,} without text."
     )
 
@@ -113,7 +113,7 @@ def _count(number: int | None) -> str:
 def _steps(manifest: Mapping[str, Any]) -> Iterator[str | Table | Plot]:
     steps = manifest["steps"]
     if not steps:
-        yield "No step was asked for: every document is in the corpus."
+        yield "No steps were requested: every document is in the corpus."
         return
     dropped = [sum(step["dropped"].values()) for step in steps]
     left = [step["documents"] - number for step, number in zip(steps, dropped, strict=True)]
@@ -137,12 +137,12 @@ def _steps(manifest: Mapping[str, Any]) -> Iterator[str | Table | Plot]:
         for step, number, (before, after) in zip(steps, dropped, pairwise(characters), strict=True)
     ]
     kept = ("kept", UNKNOWN, f"{left[-1]:,}", UNKNOWN, UNKNOWN, f"{characters[-1]:,}")
-    headers = ("step", "stage", "documents", "dropped", "share", "characters", "less by")
+    headers = ("step", "stage", "documents", "dropped", "share", "characters", "removed")
     yield Table((*headers, "seconds", "M/s"), [*rows, (*kept, UNKNOWN, UNKNOWN, UNKNOWN)])
     yield (
-        "Documents and characters are those that reach a step. It leaves fewer characters by the "
-        "documents that it drops and by what it takes out of others. Seconds are summed over all "
-        "tasks; M/s, million characters a second, are those of one core."
+        "Documents and characters are those that reach a step. The share of characters removed "
+        "covers dropped documents and cuts in others. Seconds are summed over all tasks; M/s is "
+        "million characters per second on one core."
     )
 
 
@@ -174,7 +174,7 @@ def _tokens(manifest: Mapping[str, Any]) -> Iterator[str | Plot | Table]:
     if note := lost_text(manifest.get("unknown_bytes", 0), manifest["bytes"]):
         yield note
     edges, documents = manifest["lengths"]["edges"], manifest["lengths"]["documents"]
-    yield Plot(plot_lengths(edges, documents), "documents by their number of tokens")
+    yield Plot(plot_lengths(edges, documents), "documents by number of tokens")
     yield Table(
         ("tokens", "documents", "share"),
         [
@@ -215,11 +215,11 @@ def _origin(manifest: Mapping[str, Any]) -> Iterator[Table | Verbatim]:
         "tokenizer": "tokenizer",
         "tokenizer_hash": "SHA-256 of the tokenizer",
         "fingerprint": "fingerprint of the tokens",
-        "dtype": "type of the tokens",
-        "eos_id": "end of text",
+        "dtype": "dtype of the tokens",
+        "eos_id": "end-of-text id",
     }
     facts = {
         name: str(manifest[key]) for key, name in names.items() if manifest.get(key) is not None
     }
-    yield Table(("what", "value"), [*(facts | manifest.get("versions", {})).items()])
+    yield Table(("property", "value"), [*(facts | manifest.get("versions", {})).items()])
     yield Verbatim(yaml.safe_dump(manifest["recipe"], sort_keys=False, allow_unicode=True))

@@ -1,4 +1,4 @@
-"""The report as one HTML file, without scripts and without anything from elsewhere."""
+"""The report as one HTML file, without scripts or external resources."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ img { max-width: 100% }
 
 
 def render_html(sections: Sequence[Section]) -> str:
-    """The page; all that was not written here is escaped."""
+    """The HTML page; all text is escaped."""
     lines = [_HEAD]
     for section in sections:
         lines.append(f"<h2>{_text(section.title)}</h2>")

@@ -1,4 +1,4 @@
-"""The report in Markdown; it has no plots."""
+"""The report in Markdown, without plots."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from clp_jax.data.report.screen import LINES, visible
 
 
 def render_markdown(sections: Sequence[Section]) -> str:
-    """The page; nothing in it but headings, tables and fences is markup."""
+    """The Markdown page; its only markup is headings, tables and fences."""
     blocks = ["# Corpus report"]
     for section in sections:
         blocks.append(f"## {_inline(section.title)}")
@@ -32,11 +32,11 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _inline(text: str) -> str:
-    """Escape what would begin markup inside a line."""
+    """Escape the characters that start inline markup."""
     return re.sub(r"([\\`*_\[\]<>&|~$#])", r"\\\1", visible(text))
 
 
 def _fenced(text: str) -> str:
-    """A code block whose fence is longer than any that the text holds."""
+    """A code block whose fence is longer than any in the text."""
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
     return f"{fence}text\n{visible(text, kept=LINES).rstrip()}\n{fence}"

@@ -1,4 +1,4 @@
-"""The plots of the report, as PNG."""
+"""The plots of the report, as PNG files."""
 
 import io
 from collections.abc import Sequence
@@ -13,28 +13,28 @@ COUNT = "{x:,.0f}"
 
 
 def plot_lengths(edges: Sequence[int], documents: Sequence[int]) -> bytes:
-    """Documents by their number of tokens.
+    """A histogram of documents by number of tokens.
 
     Args:
-        edges: Of the bins, ascending from 1; one more than there are bins.
-        documents: In each bin; a document on an edge is in the bin above.
+        edges: Edges of the bins, ascending from 1; one more than the bins.
+        documents: Documents in each bin; one on an edge counts in the bin above.
     """
     figure, axes = _axes(height=3.5, grid="both")
     axes.stairs(documents, edges, fill=True, color=COLOUR)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(COUNT)
     axes.yaxis.set_major_formatter(COUNT)
-    axes.set_xlabel("tokens of a document (log scale)")
+    axes.set_xlabel("tokens per document (log scale)")
     axes.set_ylabel("documents")
     return _png(figure)
 
 
 def plot_steps(names: Sequence[str], documents: Sequence[int]) -> bytes:
-    """Documents that are left after each step.
+    """A bar chart of the documents left after each step.
 
     Args:
-        names: Of the steps, in order.
-        documents: Those that reach each step, and at last those that are left.
+        names: Names of the steps, in order.
+        documents: Documents that reach each step, and finally those that are kept.
     """
     figure, axes = _axes(height=1 + 0.3 * len(documents), grid="x")
     bars = axes.barh(range(len(documents)), documents, color=COLOUR)

@@ -1,4 +1,4 @@
-"""A corpus on one screen."""
+"""The short report of a corpus for the terminal."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,18 @@ from clp_jax.data.report.content import left_out, rate, share
 _DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 LINES = "\n\t"
-"""What makes lines of a text."""
+"""Control characters that lay out lines of text."""
 
 
 def visible(text: str, kept: str = "") -> str:
-    """Replace by ``�`` what a terminal or a browser would obey rather than show.
+    """Replace characters that a terminal or browser interprets instead of showing by ``�``.
 
     These are control characters (ANSI escapes begin with one), line and paragraph separators,
-    halves of surrogate pairs and the marks that turn the direction of writing.
+    lone surrogates and the marks that change the direction of writing.
 
     Args:
-        text: Any string, also one that UTF-8 cannot encode.
-        kept: Characters to leave alone, such as the newline.
+        text: Any string, even one that UTF-8 cannot encode.
+        kept: Characters to keep, such as the newline.
     """
     return "".join(
         "�" if character not in kept and _acts(character) else character for character in text
@@ -35,13 +35,13 @@ def _acts(character: str) -> bool:
 
 
 STEPS = 14
-"""Steps that are shown, of those that dropped or changed anything."""
+"""Maximum number of steps shown; steps without effect are never shown."""
 
 WIDTH = 100
 
 
 def summary(manifest: Mapping[str, Any]) -> str:
-    """What a person wants to know of a corpus that has just been written.
+    """The main facts of a corpus, for the terminal.
 
     Args:
         manifest: The corpus's manifest.
@@ -60,7 +60,7 @@ def summary(manifest: Mapping[str, Any]) -> str:
         if old := fertility.get("old"):
             lines.append(f"before      {_fertility(old['name'], old)}")
     if unknown := manifest.get("unknown_bytes"):
-        lines.append(f"unknown     {unknown:,} bytes that the tokenizer cannot write")
+        lines.append(f"unknown     {unknown:,} bytes that the tokenizer cannot encode")
     return "\n".join(visible(line)[:WIDTH] for line in [*lines, *_steps(manifest["steps"])])
 
 
@@ -71,8 +71,8 @@ def _sizes(part: Mapping[str, Any]) -> str:
 
 def _fertility(name: str, figures: Mapping[str, Any]) -> str:
     return (
-        f"{figures['tokens_per_word']:.3f} tokens a word, "
-        f"{figures['bytes_per_token']:.3f} bytes a token: {name}"
+        f"{figures['tokens_per_word']:.3f} tokens per word, "
+        f"{figures['bytes_per_token']:.3f} bytes per token: {name}"
     )
 
 

@@ -84,7 +84,7 @@ def test_a_gated_data_set_says_where_to_accept_its_terms(
     with pytest.raises(UserError) as told:
         plan_tasks([SourceSection(input="hf://uonlp/CulturaX:de", kind="culturax")], 5)
     assert str(told.value) == (
-        "hf://uonlp/CulturaX:de is not open to you: accept its terms on "
+        "hf://uonlp/CulturaX:de cannot be accessed: accept its terms on "
         "https://huggingface.co/datasets/uonlp/CulturaX and log in with `hf auth login`."
     )
 
@@ -96,7 +96,7 @@ def test_a_gated_data_set_says_where_to_accept_its_terms(
         (http_error(HfHubHTTPError, 500), r"hf://oscar cannot be read \(no\)"),
         (
             RuntimeError("Dataset scripts are no longer supported, but found oscar.py"),
-            "is a program and no data: download its files with `hf download .* oscar`",
+            "is a loading script, not data: download its files with `hf download .* oscar`",
         ),
     ],
 )

@@ -245,7 +245,7 @@ def test_an_unknown_kind_is_told():
 
 def test_a_suffix_that_the_kind_does_not_have_is_told(tmp_path: Path):
     (tmp_path / "de_sha256.txt").write_text("checksums are no text")
-    with pytest.raises(UserError, match=r"suffix: a source of the kind oscar has \.jsonl, \.json"):
+    with pytest.raises(UserError, match=r"suffix: files of the kind oscar end in \.jsonl, \.json"):
         read("oscar", tmp_path / "de_sha256.txt")
 
 
