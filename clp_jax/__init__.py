@@ -1,7 +1,6 @@
 """CLP-Transfer in JAX: turn a language model of one language into a model of another.
 
-The names below are the public API. Each is imported when it is first used, so that
-``import clp_jax`` costs nothing.
+The names below are the public API. Each is imported on first use, so ``import clp_jax`` is fast.
 """
 
 from importlib import import_module

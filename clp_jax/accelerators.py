@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from clp_jax.errors import UserError
 
-# Chips along each axis of a slice, by the number of its chips.
+# Chips along each axis of a slice, by its number of chips.
 FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 CUBIC = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"}
-# Accelerator types of Cloud TPU: the generation, its slices, and the cores of a chip, which the
-# number in the name counts.
+# Accelerator types of Cloud TPU: the generation, its slices, and the cores per chip; the number in
+# the name counts cores.
 TYPES: Mapping[str, tuple[str, Mapping[int, str], int]] = {
     "v4": ("v4", CUBIC, 2),
     "v5litepod": ("v5e", FLAT, 1),
@@ -19,10 +19,10 @@ TYPES: Mapping[str, tuple[str, Mapping[int, str], int]] = {
 
 
 def slice_topology(accelerator: str) -> tuple[str, int, int]:
-    """The topology of a slice, such as ``v5e:4x8``, its chips and the cores of a chip.
+    """The topology of a slice, such as ``v5e:4x8``, its number of chips and the cores per chip.
 
     Raises:
-        UserError: the accelerator type is not known.
+        UserError: the accelerator type is unknown.
     """
     kind, _, number = accelerator.rpartition("-")
     generation, shapes, cores = TYPES.get(kind, ("", {}, 1))
@@ -31,5 +31,7 @@ def slice_topology(accelerator: str) -> tuple[str, int, int]:
         known = ", ".join(
             f"{name}-{cores * size}" for name, (_, sizes, cores) in TYPES.items() for size in sizes
         )
-        raise UserError(f"{accelerator} is no accelerator type of Cloud TPU known here: {known}.")
+        raise UserError(
+            f"{accelerator} is not a known accelerator type of Cloud TPU: choose from {known}."
+        )
     return f"{generation}:{shapes[count]}", count, cores

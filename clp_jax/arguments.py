@@ -1,4 +1,4 @@
-"""Arguments of the public functions, checked by the types in their signatures before any work."""
+"""Validation of the arguments of public functions against the types in their signatures."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
@@ -15,10 +15,10 @@ R = TypeVar("R")
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, called with arguments of the types that its signature names, or not at all.
+    """The function, called only with arguments that match the types in its signature.
 
     Raises:
-        UserError: some are of other types or beyond the limits of `clp_jax.limits`; all are told.
+        UserError: arguments have other types or exceed the limits of `clp_jax.limits`; names all.
     """
 
     @cache
@@ -35,17 +35,17 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             args, kwargs = read()(*args, **kwargs)
         except ValidationError as error:
             names = [*signature(function).parameters]
-            told = dict.fromkeys(
+            faults = dict.fromkeys(
                 fault(one | {"loc": _place(one["loc"], names)}) for one in error.errors()
             )
-            raise UserError(f"{function.__name__}: {'; '.join(told)}.") from None
+            raise UserError(f"{function.__name__}: {'; '.join(faults)}.") from None
         return function(*args, **kwargs)
 
     return call
 
 
 def _place(place: Sequence[str | int], names: Sequence[str]) -> list[str | int]:
-    """A place with the argument's name for its number, and without the types that unions tried."""
+    """A location with the argument's name instead of its index, without the types of unions."""
     first, *rest = place
     first = names[first] if isinstance(first, int) else first
     return [first, *(part for part in rest if "[" not in str(part))]

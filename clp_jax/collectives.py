@@ -1,4 +1,4 @@
-"""What the devices of a compiled program send each other, read off the program's text."""
+"""The traffic between the devices of a compiled program, computed from the program's text."""
 
 import math
 import re
@@ -26,10 +26,10 @@ class _Computation:
 def collective_bytes(program: str) -> dict[str, int]:
     """Bytes that each device receives when it runs a program once, by kind of collective.
 
-    Ring algorithms are assumed: of a result of S bytes over n devices, an all-gather or all-to-all
-    brings each of them S (n-1)/n bytes, a reduce-scatter S (n-1), an all-reduce 2 S (n-1)/n, a
-    permutation S. What is in a loop counts as often as the loop runs; loops are taken to count up
-    from zero to the constant in their condition, as those of `jax.lax.scan` do.
+    Ring algorithms are assumed: for a result of S bytes over n devices, each device receives
+    S (n-1)/n bytes in an all-gather or all-to-all, S (n-1) in a reduce-scatter, 2 S (n-1)/n in an
+    all-reduce, and S in a permutation. A collective in a loop counts once per iteration; loops are
+    assumed to count from zero to the constant in their condition, as those of `jax.lax.scan` do.
 
     Args:
         program: The text of an optimized HLO module, from ``compiled.as_text()``.
@@ -39,14 +39,14 @@ def collective_bytes(program: str) -> dict[str, int]:
     totals: Counter[str] = Counter()
     channels: set[str] = set()
     for name, times in _executions(computations, entry, 1):
-        # The TPU compiler writes a reduce-scatter as an all-reduce of which a slice is kept.
+        # The TPU compiler writes a reduce-scatter as an all-reduce followed by a slice.
         scatters = name.startswith("all-reduce-scatter")
         for line in computations[name].lines:
             instruction = _INSTRUCTION.match(line)
             if not instruction:
                 continue
             kind = instruction[2].removesuffix("-start")
-            # A collective that is spread over several fusions has one channel.
+            # A collective that is split over several fusions has one channel.
             channel = re.search(r"channel_id=\d+", line)
             if kind not in KINDS or (channel and channel[0] in channels):
                 continue
@@ -75,7 +75,7 @@ def _computations(program: str) -> dict[str, _Computation]:
 def _executions(
     computations: dict[str, _Computation], name: str, times: int
 ) -> Iterator[tuple[str, int]]:
-    """Each computation that runs, as often as it is called, and how many times it runs there."""
+    """Yield the name of each computation at every call, and how many times it runs there."""
     yield name, times
     for line in computations[name].lines:
         if loop := _WHILE.search(line):
@@ -98,7 +98,7 @@ def _trips(computations: dict[str, _Computation], condition: str) -> int:
 
 def _received(kind: str, result: str, line: str, *, started: bool) -> float:
     size, devices = _size(result), _group_size(line)
-    if started and kind == "all-gather":  # The result holds the operand too.
+    if started and kind == "all-gather":  # The result includes the operand.
         size *= devices / (devices + 1)
     match kind:
         case "all-reduce":
@@ -112,7 +112,7 @@ def _received(kind: str, result: str, line: str, *, started: bool) -> float:
 
 
 def _size(shapes: str) -> float:
-    """Bytes of an array type, or of a tuple of them; scalars are left out."""
+    """Bytes of an array type, or of a tuple of them, without scalars."""
     return sum(
         int(bits or 8) / 8 * math.prod(map(int, dimensions.split(",")))
         for bits, dimensions in _ARRAY.findall(shapes)
@@ -121,7 +121,7 @@ def _size(shapes: str) -> float:
 
 
 def _group_size(line: str) -> int:
-    """How many devices take part in each group of a collective."""
+    """Number of devices in each group of a collective."""
     if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", line):
         return len(listed[1].split(","))
     if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", line):

@@ -1,15 +1,16 @@
-"""The exceptions that are for the user: a mistake to mend, a run to go on with."""
+"""The exceptions for the user: a mistake to fix, a stopped run to resume."""
 
 
 class UserError(Exception):
-    """A mistake in the input, told in one sentence: which file, key or tensor, and what to do.
+    """A mistake in the input, in one sentence: which file, key or tensor, and what to do.
 
     The command line prints the sentence without a traceback and exits with status 1.
     """
 
 
 class RunStopped(Exception):
-    """A training was told to stop and has saved its state: resumed, it goes on from there.
+    """A training run that was asked to stop and has saved its state, from which it can resume.
 
-    The command line prints the sentence with the command that goes on, and exits with status 0.
+    The command line prints the sentence and the command that resumes the run, and exits with
+    status 0.
     """

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with values, in the words of this project."""
+"""pydantic's validation errors as sentences of this project."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,16 +12,16 @@ RENAMED: Mapping[str, str] = {
     "match_norms": "match_spread",
     "strict": "no_fallback",
 }
-"""Keys by the names they had, which are refused with the ones they have."""
+"""New names of keys by their old names, which are errors that name the new one."""
 
 
 def renamed(key: str) -> str:
-    """What a sentence says of an unknown key that has another name now, or nothing."""
-    return f", which is {RENAMED[key]} now" if key in RENAMED else ""
+    """The part of an error that gives an old key's new name; empty for other keys."""
+    return f", which is now called {RENAMED[key]}" if key in RENAMED else ""
 
 
 def fault(error: Any) -> str:
-    """One of the faults of a ``pydantic.ValidationError``, with the key it belongs to."""
+    """One error of a ``pydantic.ValidationError`` as text, with the key it belongs to."""
     key = ".".join(str(part) for part in error["loc"])
     match error["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":

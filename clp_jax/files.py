@@ -1,4 +1,4 @@
-"""Write beside, then rename: nothing half-written is ever left where a result belongs."""
+"""Write to a temporary path, then rename, so that no result is ever half-written."""
 
 import errno
 import json
@@ -23,20 +23,20 @@ _MAX_JSON_DEPTH = 64
 _KINDS: Mapping[type, str] = {dict: "object", list: "list"}
 
 _scratch: set[Path] = set()
-"""What is being written by this process, to be renamed or removed in the end."""
+"""Paths that this process is writing, to be renamed or removed at the end."""
 
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
-"""How an address begins; a `Path` of one has lost the second slash."""
+"""The beginning of an address; a `Path` of an address has lost the second slash."""
 
 
 def is_address(place: str | Path) -> bool:
-    """Whether it is an address, such as ``gs://bucket/run``, and not a path on a disk."""
+    """Whether a place is an address, such as ``gs://bucket/run``, rather than a path on a disk."""
     return ADDRESS.match(str(place)) is not None
 
 
 @contextmanager
 def storage_errors(place: str) -> Iterator[None]:
-    """Tell in one sentence what goes wrong within, on the way to a folder or a bucket.
+    """Within, report errors of access to a folder or a bucket in one sentence.
 
     Raises:
         UserError: it cannot be reached.
@@ -50,7 +50,7 @@ def storage_errors(place: str) -> Iterator[None]:
     except Exception as error:  # Each store has exceptions of its own.
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(
-            f"{place} cannot be reached ({reason}): check its name and your rights."
+            f"{place} cannot be reached ({reason}): check its name and your permissions."
         ) from error
 
 
@@ -69,30 +69,29 @@ def local_path(place: str | Path) -> Path:
 
 
 def writable_path(place: str | Path) -> Path:
-    """The path of a place on a disk where something can be made, or made anew.
+    """The path of a place on a disk where something can be created or replaced.
 
     Raises:
-        UserError: it is an address, its name is too long, or it is in no folder that may be
-            written.
+        UserError: it is an address, its name is too long, or the folder above is not writable.
     """
     place = local_path(place)
     try:
         _scratch_of(place).exists()  # Raises for a name that is too long.
         above = next(filter(Path.exists, place.absolute().parents), place)
     except OSError as error:
-        raise UserError(f"{place} cannot be made ({_reason(error)}).") from None
+        raise UserError(f"{place} cannot be created ({_reason(error)}).") from None
     if not above.is_dir():
-        raise UserError(f"{place} cannot be made: {above} is not a folder.")
+        raise UserError(f"{place} cannot be created: {above} is not a folder.")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"{place} cannot be made: {above} may not be written.")
+        raise UserError(f"{place} cannot be created: {above} is not writable.")
     return place
 
 
 def new_path(folder: str | Path) -> Path:
-    """The path of a folder that can be made: nothing is there, or an empty folder.
+    """The path of a folder that can be created: it does not exist or is empty.
 
     Raises:
-        UserError: something is there, or see `writable_path`.
+        UserError: it exists and is not an empty folder, or see `writable_path`.
     """
     folder = writable_path(folder)
     taken = not folder.is_dir() or folder.is_symlink() or any(folder.iterdir())
@@ -102,21 +101,21 @@ def new_path(folder: str | Path) -> Path:
 
 
 def new_file_path(file: str | Path) -> Path:
-    """The path of a file that can be written: nothing is there, or a file to be replaced.
+    """The path of a file that can be written: it does not exist or is a file to replace.
 
     Raises:
-        UserError: something else is there, such as a device or a link to one, or see
+        UserError: it is something else, such as a device or a link to one, or see
             `writable_path`.
     """
     file = writable_path(file)
     if os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode):
-        raise UserError(f"{file} is there and is not a regular file: name a new one.")
+        raise UserError(f"{file} exists and is not a regular file: choose a new name.")
     return file
 
 
 @contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``folder`` that becomes ``folder`` when the block succeeds.
+    """Yield an empty folder next to ``folder`` that becomes ``folder`` when the block succeeds.
 
     Raises:
         UserError: see `new_path`; or the disk is full.
@@ -140,7 +139,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(file: str | Path) -> Iterator[Path]:
-    """Yield a path beside ``file`` that replaces ``file`` when the block succeeds.
+    """Yield a path next to ``file`` that replaces ``file`` when the block succeeds.
 
     Raises:
         UserError: see `new_file_path`; or the disk is full.
@@ -155,7 +154,7 @@ def new_file(file: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder among the temporary ones, which is gone after the block however that ends."""
+    """A temporary folder, which is removed after the block however it ends."""
     folder = Path(tempfile.mkdtemp(prefix="clp-jax-"))
     with _beside(folder, folder):
         yield folder
@@ -163,7 +162,7 @@ def scratch_folder() -> Iterator[Path]:
 
 @contextmanager
 def _beside(place: Path, scratch: Path) -> Iterator[Path]:
-    """Yield the path of what becomes a place; what is there after the block is removed.
+    """Yield ``scratch``, which becomes ``place``; whatever remains of it is removed afterwards.
 
     Raises:
         UserError: the disk is full.
@@ -185,22 +184,24 @@ def _beside(place: Path, scratch: Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove the files that writers left in ``folder`` when they were killed; none may be alive."""
+    """Remove the files that killed writers left in ``folder``; no writer may be active."""
     for file in folder.glob(".*.partial*"):
         _remove(file)
 
 
 def remove_scratch() -> None:
-    """Remove what this process has not finished, because it is about to end at once."""
+    """Remove the unfinished files of this process, which is about to exit."""
     for scratch in list(_scratch):
         _remove(scratch)
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, safely onto the disk: a power failure keeps them."""
+    """Flush a file, or the names in a folder, to the disk, so that they survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError) if path.is_dir() else nullcontext():  # Not all disks sync folders.
+        with (
+            suppress(OSError) if path.is_dir() else nullcontext()
+        ):  # Not all file systems sync folders.
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -218,7 +219,7 @@ def _exists(folder: Path) -> UserError:
 
 
 def _scratch_of(place: Path) -> Path:
-    """Where a folder or a file is written, to be renamed."""
+    """The temporary path at which a folder or file is written before it is renamed."""
     return place.parent / f".{place.stem}.{uuid.uuid4().hex[:8]}.partial{place.suffix}"
 
 
@@ -227,23 +228,23 @@ def _mount_point(path: Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """The user's folder for what can be made or fetched again."""
+    """The user's folder for files that can be recreated or downloaded again."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "clp_jax"
 
 
 def public_name(place: str | Path) -> str:
-    """A hub id or relative path as it is; of a folder on this machine only the last part."""
+    """A hub id or relative path unchanged; only the last part of an absolute path."""
     return Path(place).name if Path(place).is_absolute() else str(place)
 
 
 def write_text(file: str | Path, text: str) -> None:
-    """Write a text as UTF-8, whole or not at all."""
+    """Write text as UTF-8, completely or not at all."""
     with new_file(file) as scratch:
         scratch.write_text(text, "utf-8")
 
 
 def write_json(file: str | Path, value: Any) -> None:
-    """Write ``value`` as indented UTF-8 JSON, whole or not at all; NaN and infinities are null."""
+    """Write ``value`` as indented UTF-8 JSON, atomically; NaN and infinities become null."""
     text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(file, text + "\n")
 
@@ -257,12 +258,12 @@ def _finite(value: Any) -> Any:
 
 
 def inside(folder: Path, file: str) -> Path:
-    """The path of a file of a stranger's folder, which is there and does not lead out of it.
+    """The path of a file in an untrusted folder, which exists and does not lead out of it.
 
-    Links into the hub's cache are fine: of those its own folders are made.
+    Links into the hub's cache are accepted, since its own folders consist of them.
 
     Raises:
-        UserError: it is missing, no regular file, or elsewhere.
+        UserError: it is missing, not a regular file, or outside the folder.
     """
     path = regular_file(folder / file)
     place = path.resolve()
@@ -273,10 +274,10 @@ def inside(folder: Path, file: str) -> Path:
 
 
 def regular_file(file: str | Path) -> Path:
-    """The path of a file that can be read to its end: no folder, pipe or device.
+    """The path of a regular file, which can be read to its end: not a folder, pipe or device.
 
     Raises:
-        UserError: it is missing, is something else, or cannot be looked at.
+        UserError: it is missing, not a regular file, or not accessible.
     """
     file = Path(file)
     try:
@@ -286,20 +287,20 @@ def regular_file(file: str | Path) -> Path:
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read ({_reason(error)}).") from None
     if not stat.S_ISREG(mode):
-        raise UserError(f"{file} is not a regular file: name one.")
+        raise UserError(f"{file} is not a regular file: give one.")
     return file
 
 
 def read_json(file: str | Path, kind: type = dict) -> Any:
-    """Read a JSON file, our own or a stranger's.
+    """Read a JSON file, trusted or not.
 
     Args:
         file: Path or address.
         kind: What it must hold: ``dict`` or ``list``.
 
     Raises:
-        UserError: the file is missing, no regular file, too large, or not JSON of that kind (see
-            `parse_json`).
+        UserError: the file is missing, not a regular file, too large, or not JSON of that kind
+            (see `parse_json`).
     """
     if not is_address(file):
         regular_file(file)
@@ -311,12 +312,14 @@ def read_json(file: str | Path, kind: type = dict) -> Any:
     except OSError as error:
         raise UserError(f"{file} cannot be read ({_reason(error)}).") from None
     if len(text) > MAX_JSON_BYTES:
-        raise UserError(f"{file} is larger than {MAX_JSON_BYTES >> 20} MiB: it is no JSON of ours.")
+        raise UserError(
+            f"{file} is larger than {MAX_JSON_BYTES >> 20} MiB, the limit for JSON: give another."
+        )
     return parse_json(text, str(file), kind)
 
 
 def parse_json(text: str | bytes, name: str, kind: type = dict) -> Any:
-    """JSON that can be worked with: of the right kind, not too deep, every number finite.
+    """Parse JSON of the given kind, of limited depth and with finite numbers only.
 
     Args:
         text: The JSON; bytes are UTF-8.
@@ -324,16 +327,16 @@ def parse_json(text: str | bytes, name: str, kind: type = dict) -> Any:
         kind: What it must hold: ``dict`` or ``list``.
 
     Raises:
-        UserError: it is not JSON of that kind, is nested more than 64 deep, says a key twice with
-            different values, or holds NaN, an infinity, an integer beyond 128 bits or a broken
-            character.
+        UserError: it is not JSON of that kind, is nested more than 64 levels deep, has a key twice
+            with different values, or contains NaN, an infinity, an integer of more than 128 bits or
+            an invalid character.
     """
     try:
         text = text if isinstance(text, str) else text.decode()
         value = json.loads(text, object_pairs_hook=_object)
         _check(value)
     except RecursionError:
-        raise UserError(f"{name} is nested too deep for JSON.") from None
+        raise UserError(f"{name} is nested more than {_MAX_JSON_DEPTH} levels deep.") from None
     except ValueError as error:
         raise UserError(f"{name} is not valid JSON ({error}).") from None
     if not isinstance(value, kind):
@@ -346,12 +349,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     for key, other in pairs if len(value) < len(pairs) else ():
         if value[key] != other:
-            raise ValueError(f"{key!r} is there twice")
+            raise ValueError(f"{key!r} appears twice")
     return value
 
 
 def _check(value: Any) -> None:
-    """Level by level, so that no depth exhausts the stack."""
+    """Check a value level by level, so that no depth exhausts the stack."""
     level = [value]
     for _ in range(_MAX_JSON_DEPTH + 1):
         inner: list[Any] = []

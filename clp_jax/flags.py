@@ -1,24 +1,24 @@
-"""Flags of the compiler, so that communication runs beside computation."""
+"""Compiler flags that overlap communication with computation."""
 
 import os
 from importlib.util import find_spec
 
 GPU_FLAGS = (
-    # Collectives start as early and end as late as their data allow.
+    # Collectives start as early and end as late as the data dependencies allow.
     "--xla_gpu_enable_latency_hiding_scheduler=true",
-    # In a loop over layers the parameters of the next one are fetched during the last one, and
+    # In a loop over layers, each layer's parameters are fetched during the previous one and its
     # gradients are sent during the next one.
     "--xla_gpu_enable_pipelined_all_gather=true",
     "--xla_gpu_enable_pipelined_reduce_scatter=true",
     "--xla_gpu_enable_pipelined_all_reduce=true",
 )
-"""What the compiler for GPUs needs beside its defaults. Those of the one for TPUs overlap."""
+"""Flags for GPUs. On TPUs the compiler's defaults already overlap."""
 
 
 def set_compiler_flags() -> None:
-    """Where JAX is installed for GPUs, add `GPU_FLAGS` to ``XLA_FLAGS`` before a backend starts.
+    """If JAX is installed for GPUs, add `GPU_FLAGS` to ``XLA_FLAGS`` before a backend starts.
 
-    A flag that the user has set, to whatever value, is left alone.
+    A flag that the user has set, to any value, stays unchanged.
     """
     if find_spec("jax_cuda13_plugin") is None and find_spec("jax_cuda12_plugin") is None:
         return

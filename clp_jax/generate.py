@@ -1,4 +1,4 @@
-"""Text that goes on from a prompt."""
+"""Continue a prompt."""
 
 from collections.abc import Callable, Collection
 from functools import partial
@@ -21,10 +21,10 @@ from clp_jax.mesh import inference_dtype
 from clp_jax.models import Cache, Decoder
 
 SHORTEST = 64
-"""Prompts and caches are padded to this length or a power of two, so that few are compiled."""
+"""Prompts and caches are padded to this length or a power of two, so few programs are compiled."""
 
 MOST_AT_ONCE = 32
-"""Tokens that are generated before anyone looks at them."""
+"""Largest number of tokens that are generated on the device between two checks of ``ended``."""
 
 
 def generate_tokens(
@@ -38,24 +38,24 @@ def generate_tokens(
     suppress: Collection[int] = (),
     ended: Callable[[list[int]], bool] = lambda tokens: False,
 ) -> list[int]:
-    """Tokens that go on from a prompt, without the prompt; a stop token ends them and is left out.
+    """The tokens that continue a prompt, without the prompt and the stop token that ends them.
 
-    A program is compiled for each power of two of the prompt's and of the whole length, not for
-    each length. Tokens are generated in blocks of 1, 2, 4, ... `MOST_AT_ONCE`, on the device.
+    Programs are compiled per power of two of the prompt length and of the total length. Tokens are
+    generated in blocks of 1, 2, 4, ... `MOST_AT_ONCE` on the device.
 
     Args:
         model: the model.
         prompt: token ids, at least one.
-        max_new_tokens: most tokens to generate.
+        max_new_tokens: maximum number of tokens to generate.
         temperature: 0 takes the most likely token, 1 samples from the model's distribution.
         seed: seed of the sampling.
         stop: ids that end the text.
         suppress: ids that are never generated.
-        ended: asked after each block, with all tokens so far, whether these are enough.
+        ended: called with all tokens so far after each block; True ends the generation.
 
     Raises:
-        UserError: the prompt is empty, has an id for which the model has no row, or is with the new
-            tokens longer than the model's positions.
+        UserError: the prompt is empty, has an id for which the model has no row, or does not fit
+            into the model's positions together with the new tokens.
     """
     prompt = np.asarray(prompt, np.int32)
     length, limit = len(prompt), model.config.max_positions
@@ -64,12 +64,12 @@ def generate_tokens(
     if prompt.min() < 0 or prompt.max() >= model.config.vocab_size:
         raise UserError(
             f"The prompt has ids from {prompt.min()} to {prompt.max()}, but the model has "
-            f"{model.config.vocab_size} rows: it is not of the model's tokenizer."
+            f"{model.config.vocab_size} rows: encode it with the model's tokenizer."
         )
     if limit is not None and length + max_new_tokens > limit:
         raise UserError(
-            f"The prompt's {length} tokens and {max_new_tokens} new ones are more than the "
-            f"model's {limit} positions: shorten one of them."
+            f"The prompt's {length} tokens and {max_new_tokens} new ones exceed the model's "
+            f"{limit} positions: shorten the prompt or generate fewer tokens."
         )
     if max_new_tokens < 1:
         return []
@@ -85,7 +85,7 @@ def generate_tokens(
     block = 1
     while generated[-1] not in stop and len(generated) < max_new_tokens and not ended(generated):
         count = min(block, max_new_tokens - len(generated))
-        tokens, made, cache = _go_on(graphdef, params, cache, generated[-1], count, choice)
+        tokens, made, cache = _continue(graphdef, params, cache, generated[-1], count, choice)
         generated += np.asarray(tokens)[: int(made)].tolist()
         block = min(2 * block, MOST_AT_ONCE)
     return generated[:-1] if generated[-1] in stop else generated
@@ -121,13 +121,13 @@ def _read(
     length: Int[Array, ""],
     choice: _Choice,
 ) -> tuple[Int[Array, ""], Cache]:
-    """Read a prompt, behind which there is padding, and pick the token that follows."""
+    """Read a prompt, padded at its end, and pick the token that follows."""
     logits, cache = nnx.merge(graphdef, params).decode(tokens[None], cache, length - 1)
     return choice.pick(logits[0], length), cache._replace(used=length)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _go_on(
+def _continue(
     graphdef: nnx.GraphDef,
     params: nnx.State,
     cache: Cache,
@@ -135,9 +135,9 @@ def _go_on(
     count: Int[Array, ""],
     choice: _Choice,
 ) -> tuple[Int[Array, " most"], Int[Array, ""], Cache]:
-    """Up to ``count`` tokens that follow ``token``, how many, and the cache with them in it."""
+    """Up to ``count`` tokens that follow ``token``, their number, and the updated cache."""
 
-    def wanted(state: tuple[Array, Array, Array, Cache]) -> Array:
+    def more_to_generate(state: tuple[Array, Array, Array, Cache]) -> Array:
         _, made, token, _ = state
         return (made < count) & ~choice.stop[token]
 
@@ -149,7 +149,7 @@ def _go_on(
 
     empty = jnp.zeros(MOST_AT_ONCE, jnp.int32)
     start = (empty, jnp.int32(0), jnp.asarray(token, jnp.int32), cache)
-    tokens, made, _, cache = jax.lax.while_loop(wanted, step, start)
+    tokens, made, _, cache = jax.lax.while_loop(more_to_generate, step, start)
     return tokens, made, cache
 
 
@@ -164,12 +164,12 @@ def generate_text(
     dtype: str | None = None,
     mesh: Mesh | None = None,
 ) -> str:
-    """The prompt and the text with which a model goes on.
+    """The prompt followed by the text with which a model continues it.
 
     Args:
         model: Hugging Face folder, hub id or run folder.
         prompt: beginning of the text; an empty one starts a new document.
-        max_new_tokens: most tokens to generate; the end of the document may come before.
+        max_new_tokens: maximum number of tokens to generate; the document may end earlier.
         temperature: 0 takes the most likely token, 1 samples from the model's distribution.
         seed: seed of the sampling.
         dtype: of the computation, see `clp_jax.mesh.inference_dtype`.
@@ -197,6 +197,6 @@ def generate_text(
 
 
 def _own_settings(folder: Path) -> tuple[set[int], set[int]]:
-    """Ids that end a text and ids that are never generated, by the model's own settings."""
+    """Ids that end a text and ids that are never generated, by the model's generation settings."""
     settings = read_generation(folder)
     return {*end_ids(settings)}, {*(settings.get("suppress_tokens") or ())}

@@ -1,4 +1,4 @@
-"""The types of keys, flags and arguments: each says once what a value may be."""
+"""The types of keys, flags and arguments; each defines the valid values in one place."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from clp_jax.errors import UserError
 from clp_jax.files import local_path, new_file_path
 
 MOST = 2**31 - 1
-"""The largest of the 32-bit integers, in which JAX counts."""
+"""The largest 32-bit signed integer, the type in which JAX counts."""
 
 LONGEST_NAME = 4096
 
@@ -21,7 +21,7 @@ Seed = Annotated[int, Field(ge=0, le=MOST)]
 BatchSize = Annotated[int, Field(gt=0, le=2**20)]
 SequenceLength = Annotated[int, Field(gt=0, le=2**20)]
 NewTokens = Annotated[int, Field(gt=0, le=2**20)]
-VocabularySize = Annotated[int, Field(ge=257, le=2**22)]  # The 256 bytes and the end of text.
+VocabularySize = Annotated[int, Field(ge=257, le=2**22)]  # 256 bytes and the end-of-text token.
 PadMultiple = Annotated[int, Field(gt=0, le=2**16)]
 MeshSize = Annotated[int, Field(ge=-1, le=2**20)]
 
@@ -46,9 +46,9 @@ SourceKind = Literal[
 
 def _named(place: Any) -> Any:
     if not str(place) or "\0" in str(place):
-        raise ValueError("must name something, but is empty or holds a zero byte")
+        raise ValueError("must name something, but is empty or contains a zero byte")
     if len(str(place)) > LONGEST_NAME:
-        raise ValueError(f"has more than {LONGEST_NAME} characters: no name is so long")
+        raise ValueError(f"has more than {LONGEST_NAME} characters: give a shorter name")
     return place
 
 
@@ -72,7 +72,7 @@ def _float_type(kind: Any) -> Any:
 
 
 def _looked_at(look: Callable[[Any], Any]) -> AfterValidator:
-    """A place as it is, unless what looks at it refuses it."""
+    """A validator that keeps a place unchanged and fails if ``look`` refuses it."""
 
     def check(place: Any) -> Any:
         try:
@@ -85,18 +85,18 @@ def _looked_at(look: Callable[[Any], Any]) -> AfterValidator:
 
 
 Name = Annotated[str, AfterValidator(_named)]
-"""A path, an address or the name of something elsewhere."""
+"""A path, an address or the name of something on the hub."""
 LocalName = Annotated[Name, _looked_at(local_path)]
 """A path on a disk."""
 NewFile = Annotated[Name, _looked_at(new_file_path)]
 """A path where a file can be written."""
 PathOrName = Annotated[str | Path, PlainValidator(_place)]
-"""What `Name` is, or a `pathlib.Path`."""
+"""A `Name` or a `pathlib.Path`."""
 LocalPath = Annotated[PathOrName, _looked_at(local_path)]
-"""What `LocalName` is, or a `pathlib.Path`."""
+"""A `LocalName` or a `pathlib.Path`."""
 Inputs = Sequence[
     Annotated[Name, BeforeValidator(lambda x: os.fspath(x) if isinstance(x, os.PathLike) else x)]
 ]
-"""Files, globs and data sets of the hub."""
+"""Files, globs and data sets on the hub."""
 FloatType = Annotated[Any, AfterValidator(_float_type)]
-"""What NumPy takes for a floating-point type that checkpoints have."""
+"""A floating-point dtype of checkpoints, in any form that NumPy accepts."""

@@ -1,4 +1,4 @@
-"""Cross-entropy of the next token, without the logits of a whole batch ever existing."""
+"""Cross-entropy of the next token, without ever holding the logits of a whole batch."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,14 +17,14 @@ WINDOW_CHUNK = 128
 
 
 class LossSums(NamedTuple):
-    """What the loss is made of, each summed over the targets that count."""
+    """The terms of the loss, each summed over the targets that count."""
 
     loss: Float[Array, ""]
     """Negative log-likelihoods in nats."""
     z: Float[Array, ""]
     """Squared logarithms of the softmax's normalizers."""
     tokens: Float[Array, ""]
-    """How many targets count."""
+    """Number of targets that count."""
 
 
 def next_token_loss(
@@ -36,13 +36,13 @@ def next_token_loss(
     chunk: int,
     z_loss: float = 0.0,
 ) -> tuple[Float[Array, ""], LossSums]:
-    """The sum over the masked targets of -log p + z_loss * log(Z)^2, and the parts of it.
+    """The sum over the masked targets of -log p + z_loss * log(Z)^2, and its terms.
 
     Z is the normalizer of the softmax (Chowdhery et al. 2022, arXiv 2204.02311, section 5). Logits
-    and softmax are float32. Only ``batch * chunk * vocab`` logits exist at a time: the positions
-    are taken in chunks. Where a gradient is asked for, each chunk's is computed beside its loss, so
-    that logits are computed once, and the backward pass is left with a multiplication. All matrix
-    products are of the dtype of ``hidden``; the gradient of the head is summed in float32.
+    and softmax are float32. Positions are processed in chunks, so only ``batch * chunk * vocab``
+    logits exist at a time. Under differentiation, each chunk's gradient is computed together with
+    its loss, so logits are computed once and the backward pass is a multiplication. All matrix
+    products have the dtype of ``hidden``; the gradient of the head is summed in float32.
 
     Args:
         hidden: final hidden states, in the dtype of the computation.
@@ -53,13 +53,13 @@ def next_token_loss(
         z_loss: the coefficient of the second term.
 
     Returns:
-        The sum, which can be differentiated, and its parts, which cannot.
+        The sum, which is differentiable, and its terms, which are not.
     """
     length = hidden.shape[1]
     chunks = -(-length // min(chunk, length))
 
     def in_chunks(x: Array) -> Array:
-        # Positions far from each other make a chunk: those that lie on a device stay there.
+        # A chunk takes positions far apart, so that each position stays on its device.
         padding = [(0, 0), (0, -length % chunks)] + [(0, 0)] * (x.ndim - 2)
         x = jnp.pad(x, padding)
         return jnp.moveaxis(x.reshape(x.shape[0], -1, chunks, *x.shape[2:]), 2, 0)
@@ -76,12 +76,20 @@ def _sums(z_loss: float, *parts: Array) -> tuple[Array, Array, Array]:
 def _scan(
     z_loss: float, hidden: Array, head: Array, targets: Array, mask: Array, *, with_gradients: bool
 ) -> tuple[tuple[Array, Array, Array], Array | None, Array | None]:
-    """The sums over all chunks, and the gradients of the first by the hidden states and the head.
+    """The sums over all chunks, and the first one's gradients for hidden states and head.
 
-    A device that shares the parameters with others has the logits of all their rows, but only for
-    its part of the vocabulary: so hidden states are sent around, and no device ever holds the whole
-    head or its gradient. Devices with different sequences or positions each sum a gradient of the
-    head, and these are summed once in the end.
+    Devices that share parameters each compute the logits of all their rows for a part of the
+    vocabulary: hidden states are exchanged, and no device ever holds the whole head or its
+    gradient. Devices with different sequences or positions each accumulate a gradient of the head;
+    these are summed once at the end.
+
+    Args:
+        z_loss: the coefficient of the second term.
+        hidden: [chunks, batch, positions, embed].
+        head: [vocab, embed].
+        targets: [chunks, batch, positions].
+        mask: [chunks, batch, positions].
+        with_gradients: whether to compute the gradients; None otherwise.
     """
     rows, positions = hidden.shape[1], hidden.shape[2]
     copies = (common_size(rows, "data"), common_size(positions, "sequence"))
@@ -149,12 +157,12 @@ def window_loss(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Sum of the negative log-likelihoods (nats) of the masked targets, and their number.
 
-    There is no dropout, and each token is predicted from those before it.
+    There is no dropout; each token is predicted from the tokens before it.
 
     Args:
         graphdef: the model's structure.
         parameters: its parameters.
-        tokens: windows, a token longer than the predictions.
+        tokens: windows, one token longer than the predictions.
         mask: the predictions that count.
     """
     model = nnx.merge(graphdef, parameters)

@@ -1,4 +1,4 @@
-"""The one file that knows meshes, axis rules, several hosts and the quirks of JAX's versions."""
+"""Meshes, axis rules, multi-host runs and the differences between JAX's versions."""
 
 import json
 import math
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 AXES = ("data", "fsdp", "sequence", "tensor")
 
-# What each named dimension of a tensor is spread over; names that are not here are on every device.
+# Mesh axes over which each named dimension is sharded; other dimensions are on every device.
 RULES: Mapping[str, tuple[str, ...]] = {
     # Of parameters.
     "embed": ("fsdp",),
@@ -67,7 +67,7 @@ def start_distributed() -> None:
     """Join the other processes of a multi-host run; does nothing on a single host.
 
     Slurm jobs and TPU slices of Kubernetes are recognised by their environment. The hosts of a
-    Cloud TPU VM know of each other only by their metadata server, which JAX asks when
+    Cloud TPU VM find each other only through their metadata server, which JAX queries if
     ``CLP_JAX_DISTRIBUTED`` is set, as ``scripts/tpu_vm.sh`` does. Any other launcher sets
     ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``.
 
@@ -83,8 +83,8 @@ def start_distributed() -> None:
             count, index = int(env["JAX_NUM_PROCESSES"]), int(env["JAX_PROCESS_ID"])
         except (KeyError, ValueError):
             raise UserError(
-                "JAX_COORDINATOR_ADDRESS is set: JAX_NUM_PROCESSES and JAX_PROCESS_ID must be "
-                "numbers beside it."
+                "JAX_COORDINATOR_ADDRESS is set, but JAX_NUM_PROCESSES or JAX_PROCESS_ID is not a "
+                "number: set both."
             ) from None
         _join(env["JAX_COORDINATOR_ADDRESS"], count, index)
     elif (
@@ -99,7 +99,7 @@ def start_distributed() -> None:
 def _join(*where: Any) -> None:
     try:
         jax.distributed.initialize(*where)
-    except Exception as error:  # Each launcher that JAX knows has its own.
+    except Exception as error:  # Each launcher raises its own exceptions.
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(
             f"The processes of this run do not find each other ({reason}): look at the JAX_, "
@@ -111,7 +111,7 @@ def all_devices() -> list[jax.Device]:
     """The devices of all processes.
 
     Raises:
-        UserError: there is none of the platform that is asked for.
+        UserError: the requested platform has no device.
     """
     try:
         return jax.devices()
@@ -119,38 +119,38 @@ def all_devices() -> list[jax.Device]:
         reason = " ".join(str(error).split())[:200] or "its plugin is not installed"
         raise UserError(
             f"There is no device of JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')} "
-            f"({reason}): unset it, or name a platform that is here."
+            f"({reason}): unset it, or name a platform that exists here."
         ) from None
 
 
 def decided_by_first(decide: Callable[[], T]) -> T:
-    """What the first process decides, a JSON value, told to all; every process must call it.
+    """The first process's decision, a JSON value, sent to all; every process must call this.
 
-    Storage need not show the same to all of them at the same time.
+    Shared storage may not look the same to all processes at the same time.
 
     Raises:
-        UserError: of the first process, in all of them.
+        UserError: in every process, if the decision fails in the first one.
     """
     if jax.process_count() == 1:
         return decide()
-    told, failure = b"", None
+    payload, failure = b"", None
     if jax.process_index() == 0:
         try:
-            told = json.dumps({"value": decide()}).encode()
+            payload = json.dumps({"value": decide()}).encode()
         except Exception as error:
-            told, failure = json.dumps({"error": str(error)}).encode(), error
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(told))))
-    sent = np.frombuffer(told or bytes(size), np.uint8)
-    heard = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes())
+            payload, failure = json.dumps({"error": str(error)}).encode(), error
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(payload))))
+    sent = np.frombuffer(payload or bytes(size), np.uint8)
+    received = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes())
     if failure is not None:
         raise failure
-    if "error" in heard:
-        raise UserError(heard["error"])
-    return heard["value"]
+    if "error" in received:
+        raise UserError(received["error"])
+    return received["value"]
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs on disk between runs, unless the user has set a place already."""
+    """Keep compiled programs on disk between runs, unless the user has set a cache already."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
 
@@ -166,9 +166,9 @@ def make_mesh(
 ) -> Mesh:
     """Arrange devices (all of them by default) in a mesh with the axes of `AXES`.
 
-    One of the sizes may be -1 and takes what the others leave. Where the devices are of several
-    slices of TPUs, or of several machines with GPUs, the outermost axes go between these and the
-    inner ones stay within each, whose connections are faster.
+    One of the sizes may be -1: it takes the remaining devices. With several TPU slices, or several
+    machines with GPUs, the outermost axes span them and the inner axes stay within each, where
+    connections are faster.
 
     Raises:
         UserError: the sizes do not multiply to the number of devices.
@@ -177,11 +177,11 @@ def make_mesh(
     sizes = [data, fsdp, sequence, tensor]
     wanted = f"mesh data={data} fsdp={fsdp} tensor={tensor} sequence={sequence}"
     if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
-        raise UserError(f"{wanted}: sizes are positive, and only one of them may be -1.")
+        raise UserError(f"{wanted}: sizes must be positive, except that one of them may be -1.")
     if -1 in sizes:
         known = -int(np.prod(sizes))
         if len(devices) % known:
-            raise UserError(f"{wanted} does not divide the {len(devices)} devices there are.")
+            raise UserError(f"{wanted} does not divide the {len(devices)} available devices.")
         sizes[sizes.index(-1)] = len(devices) // known
     if np.prod(sizes) != len(devices):
         raise UserError(f"{wanted} needs {np.prod(sizes)} devices, but there are {len(devices)}.")
@@ -200,12 +200,12 @@ def make_mesh(
 
 
 def slice_count(devices: Sequence[jax.Device]) -> int:
-    """Slices of TPUs, or machines with GPUs, that the devices are of; 1 where they do not say."""
+    """Number of TPU slices, or machines with GPUs, of the devices; 1 if they do not report it."""
     return len({getattr(device, "slice_index", 0) for device in devices})
 
 
 def memory_of(device: jax.Device) -> int | None:
-    """Bytes of memory of a device, or None where neither it nor a data sheet tells (CPUs)."""
+    """Bytes of memory of a device, or None if neither it nor a data sheet gives them (CPUs)."""
     for kind, gibibytes in MEMORY_GIB.items():
         if device.device_kind.startswith(kind):
             return gibibytes * 2**30
@@ -222,7 +222,7 @@ def single_device_mesh() -> Mesh:
 
 
 def inference_dtype(name: str | None) -> DTypeLike:
-    """The type in which a model computes that is only asked, not trained.
+    """The dtype of a model's computation in inference.
 
     By default bfloat16 on TPUs and GPUs, as in training, and float32 on CPUs, which do not compute
     faster in bfloat16. Softmax, norms and logits are float32 in either case.
@@ -231,7 +231,7 @@ def inference_dtype(name: str | None) -> DTypeLike:
         name: ``float32``, ``bfloat16``, or None for the default.
 
     Raises:
-        UserError: it is another one.
+        UserError: the name is another one.
     """
     if name is None:
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -243,11 +243,11 @@ def inference_dtype(name: str | None) -> DTypeLike:
 def sharding_for(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:
     """The sharding of a tensor whose dimensions have the names ``axes``, by `RULES`.
 
-    A vocabulary that the mesh does not divide (50,257 rows are a common size) stays whole.
+    A vocabulary that the mesh does not divide (50,257 rows are common) stays whole.
 
     Raises:
         UserError: the mesh does not divide another dimension.
-        ValueError: the rules spread two dimensions over the same axis.
+        ValueError: the rules shard two dimensions over the same axis.
     """
     spec: list[tuple[str, ...] | None] = []
     for name, size in zip(axes, shape, strict=True):
@@ -263,7 +263,7 @@ def sharding_for(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) -> Named
         spec.append(over)
     used = [axis for over in spec if over for axis in over]
     if len(set(used)) < len(used):
-        raise ValueError(f"RULES spread {', '.join(axes)} over the same axis: {', '.join(used)}.")
+        raise ValueError(f"RULES shard {', '.join(axes)} over the same axis: {', '.join(used)}.")
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
@@ -278,23 +278,23 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def batch_divisor(mesh: Mesh) -> int:
-    """The number that the size of every batch must be a multiple of."""
+    """The number of which every batch size must be a multiple."""
     return int(np.prod([mesh.shape[axis] for axis in BATCH]))
 
 
 def shard_activations(x: Shaped[Array, "batch length ..."]) -> Shaped[Array, "batch length ..."]:
-    """Inside a jitted function under ``jax.set_mesh``, keep rows and positions spread.
+    """Inside a jitted function under ``jax.set_mesh``, keep rows and positions sharded.
 
-    Without it, the compiler may follow the parameters and spread activations by their width.
-    An axis that the mesh does not divide stays whole; without a mesh it does nothing.
+    Otherwise the compiler may follow the parameters and shard activations by their width. An axis
+    that the mesh does not divide stays whole; without a mesh, this does nothing.
     """
     return _spread(x, ACTIVATIONS)
 
 
 def shard_by_width(x: Shaped[Array, "batch length embed"]) -> Shaped[Array, "batch length embed"]:
-    """As `shard_activations`, but devices that share parameters each have their part of the width.
+    """As `shard_activations`, but devices that share parameters each hold a part of the width.
 
-    So lie the rows that are read from a table of parameters.
+    This is the layout of rows that are read from a table of parameters.
     """
     return _spread(x, BY_WIDTH)
 
@@ -311,9 +311,9 @@ def _spread(x: Array, dimensions: Sequence[tuple[str, ...]]) -> Array:
 
 
 def constrain(x: Shaped[Array, "..."], *axes: str | tuple[str, ...] | None) -> Shaped[Array, "..."]:
-    """Inside a jitted function under ``jax.set_mesh``, spread the first dimensions over ``axes``.
+    """Inside a jitted function under ``jax.set_mesh``, shard the first dimensions over ``axes``.
 
-    The mesh need not divide them. The other dimensions stay whole; without a mesh it does nothing.
+    The mesh need not divide them. Other dimensions stay whole; without a mesh, this does nothing.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x
@@ -321,16 +321,16 @@ def constrain(x: Shaped[Array, "..."], *axes: str | tuple[str, ...] | None) -> S
 
 
 def common_size(size: int, axis: str) -> int:
-    """Devices along an axis of the mesh of ``jax.set_mesh``, or 1 where they do not divide."""
+    """Devices along a mesh axis of ``jax.set_mesh``, or 1 if they do not divide ``size``."""
     mesh = jax.sharding.get_abstract_mesh()
     devices = 1 if mesh.empty else mesh.shape[axis]
     return devices if size % devices == 0 else 1
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " local"]:
-    """The rows of a batch that the devices of this process hold, in rising order.
+    """The rows of a batch that the devices of this process hold, in ascending order.
 
-    Processes hold the same rows where their devices share the work on a sequence.
+    Processes hold the same rows if their devices share the work on a sequence.
 
     Args:
         mesh: The mesh.
@@ -354,6 +354,6 @@ def to_host(array: Shaped[Array, "..."]) -> Shaped[np.ndarray, "..."]:
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Dense bfloat16 peak in FLOP/s of a kind of device, or None where it is not known (CPUs)."""
+    """Dense bfloat16 peak in FLOP/s of a kind of device, or None if it is unknown (CPUs)."""
     matches = [kind for kind in PEAK_FLOPS if device_kind.startswith(kind)]
     return PEAK_FLOPS[max(matches, key=len)] if matches else None

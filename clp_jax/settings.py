@@ -1,7 +1,7 @@
 """Settings as text: YAML files and ``--section.key value``, in which every scalar is a string.
 
-What a string means is the business of its key: YAML's own types would turn the language ``no`` into
-a boolean, ``12:00:00`` into a number of seconds and ``20241126`` into no name of a file.
+Each key interprets its own string: YAML's types would turn the language ``no`` into a boolean,
+``12:00:00`` into a number of seconds, and a file named ``20241126`` into an integer.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ MOST_BYTES = 1 << 20
 
 
 class _Loader(yaml.BaseLoader):
-    """Plain nulls are None, all other scalars strings, and no key is given twice."""
+    """Reads plain nulls as None and other scalars as strings; duplicate keys are an error."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if isinstance(node, yaml.ScalarNode) and node.style is None and node.value in NULLS:
@@ -31,18 +31,16 @@ class _Loader(yaml.BaseLoader):
         keys: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in keys:
-                raise yaml.MarkedYAMLError(
-                    None, None, f"{key.value} is there twice", key.start_mark
-                )
+                raise yaml.MarkedYAMLError(None, None, f"{key.value} appears twice", key.start_mark)
             keys.add(key.value if isinstance(key, yaml.ScalarNode) else "")
         return super().construct_mapping(node, deep)
 
 
 def parse_yaml(text: str) -> Any:
-    """What YAML holds: dictionaries, lists, strings and None.
+    """Parse YAML to dictionaries, lists, strings and None.
 
     Raises:
-        ValueError: it is no YAML, holds a key twice or is nested too deep; says where.
+        ValueError: it is not YAML, has a key twice or is nested too deep; the message says where.
     """
     try:
         return yaml.load(text, _Loader)
@@ -56,17 +54,17 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_settings(file: str | Path) -> dict[str, Any]:
-    """The sections of a YAML file, a local one or one in a bucket; empty sections are left out.
+    """The sections of a YAML file, local or in a bucket, without empty sections.
 
     Raises:
-        UserError: it is missing, cannot be reached, is no YAML or does not hold sections.
+        UserError: it is missing, cannot be reached, is not YAML or does not consist of sections.
     """
     try:
         values = parse_yaml(_read(file))
     except ValueError as error:  # a UnicodeDecodeError too
         raise UserError(f"{file} is not valid YAML ({error}).") from None
     if not isinstance(values, dict | None):
-        raise UserError(f"{file} must hold sections with keys, as the files in configs/ do.")
+        raise UserError(f"{file} must contain sections with keys, like the files in configs/.")
     return {key: value for key, value in (values or {}).items() if value is not None}
 
 
@@ -74,13 +72,15 @@ def _read(file: str | Path) -> str:
     with storage_errors(str(file)) if is_address(file) else nullcontext():
         path = epath.Path(file)
         if not path.exists():
-            raise UserError(f"{file} is missing: name an existing configuration.")
+            raise UserError(f"{file} is missing: give an existing configuration.")
         if not is_address(file) and not Path(file).is_file():
-            raise UserError(f"{file} is not a file: name an existing configuration.")
+            raise UserError(f"{file} is not a file: give an existing configuration.")
         with path.open("rb") as stream:
             data = stream.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
-        raise UserError(f"{file} has more than {MOST_BYTES:,} bytes: name a configuration.")
+        raise UserError(
+            f"{file} has more than {MOST_BYTES:,} bytes, the limit for a configuration."
+        )
     return data.decode("utf-8-sig")
 
 
@@ -88,7 +88,7 @@ def parse_flags(flags: Sequence[str]) -> dict[tuple[str, str], Any]:
     """``["--train.steps", "10", "--mesh.fsdp=2"]`` -> ``{("train", "steps"): "10", ...}``.
 
     Raises:
-        UserError: one is not of this form, has no value or one that is no YAML.
+        UserError: a flag does not have this form, or its value is missing or not YAML.
     """
     parsed = {}
     rest = list(flags)
@@ -97,7 +97,7 @@ def parse_flags(flags: Sequence[str]) -> dict[tuple[str, str], Any]:
         name, equals, value = flag.partition("=")
         section, dot, key = name.removeprefix("--").partition(".")
         if not (flag.startswith("--") and dot and section and key):
-            raise UserError(f"{flag} is not understood: write --section.key value.")
+            raise UserError(f"{flag} is not a configuration key: write --section.key value.")
         if not equals:
             if not rest:
                 raise UserError(f"{flag} needs a value: write {flag} VALUE.")
@@ -106,8 +106,8 @@ def parse_flags(flags: Sequence[str]) -> dict[tuple[str, str], Any]:
             parsed[section, key] = parse_yaml(value)
         except ValueError as error:
             raise UserError(
-                f"{name}: {_short(value)} is not valid YAML ({error}): put text with such "
-                "characters into quotes of its own."
+                f"{name}: {_short(value)} is not valid YAML ({error}): put quotes around the "
+                "text, inside the quotes of the shell."
             ) from None
     return parsed
 

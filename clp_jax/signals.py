@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a command soon, with a sentence, and leave nothing unfinished behind."""
+"""SIGINT and SIGTERM end a command promptly, with a message and without unfinished files."""
 
 import os
 import signal
@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 from clp_jax.files import remove_scratch
 
 PATIENCE = 10.0
-"""Seconds that a command has to end by itself."""
+"""Seconds that a command has to end by itself after a signal."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that ends the command; like a Ctrl-C, it passes all that handles errors.
+    """A signal that ends the command; like Ctrl-C, ordinary error handlers do not catch it.
 
     Args:
         number: The signal.
@@ -29,20 +29,20 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def answered_signals() -> Iterator[None]:
-    """Within, SIGINT and SIGTERM raise `Stopped`; what is deaf to it is ended all the same.
+    """Within, SIGINT and SIGTERM raise `Stopped`; a command that does not react is ended anyway.
 
-    Python looks at signals between two of its own instructions, and a computation of JAX or NumPy
-    is one. So a thread hears of them too: `PATIENCE` seconds after the first, or at the second, it
-    removes what is unfinished and ends the process. Only the main thread takes signals. Where
-    `jax.distributed` runs already, SIGTERM stays JAX's, which tells all processes of it.
+    Python handles signals only between two of its instructions, and a computation of JAX or NumPy
+    is a single one. So a thread also waits for them: `PATIENCE` seconds after the first signal, or
+    at the second, it removes unfinished files and ends the process. Only the main thread handles
+    signals. If `jax.distributed` is running, JAX handles SIGTERM and notifies all processes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard, told = socket.socketpair()
-    for end in (heard, told):
-        end.setblocking(end is heard)
-    wakeup = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    receiver, sender = socket.socketpair()
+    for end in (receiver, sender):
+        end.setblocking(end is receiver)
+    wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     jax = sys.modules.get("jax")
     shared = jax is not None and jax.distributed.is_initialized()
     numbers = [
@@ -51,7 +51,7 @@ def answered_signals() -> Iterator[None]:
         if signal.getsignal(number) is not signal.SIG_IGN
     ]
     before = {number: signal.signal(number, _raise) for number in numbers}
-    thread = threading.Thread(target=_listen, args=(heard,), name="signals", daemon=True)
+    thread = threading.Thread(target=_listen, args=(receiver,), name="signals", daemon=True)
     thread.start()
     try:
         yield
@@ -59,25 +59,25 @@ def answered_signals() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup)
-        told.close()
+        sender.close()
         thread.join()
-        heard.close()
+        receiver.close()
 
 
 def _raise(number: int, _: Any) -> NoReturn:
     raise Stopped(number)
 
 
-def _listen(heard: socket.socket) -> None:
-    """Wait for a signal that is not handled otherwise, then for a second one or long enough."""
-    number = _next(heard)
+def _listen(receiver: socket.socket) -> None:
+    """Wait for a signal that `_raise` handles, then for a second one or `PATIENCE` seconds."""
+    number = _next(receiver)
     while number and signal.getsignal(number) is not _raise:
-        number = _next(heard)
+        number = _next(receiver)
     if not number:
         return
-    heard.settimeout(PATIENCE)
+    receiver.settimeout(PATIENCE)
     try:
-        if not _next(heard):
+        if not _next(receiver):
             return
     except TimeoutError:
         pass
@@ -86,13 +86,13 @@ def _listen(heard: socket.socket) -> None:
     os._exit(128 + number)
 
 
-def _next(heard: socket.socket) -> int:
-    """The number of the next signal; 0 when there are no more."""
-    return next(iter(heard.recv(1)), 0)
+def _next(receiver: socket.socket) -> int:
+    """The number of the next signal; 0 if there are no more."""
+    return next(iter(receiver.recv(1)), 0)
 
 
 def _forget() -> None:
-    """In a forked process: what it is sent is its own."""
+    """In a forked process, restore the default handling of signals."""
     if signal.getsignal(signal.SIGTERM) is _raise:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -100,7 +100,7 @@ def _forget() -> None:
 
 
 def _hold(held: bool = True) -> None:
-    """Whether signals wait: a forked process that got one before it forgets would tell this one."""
+    """Block or unblock signals: until `_forget` runs, a forked process would pass them on here."""
     how = signal.SIG_BLOCK if held else signal.SIG_UNBLOCK
     signal.pthread_sigmask(how, (signal.SIGINT, signal.SIGTERM))
 

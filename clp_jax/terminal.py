@@ -1,4 +1,4 @@
-"""Text for people: nothing that a terminal would obey, and nothing that it cannot show."""
+"""Text for terminals, without control characters and characters that they cannot show."""
 
 import re
 import sys
@@ -10,9 +10,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text with its control characters, line breaks among them, written as escapes.
+    """The text with control characters, including line breaks, written as escapes.
 
-    Names of files, tensors and models are a stranger's, and may hold any of them.
+    Names of files, tensors and models are untrusted and may contain any of them.
 
     Args:
         text: The text.
@@ -23,11 +23,11 @@ def printable(text: str, keep: str = "") -> str:
 
 @contextmanager
 def printable_output() -> Iterator[None]:
-    """Within, what is printed is `printable`, but for its lines and tabs.
+    """Within, printed text is made `printable`, except for line breaks and tabs.
 
-    A character that the terminal's encoding lacks is an escape too: it must not end what is done.
+    A character that the terminal's encoding lacks is escaped too, so that it raises no error.
     """
-    if sys.stdout is None:  # It was closed before Python began, and prints to it are dropped.
+    if sys.stdout is None:  # Closed before Python started; prints are dropped.
         yield
         return
     with redirect_stdout(_Printable(sys.stdout)):

@@ -287,7 +287,7 @@ REFUSED = {
     "prepare --config recipe.yaml --out o": "no.tar.gz matches no file",
     "prepare --input no.txt --out o --clean.min_words x": "--clean.min_words: ",
     "plan --config no.yaml --accelerator-type v4-8": "is missing",
-    "plan --config run.yaml --accelerator-type v9-8": "is no accelerator type",
+    "plan --config run.yaml --accelerator-type v9-8": "is not a known accelerator type",
     "plan --config run.yaml --accelerator-type v4-8": "/no/model is not a folder",
     "plan --config run.yaml --accelerator-type v4-8 --source /no/source": "/no/source is not a",
     "plan --config run.yaml --accelerator-type v4-8 --vocab-size 999": "give its --source too",
@@ -369,4 +369,4 @@ def test_names_of_nothing_are_refused_by_the_flag(stage, flag, capsys):
 def test_an_old_flag_is_refused_with_the_new_one(capsys):
     with pytest.raises(SystemExit):
         main(["transfer", "--source", "a", "--helper", "b", "--out", "c", "--copy-share", "0.5"])
-    assert "--copy-share 0.5, which is source_weight now" in capsys.readouterr().err
+    assert "--copy-share 0.5, which is now called source_weight" in capsys.readouterr().err

@@ -89,8 +89,8 @@ def test_one_corpus_or_several(file, tmp_path, train, paths, weights):
             "data: give every corpus of train a weight, or none",
         ),
         (["--data.restart_positions", "true"], "data: restart_positions needs document_mask"),
-        (["--steps", "7"], "--steps is not understood: write --section.key value"),
-        (["train.steps", "7"], "train.steps is not understood"),
+        (["--steps", "7"], "--steps is not a configuration key: write --section.key value"),
+        (["train.steps", "7"], "train.steps is not a configuration key"),
         (["--train.steps"], "--train.steps needs a value"),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_fault_is_blamed_on_the_file_or_the_flag_that_it_came_from(file):
 @pytest.mark.parametrize("text", ["train: {steps: 1}\ntrain: {out: x}", "train: {out: x, out: x}"])
 def test_a_key_that_is_given_twice(tmp_path, text):
     (tmp_path / "twice.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"twice.yaml is not valid YAML \(\w+ is there twice in li"):
+    with pytest.raises(UserError, match=r"twice.yaml is not valid YAML \(\w+ appears twice in li"):
         RunConfig.from_yaml(tmp_path / "twice.yaml")
 
 
@@ -215,13 +215,13 @@ def test_all_mistakes_are_told_at_once(tmp_path):
 
 
 def test_files_that_are_no_configuration(tmp_path):
-    with pytest.raises(UserError, match="is missing: name an existing configuration"):
+    with pytest.raises(UserError, match="is missing: give an existing configuration"):
         RunConfig.from_yaml(tmp_path / "none.yaml")
     (tmp_path / "broken.yaml").write_text("model: [")
     with pytest.raises(UserError, match="is not valid YAML"):
         RunConfig.from_yaml(tmp_path / "broken.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
-    with pytest.raises(UserError, match="must hold sections with keys"):
+    with pytest.raises(UserError, match="must contain sections with keys"):
         RunConfig.from_yaml(tmp_path / "list.yaml")
 
 
@@ -331,5 +331,5 @@ def test_options_of_a_transfer_are_the_keys_of_its_configuration():
 def test_an_old_name_is_refused_with_the_new_one(config, old):
     section, _, key = old.rpartition(".")
     values = {section: {key: 1}} if section else {key: 1}
-    with pytest.raises(UserError, match=f"unknown key {old}, which is {RENAMED[key]} now"):
+    with pytest.raises(UserError, match=f"unknown key {old}, which is now called {RENAMED[key]}"):
         config.from_dict(values)

@@ -60,7 +60,7 @@ def test_what_is_no_file_is_never_replaced(tmp_path, kind):
     else:
         place.symlink_to("elsewhere" if kind == "link" else "nowhere")
     before = place.lstat()
-    with pytest.raises(UserError, match="is there and is not a regular file"):
+    with pytest.raises(UserError, match="exists and is not a regular file"):
         write_json(place, {})
     if kind != "folder":
         with pytest.raises(UserError, match="exists already"), new_folder(place):
@@ -78,10 +78,10 @@ def test_a_place_where_nothing_can_be_is_refused_at_once(tmp_path, write, monkey
         "b" * 300 + "/c": r"\(File name too long\)",
     }
     for name, reason in places.items():
-        with pytest.raises(UserError, match=f"cannot be made.*{reason}"), write(tmp_path / name):
+        with pytest.raises(UserError, match=f"cannot be created.*{reason}"), write(tmp_path / name):
             pass
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(UserError, match="may not be written"), write(tmp_path / "x"):
+    with pytest.raises(UserError, match="is not writable"), write(tmp_path / "x"):
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
@@ -128,15 +128,15 @@ def test_json(tmp_path):
         (b"\xff{}", "is not valid JSON"),
         ("[1]", "must hold a JSON object, not a list"),
         ("null", "must hold a JSON object, not a single value"),
-        ("[" * 100_000, "is nested too deep"),
-        ("[" * 200 + "]" * 200, "is nested too deep"),
-        ('{"a": ' * 200 + "1" + "}" * 200, "is nested too deep"),
+        ("[" * 100_000, "is nested more than 64 levels deep"),
+        ("[" * 200 + "]" * 200, "is nested more than 64 levels deep"),
+        ('{"a": ' * 200 + "1" + "}" * 200, "is nested more than 64 levels deep"),
         ('{"a": ' + "1" * 5000 + "}", "is not valid JSON"),
         ('{"a": [' + "1" * 50 + "]}", "an integer has more than 128 bits"),
         ('{"a": NaN}', "a number is NaN or infinite"),
         ('{"a": {"b": 1e999}}', "a number is NaN or infinite"),
         ('{"a": "\\ud800"}', "surrogates not allowed"),
-        ('{"a": 1, "a": 2}', "'a' is there twice"),
+        ('{"a": 1, "a": 2}', "'a' appears twice"),
     ],
 )
 def test_json_that_is_no_use_is_told_in_a_sentence(tmp_path, text, sentence):

@@ -70,7 +70,7 @@ def test_mistakes(tiny_model):
     model = load_model(tiny_model)
     with pytest.raises(UserError, match="The prompt is empty"):
         generate_tokens(model, np.array([], np.int32), max_new_tokens=1)
-    with pytest.raises(UserError, match="10 tokens and 60 new ones are more than the model's 64"):
+    with pytest.raises(UserError, match="10 tokens and 60 new ones exceed the model's 64"):
         generate_tokens(model, np.arange(10), max_new_tokens=60)
 
 

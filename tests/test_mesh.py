@@ -27,10 +27,10 @@ def test_one_size_takes_what_is_left():
 @pytest.mark.parametrize(
     ("sizes", "sentence"),
     [
-        ((3, -1, 1), "does not divide the 8 devices"),
+        ((3, -1, 1), "does not divide the 8 available devices"),
         ((2, 2, 1), "needs 4 devices, but there are 8"),
         ((-1, -1, 1), "only one of them may be -1"),
-        ((0, 1, 1), "sizes are positive"),
+        ((0, 1, 1), "sizes must be positive"),
     ],
 )
 def test_meshes_that_do_not_fit(sizes, sentence):
@@ -87,7 +87,9 @@ def test_a_platform_that_is_not_there(error, use, monkeypatch):
 def test_an_environment_that_describes_no_processes(environment, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=r"do not find each other|must be numbers beside it"):
+    with pytest.raises(
+        UserError, match=r"do not find each other|JAX_PROCESS_ID is not a number: set both"
+    ):
         start_distributed()
 
 

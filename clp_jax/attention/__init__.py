@@ -1,8 +1,8 @@
-"""Causal attention, with ALiBi where the model has it, in the way that suits the call.
+"""Causal attention, with or without ALiBi, by the implementation that suits the call.
 
-`attend` is all that models know. What it chooses from: the formula (`dense`), plain XLA operations
-block by block (`blockwise`), the splash kernels of TPUs (`splash`), cuDNN's kernels (`cudnn`), and
-kernels for GPUs of our own (`triton`).
+Models call only `attend`. It chooses between the plain formula (`dense`), XLA operations block by
+block (`blockwise`), JAX's splash kernels for TPUs (`splash`), cuDNN's kernels (`cudnn`), and Pallas
+kernels for GPUs (`triton`).
 """
 
 import numpy as np
@@ -29,10 +29,10 @@ def attend(
 ) -> Float[Array, "batch queries heads dim"]:
     """Causal attention; scores and softmax in float32, the result in the dtype of ``value``.
 
-    Whole rows that attend to themselves, as in training, never have an array of
-    [batch, heads, length, length]: a fused kernel computes them (`attend_fused`). Queries that
-    continue the rows of a cache, and dropout of the weights, which kernels do not know, are
-    computed by the formula, with all scores at once (`attend_dense`).
+    For whole rows that attend to themselves, as in training, no array of
+    [batch, heads, length, length] exists: a fused kernel computes them (`attend_fused`). Queries
+    that continue a cache, and dropout of the weights, which the kernels do not support, use the
+    formula, with all scores in memory (`attend_dense`).
 
     Args:
         query: queries at the positions ``start``, ``start`` + 1, ...
@@ -41,9 +41,9 @@ def attend(
         scale: factor of the scores before ALiBi is added.
         slopes: ALiBi slope of each head, or None.
         start: position of the first query.
-        segments: the document of each position; queries see keys of their own alone. None: all are
-            of one document.
-        dropout_rate: share of the attention weights that is dropped.
+        segments: the document of each position; queries see only keys of their own document. None:
+            all positions are of one document.
+        dropout_rate: fraction of the attention weights that is dropped.
         dropout_key: random key of the dropout; None turns it off.
     """
     dropped = dropout_key is not None and dropout_rate > 0

@@ -1,17 +1,17 @@
-"""ALiBi: the slopes of the heads, and columns by which any attention kernel computes it."""
+"""ALiBi: the slopes of the heads, and extra columns with which any attention kernel computes it."""
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from clp_jax.errors import UserError
 
 LOW = 256
-"""Positions are ``LOW`` * high + low; bfloat16 holds whole numbers up to it."""
+"""Positions are ``LOW`` * high + low; bfloat16 represents all integers up to ``LOW``."""
 POSITIONS = LOW * LOW
-"""So many positions have exact columns."""
+"""Number of positions whose columns are exact."""
 PARTS = 3
-"""bfloat16 numbers whose sum is a slope to float32 precision."""
+"""Number of bfloat16 summands that represent a slope to float32 precision."""
 COLUMNS = 2 * PARTS
 
 
@@ -34,8 +34,8 @@ def with_alibi(
 ) -> tuple[Float[Array, "batch queries heads wide"], Float[Array, "batch keys heads wide"]]:
     """Queries and keys with `COLUMNS` more columns, whose products add slope * key position.
 
-    Softmax does not change when a constant is added to a row, so this is ALiBi. All columns are
-    exact in bfloat16, and so are their products in the float32 in which kernels add them up: at the
+    Softmax does not change when a constant is added to a row, so this equals ALiBi. All columns are
+    exact in bfloat16, and so are their products in float32, in which the kernels accumulate: at the
     last of `POSITIONS`, the sum is rounded by at most 2^-8 for slopes below 1.
 
     Args:
@@ -48,24 +48,26 @@ def with_alibi(
     """
     if key.shape[1] > POSITIONS:
         raise UserError(
-            f"Sequences of {key.shape[1]:,} tokens are too long for ALiBi in this device's "
-            f"attention, which is exact up to {POSITIONS:,}: choose a shorter "
+            f"Sequences of {key.shape[1]:,} tokens are too long for ALiBi on this device, "
+            f"whose attention is exact up to {POSITIONS:,}: choose a shorter "
             "data.sequence_length."
         )
     parts, rest = [], jnp.asarray(slopes, jnp.float32)
     for _ in range(PARTS):
         parts.append(rest.astype(jnp.bfloat16).astype(jnp.float32))
         rest = rest - parts[-1]
-    slope = jnp.stack(parts, axis=-1)
+    slope = jnp.stack(parts, axis=-1)  # [heads, parts]
     high, low = jnp.divmod(jnp.arange(key.shape[1]), LOW)
-    of_queries = jnp.concatenate([LOW * slope, slope], axis=-1)
-    of_keys = jnp.repeat(jnp.stack([high, low], axis=-1), PARTS, axis=-1)
+    of_queries = jnp.concatenate([LOW * slope, slope], axis=-1)  # [heads, columns]
+    of_keys = jnp.repeat(jnp.stack([high, low], axis=-1), PARTS, axis=-1)  # [keys, columns]
     return (
         _append(query, of_queries[None, None]),
         _append(key, of_keys[None, :, None]),
     )
 
 
-def _append(x: Array, columns: Array) -> Array:
+def _append(
+    x: Float[Array, "batch length heads dim"], columns: Shaped[Array, "..."]
+) -> Float[Array, "batch length heads wide"]:
     columns = jnp.broadcast_to(columns.astype(x.dtype), (*x.shape[:-1], COLUMNS))
     return jnp.concatenate([x, columns], axis=-1)

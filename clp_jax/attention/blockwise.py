@@ -1,7 +1,7 @@
-"""Attention in plain XLA operations, without all scores at once: for CPUs, and anywhere else.
+"""Attention in plain XLA operations, without an array of all scores: for CPUs and any device.
 
-The scores of one head and one block of queries exist at a time, and the blocks above the diagonal
-are not computed. The backward pass computes the scores again from the logarithm of each row's sum
+Only the scores of one head and one block of queries exist at a time, and blocks above the diagonal
+are skipped. The backward pass recomputes the scores from the logarithm of each row's sum
 (Dao et al. 2022, arXiv 2205.14135, algorithm 4).
 """
 
@@ -32,15 +32,14 @@ def attend_blockwise(
 ) -> Float[Array, "batch queries heads dim"]:
     """Causal attention whose largest array has `BLOCK` * keys elements.
 
-    Any lengths will do. A ``start`` that is known to the compiler lets it leave out the keys that
-    come after a block.
+    Lengths are arbitrary. If ``start`` is a Python int, keys that come after a block are skipped.
 
     Args:
         query: queries at the positions ``start``, ``start`` + 1, ..., multiplied by the scale.
         key: keys at the positions 0, 1, ...
         value: values at the same positions.
         slopes: ALiBi slope of each head, or None.
-        segments: the document of each position, or None where all are of one.
+        segments: the document of each position, or None if all are of one document.
         start: position of the first query.
     """
     batch, _, heads, _ = query.shape
@@ -53,7 +52,9 @@ def attend_blockwise(
     return attended.reshape(batch, heads, *attended.shape[1:]).swapaxes(1, 2)
 
 
-def _heads_first(x: Array) -> Array:
+def _heads_first(
+    x: Float[Array, "batch length heads dim"],
+) -> Float[Array, "batch*heads length dim"]:
     return x.swapaxes(1, 2).reshape(-1, x.shape[1], x.shape[3])
 
 
@@ -83,9 +84,14 @@ _attend.defvjp(_forward, _backward)
 
 
 def _each_head(function: Callable[..., Any], query: Array, *arrays: Any) -> Any:
-    """One head after the other, whose scores then fit in a processor's cache.
+    """Apply ``function`` to one head after the other, so that its scores fit in a CPU's cache.
 
-    Heads that are a single block are computed all at once, which saves the loop.
+    Heads of a single block are computed together, which saves the loop.
+
+    Args:
+        function: takes the arrays of one head, without their leading axis.
+        query: [batch * heads, queries, dim].
+        arrays: further arrays with the same leading axis, or tuples of them and None.
     """
     if query.shape[1] <= BLOCK:
         return jax.vmap(function)(query, *arrays)
@@ -93,7 +99,7 @@ def _each_head(function: Callable[..., Any], query: Array, *arrays: Any) -> Any:
 
 
 def _blocks(queries: int, keys: int, start: Any) -> list[tuple[slice, slice]]:
-    """Blocks of queries, each with the keys that they may see."""
+    """Blocks of queries, each with the keys that its queries may see."""
     firsts = range(0, queries, BLOCK)
     ends = [min(first + BLOCK, queries) for first in firsts]
     seen = [start + end if isinstance(start, int) else keys for end in ends]
@@ -106,11 +112,12 @@ def _blocks(queries: int, keys: int, start: Any) -> list[tuple[slice, slice]]:
 def _scores(
     query: Array, key: Array, per_head: Any, rows: slice, columns: slice, start: Any
 ) -> Array:
+    """Masked float32 scores [rows, columns] of query [queries, dim] and key [keys, dim]."""
     slope, segments = per_head
     q_pos, k_pos = start + jnp.arange(rows.start, rows.stop), jnp.arange(columns.stop)
     scores = _product("qd,kd->qk", query[rows], key[columns])
     if slope is not None:
-        # Relative to the block, since rounding grows with the numbers.
+        # Relative to the block, since rounding errors grow with the positions.
         scores = scores + slope * (k_pos - q_pos[-1]).astype(jnp.float32)
     mask = k_pos <= q_pos[:, None]
     if segments is not None:
@@ -121,6 +128,7 @@ def _scores(
 def _forward_head(
     query: Array, key: Array, value: Array, per_head: Any, *, start: Any
 ) -> tuple[Array, Array]:
+    """Attention of one head, [queries, dim], and the log of each row's sum, [queries, 1]."""
     attended, lse = [], []
     for rows, columns in _blocks(len(query), len(key), start):
         scores = _scores(query, key, per_head, rows, columns, start)
@@ -144,6 +152,7 @@ def _backward_head(
     *,
     start: Any,
 ) -> tuple[Array, Array, Array]:
+    """Gradients of one head's query, key and value from that of ``attended``, each [..., dim]."""
     dq = []
     dk, dv = (jnp.zeros(x.shape, jnp.float32) for x in (key, value))
     delta = jnp.sum(

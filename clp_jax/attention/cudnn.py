@@ -1,6 +1,6 @@
-"""Attention on GPUs by cuDNN, which gets ALiBi as columns of queries and keys.
+"""Attention on GPUs by cuDNN, with ALiBi as extra columns of queries and keys.
 
-cuDNN takes any bias, and documents too, only as an array of all scores.
+cuDNN takes a bias or a document mask only as an array of all scores.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from clp_jax.attention.alibi import COLUMNS, with_alibi
 
 STEP, WIDEST = 8, 128
-"""Head sizes are multiples of the one and at most the other: wider ones only some GPUs have."""
+"""Head sizes are multiples of `STEP` up to `WIDEST`; only some GPUs support wider heads."""
 
 Implementation = Literal["cudnn", "xla"]
 
@@ -27,7 +27,7 @@ def serves(
     segments: Int[Array, "batch keys"] | None,
     start: int | Int[Array, ""],
 ) -> bool:
-    """Whether cuDNN computes this without an array of all scores."""
+    """Whether cuDNN supports these arguments without an array of all scores."""
     width = query.shape[-1] + (0 if slopes is None else COLUMNS)
     return (
         query.dtype in (jnp.bfloat16, jnp.float16)
@@ -47,14 +47,14 @@ def attend_cudnn(
     slopes: Float[Array | np.ndarray, " heads"] | None,
     implementation: Implementation = "cudnn",
 ) -> Float[Array, "batch length heads dim"]:
-    """Causal attention of whole rows to themselves, where it `serves`.
+    """Causal attention of whole rows to themselves, for arguments that `serves` accepts.
 
     Args:
-        query: queries, multiplied by the scale.
+        query: queries, already multiplied by the scale.
         key: keys.
         value: values.
         slopes: ALiBi slope of each head, or None.
-        implementation: `xla` computes it by the formula, without a GPU.
+        implementation: `xla` uses the formula and needs no GPU.
     """
     dim = value.shape[-1]
     if slopes is not None:
@@ -67,6 +67,7 @@ def attend_cudnn(
 
 
 def _library(implementation: Implementation, query: Array, key: Array, value: Array) -> Array:
+    # All arrays are [batch, length, heads, width].
     return jax.nn.dot_product_attention(
         query, key, value, scale=1.0, is_causal=True, implementation=implementation
     )
@@ -78,7 +79,7 @@ _attend = jax.custom_vjp(_library, nondiff_argnums=(0,))
 def _forward(
     implementation: Implementation, query: Array, key: Array, value: Array
 ) -> tuple[Array, Any]:
-    """Names what cuDNN keeps beside its arguments, as the other kernels do."""
+    """Forward pass; like the other kernels, it names what it saves in addition to its arguments."""
     arguments = (query, key, value)
     attended, transpose = jax.vjp(partial(_library, implementation), *arguments)
 

@@ -1,4 +1,4 @@
-"""Attention by its formula, with all scores at once: for short rows, caches and dropout."""
+"""Attention by its formula, with all scores in memory: for short rows, caches and dropout."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from clp_jax.attention.precision import precision_of
 def dropout(
     x: Float[Array, "*shape"], rate: float, key: PRNGKeyArray | None
 ) -> Float[Array, "*shape"]:
-    """Zero a share of ``rate`` of the elements and scale the rest; without a key, ``x``."""
+    """Zero a fraction ``rate`` of the elements and scale the rest; without a key, return ``x``."""
     if key is None or rate == 0.0:
         return x
     kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
@@ -33,8 +33,8 @@ def attend_dense(
     """Causal attention; scores and softmax in float32, the result in the dtype of ``value``.
 
     ALiBi adds slope * (key position - query position) to each score. Softmax does not change
-    when a constant is added to a row, so slope * (key position - last query's) does the same, and
-    no bias of the size of the scores is needed.
+    when a constant is added to a row, so slope * (key position - last query position) is equivalent
+    and needs no bias of the size of the scores.
 
     Args:
         query: queries at the positions ``start``, ``start`` + 1, ...
@@ -43,9 +43,9 @@ def attend_dense(
         scale: factor of the scores before ALiBi is added.
         slopes: ALiBi slope of each head, or None.
         start: position of the first query.
-        segments: the document of each position; queries see keys of their own alone. None: all are
-            of one document.
-        dropout_rate: share of the attention weights that is dropped.
+        segments: the document of each position; queries see only keys of their own document. None:
+            all positions are of one document.
+        dropout_rate: fraction of the attention weights that is dropped.
         dropout_key: random key of the dropout; None turns it off.
     """
     precision = precision_of(value.dtype)
@@ -55,7 +55,7 @@ def attend_dense(
     scores = scores * scale
     key_positions = jnp.arange(key.shape[1])
     if slopes is not None:
-        # Relative to the last query, since rounding grows with the numbers.
+        # Relative to the last query, since rounding errors grow with the positions.
         distances = key_positions - (start + query.shape[1] - 1)
         scores = scores + slopes[:, None, None] * distances.astype(jnp.float32)
     seen = key_positions <= start + jnp.arange(query.shape[1])[:, None]

@@ -1,4 +1,4 @@
-"""Attention without all scores at once: the kernel for the devices, and each device's share."""
+"""Attention without an array of all scores: the kernel for the devices, and each device's part."""
 
 import math
 from functools import partial
@@ -28,13 +28,13 @@ def attend_fused(
 ) -> Float[Array, "batch length heads dim"]:
     """Causal attention of whole rows to themselves; the arguments are those of `attend`.
 
-    The devices of the mesh that is set decide: TPUs get the splash kernels, GPUs cuDNN where it
-    serves and else Triton kernels, and others plain XLA operations. Without a mesh, these are
-    used, which run anywhere. Each device computes its own rows, heads and queries; the keys of
-    rows that are spread over devices are gathered first. Rows and heads that an axis of the mesh
-    does not divide are computed by all of its devices.
+    The devices of the current mesh decide: TPUs use the splash kernels, GPUs cuDNN where
+    `cudnn.serves` and Triton kernels otherwise, and other devices plain XLA operations, as does a
+    call without a mesh. Each device computes its own rows, heads and queries; the keys of rows that
+    are spread over devices are gathered first. Rows and heads that an axis of the mesh does not
+    divide are computed by all of its devices.
     """
-    # Kernels have no scale. One rounding more, and none where the scale is a power of two.
+    # The kernels take no scale. This rounds once more, or not if the scale is a power of two.
     query = (query.astype(jnp.float32) * scale).astype(query.dtype)
     slopes = None if slopes is None else jnp.asarray(slopes)
     mesh = jax.sharding.get_abstract_mesh()
@@ -46,7 +46,7 @@ def attend_fused(
     spread = None if heads % mesh.shape[HEADS] else HEADS
     devices = platform(mesh)
     multiple = {"tpu": splash.LANES, "gpu": triton.MULTIPLE}.get(devices, 1)
-    # The causal mask keeps what is appended from being seen.
+    # The causal mask hides the padding.
     padding = -length % (mesh.shape[POSITIONS] * multiple)
     arrays: dict[str, Any] = {
         name: jnp.pad(x, [(0, 0), (0, padding), (0, 0), (0, 0)])
@@ -78,12 +78,12 @@ def attend_fused(
 
 
 def platform(mesh: AbstractMesh) -> str:
-    """What the devices of the mesh are: `cpu`, `gpu` or `tpu`, or `` where they differ."""
+    """The platform of the mesh's devices: `cpu`, `gpu` or `tpu`, or "" if it is not known."""
     return "" if mesh.abstract_device is None else mesh.abstract_device.platform
 
 
 def _attend_share(arrays: dict[str, Any], *, devices: str, shards: int) -> Array:
-    """What one device does of the attention."""
+    """One device's part of the attention, [rows, queries, heads, dim]."""
     options: dict[str, Any] = {name: arrays.get(name) for name in ("slopes", "segments")}
     options["start"] = 0
     query, key, value = arrays["query"], arrays["key"], arrays["value"]

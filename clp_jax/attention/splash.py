@@ -1,4 +1,4 @@
-"""Attention on TPUs: the splash kernels of JAX, which get ALiBi as columns of queries and keys."""
+"""Attention on TPUs by JAX's splash kernels, with ALiBi as extra columns of queries and keys."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,20 +16,20 @@ from clp_jax.attention.alibi import with_alibi
 from clp_jax.attention.precision import precision_of
 
 LANES = 128
-"""The kernels take lengths that are multiples of this."""
+"""The kernels need lengths that are multiples of this."""
 BLOCKS = (512, 256, 128)
 
 
 def make_kernel(
     length: int, heads: int, *, shards: int = 1, interpret: bool = False
 ) -> SplashAttentionKernel:
-    """The causal kernels, forward and backward, for rows of ``length`` positions.
+    """The causal forward and backward kernels for rows of ``length`` positions.
 
     Args:
         length: positions of a row, a multiple of ``shards`` * `LANES`.
         heads: heads on each device.
         shards: devices over which the queries of a row are spread.
-        interpret: compute it without a TPU.
+        interpret: run without a TPU.
     """
     queries = next(block for block in BLOCKS if length // shards % block == 0)
     keys = next(block for block in BLOCKS if length % block == 0)
@@ -63,13 +63,13 @@ def attend_splash(
 ) -> Float[Array, "batch queries heads dim"]:
     """Causal attention by ``kernel``; the arguments are those of `attend_blockwise`.
 
-    With ALiBi the heads are six columns wider inside the kernel. Up to a head size of 122 they
-    still fill the same 128 lanes. A head size of 128 needs a second tile of 128 lanes: the three
-    of the seven products that contract over the columns then take twice the time.
+    With ALiBi the heads are six columns wider inside the kernel. Up to a head size of 122 they fit
+    the same 128 lanes. A head size of 128 needs a second tile of 128 lanes: the three of the seven
+    products that contract over the columns then take twice the time.
     """
     if slopes is not None:
         query, key = with_alibi(query, key, slopes)
-    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # [batch, heads, ...]
     documents = None
     if segments is not None:
         own = jax.lax.dynamic_slice_in_dim(segments, start, query.shape[2], axis=1)
@@ -79,8 +79,10 @@ def attend_splash(
 
 @jax.custom_vjp
 def _in_precision(kernel: SplashAttentionKernel, *arrays: Any) -> Array:
-    """The kernels' products have no precision of their own: they take that of their surroundings,
-    which for the backward kernels is the place where the gradients are asked for.
+    """Run the kernels at the precision of their inputs.
+
+    Their products use the ambient precision, which for the backward kernels would be that of the
+    caller of the gradient.
     """
     return _forward(kernel, *arrays)[0]
 

@@ -1,10 +1,14 @@
 """Attention on GPUs: Pallas kernels with the causal mask, documents and ALiBi inside.
 
-Forward, and backward in two kernels, one for the queries and one for the keys and values, which
-compute the weights again from the logarithm of each row's sum (Dao 2023, arXiv 2307.08691).
+The backward pass has two kernels, one for the queries and one for the keys and values, which
+recompute the weights from the logarithm of each row's sum (Dao 2023, arXiv 2307.08691).
 
-Exponentials are powers of two. ALiBi is relative to a position near the query, since rounding grows
-with the numbers.
+Exponentials are powers of two. ALiBi is relative to a position near the query, since rounding
+errors grow with the positions.
+
+Shapes: query, key and value are [batch, length, heads, dim] outside the kernels. A kernel sees one
+head of one row: references of [length, width] or, for ``lse`` and ``delta``, [length]; ``width`` is
+``dim`` rounded up to a power of two, at least 16. Scores are [own, other] (see `_Blocks`).
 """
 
 from collections.abc import Callable
@@ -22,7 +26,7 @@ from jaxtyping import Array, Float, Int
 from clp_jax.attention.precision import precision_of
 
 MULTIPLE = 128
-"""Lengths that the kernels take are multiples of this; their blocks divide it."""
+"""The kernels need lengths that are multiples of this; their blocks divide it."""
 WARPS = 8
 LOG2_E = float(np.log2(np.e))
 MASK_VALUE = float(jnp.finfo(jnp.float32).min)
@@ -40,16 +44,16 @@ def attend_triton(
 ) -> Float[Array, "batch queries heads dim"]:
     """Causal attention; the other arguments are those of `attend_blockwise`.
 
-    Head sizes that are no power of two are filled up in the registers only.
+    Head sizes that are not a power of two are padded in registers only.
 
     Args:
         query: a multiple of `MULTIPLE` queries.
         key: a multiple of `MULTIPLE` keys.
         value: the values.
         slopes: ALiBi slope of each head, or None.
-        segments: the document of each position, or None where all are of one.
+        segments: the document of each position, or None if all are of one document.
         start: position of the first query.
-        interpret: compute it without a GPU.
+        interpret: run without a GPU.
     """
     shared = _Shared(
         jnp.full(1, start, jnp.int32), None if slopes is None else jnp.asarray(slopes), segments
@@ -58,7 +62,7 @@ def attend_triton(
 
 
 class _Shared(NamedTuple):
-    """What all kernels read beside queries, keys and values: arrays, or a kernel's references."""
+    """Arrays, or references in a kernel, that all kernels read besides query, key and value."""
 
     start: Any
     slopes: Any
@@ -66,7 +70,7 @@ class _Shared(NamedTuple):
 
 
 class _Blocks(NamedTuple):
-    """Positions of a kernel's own block, and of those its loop goes by and fetches ahead."""
+    """Positions of a kernel's own block and of each block in its loop, and the pipeline stages."""
 
     own: int
     other: int
@@ -74,7 +78,7 @@ class _Blocks(NamedTuple):
 
 
 def _blocks(x: Array) -> _Blocks:
-    """Small enough for the shared memory of GPUs since Ampere, and for the registers of Hopper."""
+    """Block sizes that fit the shared memory of GPUs since Ampere and the registers of Hopper."""
     wide = x.shape[-1] > 64
     if x.dtype == jnp.float32:
         return _Blocks(own=64, other=16 if wide else 32, stages=2)
@@ -126,7 +130,7 @@ def _call(
     shared: _Shared,
     results: tuple[Any, ...],
 ) -> Any:
-    """Run a kernel for every block of ``along``, head and row; each sees all of its head."""
+    """Run a kernel for each block of ``along``, head and row; it can read its whole head."""
     batch, length, heads, dim = along.shape
     blocks, width = _blocks(along), max(16, pl.next_power_of_2(dim))
 
@@ -235,7 +239,7 @@ def _key_kernel(
     blocks: _Blocks,
     dim: int,
 ) -> None:
-    """Scores and weights are [keys, queries] here."""
+    """Gradients of a block of keys and values; scores and weights are [keys, queries]."""
     columns = pl.Slice(pl.program_id(0) * blocks.own, blocks.own)
     key, value = _load(key_ref, columns, dim), _load(value_ref, columns, dim)
 
@@ -268,7 +272,7 @@ def _key_kernel(
 
 
 def _over_keys(add: Callable[..., Any], carry: Any, shared: _Shared, blocks: _Blocks) -> Any:
-    """Go through the blocks of keys that this program's queries see: first those seen by all."""
+    """Loop over the blocks of keys that this program's queries see, those that all see first."""
     first = shared.start[0] + pl.program_id(0) * blocks.own
     whole, end = (first + 1) // blocks.other, pl.cdiv(first + blocks.own, blocks.other)
     documents = shared.segments is not None
@@ -285,13 +289,13 @@ def _with_bias(
     masked: bool,
     keys_first: bool = False,
 ) -> Array:
-    """Scores in powers of two, with ALiBi, and `MASK_VALUE` where a key is not seen."""
+    """Scores as exponents of two, with ALiBi, and `MASK_VALUE` where a key is masked."""
     of_queries, of_keys = ((None, ...), (..., None)) if keys_first else ((..., None), (None, ...))
     q_pos = shared.start[0] + rows.start + jnp.arange(rows.size)
     k_pos = columns.start + jnp.arange(columns.size)
     scores = scores * LOG2_E
     if shared.slopes is not None:
-        # The same for a query in every kernel, whatever its blocks are.
+        # The same for a query in every kernel, independent of the block sizes.
         near = (shared.start[0] + rows.start) // MULTIPLE * MULTIPLE
         bias = LOG2_E * shared.slopes[0] * (k_pos - near).astype(jnp.float32)
         scores = scores + bias[of_keys]

@@ -1,4 +1,4 @@
-"""GPT-2 and BLOOM as Flax NNX decoders, each beside its Hugging Face weight table."""
+"""GPT-2 and BLOOM as Flax NNX decoders, each next to its Hugging Face weight table."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,17 +51,17 @@ def read_decoder_config(
     """The configuration of the architecture that a Hugging Face ``config.json`` names.
 
     Args:
-        values: The contents.
-        file: Where they are from, for the error.
+        values: The contents of the file.
+        file: Its name, for the error.
 
     Raises:
-        UserError: the architecture or one of its settings is not supported, or a value is beyond
-            what the setting allows.
+        UserError: the architecture or one of its settings is not supported, or a value is out of
+            range.
     """
     kind = str(values.get("model_type"))
     if kind not in ARCHITECTURES:
         raise UserError(
-            f"{file}: model_type {kind} is not supported; supported are {', '.join(ARCHITECTURES)}."
+            f"{file}: model_type {kind} is not supported; choose one of {', '.join(ARCHITECTURES)}."
         )
     try:
         return ARCHITECTURES[kind][1].from_hf(values)
@@ -70,7 +70,7 @@ def read_decoder_config(
 
 
 def decoder_class(config: DecoderConfig) -> type[Decoder]:
-    """The module that computes a configuration."""
+    """The module class for a configuration."""
     return next(module for module, kind in ARCHITECTURES.values() if isinstance(config, kind))
 
 
@@ -80,7 +80,7 @@ def weight_table(config: DecoderConfig) -> tuple[Weight, ...]:
 
 
 def abstract_model(config: DecoderConfig, *, dtype: DTypeLike = jnp.float32) -> Decoder:
-    """The model with shapes in place of arrays; ``dtype`` is that of the computation."""
+    """The model with shapes instead of arrays; ``dtype`` is that of the computation."""
     module = decoder_class(config)
     return nnx.eval_shape(lambda: module(config, dtype=dtype, rngs=nnx.Rngs(0)))
 
@@ -121,9 +121,9 @@ def abstract_parameters(model: Decoder, mesh: Mesh) -> PyTree[jax.ShapeDtypeStru
 def initialize(
     config: DecoderConfig, *, seed: int, mesh: Mesh, dtype: DTypeLike = jnp.float32
 ) -> Decoder:
-    """A model with new float32 weights, created in its place on the mesh.
+    """A model with new float32 weights, created on the mesh.
 
-    The weights depend on the seed and not on the mesh; ``dtype`` is that of the computation.
+    The weights depend on the seed, not on the mesh; ``dtype`` is that of the computation.
     """
     module = decoder_class(config)
     graphdef, params = nnx.split(abstract_model(config, dtype=dtype))

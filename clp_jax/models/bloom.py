@@ -1,4 +1,4 @@
-"""BLOOM (BigScience 2022): ALiBi, normalised word embeddings, queries, keys, values interleaved."""
+"""BLOOM (BigScience 2022): ALiBi, normalised word embeddings, interleaved queries, keys, values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class BloomConfig(DecoderConfig):
         """Read the contents of a Hugging Face ``config.json``.
 
         Raises:
-            UserError: a setting is not supported, or no value for it.
+            UserError: a setting is not supported, or its value is invalid.
         """
         cls.refuse_unsupported(values)
         hf: Any = read_fields(transformers.BloomConfig, values)
@@ -49,7 +49,7 @@ class BloomConfig(DecoderConfig):
 
 
 class Bloom(Decoder):
-    """BLOOM in every size and with either head."""
+    """BLOOM of any size, with a tied or an untied head."""
 
     config: BloomConfig
     ignored = r"transformer\.h\.\d+\.self_attention\.(masked_)?bias"
@@ -128,7 +128,7 @@ class Bloom(Decoder):
     def embed(
         self, tokens: Int[Array, "batch length"], positions: Int[Array, "#batch length"]
     ) -> Float[Array, "batch length embed"]:
-        """Normalised token vectors; the positions are ALiBi's."""
+        """Normalised token vectors; ALiBi handles the positions."""
         return self.embedding_norm(self.enter(self.token_embedding(tokens)))
 
     def slopes(self) -> Float[Any, " heads"]:

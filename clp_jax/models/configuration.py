@@ -1,4 +1,4 @@
-"""The border of ``config.json``: what a stranger wrote there, checked key by key."""
+"""``config.json`` from an untrusted source, checked key by key."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import transformers
 
 from clp_jax.errors import UserError
 
-# Least and most of each number that a model is built from, by `transformers`' name of the key.
+# Minimum and maximum of each number that defines a model, by its key in `transformers`.
 LIMITS: Mapping[str, tuple[float, float]] = {
     "vocab_size": (1, 1 << 24),
     "n_positions": (1, 1 << 24),
@@ -33,20 +33,20 @@ def read_fields(
 ) -> transformers.PreTrainedConfig:
     """The fields of a configuration that its architecture declares, each within its limits.
 
-    Types are checked by `transformers`, by whose classes other programs read the file too. It does
-    not see the other keys: some cost memory (``num_labels``), and none decides what is computed.
+    `transformers`, whose classes also read the file in other programs, checks the types. It gets
+    only the declared keys: some others cost memory (``num_labels``), and none affects the results.
 
     Args:
-        kind: Class of `transformers` whose fields, their defaults and other names hold.
+        kind: Class of `transformers` that defines the fields, their defaults and aliases.
         values: Contents of ``config.json``.
 
     Raises:
-        UserError: a value has the wrong type or is beyond its limits.
+        UserError: a value has the wrong type or is out of range.
     """
     known = {*kind.__annotations__, *kind.attribute_map, *OLD_KEYS}
     try:
         fields = kind.from_dict({key: value for key, value in values.items() if key in known})
-    except Exception as error:  # `transformers` raises many kinds, of several packages.
+    except Exception as error:  # `transformers` raises exceptions of several packages.
         reason = str(error).rpartition("Error: ")[2]
         raise UserError(f"{' '.join(reason.split())[:300]}.") from None
     for key, (least, most) in LIMITS.items():

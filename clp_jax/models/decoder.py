@@ -19,8 +19,8 @@ from clp_jax.mesh import shard_activations
 from clp_jax.models.layers import Embedding, LayerNorm, Linear
 from clp_jax.models.weights import Weight
 
-# What a layer keeps for its backward pass beside its input, by the names that its parts give their
-# results; `attended` is named by the kernels, since they want more than the result back.
+# What a layer saves for its backward pass in addition to its input, by the checkpoint names of its
+# intermediate results; the kernels name `attended`, since they need more than the result back.
 SAVED_BY_POLICY: Mapping[Remat, tuple[str, ...]] = {
     "full": (),
     "attention": ("attended",),
@@ -51,7 +51,7 @@ class DecoderConfig:
     num_heads: int
     mlp_size: int
     max_positions: int | None
-    """Longest sequence the model can read; None where positions need no parameters."""
+    """Longest sequence the model can read; None if positions have no parameters."""
     activation: str
     epsilon: float
     tied: bool
@@ -61,11 +61,11 @@ class DecoderConfig:
     residual_dropout: float
     initializer_range: float
     output_range: float
-    """Standard deviation of new weights that write to the residual; others: initializer_range."""
+    """Standard deviation of new weights that write to the residual; initializer_range otherwise."""
     residual_after_norm: bool
-    """Whether each residual starts behind the layer norm instead of before it."""
+    """Whether each residual starts after the layer norm instead of before it."""
 
-    # Settings that change the numbers and that we do not compute, with the value that is fine.
+    # Settings that change the results and are not implemented, with the value that is accepted.
     only: ClassVar[Mapping[str, Any]] = {
         "add_cross_attention": False,
         "is_encoder_decoder": False,
@@ -82,12 +82,12 @@ class DecoderConfig:
         if self.activation not in ACTIVATIONS:
             raise UserError(
                 f"activation function {self.activation!r} is not supported; "
-                f"supported are {', '.join(ACTIVATIONS)}."
+                f"choose one of {', '.join(ACTIVATIONS)}."
             )
 
     @classmethod
     def refuse_unsupported(cls, values: Mapping[str, Any]) -> None:
-        """Refuse a Hugging Face configuration that asks for what we do not compute.
+        """Refuse a Hugging Face configuration with settings that are not implemented.
 
         Raises:
             UserError: names every such setting.
@@ -107,7 +107,7 @@ class DecoderConfig:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Size of every named dimension of the weight tables."""
+        """Size of each named dimension of the weight tables."""
         return {
             "layers": self.num_layers,
             "vocab": self.vocab_size,
@@ -126,7 +126,7 @@ class Cache(NamedTuple):
     key: Float[Array, "layers batch length heads dim"]
     value: Float[Array, "layers batch length heads dim"]
     used: Int[Array, ""]
-    """How many positions are filled."""
+    """Number of filled positions."""
 
     @classmethod
     def empty(cls, config: DecoderConfig, batch: int, length: int, dtype: DTypeLike) -> "Cache":
@@ -169,7 +169,7 @@ class Attention(nnx.Module):
     ) -> tuple[Float[Array, "batch length embed"], tuple[Array, Array] | None]:
         """Attend to the positions so far.
 
-        The cache, that of all layers, comes back with the new keys and values of this one.
+        The cache is that of all layers; it is returned with this layer's new keys and values.
         """
         query, key, value = (_kept_flat(x, "qkv") for x in jnp.moveaxis(self.qkv(x), -3, 0))
         if cache is not None:
@@ -196,7 +196,7 @@ class Attention(nnx.Module):
 def _kept_flat(
     x: Float[Array, "batch length heads dim"], name: str
 ) -> Float[Array, "batch length heads dim"]:
-    """The same under a name, without a short last axis, which TPUs would keep padded to 128."""
+    """Name ``x`` for rematerialisation while flat: TPUs pad a saved array's last axis to 128."""
     return checkpoint_name(x.reshape(*x.shape[:2], -1), name).reshape(x.shape)
 
 
@@ -241,7 +241,7 @@ def embedding(rows: int, config: DecoderConfig, rngs: nnx.Rngs) -> Embedding:
 def to_logits(
     hidden: Float[Array, "*batch embed"], head: Float[Array, "vocab embed"]
 ) -> Float[Array, "*batch vocab"]:
-    """Float32 logits of final hidden states, multiplied in the dtype of these."""
+    """Float32 logits of final hidden states, multiplied in the dtype of the hidden states."""
     return jnp.einsum(
         "...d,vd->...v",
         hidden,
@@ -252,7 +252,7 @@ def to_logits(
 
 
 class Block(nnx.Module):
-    """One layer: attention and MLP, each behind a layer norm and beside a residual."""
+    """One layer: attention and MLP, each after a layer norm and with a residual connection."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         self.norm_1 = layer_norm(config, rngs)
@@ -269,7 +269,7 @@ class Block(nnx.Module):
         dropout_key: PRNGKeyArray | None,
         **attention: Any,
     ) -> tuple[Float[Array, "batch length embed"], tuple[Array, Array] | None]:
-        """Apply the layer; ``attention`` goes to `Attention` as it is."""
+        """Apply the layer; ``attention`` is passed to `Attention`."""
         keys = [None] * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
         normed = self.norm_1(x)
         attended, cache = self.attention(normed, dropout_key=keys[0], **attention)
@@ -291,9 +291,9 @@ class Decoder(nnx.Module):
     """
 
     weights: ClassVar[tuple[Weight, ...]]
-    """How a Hugging Face checkpoint holds the parameters, the untied head excepted."""
+    """How a Hugging Face checkpoint holds the parameters, except the untied head."""
     ignored: ClassVar[str]
-    """Regular expression of checkpoint tensors that are no parameters, such as causal masks."""
+    """Regular expression of checkpoint tensors that are not parameters, such as causal masks."""
 
     def __init__(self, config: DecoderConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.config = config
@@ -313,11 +313,11 @@ class Decoder(nnx.Module):
     def embed(
         self, tokens: Int[Array, "batch length"], positions: Int[Array, "#batch length"]
     ) -> Float[Array, "batch length embed"]:
-        """What the first layer reads for tokens at these positions, alike in all rows or not."""
+        """Input of the first layer for tokens at these positions, which may differ between rows."""
         raise NotImplementedError
 
     def enter(self, rows: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
-        """Rows of embeddings as activations: of the computation's dtype, each with its tokens."""
+        """Embedding rows as activations: in the computation's dtype, sharded like the tokens."""
         return shard_activations(rows.astype(self.dtype))
 
     def softmax_scales(self) -> Float[Array, " layers"]:
@@ -345,10 +345,10 @@ class Decoder(nnx.Module):
 
         Args:
             tokens: token ids.
-            segments: the document of each token, where attention must not leave it.
-            positions: for models that learn a vector for each position; None: 0, 1, ...
+            segments: the document of each token, if attention must stay within it.
+            positions: for models that learn a vector per position; None: 0, 1, ...
             dropout_key: random key of the dropout; None turns it off.
-            remat: what a layer keeps for the backward pass, see `train.remat`.
+            remat: what a layer saves for the backward pass, see `train.remat`.
         """
         return self._trunk(
             tokens, segments=segments, positions=positions, dropout_key=dropout_key, remat=remat
@@ -361,12 +361,12 @@ class Decoder(nnx.Module):
     def decode(
         self, tokens: Int[Array, "batch length"], cache: Cache, last: int | Int[Array, ""]
     ) -> tuple[Float[Array, "batch vocab"], Cache]:
-        """Logits of what follows the token ``last``, and the cache with the tokens in it.
+        """Logits of the token that follows the token ``last``, and the updated cache.
 
         Args:
             tokens: token ids that follow those in the cache.
-            cache: the positions before; it is updated in place where it is donated.
-            last: number of the token whose logits are wanted.
+            cache: the previous positions; updated in place if donated.
+            last: index in ``tokens`` of the token whose logits are requested.
         """
         hidden, cache_or_none = self._trunk(tokens, cache=cache)
         assert cache_or_none is not None
@@ -376,8 +376,8 @@ class Decoder(nnx.Module):
     def flops_per_token(self, length: int) -> int:
         """Floating-point operations of one training step per token, forward and backward.
 
-        6 for each weight of a matrix product (the output embedding is one, the lookup of the input
-        embedding none), and 6 * layers * length * hidden size for the causal half of the
+        6 for each weight of a matrix product (the output embedding is one, the lookup in the input
+        embedding is not), and 6 * layers * length * hidden size for the causal half of the
         attention's two products. Recomputation is not counted.
         """
         config = self.config

@@ -30,7 +30,7 @@ class GPT2Config(DecoderConfig):
         """Read the contents of a Hugging Face ``config.json``.
 
         Raises:
-            UserError: a setting is not supported, or no value for it.
+            UserError: a setting is not supported, or its value is invalid.
         """
         cls.refuse_unsupported(values)
         hf: Any = read_fields(transformers.GPT2Config, values)
@@ -56,7 +56,7 @@ class GPT2Config(DecoderConfig):
 
 
 class GPT2(Decoder):
-    """GPT-2 in every size and with either head."""
+    """GPT-2 of any size, with a tied or an untied head."""
 
     config: GPT2Config
     ignored = r"transformer\.h\.\d+\.attn\.(masked_)?bias"

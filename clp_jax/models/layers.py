@@ -1,9 +1,10 @@
-"""The parts with parameters that every architecture is built of: embeddings, products, norms.
+"""The layers with parameters that every architecture uses: embeddings, products, norms.
 
 Parameters are float32 and activations often bfloat16. A gradient is a sum over all tokens of a
-batch, and bfloat16 has eight bits: a sum of a thousand like numbers stops growing. So each part
-here sums the gradients of its parameters in the dtype of these, on each device and between them.
-What is cast before it is looked up, multiplied or added would have its gradient summed in bfloat16.
+batch, and bfloat16 has a significand of eight bits: a sum of a thousand similar numbers stops
+growing. So each layer sums the gradients of its parameters in the dtype of the parameters, on each
+device and between devices. A parameter that is cast before it is looked up, multiplied or added
+would have its gradient summed in bfloat16.
 """
 
 from functools import partial
@@ -23,15 +24,15 @@ class Embedding(nnx.Embed):
     def __call__(  # type: ignore[override]
         self, ids: Int[Array, "batch length"]
     ) -> Float[Array, "batch length embed"]:
-        """The rows of these ids as they are, float32; each device gets its columns of all of them.
+        """The float32 rows of these ids; each device gets its columns of all rows.
 
-        So no table is sent between devices; `Decoder.enter` turns the rows into activations.
+        No table is sent between devices; `Decoder.enter` turns the rows into activations.
         """
         return shard_by_width(jnp.take(self.embedding[...], ids, axis=0))
 
 
 class Linear(nnx.LinearGeneral):
-    """A product with a kernel over the last axes, and a bias."""
+    """A product with a kernel over the last axes, plus a bias."""
 
     def __call__(  # type: ignore[override]
         self, x: Float[Array, "batch length *in"]
@@ -43,7 +44,7 @@ class Linear(nnx.LinearGeneral):
 
 
 class LayerNorm(nnx.LayerNorm):
-    """A layer norm that is float32 within."""
+    """A layer norm that computes in float32."""
 
     def __call__(  # type: ignore[override]
         self, x: Float[Array, "batch length embed"]
@@ -56,10 +57,10 @@ class LayerNorm(nnx.LayerNorm):
 def multiply(
     x: Float[Array, "batch length *in"], kernel: Float[Array, "..."], axes: int
 ) -> Float[Array, "batch length *out"]:
-    """The product over the last ``axes`` of ``x`` and the first of the kernel, in x's dtype.
+    """The product over the last ``axes`` axes of ``x`` and the first of the kernel, in x's dtype.
 
-    The product that is the kernel's gradient has the kernel's dtype, also before devices add theirs
-    up; autodiff would round it to that of ``x`` first.
+    The kernel's gradient has the kernel's dtype, even before it is summed over devices; autodiff
+    would first round it to the dtype of ``x``.
     """
     return _product(x, kernel, axes)
 

@@ -1,4 +1,4 @@
-"""Weight tables: one row a tensor, which reads and writes the Hugging Face name and layout."""
+"""Weight tables: one row per tensor, which maps to the Hugging Face name and layout and back."""
 
 import re
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ LAYER = "{layer}"
 class Weight:
     """A tensor of the model and how a Hugging Face checkpoint holds it.
 
-    The pattern says both directions and the names of the dimensions at once: its left side is the
-    checkpoint's layout, its right side ours, and our dimensions' names decide the sharding.
+    The pattern defines both directions and the names of the dimensions: its left side is the
+    checkpoint's layout, its right side the model's, whose dimension names decide the sharding.
     """
 
     path: str
     """Where the parameter is in the module, such as ``blocks.attention.qkv.kernel``."""
     name: str
-    """Its name in the checkpoint; ``{layer}`` marks tensors that we keep stacked over layers."""
+    """Its name in the checkpoint; ``{layer}`` marks tensors that the model stacks over layers."""
     pattern: str
     """einops pattern of one layer's tensor, checkpoint -> model."""
 
@@ -33,7 +33,7 @@ class Weight:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """Names of the parameter's dimensions, that of the layers included."""
+        """Names of the parameter's dimensions, including that of the layers."""
         ours = self.pattern.split("->")[1].split()
         return ("layers", *ours) if self.stacked else tuple(ours)
 

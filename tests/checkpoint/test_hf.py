@@ -160,7 +160,7 @@ def test_all_faults_are_told_at_once(folder):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"model_type": "llama"}, "model_type llama is not supported; supported are gpt2, bloom"),
+        ({"model_type": "llama"}, "model_type llama is not supported; choose one of gpt2, bloom"),
         ({"add_cross_attention": True}, "add_cross_attention=True is not supported"),
         ({"quantization_config": {"bits": 4}}, "quantization_config=.* is not supported"),
     ],
