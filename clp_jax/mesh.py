@@ -83,8 +83,8 @@ def start_distributed() -> None:
             count, index = int(env["JAX_NUM_PROCESSES"]), int(env["JAX_PROCESS_ID"])
         except (KeyError, ValueError):
             raise UserError(
-                "JAX_COORDINATOR_ADDRESS is set, but JAX_NUM_PROCESSES or JAX_PROCESS_ID is not a "
-                "number: set both."
+                "JAX_COORDINATOR_ADDRESS is set, but JAX_NUM_PROCESSES or JAX_PROCESS_ID is not an "
+                "integer: set both."
             ) from None
         _join(env["JAX_COORDINATOR_ADDRESS"], count, index)
     elif (

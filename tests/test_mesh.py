@@ -88,7 +88,7 @@ def test_an_environment_that_describes_no_processes(environment, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(
-        UserError, match=r"do not find each other|JAX_PROCESS_ID is not a number: set both"
+        UserError, match=r"do not find each other|JAX_PROCESS_ID is not an integer: set both"
     ):
         start_distributed()
 

@@ -78,7 +78,7 @@ def attend_fused(
 
 
 def platform(mesh: AbstractMesh) -> str:
-    """The platform of the mesh's devices: `cpu`, `gpu` or `tpu`, or "" if it is not known."""
+    """The platform of the mesh's devices: `cpu`, `gpu` or `tpu`, or "" if they differ."""
     return "" if mesh.abstract_device is None else mesh.abstract_device.platform
 
 
