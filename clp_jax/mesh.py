@@ -177,7 +177,7 @@ def make_mesh(
     sizes = [data, fsdp, sequence, tensor]
     wanted = f"mesh data={data} fsdp={fsdp} tensor={tensor} sequence={sequence}"
     if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
-        raise UserError(f"{wanted}: sizes must be positive, except that one of them may be -1.")
+        raise UserError(f"{wanted}: sizes must be positive, and only one of them may be -1.")
     if -1 in sizes:
         known = -int(np.prod(sizes))
         if len(devices) % known:
