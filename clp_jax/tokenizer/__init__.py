@@ -1,4 +1,4 @@
-"""The one owner of encoding and decoding, for every stage; see docs/reference/tokens.md."""
+"""Encoding and decoding for every stage; see docs/reference/tokens.md."""
 
 from clp_jax.tokenizer.owner import ROLES, AnyTokenizer, Tokenizer
 from clp_jax.tokenizer.read import read_tokenizer

@@ -1,4 +1,4 @@
-"""How byte-level tokenizers cut a text into pieces: the regular expressions in use."""
+"""The regular expressions by which byte-level tokenizers split text into pieces."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -20,7 +20,7 @@ _GPT_2 = "|".join(
 )
 
 _NUMERIC = r"\p{N}\x{11DE0}-\x{11DE9}\x{16FF4}-\x{16FF6}"
-"""What `Digits` cuts off: it knows Unicode 17 where expressions know Unicode 16."""
+"""The characters that `Digits` splits off: it knows Unicode 17, the expressions Unicode 16."""
 
 _GPT_2_AND_DIGITS = "|".join(
     [
@@ -32,7 +32,7 @@ _GPT_2_AND_DIGITS = "|".join(
         r"\s+",
     ]
 )
-"""GPT-2's between single digits, each of which ends a text for it."""
+"""GPT-2's expression after splitting off single digits, each of which ends a text."""
 
 _GPT_4 = "|".join(
     [
@@ -45,7 +45,7 @@ _GPT_4 = "|".join(
         r"\s+",
     ]
 )
-"""Llama 3's, too."""
+"""Also used by Llama 3."""
 
 _QWEN_2 = _GPT_4.replace("{1,3}", "")
 
@@ -59,18 +59,18 @@ WORDS = "|".join(
         r"\s+",
     ]
 )
-"""What no token of ours goes beyond, after the splitting of GPT-4 and Llama 3: letters with the
-sign before them, such as a space; up to three digits; other signs; line breaks; white space. Unlike
-theirs, a letter's combining marks and joiners stay with it, so that no vowel sign of Hindi,
-Burmese, Thai or Arabic ends a word, and no contraction of English is a case of its own."""
+"""The pieces of tokenizers that we train, modelled on GPT-4 and Llama 3: letters with one preceding
+sign, such as a space; up to three digits; other signs; line breaks; white space. Unlike theirs,
+combining marks and joiners stay with their letter, so that no vowel sign of Hindi, Burmese, Thai or
+Arabic ends a word. There is no special case for English contractions."""
 
 _BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 _BLOOM_AND_BETWEEN = _BLOOM + r"|(?:(?! [^(\s|[.,!?…。，、।۔،])])[(\s|[.,!?…。，、।۔،])])+"
-"""What stands between two words is a piece, too."""
+"""BLOOM's, with the text between two words as a piece as well."""
 
 
 def _grouped(expression: str) -> str:
-    """The same, a fifth faster in tiktoken: what comes before the look ahead is one alternative."""
+    """An equivalent that is a fifth faster in tiktoken: a group holds all before the lookahead."""
     before, ahead, rest = expression.partition(r"|\s+(?!")
     return f"(?:{before}){ahead}{rest}"
 
@@ -84,25 +84,25 @@ _SPLITS = {
 
 
 class Pieces(NamedTuple):
-    """What cuts a text.
+    """A rule for splitting text into pieces.
 
     Attributes:
-        expression: Matches one piece after the other, and leaves nothing out.
-        prefix: Comes first before a text that does not begin with it.
+        expression: Matches one piece after another, leaving nothing out.
+        prefix: Put before a text that does not start with it.
     """
 
     expression: str
     prefix: str = ""
 
     def begin(self, text: str) -> str:
-        """A text with the prefix."""
+        """The text, with the prefix if it needs one."""
         return text if not text or text.startswith(self.prefix) else self.prefix + text
 
 
 def cuts_alike(pieces: Pieces, pre_tokenizer: PreTokenizer, texts: Sequence[str]) -> bool:
-    """Whether tiktoken finds the pieces of a pre-tokenizer in some texts.
+    """Whether tiktoken splits some texts into the same pieces as a pre-tokenizer.
 
-    It is given all these pieces as tokens, so that others would be other tokens.
+    All of these pieces are its tokens, so other pieces would give other tokens.
     """
     import tiktoken
 
@@ -122,7 +122,7 @@ def cuts_alike(pieces: Pieces, pre_tokenizer: PreTokenizer, texts: Sequence[str]
 
 
 def read_pieces(pre_tokenizer: Mapping[str, Any] | None) -> Pieces | None:
-    """What cuts as a pre-tokenizer does; None if that is not known."""
+    """The pieces that are equivalent to a pre-tokenizer; None if it is not a known one."""
     steps = [pre_tokenizer]
     if pre_tokenizer and pre_tokenizer["type"] == "Sequence":
         steps = pre_tokenizer["pretokenizers"]

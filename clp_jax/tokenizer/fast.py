@@ -1,11 +1,11 @@
-"""Byte-level BPE by tiktoken, where it is certain to give the ids of the `tokenizers` library.
+"""Byte-level BPE with tiktoken, where it is certain to give the ids of the `tokenizers` library.
 
-Both cut a text into pieces by a regular expression, and in a piece they merge, again and again, the
-leftmost of the neighbours that rank first. They differ in two things: tiktoken merges whatever
-neighbours spell a token, where the other has a list of pairs, and it first looks for the whole
-piece. Neither matters if tiktoken gets only the tokens that their own bytes become: where two
-neighbours spell one, their bytes were merged so far as in that token alone, and there they are two
-parts only once, before the pair that makes it one.
+Both split a text into pieces by a regular expression. Within a piece, both repeatedly merge the
+neighbours with the lowest rank, leftmost first. They differ in two ways. tiktoken merges any
+neighbours that spell a token, while `tokenizers` has a list of pairs; and tiktoken first looks up
+the whole piece. Neither matters if tiktoken gets only tokens whose own bytes merge into them. Where
+two neighbours spell such a token, their bytes have been merged exactly as in the token alone, and
+there they form two parts only once: just before the pair that completes it.
 """
 
 import json
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     import tiktoken
 
 _PART = 1 << 20
-"""Characters that are encoded at a time, or up to twice as many."""
+"""Minimum characters to encode at a time; the maximum is twice this."""
 
 _CUT = re.compile(r"(?<=[^\W_])(?= )")
-"""Between a letter or digit and a space: no piece goes on there, and none looks beyond."""
+"""Between a letter or digit and a space: no piece crosses it, and no match depends on it."""
 
 _NAMES = 1000
-"""Names of tokens that are encoded as one text."""
+"""Number of token names to encode as one text."""
 
 _NEW = "\U00010e80\U00010570\U00011f04\U0002ebf0\U000105c0\U00010940\U00011de0"
-"""A letter of each version of Unicode from 13 to 17, and a digit of the last: libraries that cut
-alike beside these know the same characters."""
+"""A letter from each version of Unicode from 13 to 17, and a digit from the last: libraries that
+split alike next to these know the same characters."""
 
 _SAMPLE = [
     f"{a}{c} {c}{c}1{c}\n{c}'{a}"
@@ -53,13 +53,13 @@ _SAMPLE = [
 
 @dataclass(frozen=True)
 class FastEncoder:
-    """Text to ids.
+    """An encoder of text to ids.
 
     Attributes:
-        encoding: tiktoken's, whose ids are ranks.
+        encoding: The tiktoken encoding, whose ids are ranks.
         ids: The id of each rank.
-        pieces: What cuts a text.
-        normalise: What the tokenizer's normaliser does to a text that is not all ASCII.
+        pieces: The rule for splitting a text.
+        normalise: The tokenizer's normaliser, applied to text that is not all ASCII.
         added: Spellings of added tokens, as given and normalised, and whether each is special.
     """
 
@@ -72,17 +72,17 @@ class FastEncoder:
     def encode_batch(
         self, texts: Sequence[str], *, special: bool
     ) -> list[UInt32[np.ndarray, " _"] | None]:
-        """The ids of each text, on all CPU cores; None for a text that is not for tiktoken.
+        """The ids of each text, on all CPU cores; None for a text that tiktoken cannot encode.
 
-        It spells an added token, has white space on and on, or is long and has none.
+        Such a text spells an added token, has very long white space, or is long and has none.
 
         Args:
             texts: The texts.
-            special: Whether special tokens count as added ones, or as text.
+            special: Whether special tokens count as added tokens rather than text.
         """
         added = [name for name, is_special in self.added.items() if special or not is_special]
         encode = partial(self._encode, added)
-        wanted = os.environ.get("RAYON_NUM_THREADS", "")  # the library's, which workers have set
+        wanted = os.environ.get("RAYON_NUM_THREADS", "")  # the library's, set by workers
         threads = int(wanted) if wanted.isdecimal() else os.cpu_count() or 1
         if min(threads, len(texts)) <= 1:
             return [*map(encode, texts)]
@@ -104,10 +104,10 @@ class FastEncoder:
 
 
 def fast_encoder(backend: tokenizers.Tokenizer) -> FastEncoder | None:
-    """The encoder of a tokenizer, or None where it is not certain to find the same ids.
+    """The encoder of a tokenizer, or None if it is not certain to give the same ids.
 
     Args:
-        backend: The tokenizer. Whether it knows the same characters as tiktoken is tried out.
+        backend: The tokenizer. A sample tests whether it knows the same characters as tiktoken.
     """
     import tiktoken
 
@@ -123,7 +123,7 @@ def fast_encoder(backend: tokenizers.Tokenizer) -> FastEncoder | None:
         pieces is None
         or not tokens
         or state["normalizer"] not in (None, {"type": "NFC"})
-        or any(" " in spelling.lstrip(" ") for spelling in added)  # it might be cut, see _CUT
+        or any(" " in spelling.lstrip(" ") for spelling in added)  # _CUT might split it
         or not cuts_alike(pieces, backend.pre_tokenizer, _SAMPLE)
     ):
         return None
@@ -137,7 +137,7 @@ def fast_encoder(backend: tokenizers.Tokenizer) -> FastEncoder | None:
 
 
 def _tokens(model: Mapping[str, Any]) -> dict[bytes, int]:
-    """The tokens that tiktoken may know, and their ids, in the order of their ranks; or none."""
+    """The tokens to give to tiktoken, with their ids, in the order of their ranks; may be empty."""
     vocabulary = model["vocab"]
     if (
         model["type"] != "BPE"
@@ -153,7 +153,7 @@ def _tokens(model: Mapping[str, Any]) -> dict[bytes, int]:
         return {}
     parts = _parts_alone(vocabulary, merges)
     names = [*LETTERS, *(name for name in ranked if parts.get(name) == 1)]
-    if model["ignore_merges"]:  # a piece that is a token is looked up, but never merged from two
+    if model["ignore_merges"]:  # a piece that is a token is looked up, never merged from two
         if 2 in parts.values():
             return {}
         names += [name for name, count in parts.items() if count > 1]
@@ -161,7 +161,7 @@ def _tokens(model: Mapping[str, Any]) -> dict[bytes, int]:
 
 
 def _parts_alone(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """How many tokens the bytes of each token become."""
+    """The number of tokens that the bytes of each token become."""
     bpe = tokenizers.Tokenizer(BPE(vocabulary, merges, cache_capacity=0))
     bpe.pre_tokenizer = WhitespaceSplit()
     letters = {*LETTERS}
@@ -173,10 +173,10 @@ def _parts_alone(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) 
 
 
 def _parts(text: str) -> Iterator[str]:
-    """A text, cut where it does not matter.
+    """A text, split at places that do not affect its ids.
 
     Raises:
-        ValueError: it cannot be cut so.
+        ValueError: there is no such place.
     """
     start = 0
     while len(text) - start > 2 * _PART:

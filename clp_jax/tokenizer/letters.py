@@ -1,8 +1,8 @@
-"""The character that stands for each byte in GPT-2's vocabulary, and all byte-level ones since."""
+"""The character for each byte in GPT-2's vocabulary and all later byte-level ones."""
 
 
 def _letters() -> str:
-    """A printable character of Latin-1 for itself; for the n-th of the rest, character 256 + n."""
+    """Printable Latin-1 stands for itself, the n-th other byte is character 256 + n."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0x100)} - {0xAD}
     others = (byte for byte in range(256) if byte not in printable)
     shifted = {byte: 256 + n for n, byte in enumerate(others)}
@@ -14,7 +14,7 @@ _BYTES = {letter: byte for byte, letter in enumerate(LETTERS)}
 
 
 def as_letters(data: bytes) -> str:
-    """Bytes as letters."""
+    """The letters that stand for bytes."""
     return "".join(map(LETTERS.__getitem__, data))
 
 
@@ -22,6 +22,6 @@ def as_bytes(letters: str) -> bytes:
     """The bytes that letters stand for.
 
     Raises:
-        KeyError: there is another character among them.
+        KeyError: a character stands for no byte.
     """
     return bytes(map(_BYTES.__getitem__, letters))

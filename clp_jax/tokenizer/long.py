@@ -1,8 +1,8 @@
-"""A long text, encoded in parts as if it were one.
+"""Encoding of long text in parts, with the same ids as in one.
 
-What a normaliser does at the start or end of a text (a space put in front, white space stripped)
-and what a model does beyond a word must not happen at every cut. So neighbouring parts overlap, and
-they are joined in the middle of a run of tokens that both have at the same places.
+A normaliser may change the start or end of a text (add a space, strip white space), and a model may
+look beyond a word; neither must happen at every cut. So neighbouring parts overlap, and they are
+joined in the middle of a run of tokens that both have at the same positions.
 """
 
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ from jaxtyping import Int, UInt
 from tokenizers import Tokenizer
 
 LONG = 1 << 16
-"""Characters of a part, and of the longest text that is not encoded in parts."""
+"""Characters per part; shorter text is not split."""
 
 _OVERLAP = 1 << 10
-"""Characters on either side of a cut that both parts have."""
+"""Characters on either side of a cut that both parts contain."""
 
 _AGREEING = 16
-"""Tokens on either side of a join that both parts have."""
+"""Tokens on either side of a join that both parts must share."""
 
 _LONGEST = 16 * LONG
-"""Characters that are encoded at a time, and most in one part where two do not agree."""
+"""Characters to encode at a time, and the most in a part that merges two that disagree."""
 
 
 class _Part(NamedTuple):
-    """Tokens of the characters ``start`` to ``end``: a row each, of id, first and last offset."""
+    """The tokens of characters ``start`` to ``end``, one row each: id, start and end offset."""
 
     start: int
     end: int
@@ -79,7 +79,7 @@ def _table(
 
 
 def _join(left: _Part, right: _Part, at: int) -> tuple[int, int] | None:
-    """Numbers of one token in both parts, near ``at``, around which both have the same tokens."""
+    """The indices in both parts of a token near ``at`` around which both have the same tokens."""
     head = right.tokens[right.tokens[:, 1] < at + _OVERLAP]
     for i in np.argsort(np.abs(left.tokens[:, 1] - at), kind="stable").tolist():
         if abs(left.tokens[i, 1] - at) > _OVERLAP:

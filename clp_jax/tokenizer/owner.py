@@ -1,4 +1,4 @@
-"""Text to ids and back, exactly as a ``tokenizer.json`` says."""
+"""The tokenizer that every stage uses: text to ids and back, exactly as in ``tokenizer.json``."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = ("eos", "bos", "pad", "unk", "cls", "sep", "mask")
-"""Roles that a tokenizer names itself. A token with several goes by the first."""
+"""Roles that a tokenizer itself names. A token with several takes the first."""
 
 _MUCH = 1 << 18
-"""Characters that are worth making tiktoken ready, which takes as long as encoding two million."""
+"""Characters from which tiktoken pays off: preparing it costs as much as encoding two million."""
 
 AnyTokenizer = Union["Tokenizer", "PreTrainedTokenizerBase"]
-"""Ours, or a fast tokenizer of transformers, which `Tokenizer.of` makes ours."""
+"""Ours, or a fast tokenizer of transformers, which `Tokenizer.of` converts."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ class Tokenizer:
     """A tokenizer as every stage uses it.
 
     Normaliser, pre-tokenizer, model, added tokens and decoder are those of the file. Special tokens
-    come from no post-processor but from the following rules:
+    do not come from a post-processor but follow these rules:
 
     * A document is ``opening``, its text, eos.
     * A context is ``opening`` and its text; a continuation is its text alone. Nothing follows them.
 
     Attributes:
-        name: Where it comes from, for messages.
-        description: What the `tokenizers` library needs to know, as JSON, without truncation
-            and padding: processes that only encode need no transformers.
+        name: Its origin, for messages.
+        description: The JSON description for the `tokenizers` library, without truncation and
+            padding. Processes that only encode thus do not need transformers.
         roles: The id of each of `ROLES`, or None.
-        opening: Ids that it puts before a text by its own habit, as Llama's and Gemma's put bos.
-            Empty where it has no such habit, or a frame around the text, as encoders have.
-        max_length: Longest sequence that its configuration names, or None.
+        opening: Ids that the tokenizer puts before a text by default, such as bos in Llama and
+            Gemma. Empty if there are none, or if it also adds ids after the text, as encoders do.
+        max_length: Longest sequence in its configuration, or None.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Tokenizer:
 
     @classmethod
     def of(cls, tokenizer: AnyTokenizer) -> "Tokenizer":
-        """The same tokenizer, or that of a fast tokenizer of transformers as it is in memory."""
+        """The given tokenizer, or one converted from a fast tokenizer of transformers in memory."""
         if isinstance(tokenizer, Tokenizer):
             return tokenizer
         roles = {role: getattr(tokenizer, f"{role}_token") for role in ROLES}
@@ -74,17 +74,17 @@ class Tokenizer:
         roles: Mapping[str, str | None],
         max_length: int | None = None,
     ) -> "Tokenizer":
-        """The tokenizer of a library's object, which is changed.
+        """Create a tokenizer from an object of the `tokenizers` library, which is modified.
 
         Args:
-            name: Where it comes from.
+            name: Its origin.
             backend: The library's object.
-            roles: The spelling of each role's token; one that is not in the vocabulary counts as
-                none.
-            max_length: Longest sequence that its configuration names.
+            roles: The spelling of each role's token; a spelling that is not in the vocabulary
+                counts as None.
+            max_length: Longest sequence in its configuration.
 
         Raises:
-            UserError: it puts an id before a text that no token has.
+            UserError: it puts an id before a text that belongs to no token.
         """
         backend.no_truncation()
         backend.no_padding()
@@ -98,23 +98,23 @@ class Tokenizer:
             if backend.id_to_token(id) is None:
                 raise UserError(
                     f"The tokenizer in {name} puts the id {id} before a text, but no token has it: "
-                    "mend the post_processor of tokenizer.json."
+                    "fix the post_processor in tokenizer.json."
                 )
         return cls(name, description, ids, opening, max_length)
 
     @property
     def eos(self) -> int | None:
-        """The id of the end of a text."""
+        """The id of the end-of-text token, or None."""
         return self.roles.get("eos")
 
     @property
     def bos(self) -> int | None:
-        """The id of the beginning of a text."""
+        """The id of the beginning-of-text token, or None."""
         return self.roles.get("bos")
 
     @cached_property
     def unknown(self) -> int | None:
-        """The id that stands for text that the vocabulary cannot write."""
+        """The id for text that the vocabulary cannot represent, or None."""
         model = self.state["model"]
         own = model.get("unk_id")
         if own is None and model.get("unk_token") is not None:
@@ -143,7 +143,7 @@ class Tokenizer:
 
     @property
     def backend(self) -> tokenizers.Tokenizer:
-        """The library's object, one a process."""
+        """The library's object, one per process."""
         return _backend(self.description)
 
     def token(self, id: int) -> str | None:
@@ -151,7 +151,7 @@ class Tokenizer:
         return self.backend.id_to_token(id)
 
     def separator(self) -> int:
-        """The end-of-text token, which stands behind each document of a corpus.
+        """The id of the end-of-text token, which ends each document of a corpus.
 
         Raises:
             UserError: the tokenizer has none.
@@ -164,23 +164,23 @@ class Tokenizer:
         return self.eos
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """The ids of a text alone, as `encode_batch` finds them."""
+        """The ids of a text alone; see `encode_batch`."""
         return self.encode_batch([text], special=special)[0].tolist()
 
     def encode_batch(
         self, texts: Sequence[str], *, special: bool = False
     ) -> list[UInt[np.ndarray, " _"]]:
-        """The ids of each text alone, whole, on all CPU cores.
+        """The ids of each text alone, without truncation, on all CPU cores.
 
-        Much text is left to tiktoken where its ids are certain to be the same (see
-        `clp_jax.tokenizer.fast`). Memory is bounded: a long text is encoded in parts that overlap
-        and are joined where they agree, so that the ids are those of the text as one.
+        tiktoken encodes large batches if its ids are certain to be the same (see
+        `clp_jax.tokenizer.fast`). Memory is bounded: a long text is encoded in overlapping parts
+        that are joined where they agree, so the ids are those of the whole text.
 
         Args:
             texts: The texts.
-            special: Whether a text that spells a special token gets its id, as prompts may want;
-                otherwise it gets the ids of its letters (unless the vocabulary of a Unigram
-                tokenizer holds the string as an ordinary piece).
+            special: Whether text that spells a special token gets its id, as prompts may require.
+                Otherwise it gets the ids of its letters, unless the vocabulary of a Unigram
+                tokenizer contains the string as an ordinary piece.
         """
         much = sum(map(len, texts)) >= _MUCH
         fast = _fast(self.description) if much else None
@@ -199,7 +199,7 @@ class Tokenizer:
         return [next(rest) if ids is None else ids.astype(self.dtype) for ids in found]
 
     def encode_documents(self, documents: Sequence[str]) -> list[UInt[np.ndarray, " _"]]:
-        """The ids of documents, each with what opens and ends it.
+        """The ids of documents, each with the opening ids and the end-of-text id.
 
         Raises:
             UserError: the tokenizer has no end-of-text token.
@@ -209,13 +209,13 @@ class Tokenizer:
         return [np.concatenate([opening, ids, end]) for ids in self.encode_batch(documents)]
 
     def encode_context(self, text: str) -> list[int]:
-        """The ids of a text that something follows, after what opens it; it may spell specials."""
+        """The opening ids and the ids of a text to continue, which may spell special tokens."""
         ids = self.encode(text, special=True)
         opening = [*self.opening]
         return ids if ids[: len(opening)] == opening else opening + ids
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
-        """The text of ids. Added tokens are spelled as they were added."""
+        """The text of ids, with added tokens as they were added."""
         backend, added = self.backend, self._added
         names = [
             added.get(id, (backend.id_to_token(id), False))
@@ -229,10 +229,10 @@ class Tokenizer:
     def decode_after(
         self, context: Sequence[int], ids: Sequence[int], *, skip_special: bool = False
     ) -> str:
-        """The text that ``ids`` add to that of ``context``.
+        """The text that ``ids`` add to the text of ``context``.
 
-        Both are decoded together and cut afterwards: the space before a word is a part of its token
-        that a decoder drops at the start of a text.
+        Both are decoded together and split afterwards, since a decoder drops the space before a
+        word, which is part of its token, at the start of a text.
         """
         before = self.decode(context, skip_special=skip_special)
         whole = self.decode([*context, *ids], skip_special=skip_special)
@@ -242,7 +242,7 @@ class Tokenizer:
         return whole[cut:]
 
     def unknown_bytes(self, text: str) -> int:
-        """How many UTF-8 bytes of a text stand behind nothing but the unknown token."""
+        """The number of UTF-8 bytes of a text that become the unknown token."""
         self.backend.encode_special_tokens = True
         parts = (text[start : start + LONG] for start in range(0, len(text), LONG))
         return sum(
@@ -253,14 +253,14 @@ class Tokenizer:
         )
 
     def check_rows(self, rows: int, table: str) -> None:
-        """Make sure that a table has a row for every id.
+        """Check that a table has a row for every id.
 
         Args:
-            rows: Rows of the table.
-            table: What errors call it.
+            rows: Number of rows of the table.
+            table: Its name in errors.
 
         Raises:
-            UserError: it has not.
+            UserError: it has too few rows.
         """
         if rows < self.rows:
             raise UserError(
@@ -270,9 +270,9 @@ class Tokenizer:
 
     @cached_property
     def _added(self) -> dict[int, tuple[str, bool]]:
-        """What the decoder is to see of added tokens, and whether each is special.
+        """The spelling of each added token for the decoder, and whether the token is special.
 
-        A decoder of byte-level letters would read the letters of an added word as bytes.
+        A byte-level decoder would otherwise read the letters of an added token as bytes.
         """
         state = self.state
         letters = "ByteLevel" in {step["type"] for step in steps(state["decoder"])}
@@ -284,7 +284,7 @@ class Tokenizer:
 
 
 def steps(description: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-    """A decoder, pre-tokenizer or post-processor, or the members of a sequence, however deep."""
+    """The steps of a decoder, pre-tokenizer or post-processor, with nested sequences flattened."""
     if description is None:
         return
     if description["type"] != "Sequence":
@@ -296,7 +296,7 @@ def steps(description: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
 
 @lru_cache(maxsize=4)
 def _backend(description: str) -> tokenizers.Tokenizer:
-    """Made once a process: it takes a quarter of a second."""
+    """Built once per process, since it takes a quarter of a second."""
     return tokenizers.Tokenizer.from_str(description)
 
 
@@ -306,7 +306,7 @@ def _fast(description: str) -> FastEncoder | None:
 
 
 def _opening(state: Mapping[str, Any]) -> tuple[int, ...]:
-    """The ids that a post-processor puts before a text, if it puts none behind it."""
+    """The ids that a post-processor puts before a text, if it puts none after it."""
     for step in steps(state["post_processor"]):
         if step["type"] == "TemplateProcessing":
             *before, last = step["single"] or [{}]

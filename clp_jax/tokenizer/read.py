@@ -1,4 +1,4 @@
-"""The tokenizer of a folder."""
+"""Reading the tokenizer of a folder."""
 
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,19 @@ from clp_jax.tokenizer.owner import ROLES, Tokenizer
 
 
 def read_tokenizer(folder: Path, name: str) -> Tokenizer:
-    """Read the tokenizer of a folder: its ``tokenizer.json`` as it is written.
+    """Read the tokenizer of a folder, with its ``tokenizer.json`` unchanged.
 
-    Classes of transformers are not asked how to encode, since some build another normaliser and
-    pre-tokenizer than the file holds. They are asked for the names of special tokens where
-    ``tokenizer_config.json`` does not name the end of a text, and for the whole tokenizer where
-    there are only older files, such as ``vocab.json`` and ``merges.txt``.
+    Encoding does not use the classes of transformers, since some replace the normaliser and the
+    pre-tokenizer of the file. They supply only the special tokens if ``tokenizer_config.json`` does
+    not name the end-of-text token, and the whole tokenizer if there are only older files, such as
+    ``vocab.json`` and ``merges.txt``.
 
     Args:
-        folder: Where the files are.
-        name: What errors call it.
+        folder: The folder with the files.
+        name: Its name in errors.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the tokenizer cannot be read.
     """
     file = folder / "tokenizer.json"
     if not file.exists():
@@ -44,7 +44,7 @@ def read_tokenizer(folder: Path, name: str) -> Tokenizer:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """``tokenizer_config.json``, and below it the older ``special_tokens_map.json``."""
+    """``tokenizer_config.json``, with the older ``special_tokens_map.json`` as defaults."""
     settings: dict[str, Any] = {}
     for file in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
         settings |= read_json(file) if file.exists() else {}
@@ -52,7 +52,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _spelling(token: Any) -> str | None:
-    """A token as a configuration names it: as a string, or as an object with its content."""
+    """The spelling of a token in a configuration: a string, or an object with its content."""
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None
@@ -68,7 +68,9 @@ def _from_transformers(folder: Path, name: str) -> Any:
     except Exception as error:
         raise _unreadable(name, error) from None
     if not tokenizer.is_fast:
-        raise UserError(f"The tokenizer in {name} has no fast version: save it as tokenizer.json.")
+        raise UserError(
+            f"The tokenizer in {name} has no fast version: convert it to tokenizer.json."
+        )
     return tokenizer
 
 

@@ -1,4 +1,4 @@
-"""The two checkpoints a transfer starts from, and the configuration of the one that it makes."""
+"""The source and helper checkpoints of a transfer, and the configuration of the new model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from clp_jax.tokenizer import Tokenizer
 
 ROLES = ("bos", "eos", "pad", "unk")
 
-# Settings of `generate` that hold ids of the source's tokens.
+# Settings of `generate` that contain ids of the source's tokens.
 SOURCE_TOKENS = {
     "bad_words_ids",
     "begin_suppress_tokens",
@@ -29,10 +29,10 @@ SOURCE_TOKENS = {
 
 
 def with_target_tokens(values: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    """A model or generation configuration whose token ids are those of ``tokenizer``.
+    """A model or generation configuration with the special token ids of ``tokenizer``.
 
-    A role that the tokenizer lacks is written as null, since a missing key would mean the
-    architecture's default id. Every other setting that names tokens of the source is dropped.
+    A role that the tokenizer lacks becomes null, since a missing key would mean the architecture's
+    default id. All other settings that refer to tokens of the source are dropped.
     """
     kept = {
         key: value
@@ -51,11 +51,12 @@ def target_config(
     """The new model's ``config.json``.
 
     Args:
-        source: the source's.
-        tokenizer: the new model's.
-        rows: of its table. Those behind the highest id are for no token; the configuration then
-            says how many are real (`clp_jax.checkpoint.hub.UNPADDED`), and an export drops them.
-        dtype: type of the weights, where one was chosen.
+        source: the source's ``config.json``.
+        tokenizer: the new model's tokenizer.
+        rows: rows of its table. Those after the highest id are padding; the configuration then
+            records the number of real rows (`clp_jax.checkpoint.hub.UNPADDED`), and an export drops
+            the rest.
+        dtype: data type of the weights; None keeps the source's.
     """
     config = with_target_tokens(source, tokenizer) | {"vocab_size": rows}
     config.pop(UNPADDED, None)
@@ -68,23 +69,23 @@ def target_config(
     return config
 
 
-# How the usual decoders call the input embedding and the head, after any prefix.
+# Names of the input embedding and the head in common decoders, after any prefix.
 EMBEDDINGS = ("wte.weight", "word_embeddings.weight", "embed_tokens.weight", "embed_in.weight")
 HEADS = ("lm_head.weight", "embed_out.weight")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model whose tensors are read when they are asked for.
+    """A model whose tensors are read on demand.
 
     Attributes:
         name: the folder or hub id, as the user wrote it.
-        folder: where its files are.
+        folder: the folder with its files.
         config: contents of its ``config.json``.
         tokenizer: its tokenizer.
         tensors: its tensors by name.
-        tables: names of the tensors with a row an id: the input embedding, then the head if that
-            is not tied to it.
+        tables: names of the tensors with one row per id: the input embedding, then the head unless
+            it is tied.
     """
 
     name: str
@@ -100,11 +101,11 @@ class Checkpoint:
 
 
 def open_source(name: str | Path) -> Checkpoint:
-    """Open the model whose body is kept: an architecture of :mod:`clp_jax.models`, all of it.
+    """Open the complete model whose body is kept; its architecture is one of :mod:`clp_jax.models`.
 
     Raises:
-        UserError: it is missing, damaged or not supported, a tensor is not what the configuration
-            says, or the tokenizer has more ids than a table has rows.
+        UserError: the model is missing, damaged or not supported, a tensor does not match the
+            configuration, or the tokenizer has more ids than a table has rows.
     """
     folder = _folder(name)
     config = read_config(folder)
@@ -121,11 +122,11 @@ def open_source(name: str | Path) -> Checkpoint:
 
 
 def open_helper(name: str | Path) -> Checkpoint:
-    """Open the model whose tables give the similarities: any decoder with a usual tensor name.
+    """Open the model whose tables supply the similarities: any decoder with common tensor names.
 
     Raises:
-        UserError: it is missing or damaged, has not exactly one input embedding, or the tokenizer
-            has more ids than a table has rows.
+        UserError: the model is missing or damaged, does not have exactly one input embedding, or
+            the tokenizer has more ids than a table has rows.
     """
     folder = _folder(name)
     config = read_config(folder)
@@ -134,14 +135,14 @@ def open_helper(name: str | Path) -> Checkpoint:
     tables = [tensor for tensor, ending in endings.items() if ending in EMBEDDINGS]
     if len(tables) != 1:
         raise UserError(
-            f"{name}: one tensor called {' or '.join(EMBEDDINGS)} was expected, the token "
-            f"embedding of a decoder, but there is {', '.join(tables) or 'none'}."
+            f"{name}: expected one tensor named {' or '.join(EMBEDDINGS)}, the token embedding of "
+            f"a decoder, but found {', '.join(tables) or 'none'}."
         )
     if not config.get("tie_word_embeddings"):
         tables += [tensor for tensor, ending in endings.items() if ending in HEADS]
     for table in tables:
         if tensors[table].dtype not in FLOATS or len(tensors[table].shape) != 2:
-            raise UserError(f"{name}: {table} is no table of floating-point numbers.")
+            raise UserError(f"{name}: {table} is not a matrix of floating-point numbers.")
     return Checkpoint(str(name), folder, config, load_tokenizer(folder), tensors, tables)
 
 
@@ -150,19 +151,19 @@ def _folder(name: str | Path) -> Path:
 
 
 def _run_tensors(name: str | Path) -> dict[str, LazyTensor]:
-    """The parameters of a run's newest checkpoint, which are all read."""
+    """All parameters of a run's newest checkpoint."""
     check_readable_alone(name)
     return model_tensors(load_model(name))
 
 
 def check_readable_alone(name: str | Path) -> None:
-    """Make sure that one process can read a model while the others do not.
+    """Check that a single process can read a model without the others.
 
     Raises:
-        UserError: it is a run folder, which the processes of a job read together or not at all.
+        UserError: it is a run folder, which all processes of a job must read together.
     """
     if jax.process_count() > 1 and is_run_folder(name):
         raise UserError(
-            f"{name} is a run folder, which one of several processes cannot read alone: write it "
-            "with `clp-jax convert --to hf`, and name what that writes."
+            f"{name} is a run folder, which one process cannot read without the others: convert it "
+            "with `clp-jax convert --to hf`, and name the result."
         )

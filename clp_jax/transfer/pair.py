@@ -1,4 +1,4 @@
-"""A source and a helper, opened and matched: all that any method needs, read when it is needed."""
+"""A source and a helper, opened and matched, with lazily read inputs for every method."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -24,7 +24,7 @@ from clp_jax.vocabulary import match_vocabularies, read_vocabulary
 from clp_jax.vocabulary.extend import extend_tokenizer
 
 HELD_OUT = 10
-"""One shared token of so many is held out to evaluate a method without text."""
+"""One shared token in this many is held out to evaluate a method without text."""
 
 
 class TransferPair:
@@ -33,15 +33,15 @@ class TransferPair:
     Attributes:
         source: the source model.
         helper: the helper model.
-        vocabularies: theirs.
+        vocabularies: the vocabularies of source and helper.
         vocabulary: how they match.
-        layout: of the new tables.
-        tokenizer: of the new model.
-        tokenizer_folder: where its files are.
-        vectors: for the methods that need some.
-        text: a little text of the target language, or none.
+        layout: the layout of the new tables.
+        tokenizer: the tokenizer of the new model.
+        tokenizer_folder: the folder with its files.
+        vectors: word and token vectors, for the methods that need them.
+        text: a little text of the target language; may be empty.
         mesh: devices to compute on.
-        helper_tables: for each of the source's tables the helper's that tells of similarities.
+        helper_tables: for each of the source's tables, the helper's that supplies similarities.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class TransferPair:
             self.tokenizer, self.tokenizer_folder = helper.tokenizer, helper.folder
             self.layout = replacing(self.vocabulary, multiple=multiple)
         self.vectors = read_vectors(config, source.tokenizer, helper.tokenizer, text)
-        # A tied helper's one table maps the head too.
+        # A tied helper has a single table, which also serves the head.
         self.helper_tables = dict(
             zip(source.tables, [helper.tables[0], helper.tables[-1]], strict=False)
         )
@@ -78,7 +78,7 @@ class TransferPair:
         self._bases: dict[tuple[str, str], AnchorFeatures] = {}
 
     def release(self) -> None:
-        """Forget all that was read and can be read again."""
+        """Drop everything from memory that can be read again."""
         self.__dict__.pop("evaluator", None)
         self._bases.clear()
         for inputs in self.inputs.values():
@@ -86,31 +86,31 @@ class TransferPair:
 
     @cached_property
     def evaluator(self) -> Evaluator:
-        """The source's body, loaded, with the text as the new tokenizer cuts it."""
+        """The loaded body of the source, and the text as tokenized by the new tokenizer."""
         config = self.config(None)
         positions = read_decoder_config(config).max_positions
         sample = make_sample(self.text, self.tokenizer, rows=self.layout.rows, positions=positions)
         return Evaluator(config, self.source.tensors, self.source.tables, sample, self.mesh)
 
     def config(self, dtype: str | None) -> dict[str, Any]:
-        """The new model's ``config.json``; ``dtype`` where one was chosen."""
+        """The new model's ``config.json``; a ``dtype`` of None keeps the source's."""
         return target_config(self.source.config, self.tokenizer, self.layout.rows, dtype)
 
     def methods(self) -> list[str]:
-        """The methods for which there is all that they start from."""
+        """The names of the methods whose inputs are all available."""
         return [name for name in METHODS if self._lacks(name) is None]
 
     def defaults(self, method: str) -> Recipe:
-        """A method as it is used where nothing else is asked for."""
+        """A method with its default options."""
         entry = METHODS[method]
         share = 1.0 if self.layout.keeps else entry.source_weight
         return Recipe(method, share)
 
     def check(self, method: str) -> None:
-        """Make sure that there is all that a method starts from.
+        """Check that all inputs of a method are available.
 
         Raises:
-            UserError: there is not; says what to do.
+            UserError: one is missing.
         """
         if lack := self._lacks(method):
             raise UserError(lack)
@@ -120,17 +120,19 @@ class TransferPair:
         if basis in ("helper_rows", "token_vectors") and not self.layout.anchors:
             return (
                 f"The tokenizers of {self.source.name} and {self.helper.name} have no token in "
-                f"common, but {method} builds new rows from those of shared tokens: subword and "
-                "wechsel do without."
+                f"common, but {method} computes new rows from those of shared tokens: use subword "
+                "or wechsel."
             )
         if basis == "token_vectors" and self.vectors.tokens is None:
-            return f"The method {method} needs vectors of tokens: give token_vectors or data."
+            return f"The method {method} needs token vectors: give token_vectors or data."
         if basis == "word_vectors" and self.vectors.source is None:
-            return f"The method {method} needs source_vectors and target_vectors."
+            return (
+                f"The method {method} needs word vectors: give source_vectors and target_vectors."
+            )
         return None
 
     def tables(self, recipe: Recipe) -> dict[str, NewTable]:
-        """The new tables by name, before any calibration."""
+        """The new tables by name, not calibrated."""
         return {
             name: new_table(
                 recipe.function,
@@ -144,10 +146,10 @@ class TransferPair:
         }
 
     def held_out_error(self, method: str) -> float | None:
-        """The squared error of the rows of held-out shared tokens, as a share of the mean row's.
+        """The squared error of the rows of held-out shared tokens, relative to the mean row's.
 
-        A tenth of the shared tokens is held out; 0 is perfect, and 1 as good as the source's mean.
-        None for methods that know nothing of a token, or nothing but its own row.
+        A tenth of the shared tokens is held out. 0 is perfect, 1 is as good as the source's mean
+        row. None for methods that use no features of a token, or only the pieces that spell it.
         """
         name = self.source.tables[0]
         basis, inputs = self._basis(name, method), self.inputs[name]

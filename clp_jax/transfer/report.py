@@ -1,4 +1,4 @@
-"""What a transfer leaves in writing: manifest, summary on one screen, model card, trace."""
+"""The written records of a transfer: manifest, one-screen summary, model card, trace."""
 
 import hashlib
 import json
@@ -22,10 +22,10 @@ from clp_jax.vocabulary import Token, read_vocabulary
 PACKAGES = ("clp-jax", "jax", "numpy", "tokenizers", "transformers")
 MEANINGS = {
     "copied": "copied from the source: the same token",
-    "mixed": "the same token: a share is the source's row, the rest the method's",
-    "role": "copied from the source's special token of the same role",
+    "mixed": "the same token: a mix of the source's row and the method's",
+    "role": "copied from the source's special token with the same role",
     "combined": "computed by the method",
-    "padding": "for no token",
+    "padding": "without a token",
 }
 
 
@@ -42,8 +42,8 @@ def describe_transfer(
         choice: the source, the helper and the recipe.
         tables: the new tables by tensor name.
         source: the source as the user wrote it.
-        helpers: all helpers that there were to choose from.
-        config: what the transfer was asked for.
+        helpers: all helpers to choose from.
+        config: the configuration of the transfer.
     """
     pair = choice.pair
     return {
@@ -71,7 +71,7 @@ def describe_transfer(
 
 
 def text_hash(documents: Sequence[str]) -> str:
-    """SHA-256 of the documents that were used, a zero byte behind each."""
+    """SHA-256 of the documents used, with a zero byte after each."""
     digest = hashlib.sha256()
     for document in documents:
         digest.update(document.encode() + b"\0")
@@ -79,7 +79,7 @@ def text_hash(documents: Sequence[str]) -> str:
 
 
 def command_line(source: str, helpers: Sequence[str], config: TransferConfig) -> str:
-    """What to type for the same transfer."""
+    """The command line that repeats the transfer."""
     words = ["clp-jax", "transfer", "--source", source, "--helper", *helpers]
     for key, value in config.given.items():
         flag = key.replace("_", "-")
@@ -105,18 +105,18 @@ def describe_recipe(recipe: Mapping[str, Any]) -> str:
     if recipe["calibrate"]:
         words.append("calibrated on text")
     if recipe["no_fallback"]:
-        words.append("whatever its condition")
+        words.append("without a fallback")
     return ", ".join(words)
 
 
 def describe_embeddings(manifest: Mapping[str, Any]) -> str:
-    """How a model got its embeddings, as a part of its card.
+    """The section of a model card on where the embeddings come from.
 
     Args:
-        manifest: Contents of its ``transfer.json``.
+        manifest: Contents of the model's ``transfer.json``.
 
     Raises:
-        LookupError, TypeError, ValueError, AttributeError: it is none of ours.
+        LookupError, TypeError, ValueError, AttributeError: it is not a manifest of a transfer.
     """
     arguments, (first, *_) = manifest["arguments"], manifest["tables"].values()
     rows = first["rows"]
@@ -128,10 +128,11 @@ def describe_embeddings(manifest: Mapping[str, Any]) -> str:
         if count and origin != "total"
     )
     return f"""\
-## Its embeddings
+## Embeddings
 
-The body of `{source}`, under a new embedding table for {words}, with `{helper}` as the helper:
-CLP-Transfer ([Ostendorff & Rehm 2023](https://arxiv.org/abs/2301.09626)) or one of its relatives.
+This model has the body of `{source}` and a new embedding table for {words}. The table was computed
+with `{helper}` as the helper, by CLP-Transfer
+([Ostendorff & Rehm 2023](https://arxiv.org/abs/2301.09626)) or a related method.
 
 Method: {describe_recipe(manifest["recipe"])}.
 
@@ -140,7 +141,7 @@ Method: {describe_recipe(manifest["recipe"])}.
 {table}
 | all | {rows["total"]:,} |
 
-`transfer.json` tells the rest: the choice, norms, hashes of the inputs, versions.
+`transfer.json` has the details: the ranking of methods, norms, hashes of the inputs, versions.
 """
 
 
@@ -149,8 +150,8 @@ def model_card(manifest: Mapping[str, Any], source: Checkpoint, helper: Checkpoi
 
     Args:
         manifest: Contents of its ``transfer.json``.
-        source: The model with the body, whose licence the new one has.
-        helper: The model with the vocabulary, whose language the new one is to speak.
+        source: The model that supplies the body and the licence.
+        helper: The model that supplies the vocabulary and the language.
     """
     extended = manifest["arguments"].get("extend")
     known, of_helper = inherited(source.name, source.folder), read_metadata(helper.folder)
@@ -166,32 +167,32 @@ def model_card(manifest: Mapping[str, Any], source: Checkpoint, helper: Checkpoi
     names = [Path(public_name(model.name)).name for model in (source, helper)]
     kept = "its own vocabulary and that" if extended else "the vocabulary"
     body = f"""\
-A language model at the start of its life in another language. It has not been trained on the target
-language yet, and its text is poor until it has: continue the pretraining first.
+A language model that was transferred to another language. It has not been trained on the target
+language yet, so its text is poor: continue pretraining before using it.
 
 {describe_embeddings(manifest)}
 {USE}
 ## Limits
 
-Licences and known limits of both models it comes from apply to it.
+The licences and known limits of both original models apply.
 
 {CITATION}"""
     return render_card(f"{names[0]} with {kept} of {names[1]}", metadata, body)
 
 
 RANKED = 5
-"""Methods of a ranking that are shown, each with its best options."""
+"""Number of methods of a ranking to show, each with its best options."""
 
 WIDTH = 100
 INDENT = " " * 12
 
 
 def summarize(manifest: Mapping[str, Any], out: str) -> str:
-    """What a person wants to know of a transfer: the match, the choice, the rows, what comes next.
+    """The printed summary of a transfer: the match, the choice and the rows.
 
     Args:
-        manifest: as `clp_jax.transfer_model` returns it.
-        out: the folder that was written.
+        manifest: the result of `clp_jax.transfer_model`.
+        out: the output folder.
     """
     arguments, vocabulary = manifest["arguments"], manifest["vocabulary"]
     lines = [
@@ -226,11 +227,11 @@ def _ranking(manifest: Mapping[str, Any]) -> list[str]:
         )
     if manifest["ranked_by"] == BY_OVERLAP and ranking[0]["score"] >= 1:
         lines.append(
-            f"{INDENT}None predicts them better than the mean row: was the helper trained?"
+            f"{INDENT}No method beats the mean row: check that the helper is a trained model."
         )
     clp = next((i for i, score in enumerate(ranking) if score["method"] == "clp"), 0)
     if clp >= RANKED:
-        lines.append(f"{INDENT}{ranking[clp]['score']:8.4f}  clp, number {clp + 1}")
+        lines.append(f"{INDENT}{ranking[clp]['score']:8.4f}  clp, rank {clp + 1}")
     return lines
 
 
@@ -252,13 +253,13 @@ CONTRIBUTORS = 5
 
 
 def write_trace(file: Path, choice: Choice, tables: Mapping[str, NewTable]) -> None:
-    """Write a JSON line for every row of every table: id, token, text, origin, main contributors.
+    """Write one JSON line per row of every table: id, token, text, origin, main contributors.
 
     ``token`` is the tokenizer's spelling, ``text`` what it stands for. Contributors are source
-    tokens, by what they stand for, with their weights. A copied row has the token that it is copied
-    from, a mixed one too, with its share; a computed one those with the largest weights, as the
-    method sees them before norms are matched or rows calibrated. The mean row, a fallback, and
-    padding name none.
+    tokens by their text, with their weights. For a copied row it is the token it is copied from,
+    for a mixed row the same with its share. For a computed row they are the tokens with the
+    largest weights in the method, before the spread is matched and rows are calibrated. Padding and
+    rows that fell back to the mean row list none.
     """
     pair, layout = choice.pair, choice.pair.layout
     source = pair.vocabularies[0].tokens
@@ -294,5 +295,5 @@ def write_trace(file: Path, choice: Choice, tables: Mapping[str, NewTable]) -> N
 
 
 def _text(token: Token | None) -> str | None:
-    """What a token stands for; bytes that are no UTF-8 as Python writes them."""
+    """The text of a token; bytes that are not UTF-8 as Python escapes them."""
     return None if token is None else token.bytes.decode(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Which method suits a pair of models, found out before any training."""
+"""The ranking of methods for a pair of models, before any training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from clp_jax.transfer.table import NewTable
 BY_TEXT = "bits per byte of text"
 BY_OVERLAP = "error on held-out shared tokens"
 SHARES = (1.0, 0.25)
-"""How much of the shared rows is copied, tried with every method."""
+"""Weights of the source in shared rows, tried with every method."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a recipe is worth with a helper.
+    """The score of a recipe with a helper.
 
     Attributes:
         pair: the source and the helper.
         recipe: the method and its options.
-        value: bits a byte on text, or the error on held-out shared tokens; lower is better.
+        value: bits per byte on text, or the error on held-out shared tokens; lower is better.
     """
 
     pair: TransferPair
@@ -33,12 +33,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Choice:
-    """The recipe that a model is made by.
+    """The recipe that the new model is computed with.
 
     Attributes:
         pair: the source and the helper.
         recipe: the method and its options.
-        scores: what it was compared with, the best first; empty if the user chose.
+        scores: all candidates, the best first; empty if the user named the method.
     """
 
     pair: TransferPair
@@ -67,7 +67,7 @@ class Choice:
 
 
 def make_tables(pair: TransferPair, recipe: Recipe) -> dict[str, NewTable]:
-    """The new tables of a recipe by name, calibrated if it says so."""
+    """The new tables of a recipe by name, calibrated if the recipe says so."""
     tables = pair.tables(recipe)
     if recipe.calibrate:
         pair.evaluator.calibrate({name: table.rows for name, table in tables.items()})
@@ -75,10 +75,10 @@ def make_tables(pair: TransferPair, recipe: Recipe) -> dict[str, NewTable]:
 
 
 def rank_by_text(pair: TransferPair) -> list[Score]:
-    """Score the methods that know something of a token by the transferred model's loss on text.
+    """Score the methods that use features of a token by the transferred model's loss on text.
 
-    Each is calibrated and tried with all `SHARES`, maps with spread matched and as they come. Where
-    the source's vocabulary is kept, its rows are neither mixed nor calibrated.
+    Each is calibrated and tried with all `SHARES`; maps are tried with and without matched spread.
+    If the source's vocabulary is kept, its rows are neither mixed nor calibrated.
     """
     keeps = pair.layout.keeps
 
@@ -98,12 +98,12 @@ def rank_by_text(pair: TransferPair) -> list[Score]:
 
 
 def rank_by_overlap(pair: TransferPair) -> list[Score]:
-    """Score all methods but the `ROTATION` by the error of their rows for held-out shared tokens.
+    """Score all methods except `ROTATION` by their error on held-out shared tokens.
 
-    Each is scored, and recommended, with its habits: the error says nothing of shares and norms.
+    Each is scored with its default options: the error says nothing about shares and norms.
 
     Raises:
-        UserError: no token is shared.
+        UserError: the models share no token.
     """
     pair.check("clp")
     methods = [method for method in pair.methods() if method != ROTATION]

@@ -1,4 +1,4 @@
-"""The transfer stage: two checkpoints in, one checkpoint of the target language out."""
+"""The transfer stage: from two checkpoints to one for the target language."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,28 +45,28 @@ def transfer_model(
 ) -> dict[str, Any]:
     """Give ``source`` the vocabulary of ``helper`` and write the result as a Hugging Face folder.
 
-    The embedding table, and the head where it is not tied to it, are computed anew, in float32; an
-    untied head by the similarities in the helper's own head if that is untied too. Every other
-    tensor is the source's. Beside the weights, ``out`` gets the source's configuration with the
-    token ids of the new tokenizer, that tokenizer, a model card, the manifest ``transfer.json`` and
-    the ids of the embedding's rows by origin, ``transfer_origins.npz``.
-    The same inputs and seed give the same bytes.
+    The embedding table and an untied head are recomputed in float32; the head uses the similarities
+    in the helper's head if that is untied too. All other tensors are the source's. In addition to
+    the weights, ``out`` gets the source's configuration with the token ids of the new tokenizer,
+    that tokenizer, a model card, the manifest ``transfer.json``, and ``transfer_origins.npz``, the
+    ids of the embedding's rows by origin. The same inputs and seed give the same bytes.
 
     Args:
-        source: folder or hub id of a GPT-2 or BLOOM that speaks the source language.
-        helper: folder or hub id of a decoder that speaks the target language. Of several, the
-            method ``auto`` takes the best.
+        source: folder or hub id of a model of the source language, in an architecture of
+            :mod:`clp_jax.models`.
+        helper: folder or hub id of a decoder of the target language. Given several, the method
+            ``auto`` takes the best.
         out: the folder to write.
         mesh: devices to compute on; by default all of them.
-        **options: the keys of `clp_jax.config.TransferConfig`, which says what each means.
+        **options: the keys of `clp_jax.transfer.config.TransferConfig`, which documents them.
 
     Returns:
-        The manifest: the choice and what it was made from, rows by origin, norms, hashes of the
-        inputs, versions.
+        The manifest: the choice and its alternatives, rows by origin, norms, hashes of the inputs,
+        versions.
 
     Raises:
-        UserError: an input is missing or damaged, is not supported or does not fit the others, an
-            option cannot be met, a new row is not finite, or ``out`` exists.
+        UserError: an input is missing, damaged, not supported or inconsistent with the others, the
+            options contradict each other, a new row is not finite, or ``out`` exists.
     """
     config = TransferConfig.from_dict(options, origin="transfer")
     helpers = [helper] if isinstance(helper, str | Path) else list(helper)
@@ -102,11 +102,11 @@ def transfer_model(
 
 
 def choose(pairs: Sequence[TransferPair], config: TransferConfig) -> Choice:
-    """The recipe that the configuration names, or the best of all for these models.
+    """The recipe that the configuration names, or the best one for these models.
 
     Raises:
-        UserError: the named method lacks what it starts from, the models share no token, or a
-            score is not finite.
+        UserError: an input of the named method is missing, the models share no token, or a score
+            is not finite.
     """
     if config.method != AUTO:
         (pair,) = pairs
@@ -132,17 +132,17 @@ def choose(pairs: Sequence[TransferPair], config: TransferConfig) -> Choice:
         if not np.isfinite(score.value):
             raise UserError(
                 f"{score.recipe.method} with {score.pair.helper.name} has a score that is not "
-                "finite: look for broken rows in it and the source."
+                "finite: check the rows of that helper and of the source for huge values."
             )
     ranking = sorted(scores, key=lambda score: score.value)
     return Choice(ranking[0].pair, ranking[0].recipe, ranking)
 
 
 def check_finite(table: NewTable, name: str, dtype: np.dtype, pair: TransferPair) -> None:
-    """Make sure that every value of a new table is a number of ``dtype``.
+    """Check that every value of a new table is finite in ``dtype``.
 
     Raises:
-        UserError: one is not; names the token.
+        UserError: a value is not finite; the message names the token.
     """
     largest = np.maximum(table.rows.max(axis=1), -table.rows.min(axis=1))
     broken = np.flatnonzero(~(largest <= float(jnp.finfo(dtype).max)))
@@ -151,13 +151,13 @@ def check_finite(table: NewTable, name: str, dtype: np.dtype, pair: TransferPair
         token = pair.tokenizer.token(int(broken[0]))
         raise UserError(
             f"{name}: {len(broken)} new rows are not finite in {dtype}, the first for the token "
-            f"{token!r} (id {broken[0]}): look for broken rows in {pair.helper.name} and the "
-            "source."
+            f"{token!r} (id {broken[0]}): check the rows of {pair.helper.name} and of the source, "
+            "or choose another dtype."
         )
 
 
 def write_configuration(folder: Path, pair: TransferPair, dtype: str | None) -> None:
-    """Write the new model's configurations, and its tokenizer."""
+    """Write the new model's configurations and tokenizer."""
     pairs = with_target_tokens(read_generation(pair.source.folder), pair.tokenizer)
     if len(pair.layout.padding):
         pairs["suppress_tokens"] = pair.layout.padding.tolist()

@@ -1,4 +1,4 @@
-"""Where each row of a new table comes from; tables read row by row; a new one and its rows."""
+"""Embedding tables: the layout of a new table, reading stored rows, and the finished new table."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,24 +17,24 @@ from clp_jax.vocabulary import VocabularyReport
 
 @dataclass(frozen=True)
 class Layout:
-    """The places of a new table's rows.
+    """Which row of a new table comes from where.
 
-    Three kinds of ids meet here: of the source's vocabulary, of the helper's, and of the new
-    model's. The last are the helper's too, unless the source's vocabulary is kept and extended.
+    There are three kinds of ids: those of the source's vocabulary, of the helper's, and of the new
+    model's. New ids equal the helper's, unless the source's vocabulary is kept and extended.
 
     Attributes:
-        rows: rows of the new table.
-        copied_source: source ids of the rows that are copied, the anchors' first; those of
-            tokens that match nearly or by role are copied whole, whatever the anchors' share.
+        rows: number of rows of the new table.
+        copied_source: source ids of the rows to copy, those of the anchors first. Rows of tokens
+            that match by role or fuzzily are copied unchanged, whatever the anchors' weight.
         copied: new ids of the same rows.
-        anchors: how many of them are anchors: tokens that stand for the same text in source and
-            helper, and so tell how the two models' rows relate.
+        anchors: how many of them are anchors: tokens with the same text in source and helper,
+            which show how the two models' rows relate.
         anchor_helper: helper ids of the anchors.
         roles: new ids of the special tokens that were matched by role.
         missing: new ids of the tokens that the source lacks.
         missing_helper: helper ids of the same tokens.
         padding: new ids without a token.
-        keeps: whether the source's vocabulary is kept, so that its rows must stay as they are.
+        keeps: whether the source's vocabulary is kept, so that its rows must not change.
     """
 
     rows: int
@@ -50,7 +50,7 @@ class Layout:
 
 
 def replacing(vocabulary: VocabularyReport, *, multiple: int = 1) -> Layout:
-    """The layout of a table for the target's vocabulary alone.
+    """The layout of a table for the target's vocabulary.
 
     Args:
         vocabulary: how source and target match.
@@ -117,14 +117,14 @@ QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 class TableRead(NamedTuple):
-    """Some rows of a stored table in float32, and what there is to know of all of them.
+    """Some rows of a stored table in float32, and statistics of all its rows.
 
     Attributes:
-        rows: the rows asked for.
+        rows: the requested rows.
         norms: the norm of every row.
         mean: the mean row.
         std: the standard deviation of each dimension.
-        sha256: hash of the stored bytes, row after row.
+        sha256: SHA-256 of the stored bytes, row by row.
     """
 
     rows: Float[np.ndarray, "chosen dim"]
@@ -135,7 +135,7 @@ class TableRead(NamedTuple):
 
 
 def read_table(tensor: LazyTensor, ids: Int[np.ndarray, " chosen"]) -> TableRead:
-    """Read the rows ``ids`` in one pass, without ever holding the others together."""
+    """Read the rows ``ids`` in one pass, with only a block of the others in memory."""
     count, dim = tensor.shape
     rows = empty_rows(len(ids), dim)
     norms = np.empty(count, np.float32)
@@ -143,7 +143,7 @@ def read_table(tensor: LazyTensor, ids: Int[np.ndarray, " chosen"]) -> TableRead
     digest = hashlib.sha256()
     order = np.argsort(ids, kind="stable")
     ends = np.searchsorted(ids[order], np.arange(0, count + READ_ROWS, READ_ROWS))
-    with ThreadPoolExecutor(1) as hasher:  # hashing takes as long as all the rest
+    with ThreadPoolExecutor(1) as hasher:  # hashing takes as long as everything else
         hashed = hasher.submit(digest.update, b"")
         for block_index, start in enumerate(range(0, count, READ_ROWS)):
             block = np.ascontiguousarray(tensor.read_rows(start, start + READ_ROWS))
@@ -163,7 +163,7 @@ def read_table(tensor: LazyTensor, ids: Int[np.ndarray, " chosen"]) -> TableRead
 
 
 def row_norms(rows: Float[np.ndarray, "rows dim"]) -> Float[np.ndarray, " rows"]:
-    """Euclidean norm of every row, without a temporary table."""
+    """Euclidean norm of every row, computed without a temporary table."""
     return np.sqrt(np.einsum("rd,rd->r", rows, rows))
 
 
@@ -173,13 +173,13 @@ class NewTable:
 
     Attributes:
         rows: the table, float32.
-        origins: new ids by origin: ``copied`` whole from the source, ``mixed`` where less than the
-            whole row was to be copied and the rest is the method's own, ``role`` for special
-            tokens, copied too, ``combined`` by the method, ``fallback: NAME`` for what it could not
-            serve, and ``padding`` for ids without a token, which have the mean row.
-        facts: what the method found out and chose.
-        contributors: for k, the source ids and the weights that made up each missing token's row
-            most, in the order of the layout's ``missing``; None where no source row did.
+        origins: new ids by origin: ``copied`` unchanged from the source, ``mixed`` from the
+            source's row and the method's, ``role`` for special tokens, also copied, ``combined`` by
+            the method, ``fallback: NAME`` for those it could not serve, and ``padding`` for ids
+            without a token, which get the mean row.
+        facts: what the method measured and chose.
+        contributors: for a given k, the source ids and weights that contribute most to each missing
+            token's row, in the order of the layout's ``missing``; None if no source row does.
     """
 
     rows: Float[np.ndarray, "new dim"]
@@ -188,14 +188,14 @@ class NewTable:
     contributors: Contributors | None
 
     def ids_by_origin(self) -> dict[str, Int[np.ndarray, " _"]]:
-        """`origins` with one name for all fallbacks, the ids in order."""
+        """`origins` with all fallbacks under one name, the ids ascending."""
         found: dict[str, list[np.ndarray]] = {}
         for origin, ids in self.origins.items():
             found.setdefault(origin.split(":")[0], []).append(ids)
         return {origin: np.sort(np.concatenate(parts)) for origin, parts in found.items()}
 
     def to_dict(self, source_norms: Float[np.ndarray, " source"]) -> dict[str, Any]:
-        """Counts, facts and norms, ready for JSON, beside the norms of the source's rows."""
+        """Counts, facts and norms, ready for JSON, with the norms of the source's rows."""
         norms = row_norms(self.rows)
         return {
             "rows": {"total": len(self.rows)}
@@ -210,7 +210,7 @@ class NewTable:
 
 
 def quantiles(values: Float[np.ndarray, " values"]) -> dict[str, float]:
-    """``{"0.5": median, ...}``; empty for no values."""
+    """``{"0.5": median, ...}``; empty if there are no values."""
     if not len(values):
         return {}
     return dict(zip(map(str, QUANTILES), np.quantile(values, QUANTILES).tolist(), strict=True))

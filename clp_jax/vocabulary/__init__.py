@@ -1,8 +1,8 @@
 """What two tokenizers share.
 
-`read_vocabulary` brings every token into one form, the exact bytes it stands for or the role it
-plays, and `match_vocabularies` pairs the tokens of two vocabularies by it. The rules are written
-out in docs/reference/tokens.md.
+`read_vocabulary` brings every token into one form: the exact bytes it stands for, or its role.
+`match_vocabularies` pairs the tokens of two vocabularies by that form. docs/reference/tokens.md
+states the rules.
 """
 
 from clp_jax.vocabulary.compare import compare_vocabularies

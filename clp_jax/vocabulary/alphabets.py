@@ -1,7 +1,7 @@
-"""How the kinds of tokenizers write bytes in the names of their tokens.
+"""The alphabets in which tokenizers of different kinds write bytes as names of tokens.
 
-The kind is read from the tokenizer's own JSON description: what its decoder undoes is what its
-names mean. The rules are written out in docs/reference/tokens.md.
+The tokenizer's JSON description determines the alphabet: its decoder defines what the names mean.
+docs/reference/tokens.md states the rules.
 """
 
 import re
@@ -20,19 +20,19 @@ _UNDECODED = re.compile("([\udc80-\udcff])")
 
 
 class Alphabet(ABC):
-    """Reads the names of a tokenizer's own tokens, and writes bytes as such names."""
+    """Converts between the names of a tokenizer's tokens and the bytes they stand for."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The bytes that a name stands for, a leading space where it starts a word."""
+        """The bytes that a name stands for, with a leading space if it starts a word."""
 
     def read_added(self, name: str) -> bytes:
-        """The bytes that the name of an added token stands for: as a rule it is their text."""
+        """The bytes that the name of an added token stands for, usually its own text."""
         return name.encode()
 
     @abstractmethod
     def write(self, data: bytes) -> list[str]:
-        """The same bytes as the model takes them: strings for it to cut, one after the other.
+        """The bytes as input for the tokenizer's model: strings that it splits one by one.
 
         Raises:
             ValueError: the alphabet cannot write them.
@@ -40,7 +40,7 @@ class Alphabet(ABC):
 
 
 class PlainAlphabet(Alphabet):
-    """A name is the UTF-8 text it stands for; nothing says where a word starts."""
+    """A name is the UTF-8 text it stands for; the start of a word is not marked."""
 
     def read(self, name: str) -> bytes:
         """See `Alphabet`."""
@@ -52,10 +52,10 @@ class PlainAlphabet(Alphabet):
 
 
 class ByteLevelAlphabet(Alphabet):
-    """A character for each byte, as GPT-2 has it."""
+    """One character per byte, as in GPT-2."""
 
     def read(self, name: str) -> bytes:
-        """See `Alphabet`. A name with any other character stands for its text."""
+        """See `Alphabet`. A name with any other character stands for its own text."""
         try:
             return as_bytes(name)
         except KeyError:
@@ -68,11 +68,11 @@ class ByteLevelAlphabet(Alphabet):
 
 @dataclass(frozen=True)
 class SentencePieceAlphabet(Alphabet):
-    """A mark for the space, and names like ``<0xE4>`` for single bytes.
+    """A mark for the space, and byte-fallback tokens such as ``<0xE4>``.
 
     Attributes:
-        space: the mark, U+2581 as a rule.
-        byte_names: whether there are names of bytes.
+        space: the mark, usually U+2581.
+        byte_names: whether there are byte-fallback tokens.
     """
 
     space: str
@@ -85,11 +85,11 @@ class SentencePieceAlphabet(Alphabet):
         return name.replace(self.space, " ").encode()
 
     def read_added(self, name: str) -> bytes:
-        """See `Alphabet`. The decoder reads the mark in any token."""
+        """See `Alphabet`. The decoder interprets the mark in every token."""
         return name.replace(self.space, " ").encode()
 
     def write(self, data: bytes) -> list[str]:
-        """See `Alphabet`. Bytes that are no UTF-8 are written one by one."""
+        """See `Alphabet`. Bytes that are not UTF-8 are written one by one."""
         text = data.decode(errors="surrogateescape")
         parts = filter(None, _UNDECODED.split(text.replace(" ", self.space)))
         return [self._part(part) for part in parts]
@@ -98,20 +98,20 @@ class SentencePieceAlphabet(Alphabet):
         if not _UNDECODED.fullmatch(part):
             return part
         if not self.byte_names:
-            raise ValueError("no names for single bytes")
+            raise ValueError("no byte-fallback tokens")
         return f"<0x{ord(part) - 0xDC00:02X}>"
 
 
 @dataclass(frozen=True)
 class WordPieceAlphabet(Alphabet):
-    """A prefix for what goes on with a word; all other names start one.
+    """A prefix marks the continuation of a word; all other names start one.
 
-    Names that begin with a character which the tokenizer itself cuts off from a letter before it,
-    such as a full stop, say nothing about a space and do not count as the start of a word.
+    The tokenizer separates some characters, such as a full stop, from a preceding letter. A name
+    that begins with one says nothing about a space and does not count as the start of a word.
 
     Attributes:
-        prefix: ``##`` as a rule.
-        tokenizer: asked about the characters.
+        prefix: usually ``##``.
+        tokenizer: decides which characters it separates.
     """
 
     prefix: str
@@ -132,7 +132,7 @@ class WordPieceAlphabet(Alphabet):
         return [text if self.stands_alone(text[:1]) else self.prefix + text]
 
     def stands_alone(self, character: str) -> bool:
-        """Whether the tokenizer cuts between a letter and this character."""
+        """Whether the tokenizer splits between a letter and this character."""
         if character not in self._stands_alone:
             text = f"a{character}"
             if normalizer := self.tokenizer.normalizer:
@@ -149,18 +149,18 @@ def read_alphabet(tokenizer: Tokenizer, description: dict[str, Any], name: str) 
 
     Args:
         tokenizer: the fast tokenizer.
-        description: the same in JSON.
-        name: what errors call it.
+        description: its JSON description.
+        name: its name in errors.
 
     Raises:
-        UserError: its names mark the ends of words, which no rule here covers.
+        UserError: it is BPE with a prefix or suffix for parts of words, which is not supported.
     """
     model = description["model"]
     prefix = model.get("continuing_subword_prefix")
     if model["type"] == "BPE" and (prefix or model.get("end_of_word_suffix")):
         raise UserError(
-            f"{name}: a BPE tokenizer whose tokens carry a continuing_subword_prefix or an "
-            "end_of_word_suffix is not supported: use byte-level BPE, SentencePiece or WordPiece."
+            f"{name}: BPE with a continuing_subword_prefix or an end_of_word_suffix is not "
+            "supported: use byte-level BPE, SentencePiece or WordPiece."
         )
     byte_names = bool(model.get("byte_fallback")) or any(
         step["type"] == "ByteFallback" for step in steps(description["decoder"])

@@ -1,13 +1,13 @@
-"""Kinds of tokens that a person wants to know the number of."""
+"""Classes of tokens that a report counts."""
 
 from clp_jax.vocabulary.tokens import Vocabulary
 
 
 def by_bytes(vocabulary: Vocabulary) -> dict[bytes, int]:
-    """The id that each string of bytes goes by, the preferred ones first.
+    """The id that represents each string of bytes, the preferred ids first.
 
-    Of several tokens with the same bytes, one of the tokenizer's own is taken before a name of a
-    byte, and that before an added one; then the lowest id. Special tokens stand for no bytes.
+    Of several tokens with the same bytes, an ordinary token is preferred to a byte-fallback token
+    and that to an added token; ties go to the lowest id. Special tokens stand for no bytes.
     """
     byte_ids = set(vocabulary.byte_ids.values())
 
@@ -22,7 +22,7 @@ def by_bytes(vocabulary: Vocabulary) -> dict[bytes, int]:
 
 
 def classes_of(vocabulary: Vocabulary) -> dict[str, list[int]]:
-    """The ids of each class, ascending; an id may be in several, and most are in none."""
+    """The ids of each class, ascending; an id may be in several classes, most are in none."""
     chosen = by_bytes(vocabulary)
     classes: dict[str, list[int]] = {
         "special": [],

@@ -1,4 +1,4 @@
-"""Two models in, the report on their vocabularies out."""
+"""The comparison of two models' vocabularies."""
 
 from dataclasses import replace
 
@@ -27,12 +27,12 @@ def compare_vocabularies(
         source: the model with the old tokenizer.
         target: the model with the new tokenizer.
         data: text of the target language to compare them on as well: file patterns or hub data
-            sets, as `clp_jax.data.io.readers.read_documents` takes them; the first 10 MB are read.
-        fuzzy: also match tokens that differ only in case or in starting a word.
+            sets as for `clp_jax.data.io.readers.read_documents`; only the first 10 MB are read.
+        fuzzy: also match tokens that differ only in case or in whether they start a word.
         text_field: the field of a record that holds the text.
 
     Raises:
-        UserError: a tokenizer is missing or not supported, or the data hold no text.
+        UserError: a tokenizer is missing or not supported, or the data contains no text.
     """
     documents = read_documents(data, text_field) if data else None
     tokenizers = load_tokenizer(source), load_tokenizer(target)

@@ -1,4 +1,4 @@
-"""A tokenizer for two languages: the source's, with the target's tokens behind its own."""
+"""A tokenizer for two languages: the source's, followed by the target's new tokens."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -17,11 +17,11 @@ Merge = tuple[str, str]
 
 
 class Extension(NamedTuple):
-    """The tokens that an extended tokenizer has beyond its source's.
+    """The tokens that an extended tokenizer adds to its source's.
 
     Attributes:
-        new_ids: their ids in the extended tokenizer: those behind the source's highest, ascending.
-        target_ids: the same tokens' ids in the target tokenizer, ascending.
+        new_ids: their ids in the extended tokenizer, which follow the source's highest, ascending.
+        target_ids: ids of the same tokens in the target tokenizer, ascending.
     """
 
     new_ids: Int[np.ndarray, " new"]
@@ -31,14 +31,14 @@ class Extension(NamedTuple):
 def extend_tokenizer(source: str | Path, target: str | Path, out: str | Path) -> Extension:
     """Write the source tokenizer, extended by all ordinary tokens of the target that it lacks.
 
-    Every source id keeps its token, and the source's special tokens and its way of splitting text
-    into words are kept. Special and added tokens of the target are not taken.
+    The result keeps the source's ids, special tokens and pre-tokenizer. Special and added tokens of
+    the target are left out.
 
-    New tokens are found in two ways. A whole word that is a token is taken as it is
-    (``ignore_merges``). Within longer words a new token is the merge of the two pieces into which
-    the merges so far cut it, tried in the order of the target's ids; all these merges rank behind
-    the source's, so text of the source language is cut nearly as before. The target's own merges
-    are not used: they expect pieces that the source's merges, which come first, no longer leave.
+    New tokens apply in two ways. A whole word that is a token becomes that token
+    (``ignore_merges``). Within longer words, a new token is the merge of two pieces, if the merges
+    so far split it into exactly two; tokens are tried in the order of the target's ids. These
+    merges rank after the source's, so text of the source language is split nearly as before. The
+    target's own merges are not used: they expect pieces that the source's earlier merges consume.
     docs/lab.md has the numbers.
 
     Args:
@@ -47,7 +47,7 @@ def extend_tokenizer(source: str | Path, target: str | Path, out: str | Path) ->
         out: the folder to write: ``tokenizer.json`` and ``tokenizer_config.json``.
 
     Raises:
-        UserError: one of them is missing or is no byte-level BPE tokenizer, or ``out`` exists.
+        UserError: a tokenizer is missing or is not byte-level BPE, or ``out`` exists.
     """
     source_tokenizer = load_tokenizer(source)
     state, target_state = (
@@ -78,7 +78,7 @@ def extend_tokenizer(source: str | Path, target: str | Path, out: str | Path) ->
 
 
 def _byte_level_state(tokenizer: Tokenizer, name: str | Path) -> dict[str, Any]:
-    """All of a tokenizer as `tokenizers` describes it, if its tokens are strings of bytes."""
+    """The JSON description of a tokenizer, if it is byte-level BPE."""
     state = tokenizer.state
     model, decoder = state["model"], state["decoder"] or {}
     decoders = [decoder, *decoder.get("decoders", [])]
@@ -90,14 +90,14 @@ def _byte_level_state(tokenizer: Tokenizer, name: str | Path) -> dict[str, Any]:
         and model["vocab"].keys() >= set(ByteLevel.alphabet())
     ):
         raise UserError(
-            f"{name} has no byte-level BPE tokenizer, as GPT-2 and BLOOM have: "
-            "a vocabulary is extended only from one such tokenizer to another."
+            f"{name} has no byte-level BPE tokenizer such as GPT-2's or BLOOM's: "
+            "to extend a vocabulary, both models need one."
         )
     return state
 
 
 def _with_merges_for(tokens: list[str], merges: list[Merge]) -> list[Merge]:
-    """Append a merge for each token that the merges before it cut into exactly two pieces."""
+    """Append a merge for each token that the earlier merges split into exactly two pieces."""
     ranks = {merge: rank for rank, merge in enumerate(merges)}
     for token in tokens:
         pieces = _cut(token, ranks)
@@ -107,7 +107,7 @@ def _with_merges_for(tokens: list[str], merges: list[Merge]) -> list[Merge]:
 
 
 def _cut(word: str, ranks: dict[Merge, int]) -> list[str]:
-    """Byte-pair encoding: join the neighbours with the lowest rank, the first of equals."""
+    """Byte-pair encoding: repeatedly join the neighbours with the lowest rank, leftmost first."""
     pieces = list(word)
     while len(pieces) > 1:
         pairs = list(pairwise(pieces))
@@ -119,10 +119,11 @@ def _cut(word: str, ranks: dict[Merge, int]) -> list[str]:
 
 
 def _configuration(name: str | Path, tokenizer: Tokenizer) -> dict[str, Any]:
-    """The source's settings under a class that takes ``tokenizer.json`` as it is.
+    """The source's settings, with a class that uses ``tokenizer.json`` unchanged.
 
-    GPT2Tokenizer and its kin build the tokenizer anew from vocabulary and merges, without
-    ``ignore_merges``, and give the special tokens that the file does not name: so both are named.
+    GPT2Tokenizer and similar classes rebuild the tokenizer from vocabulary and merges, without
+    ``ignore_merges``, and supply the special tokens that the file does not name. So the result
+    names both the class and the special tokens.
     """
     file = model_files(name) / "tokenizer_config.json"
     settings = without_programs(read_json(file)) if file.exists() else {}

@@ -1,4 +1,4 @@
-"""How two tokenizers cut the same text, and how much of it is in tokens that they share."""
+"""How two tokenizers split the same text, and what share of it is in matched tokens."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -11,30 +11,30 @@ from clp_jax.tokenizer import Tokenizer
 from clp_jax.vocabulary.tokens import Vocabulary
 
 MAX_BYTES = 10_000_000
-"""No more text than this is read: the shares have long settled by then."""
+"""Largest amount of text to read; the shares have converged long before."""
 
 
 @dataclass(frozen=True)
 class Fertility:
-    """Two tokenizers on one text."""
+    """Statistics of two tokenizers on one text."""
 
     bytes: int
     """Bytes of the text in UTF-8."""
     words: int
     """Words of the text, separated by white space."""
     cut: bool
-    """Whether there was more text than was read."""
+    """Whether only the beginning of the text was read."""
     source_tokens: int
     """Tokens of the text by the source's tokenizer."""
     target_tokens: int
     """Tokens of the text by the target's tokenizer."""
     matched_tokens_share: float
-    """Share of the latter that are matched with a token of the source."""
+    """Share of the target's tokens in the text that match a token of the source."""
     matched_bytes_share: float
-    """The same, each token counted by the bytes it stands for."""
+    """The same share, weighted by the bytes that each token stands for."""
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures by name, as they go into JSON, with tokens per word and per byte."""
+        """All figures by name, ready for JSON, with tokens per word and per byte."""
         return asdict(self) | {
             f"{side}_tokens_per_{unit}": tokens / count
             for side, tokens in (("source", self.source_tokens), ("target", self.target_tokens))
@@ -74,14 +74,14 @@ def measure_text(
     vocabulary: Vocabulary,
     matched_ids: Int[np.ndarray, " matched"],
 ) -> Fertility:
-    """Cut the first `MAX_BYTES` of the documents with both tokenizers.
+    """Split the first `MAX_BYTES` of the documents with both tokenizers.
 
     Args:
         documents: the text, with at least one word.
         source: the source's tokenizer.
         target: the target's tokenizer.
         vocabulary: the target's vocabulary.
-        matched_ids: target ids that are matched.
+        matched_ids: target ids that match a source token.
     """
     read = words = source_tokens = 0
     counts = np.zeros(vocabulary.rows, np.int64)

@@ -1,4 +1,4 @@
-"""Which tokens two vocabularies share: the same bytes, the same role, or nearly the same text."""
+"""Matching of two vocabularies by the same bytes, the same role, or nearly the same text."""
 
 from collections.abc import Callable, Hashable, Mapping
 
@@ -13,7 +13,7 @@ EXAMPLES = 6
 
 
 def _fold(token: Token) -> str | bytes:
-    """The text in any case; bytes that are no UTF-8 have none."""
+    """The case-folded text; the bytes themselves if they are not UTF-8."""
     try:
         return token.text.decode().casefold()
     except UnicodeDecodeError:
@@ -25,23 +25,22 @@ FUZZY_KEYS: dict[str, Callable[[Token], Hashable]] = {
     "case": lambda token: (token.starts_word, _fold(token)),
     "word start and case": _fold,
 }
-"""What is equal in tokens that match by each fuzzy rule; the name says what is ignored."""
+"""The key that two tokens share under each fuzzy rule; its name is what the rule ignores."""
 
 
 def match_vocabularies(
     source: Vocabulary, target: Vocabulary, *, fuzzy: bool = False
 ) -> VocabularyReport:
-    """Find for each target token the source token that stands for the same.
+    """For each target token, find the source token with the same meaning.
 
-    Special tokens match special tokens by role, all others match by their exact bytes. Several
-    target tokens may match one source token, and only one of several source tokens with the same
-    bytes is used (`clp_jax.vocabulary.classes.by_bytes`).
+    Special tokens match special tokens by role; all others match by their exact bytes. Several
+    target tokens may match one source token. Of several source tokens with the same bytes, one is
+    used (`clp_jax.vocabulary.classes.by_bytes`).
 
     Args:
         source: the vocabulary to take rows from.
         target: the vocabulary to find rows for.
-        fuzzy: match what is left over without regard to the start of a word, then to case, then to
-            either.
+        fuzzy: match the remaining tokens while ignoring the start of a word, then case, then both.
     """
     source_bytes = by_bytes(source)
     role_ids = {
@@ -110,7 +109,7 @@ def _overlap_examples(
 
 
 def _show_some(vocabulary: Vocabulary, ids: list[int]) -> list[str]:
-    """A few of the tokens as Python writes their text or bytes, special ones by name."""
+    """A few of the tokens, as Python literals of their text or bytes; special tokens by name."""
     shown = []
     for token in (vocabulary.tokens[id] for id in _some(ids)):
         try:

@@ -1,4 +1,4 @@
-"""What two vocabularies share, in arrays for the transfer and in words for a person."""
+"""The report on what two vocabularies share: arrays for the transfer, text for people."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +10,13 @@ from jaxtyping import Bool, Int, Shaped
 from clp_jax.vocabulary.fertility import Fertility
 
 KINDS = {"exact": "same bytes", "role": "same role", "fuzzy": "nearly the same"}
+LABELS = {
+    "names of bytes": "byte-fallback tokens",
+    "parts of a character": "partial UTF-8",
+    "ids without a token": "unassigned ids",
+}
+"""Printed names of classes, where they differ from the key in JSON."""
+
 WIDTH = 100
 
 
@@ -17,29 +24,28 @@ WIDTH = 100
 class VocabularyReport:
     """The overlap of a source and a target vocabulary.
 
-    Every target id is of exactly one class: matched with a source token (``target_ids``), missing
-    from the source (``missing_ids``), or a gap: an id below the highest one that names no token
-    (``unassigned_ids``).
+    Every target id is in exactly one of ``target_ids`` (matched with a source token),
+    ``missing_ids`` (its token is not in the source) and ``unassigned_ids`` (no token has the id).
 
     Attributes:
-        source_size: tokens of the source vocabulary.
-        target_size: ids of the target vocabulary that have a token.
-        source_rows: highest source id plus one, the least number of rows of a table for it.
+        source_size: number of tokens in the source vocabulary.
+        target_size: number of tokens in the target vocabulary.
+        source_rows: highest source id plus one, the minimum number of rows of its table.
         target_rows: highest target id plus one.
-        source_ids: source ids of the matched tokens; ``source_ids[i]`` stands for the same as
-            ``target_ids[i]``. A source id may occur more than once.
+        source_ids: source ids of the matched tokens; ``source_ids[i]`` matches ``target_ids[i]``. A
+            source id may occur more than once.
         target_ids: target ids of the matched tokens, ascending.
-        kinds: how each of them was matched: ``exact`` by its bytes, ``role`` as a special token,
+        kinds: how each of them matches: ``exact`` by its bytes, ``role`` as a special token,
             ``fuzzy`` by nearly the same text.
         missing_ids: target ids whose token the source lacks, ascending.
         unassigned_ids: target ids without a token, ascending.
-        fuzzy: tokens matched by each fuzzy rule, named by what it ignores; empty if none was asked
-            for.
-        classes: for classes of tokens that are treated by a rule of their own, the number in the
-            ``source``, in the ``target``, and of the latter those that are ``matched``.
+        fuzzy: number of tokens matched by each fuzzy rule, by what it ignores; empty without fuzzy
+            matching.
+        classes: for each class of tokens with a rule of its own, the number in the ``source``, in
+            the ``target``, and the number of the latter that are ``matched``.
         examples: a few tokens of each kind and class, and of those only in the ``target`` or only
-            in the ``source``, as Python would write them.
-        text: how both tokenizers cut running text, if there was any.
+            in the ``source``, as Python literals.
+        text: statistics of both tokenizers on running text, if text was given.
     """
 
     source_size: int
@@ -58,10 +64,10 @@ class VocabularyReport:
 
     @property
     def anchors(self) -> Bool[np.ndarray, " matched"]:
-        """Which pairs stand for the same text and so tell how the two models' rows relate.
+        """Which pairs have exactly the same text and so show how the two models' rows relate.
 
-        The rest were matched by role or only nearly: their rows are worth copying, but say little
-        of that.
+        The others match by role or fuzzily: their rows are worth copying, but say little about
+        that relation.
         """
         return self.kinds == "exact"
 
@@ -76,16 +82,16 @@ class VocabularyReport:
         return self.share_of_target(*KINDS)
 
     def share_of_source(self, *kinds: str) -> float:
-        """Share of the source's tokens that are matched in these ways."""
+        """Share of the source's tokens that are matched in one of these ways."""
         used = np.unique(self.source_ids[np.isin(self.kinds, kinds)])
         return len(used) / max(self.source_size, 1)
 
     def share_of_target(self, *kinds: str) -> float:
-        """Share of the target's tokens that are matched in these ways."""
+        """Share of the target's tokens that are matched in one of these ways."""
         return int(np.isin(self.kinds, kinds).sum()) / max(self.target_size, 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts, shares and examples, ready for JSON; the id arrays are left out."""
+        """Counts, shares and examples, ready for JSON, without the id arrays."""
         return {
             "source_tokens": self.source_size,
             "target_tokens": self.target_size,
@@ -120,7 +126,7 @@ class VocabularyReport:
                 for kind, name in KINDS.items()
                 if kind != "fuzzy" or self.fuzzy
             ),
-            *(_line(f"    but for {rule}", (f"{n:,}",)) for rule, n in self.fuzzy.items()),
+            *(_line(f"    except for {rule}", (f"{n:,}",)) for rule, n in self.fuzzy.items()),
             _line(
                 "only in the target",
                 (f"{len(self.missing_ids):,}", f"{1 - self.target_share:.1%}", ""),
@@ -133,7 +139,11 @@ class VocabularyReport:
             ),
         ]
         classes = [
-            _line(name, (f"{n:,}" for n in counts.values()), self.examples.get(name, ()))
+            _line(
+                LABELS.get(name, name),
+                (f"{n:,}" for n in counts.values()),
+                self.examples.get(name, ()),
+            )
             for name, counts in self.classes.items()
             if any(counts.values())
         ]

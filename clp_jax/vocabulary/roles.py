@@ -1,4 +1,4 @@
-"""What special tokens are for: the one thing by which they are compared."""
+"""The roles of special tokens, by which they are matched."""
 
 from collections.abc import Mapping
 
@@ -16,17 +16,17 @@ CHAT_ROLES = {
     "<|user|>": "user",
     "<|assistant|>": "assistant",
 }
-"""Roles of special tokens in chats, by the spellings of known families."""
+"""Roles of chat tokens, by their spellings in known model families."""
 
 SUBSTITUTES = {"bos": "cls", "cls": "bos", "eos": "sep", "sep": "eos", "pad": "eos"}
-"""The role that serves where the source has none of its own."""
+"""The role to use instead, if the source has no token for the role itself."""
 
 
 def roles_of(name: str, named: Mapping[str, int | None], id: int) -> tuple[str, ...]:
-    """The roles of a special token; its own name if it has no other.
+    """The roles of a special token; its name if it has no known role.
 
     Args:
-        name: how the tokenizer spells it.
+        name: its spelling in the tokenizer.
         named: the tokenizer's ids by role.
         id: its id.
     """
@@ -36,6 +36,6 @@ def roles_of(name: str, named: Mapping[str, int | None], id: int) -> tuple[str, 
 
 
 def find_role(roles: tuple[str, ...], ids: Mapping[str, int]) -> int | None:
-    """The id that serves one of ``roles``: its own if there is one, else a substitute's."""
+    """The id for one of ``roles``, or else for a substitute; None if there is neither."""
     wanted = [*roles, *(SUBSTITUTES[role] for role in roles if role in SUBSTITUTES)]
     return next((ids[role] for role in wanted if role in ids), None)

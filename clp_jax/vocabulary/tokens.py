@@ -1,4 +1,4 @@
-"""Tokens in one form for all tokenizers: the exact bytes, or the role of a special token."""
+"""Tokens in a form common to all tokenizers: their exact bytes, or the role of a special token."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from clp_jax.vocabulary.roles import roles_of
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a token stands for.
+    """The meaning of a token.
 
     Attributes:
-        text: its exact bytes, without the one space that a start of a word stands for.
-        starts_word: it stands for one space and then ``text``, which does not begin with white
-            space.
-        roles: what a special token is for; empty for any other. ``text`` is then its name.
+        text: its exact bytes, without the one space of a word start; the name of a special token.
+        starts_word: whether it stands for one space followed by ``text``, which does not begin with
+            white space.
+        roles: the roles of a special token; empty for any other.
     """
 
     text: bytes
@@ -36,8 +36,8 @@ class Token:
     def of(cls, data: bytes) -> "Token":
         """The ordinary token that stands for ``data``.
 
-        One space before a character that is no white space starts a word; a token of nothing but
-        white space starts none.
+        One space before a character that is not white space starts a word; a token that consists
+        only of white space does not.
         """
         if data[:1] == b" " and data[1:].decode(errors="replace")[:1].strip():
             return cls(data[1:], starts_word=True)
@@ -60,11 +60,11 @@ class Vocabulary:
 
     Attributes:
         tokens: tokens by id, ascending.
-        names: the tokenizer's own spelling by id.
-        added: ids of tokens that were added to the tokenizer's model and are not special.
-        byte_ids: ids of SentencePiece's names for single bytes, such as ``<0xE4>``, by name.
+        names: the tokenizer's own spellings by id.
+        added: ids of added tokens that are not special.
+        byte_ids: ids of SentencePiece's byte-fallback tokens, such as ``<0xE4>``, by name.
         alphabet: how the tokenizer writes bytes.
-        model: the part of the tokenizer that cuts a string into tokens.
+        model: the part of the tokenizer that splits a string into tokens.
     """
 
     tokens: Mapping[int, Token]
@@ -81,18 +81,18 @@ class Vocabulary:
 
     @property
     def unassigned_ids(self) -> Int[np.ndarray, " gaps"]:
-        """Ids below the highest one that have no token, ascending."""
+        """Ids below the highest that have no token, ascending."""
         return np.setdiff1d(np.arange(self.rows), np.array([*self.tokens], np.int64))
 
     def pieces(self, token: Token) -> list[int]:
-        """The ids into which the tokenizer's model cuts a token of any vocabulary.
+        """The ids into which the tokenizer's model splits a token of any vocabulary.
 
-        Neither normaliser nor pre-tokenizer has a say. WordPiece has no tokens for spaces, so that
-        the start of a word is only kept where its names tell it.
+        The normaliser and the pre-tokenizer are not applied. WordPiece has no tokens for spaces, so
+        the start of a word is kept only where its names mark it.
 
         Returns:
-            Ids of ordinary tokens that together stand for the bytes of ``token``; none if there
-            are no such tokens.
+            Ids of ordinary tokens that together stand for the bytes of ``token``; empty if there
+            are none.
         """
         try:
             ids = [id for part in self.alphabet.write(token.bytes) for id in self._cut(part)]
@@ -108,7 +108,7 @@ class Vocabulary:
             return [self.byte_ids[part]]
         try:
             return [piece.id for piece in self.model.tokenize(part)]
-        except Exception as error:  # the library's own class for "unknown, and no token for that"
+        except Exception as error:  # raised if a piece is unknown and there is no token for that
             raise ValueError(part) from error
 
 
@@ -116,13 +116,13 @@ def read_vocabulary(tokenizer: AnyTokenizer) -> Vocabulary:
     """The vocabulary of a tokenizer, added and special tokens included.
 
     Raises:
-        UserError: no rule covers the way in which the tokenizer writes its tokens.
+        UserError: the spelling of the tokenizer's tokens is not supported.
     """
     tokenizer = Tokenizer.of(tokenizer)
     description = tokenizer.state
     alphabet = read_alphabet(tokenizer.backend, description, tokenizer.name)
     added = {token["id"]: token for token in description["added_tokens"]}
-    # Of several names of one id the alphabetically first counts, and an added one before all.
+    # If an id has several names, an added one wins, then the alphabetically first.
     in_order = sorted(tokenizer.vocabulary.items(), reverse=True)
     names = {id: name for name, id in in_order}
     names |= {id: token["content"] for id, token in added.items()}

@@ -1,4 +1,4 @@
-"""A tokenizer for a language that has no helper yet: byte-level BPE, for text of any script."""
+"""Training of a tokenizer for a language without a helper: byte-level BPE for any script."""
 
 import heapq
 import json
@@ -24,32 +24,32 @@ from clp_jax.tokenizer.expressions import WORDS
 END_OF_TEXT = "<|endoftext|>"
 
 MOST_BYTES = 200_000_000
-"""Size of the sample that is trained on."""
+"""Size of the training sample in bytes."""
 
 PIECE_CHARACTERS = 10_000
-"""Longer documents are sampled in pieces of this size, so that no book outweighs the rest."""
+"""Longer documents are sampled in pieces of this size, so that no book dominates the sample."""
 
 HELDOUT_EVERY = 50
-"""One piece in so many is kept out of the training."""
+"""One piece in this many is held out of training."""
 
 
 @dataclass(frozen=True)
 class TrainedTokenizer:
-    """What came of a training."""
+    """The result of training a tokenizer."""
 
     tokens: int
     """Size of the vocabulary."""
     bytes: int
-    """UTF-8 bytes of the text trained on."""
+    """UTF-8 bytes of the training text."""
     heldout_bytes: int
-    """Of the text kept out of the training."""
+    """UTF-8 bytes of the held-out text."""
     bytes_per_token: float
-    """On the text kept out."""
+    """Bytes per token on the held-out text."""
 
     def __str__(self) -> str:
         return (
             f"{self.tokens:,} tokens from {self.bytes:,} bytes of text; "
-            f"{self.bytes_per_token:.3f} bytes a token on {self.heldout_bytes:,} bytes kept out"
+            f"{self.bytes_per_token:.3f} bytes per token on {self.heldout_bytes:,} held-out bytes"
         )
 
 
@@ -57,34 +57,34 @@ class TrainedTokenizer:
 def train_tokenizer(
     inputs: Inputs, vocab_size: VocabularySize, out: LocalPath, text_field: Name = "text"
 ) -> TrainedTokenizer:
-    """Train a byte-level BPE and write it: what it writes loads wherever GPT-2's does.
+    """Train a byte-level BPE tokenizer and write it; the result loads wherever GPT-2's does.
 
-    Text is split as `WORDS` says, and ``tokenizer.json`` says so. The ids are laid out as GPT-2's:
-    first the 256 bytes, then the merges, at last ``<|endoftext|>``, which is the bos, eos and unk
-    token. A pair of tokens that occurs only once is not merged.
+    Text is split by `WORDS`, which ``tokenizer.json`` records. The ids are ordered as in GPT-2: the
+    256 bytes, the merges, then ``<|endoftext|>``, which is the bos, eos and unk token. A pair of
+    tokens that occurs only once is not merged.
 
-    All of the text is read, and a sample of it is trained on: the pieces of documents (see
-    `PIECE_CHARACTERS`) with the smallest hashes, `MOST_BYTES` of them together, each text once.
-    The tokenizer depends on the text alone, and not on the order in which it is read.
+    All of the text is read, but only a sample is used for training: the distinct pieces of
+    documents (see `PIECE_CHARACTERS`) with the smallest hashes, up to `MOST_BYTES` in total. The
+    tokenizer depends only on the text, not on the order in which it is read.
 
     Args:
-        inputs: Files, globs and hub data sets, as `read_documents` takes them.
+        inputs: Files, globs and hub data sets, as for `read_documents`.
         vocab_size: Number of tokens, 257 or more.
         out: Folder to write: ``vocab.json``, ``merges.txt``, ``tokenizer.json`` and
             ``tokenizer_config.json``. It must not exist yet.
         text_field: Key or column that holds the text.
 
     Raises:
-        UserError: an input or ``out`` is not as it should be, or the text is too short for so many
-            tokens; nothing is written.
+        UserError: an input is missing or damaged, ``out`` exists, or the text is too short for this
+            many tokens; nothing is written.
     """
     documents = read_documents(inputs, text_field)
     with new_folder(out) as folder:
         sample = sample_pieces(documents, MOST_BYTES)
         if len(sample) < 2:
             raise UserError(
-                f"{', '.join(inputs)}: no more than {PIECE_CHARACTERS:,} characters of different "
-                "text, a part of which is to be kept out: name more text."
+                f"{', '.join(inputs)}: training needs more than {PIECE_CHARACTERS:,} characters of "
+                "distinct text, since a part is held out: add text."
             )
         count = -(-len(sample) // HELDOUT_EVERY)
         heldout, training = sample[:count], sample[count:]
@@ -102,16 +102,16 @@ def train_tokenizer(
 
 
 def sample_pieces(documents: Iterable[str], most: int) -> list[bytes]:
-    """The pieces of documents with the smallest hashes, in their order, each once.
+    """The distinct pieces of documents with the smallest hashes, sorted by hash.
 
     Args:
-        documents: The texts; they are read once, as a stream.
-        most: Bytes that are kept. Which pieces these are does not depend on their order.
+        documents: The texts, read once as a stream.
+        most: Largest total size in bytes. The order of the documents does not affect the choice.
 
     Returns:
         The pieces in UTF-8.
     """
-    kept: list[tuple[int, bytes]] = []  # a heap with the largest hash on top
+    kept: list[tuple[int, bytes]] = []  # a heap, the largest hash on top
     hashes: set[int] = set()
     size, limit = 0, 1 << 64
     with tqdm(desc="read", unit="B", unit_scale=True, disable=None) as bar:
@@ -155,8 +155,8 @@ def _train(pieces: Sequence[bytes], vocab_size: int) -> PreTrainedTokenizerFast:
     vocabulary = trained.get_vocab()
     if len(vocabulary) < vocab_size - 1:
         raise UserError(
-            f"The text gives no more than {len(vocabulary) + 1:,} tokens, not {vocab_size:,}: "
-            "name more text or ask for fewer tokens."
+            f"The text is enough for only {len(vocabulary) + 1:,} tokens, not {vocab_size:,}: "
+            "add text, or request fewer tokens."
         )
     merges: list[Any] = [*map(tuple, json.loads(trained.to_str())["model"]["merges"])]
     whole = tokenizers.Tokenizer(models.BPE(vocabulary | {END_OF_TEXT: vocab_size - 1}, merges))

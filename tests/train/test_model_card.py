@@ -82,7 +82,7 @@ def test_the_story_before_the_run_is_kept(tmp_path, monkeypatch):
 
 def test_a_manifest_that_is_none_of_ours_is_left_out(tmp_path):
     (tmp_path / "transfer.json").write_text('{"arguments": 3, "tables": {}}')
-    assert "Its embeddings" not in run_card(config("pretrained"), CORPORA, tmp_path)
+    assert "## Embeddings" not in run_card(config("pretrained"), CORPORA, tmp_path)
 
 
 def test_a_corpus_that_tells_odd_things_is_left_out(tmp_path, monkeypatch):

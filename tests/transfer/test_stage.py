@@ -392,8 +392,8 @@ def use_another_architecture(source, helper):
         (break_the_body, "transformer.ln_f.bias holds NaN or infinite"),
         (lose_a_layer, "transformer.ln_f.bias is missing"),
         (lose_the_head, "lm_head.weight is missing"),
-        (lose_the_table, "there is none"),
-        (name_two_tables, "there is encoder.embed_tokens.weight, transformer"),
+        (lose_the_table, "expected one tensor named .* but found none"),
+        (name_two_tables, "but found encoder.embed_tokens.weight, transformer"),
         (use_another_architecture, "t5.* is not supported"),
     ],
 )

@@ -65,8 +65,8 @@ def test_the_papers_method_is_always_named_with_its_place(manifest, place):
     lines = [line for line in text.splitlines() if re.search(r"clp( |,|$)", line)]
     assert len(lines) == 1
     assert f"{2.0 + place:.4f}" in lines[0]
-    assert ("number" in lines[0]) == (place >= RANKED)
-    assert place < RANKED or lines[0].endswith(f"number {place + 1}")
+    assert ("rank" in lines[0]) == (place >= RANKED)
+    assert place < RANKED or lines[0].endswith(f"rank {place + 1}")
 
 
 def test_helpers_are_named_if_there_are_several(manifest):
@@ -88,6 +88,6 @@ def test_a_method_is_shown_with_its_best_dials_alone(manifest):
 
 def test_a_helper_that_knows_nothing_is_told(manifest):
     found = ranked(manifest, ["ridge", "omp"])
-    warning = "was the helper trained?"
+    warning = "No method beats the mean row: check that the helper is a trained model."
     assert warning not in summarize(found, "out")
     assert warning in summarize(found | {"ranked_by": BY_OVERLAP}, "out")

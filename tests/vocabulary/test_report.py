@@ -30,7 +30,7 @@ def test_report_in_text_and_json(models_of_words):
     assert re.search(r"in both +3 +60.0% +60.0%", text)
     assert re.search(r"nearly the same +1 +20.0% +20.0%  'katze' = 'Katze'", text)
     assert re.search(r"only in the source +2 +40.0%  'b\\n'  'x'", text)
-    assert re.search(r"ids without a token +2 +2 +0\n?", text)
+    assert re.search(r"unassigned ids +2 +2 +0\n?", text)
     assert len(text.splitlines()) < 24
     assert max(map(len, text.splitlines())) <= 100
     values = json.loads(json.dumps(report.to_dict()))

@@ -157,9 +157,9 @@ def test_a_long_document_is_sampled_in_pieces():
         (
             SENTENCES,
             50257,
-            r"gives no more than \d+ tokens, not 50,257: name more text or ask for fewer",
+            r"enough for only \d+ tokens, not 50,257: add text, or request fewer tokens",
         ),
-        (SENTENCES[:1], 300, "10,000 characters of different text"),
+        (SENTENCES[:1], 300, "more than 10,000 characters of distinct text"),
         ([" "], 300, "no document holds any text"),
     ],
 )
