@@ -36,7 +36,7 @@ def test_helper_rows(table_inputs, layout, source_table, helper_table):
     shared = helper_table[[4, 2, 3, 6, 9, 10]]
     equal(basis.problem[:3], helper_table[[5, 8, 11]], shared, source_table[[7, 2, 5, 1, 7, 8]])
     equal((basis.shared, basis.anchor_ids), shared, [7, 2, 5, 1, 7, 8])
-    assert basis.hide
+    assert basis.hold_out
 
 
 def test_token_vectors_leave_out_shared_tokens_without_one(table_inputs, source_table):
@@ -46,7 +46,7 @@ def test_token_vectors_leave_out_shared_tokens_without_one(table_inputs, source_
     equal(basis.problem[:2], vectors[[5, 8, 11]], known)
     equal([basis.problem.rows_of(np.arange(5))], source_table[[7, 2, 1, 7, 8]])
     equal((basis.shared, basis.anchor_ids), vectors[[4, 2, 3, 6, 9, 10]], [7, 2, 1, 7, 8])
-    assert basis.hide
+    assert basis.hold_out
 
 
 def test_word_vectors_take_all_source_tokens_that_have_one(table_inputs, source_table):
@@ -55,7 +55,7 @@ def test_word_vectors_take_all_source_tokens_that_have_one(table_inputs, source_
     known = [1, 2, 3, 4, 5, 7, 8, 9]
     equal(basis.problem[:3], target[[5, 8, 11]], source[known], source_table[known])
     equal((basis.shared, basis.anchor_ids), target[[4, 2, 3, 6, 9, 10]], known)
-    assert not basis.hide
+    assert not basis.hold_out
 
 
 def test_pieces_are_positions_among_the_rows_that_are_read(table_inputs, source_table):

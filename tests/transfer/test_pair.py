@@ -110,7 +110,7 @@ def test_what_is_lacking_is_said(make_setting, pair, helper):
     without_common_tokens(helper)
     alone = make_setting(pair[0], helper)
     assert alone.methods() == ["random", "mean", "subword"]
-    with pytest.raises(UserError, match="no token in common, but ridge builds"):
+    with pytest.raises(UserError, match="no token in common, but ridge computes"):
         alone.check("ridge")
 
 

@@ -52,7 +52,7 @@ def test_the_choice_is_the_lowest_and_the_ranking_sorted(setting, scores, monkey
     choice = choose([setting], TransferConfig(data=("text",)))
     values = [score.value for score in choice.scores]
     assert values == sorted(values)
-    assert (choice.recipe, choice.setting) == (choice.scores[0].recipe, setting)
+    assert (choice.recipe, choice.pair) == (choice.scores[0].recipe, setting)
     described = choice.to_dict()
     assert described["recipe"] == choice.recipe.to_dict()
     assert described["ranked_by"] == "bits per byte of text"
@@ -86,7 +86,7 @@ def test_text_decides_on_norms(setting, scores, monkeypatch):
 def test_the_best_of_several_helpers_is_taken(make_setting, planted, helper):
     settings = [make_setting(planted[0], name) for name in (helper, planted[1])]
     choice = choose(settings, TransferConfig())
-    assert choice.setting is settings[1]
+    assert choice.pair is settings[1]
     ranked = [row["helper"] for row in choice.to_dict()["ranking"]]
     assert ranked[0] == str(planted[1])
     assert ranked.count(str(helper)) == len(ranked) / 2
