@@ -152,5 +152,5 @@ def test_a_models_own_settings_say_where_a_text_ends(tiny_model, tmp_path, ends)
     (model / "generation_config.json").write_text(json.dumps(settings))
     assert generate_text(model, "Die", max_new_tokens=3) == "Die"
     (model / "generation_config.json").write_text(json.dumps({"eos_token_id": "</s>"}))
-    with pytest.raises(UserError, match="eos_token_id is '</s>', but must name ids"):
+    with pytest.raises(UserError, match="eos_token_id is '</s>', but must name token ids"):
         generate_text(model, "Die")

@@ -71,6 +71,6 @@ def test_transformers_makes_a_model_of_it(tiny_tokenizer, tmp_path):
 
 
 def test_sizes_that_make_no_model_are_refused(tiny_tokenizer, tmp_path):
-    with pytest.raises(UserError, match="These sizes make no model"):
+    with pytest.raises(UserError, match="These sizes do not make a model"):
         new_model(tiny_tokenizer, tmp_path / "new", n_embd=32, n_head=5)
     assert not (tmp_path / "new").exists()

@@ -1,4 +1,4 @@
-"""What a stranger's tokenizer may cost: its ids bound the tables, its expressions the time."""
+"""Limits on what an untrusted tokenizer may cost: memory by its ids, time by its expressions."""
 
 import json
 import subprocess
@@ -12,10 +12,10 @@ from clp_jax.errors import UserError
 from clp_jax.files import read_json
 
 GAPS = 1 << 16
-"""Ids without a token that a tokenizer may have beyond one for each token."""
+"""Unassigned ids that a tokenizer may have in addition to one per token."""
 
-# A process of its own: an expression that backtracks cannot be stopped, and a library that panics
-# not be kept from printing; only the process can be ended.
+# A separate process: a backtracking expression cannot be stopped and a library that panics cannot
+# be kept from printing, but a process can be ended.
 SECONDS = 10
 _PROBE = """
 import json, sys, tokenizers
@@ -24,9 +24,9 @@ text = ("aA1 \\n!é字" + "".join(patterns + strings)) * 20
 try:
     tokenizer = tokenizers.Tokenizer.from_str(parts)
     if tokenizer.normalizer and len(tokenizer.normalizer.normalize_str(text)) > 100 * len(text):
-        sys.exit("its normalizer makes a text a hundred times as long")
+        sys.exit("its normalizer makes text a hundred times as long")
     tokenizer.decode(tokenizer.encode(text).ids)
-except Exception:  # Told by whoever reads it.
+except Exception:  # Reported by whoever loads it.
     pass
 for pattern in patterns:
     try:
@@ -48,9 +48,9 @@ def check_tokenizer(folder: Path) -> None:
         folder: Holds ``tokenizer.json``, ``vocab.json``, both or neither.
 
     Raises:
-        UserError: a file is no JSON object; an id is far beyond the number of tokens, so that
-            tables of that many rows would be made; a regular expression does not come to an end on
-            plain text; or what surrounds the model makes a flood of it, or ends the library.
+        UserError: a file is not a JSON object; an id is far beyond the number of tokens, so that
+            tables would get that many rows; a regular expression does not finish on plain text; or
+            the parts around the model blow up the text or crash the library.
     """
     for file in (folder / "tokenizer.json", folder / "vocab.json"):
         if file.exists():
@@ -63,13 +63,13 @@ def _check_ids(file: Path, ids: Sequence[int]) -> None:
     highest = max(ids, default=0)
     if highest >= 2 * len(ids) + GAPS:
         raise UserError(
-            f"{file} has {len(ids)} tokens, but one has the id {highest}: give them ids without "
+            f"{file} has {len(ids)} tokens, but one has the id {highest}: renumber them without "
             "large gaps."
         )
 
 
 def _ids(description: Mapping[str, Any]) -> Iterator[int]:
-    """The ids of a vocabulary that maps tokens to them, and of added tokens."""
+    """The ids of a vocabulary that maps tokens to ids, and of added tokens."""
     model, added = description.get("model"), description.get("added_tokens")
     vocabulary = model.get("vocab") if isinstance(model, dict) else description
     values = vocabulary.values() if isinstance(vocabulary, dict) else vocabulary
@@ -81,14 +81,14 @@ def _ids(description: Mapping[str, Any]) -> Iterator[int]:
 
 
 def _check_parts(file: Path, description: Mapping[str, Any]) -> None:
-    """Try all but the model and the added tokens, which are large and do no harm."""
+    """Try everything but the model and the added tokens, which are large and harmless."""
     parts = {key: description.get(key) for key in _PARTS}
     if not any(parts.values()):
         return
     whole: dict[str, Any] = {"version": "1.0", "added_tokens": [], "model": _MODEL, **parts}
     patterns = [sorted({*_patterns(parts, kind)}) for kind in ("Regex", "String")]
     if failure := _failure(json.dumps([json.dumps(whole), *patterns])):
-        raise UserError(f"{file} cannot be worked with: {failure[:300]}.")
+        raise UserError(f"{file} cannot be used: {failure[:300]}.")
 
 
 @cache
@@ -106,10 +106,10 @@ def _failure(asked: str) -> str | None:
     else:
         if not probe.returncode:
             return None
-        reason = (probe.stderr.strip() or "no reason is told").splitlines()[-1]
-    if "retry-limit" in reason:  # The library counts too, but not everywhere.
+        reason = (probe.stderr.strip() or "no reason is given").splitlines()[-1]
+    if "retry-limit" in reason:  # The library has a limit too, but not everywhere.
         patterns = ", ".join(json.loads(asked)[1])
-        return f"a regular expression does not come to an end on equal characters: {patterns}"
+        return f"a regular expression does not finish on repeated characters: {patterns}"
     return reason
 
 

@@ -1,4 +1,4 @@
-"""Model cards: metadata for the hub above a text for people, handed on from model to model."""
+"""Model cards: metadata for the hub and a text for people, passed on from model to model."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from clp_jax.settings import parse_yaml
 
 CARD = "README.md"
 KEPT = ("language", "license", "license_name", "license_link", "base_model", "datasets", "tags")
-"""What a model made of another has of its metadata."""
+"""Metadata that a model inherits from the one it is made from."""
 MOST_BYTES = 1 << 20
 
 CITATION = """\
@@ -32,9 +32,9 @@ tokenizer = AutoTokenizer.from_pretrained("PATH")
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """What the card in a model's folder hands on, the keys `KEPT`; nothing if it cannot be read.
+    """The inheritable metadata, `KEPT`, of the card in a model's folder; empty if not readable.
 
-    Every value is text or a list of texts: `language: no` is Norwegian.
+    Every value is a string or a list of strings: `language: no` is Norwegian.
     """
     file = folder / CARD
     if not file.is_file() or file.stat().st_size > MOST_BYTES:
@@ -57,11 +57,11 @@ def _is_text(value: Any) -> bool:
 
 
 def inherited(name: str | Path, folder: Path) -> dict[str, Any]:
-    """Metadata of what is made from a model: its own, and a hub id as the base model.
+    """Metadata that a new model inherits from another one, whose hub id is the base model.
 
     Args:
-        name: The model as the user wrote it.
-        folder: Where its files are.
+        name: The other model as the user wrote it.
+        folder: Folder with its files.
     """
     metadata = read_metadata(folder)
     if not Path(name).exists() and HUB_ID.fullmatch(str(name)):
@@ -70,7 +70,7 @@ def inherited(name: str | Path, folder: Path) -> dict[str, Any]:
 
 
 def flat(values: Iterable[str | list[str] | None]) -> list[str]:
-    """Texts, lists of texts and what is missing as one list, each text once."""
+    """Strings, lists of strings and None as one list, each string once."""
     found: list[str] = []
     for value in values:
         found += value if isinstance(value, list) else [value] if value else []
@@ -82,7 +82,7 @@ def render_card(title: str, metadata: Mapping[str, Any], body: str) -> str:
 
     Args:
         title: Its name.
-        metadata: What is known of it beside that; empty values are left out.
+        metadata: Further metadata; empty values are left out.
         body: The text, in Markdown.
     """
     described: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}

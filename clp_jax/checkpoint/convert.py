@@ -1,4 +1,4 @@
-"""A model from the one format to the other: Hugging Face folder <-> run folder."""
+"""Conversion of a model between formats: Hugging Face folder <-> run folder."""
 
 from typing import Literal
 
@@ -28,13 +28,13 @@ def convert_checkpoint(
     Args:
         source: Hugging Face folder, hub id or run folder (its newest checkpoint).
         out: new folder.
-        to: ``hf`` for a folder that `transformers` loads, ``orbax`` for one that holds the
-            parameters as a run does, without a training state.
+        to: ``hf`` for a folder that `transformers` loads, ``orbax`` for one with the
+            parameters as in a run folder, without a training state.
         dtype: floating-point type of the weights; None keeps what they have.
-        mesh: where the parameters are meanwhile; one device by default.
+        mesh: where the parameters are in the meantime; one device by default.
 
     Raises:
-        UserError: ``source`` is no model, or ``out`` exists.
+        UserError: ``source`` is not a model, or ``out`` exists.
     """
     new_path(out)
     model = load_model(source, mesh=mesh, dtype=dtype)

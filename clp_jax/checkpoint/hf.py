@@ -74,7 +74,7 @@ def load_model(
     compute_dtype: FloatType = jnp.float32,
     revision: Name | None = None,
 ) -> Decoder:
-    """Load a model in its place on a mesh.
+    """Load a model directly onto a mesh.
 
     Args:
         name: Hugging Face folder, hub id, or run folder (its newest checkpoint).
@@ -84,8 +84,8 @@ def load_model(
         revision: branch, tag or commit of a hub id.
 
     Raises:
-        UserError: the folder, its configuration or its tensors are not what they should be; all
-            faults of the tensors are told at once.
+        UserError: the folder, its configuration or its tensors are not valid; all faults of the
+            tensors are reported together.
     """
     mesh = mesh or single_device_mesh()
     run = is_run_folder(name)
@@ -94,20 +94,20 @@ def load_model(
     if run:
         model = abstract_model(config, dtype=compute_dtype)
         params = restore_params(name, abstract_parameters(model, mesh), dtype=dtype)
-        _check_numbers(name, params)
+        _check_finite(name, params)
         return nnx.merge(nnx.graphdef(model), params)
     return build_model(
         config, checkpoint_tensors(folder, config), mesh, dtype=dtype, compute_dtype=compute_dtype
     )
 
 
-def _check_numbers(run: str | Path, params: PyTree[Array]) -> None:
-    """What `LazyTensor` sees to for other checkpoints: that all values are numbers."""
+def _check_finite(run: str | Path, params: PyTree[Array]) -> None:
+    """Make sure that all values are finite, as `LazyTensor` does for other checkpoints."""
     for path, finite in jax.tree_util.tree_leaves_with_path(_all_finite(params)):
         if not finite:
             raise UserError(
                 f"{run}: {parameter_path(path)} holds values that are NaN, infinite or too large "
-                "for the type asked for: take an earlier checkpoint, or float32."
+                "for the requested type: use an earlier checkpoint, or float32."
             )
 
 
@@ -124,7 +124,7 @@ def build_model(
     dtype: DTypeLike | None = None,
     compute_dtype: DTypeLike = jnp.float32,
 ) -> Decoder:
-    """A model with the given tensors, read one after the other to their places on a mesh.
+    """A model with the given tensors, which are read one by one onto a mesh.
 
     Args:
         config: the model's configuration.
@@ -148,10 +148,10 @@ def checkpoint_tensors(folder: Path, config: DecoderConfig) -> dict[str, LazyTen
     """The tensors of a Hugging Face folder under the names of the weight table.
 
     Published checkpoints come with and without ``transformer.`` before the names, with buffers
-    that are no weights, and with a copy of the tied head: all are understood.
+    that are not weights, and with a copy of the tied head: all are accepted.
 
     Raises:
-        UserError: tensors are missing, unknown or of another shape; all are told at once.
+        UserError: tensors are missing, unknown or of another shape; all are reported together.
     """
     shapes = {
         name: weight.checkpoint_shape(config.sizes)
@@ -171,7 +171,7 @@ def checkpoint_tensors(folder: Path, config: DecoderConfig) -> dict[str, LazyTen
             if tensor.shape != shapes[full]:
                 faults.append(f"{name} has the shape {tensor.shape}, not {shapes[full]}")
             elif tensor.dtype not in FLOATS:
-                faults.append(f"{name} has the type {tensor.dtype}, which is no weight's")
+                faults.append(f"{name} has the type {tensor.dtype}, which is not floating-point")
         elif not (full == HEAD.name or re.fullmatch(decoder_class(config).ignored, full)):
             faults.append(f"{name} is not part of this model")
         if full == HEAD.name and config.tied:
@@ -233,7 +233,7 @@ def _set_layer(
 
 
 def model_tensors(model: Decoder) -> dict[str, LazyTensor]:
-    """The model's parameters under Hugging Face's names and in its layout, read when asked for."""
+    """The model's parameters under Hugging Face's names and in its layout, read on demand."""
     params = {
         parameter_path(path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.state(model))
@@ -268,12 +268,12 @@ def save_model(
 ) -> None:
     """Write a model as a Hugging Face folder that `transformers` loads.
 
-    Rows that a transfer has added to the tables for no token are left out.
+    Rows without a token, which a transfer added to the tables, are left out.
 
     Args:
         model: the model; its parameters may be spread over devices and hosts.
         out: new folder: weights (several files above 5 GB), configuration, tokenizer, card.
-        origin: folder, run folder or hub id whose configuration, tokenizer and card the model has.
+        origin: folder, run folder or hub id that provides configuration, tokenizer and card.
         dtype: floating-point type of the weights; None keeps the parameters' own.
 
     Raises:
@@ -311,7 +311,7 @@ def _card(name: str) -> str:
 def _without_padding(
     tensors: Mapping[str, LazyTensor], config: DecoderConfig, real: int | None
 ) -> dict[str, LazyTensor]:
-    """The tensors, those with a row a token cut to the ``real`` ones where a number is given."""
+    """The tensors; those with one row per token are cut to ``real`` rows, if given."""
     cut = dict(tensors)
     for weight in weight_table(config):
         if real is not None and weight.axes[0] == "vocab":
@@ -320,6 +320,6 @@ def _without_padding(
 
 
 def _forget_padding(file: Path, settings: dict[str, Any], real: int) -> None:
-    """Take ids that are no more out of what ``generate`` must not say."""
+    """Remove the ids of dropped rows from those that ``generate`` must not produce."""
     kept = [id for id in settings.pop("suppress_tokens", None) or [] if id < real]
     write_json(file, settings | ({"suppress_tokens": kept} if kept else {}))

@@ -1,4 +1,4 @@
-"""Where a model is: a local folder or a hub id, its configuration and its tokenizer."""
+"""Finds a model by its folder or hub id, and reads its configuration and its tokenizer."""
 
 import hashlib
 import json
@@ -26,13 +26,13 @@ from clp_jax.files import inside, read_json, write_json
 from clp_jax.tokenizer import AnyTokenizer, Tokenizer, read_tokenizer
 
 UNPADDED = "unpadded_vocab_size"
-"""Key of ``config.json``: the rows behind so many are for no token; an export drops them."""
+"""Key of ``config.json``: how many rows have a token; an export drops the rows after them."""
 
 GENERATION = "generation_config.json"
 MANIFEST = "transfer.json"
-"""What a transfer was made from and how."""
+"""How a transfer was made, and from what."""
 ORIGINS = "transfer_origins.npz"
-"""Where the rows of the new token embedding come from: the ids of each origin."""
+"""Where the rows of the new token embedding come from: the ids by origin."""
 DESCRIPTIONS = (GENERATION, MANIFEST, ORIGINS, "README.md")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -48,18 +48,18 @@ TOKENIZER_FILES = (
     "spiece.model",
 )
 PROGRAMS = ("auto_map", "custom_pipelines")
-"""Keys that name programs to run. None is run here, and none is passed on with a new model."""
+"""Keys that name programs to run. None is run here, and none is passed on to a new model."""
 
 
 def resolve(name: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
-    """The folder of a model: itself if it exists, else a snapshot from the hub or its cache.
+    """The folder of a model: the named one if it exists, else a snapshot from the hub or its cache.
 
-    ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` work as everywhere. Safetensors are preferred
+    ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` work as usual. Safetensors are preferred
     to ``pytorch_model.bin``; without ``weights`` only the small files are fetched.
 
     Raises:
-        UserError: there is neither such a folder nor such a model, or a file in the folder is none
-            or leads out of it.
+        UserError: there is neither such a folder nor such a model, or a file in the folder is not
+            a regular file or leads out of it.
     """
     if folder := local_model(name):
         check_files(folder)
@@ -82,10 +82,10 @@ def model_files(name: str | Path, revision: str | None = None) -> Path:
 
 
 def check_files(folder: Path) -> None:
-    """Make sure that what is read of a model's folder are files, and in it.
+    """Make sure that the files to read from a model's folder are regular files inside it.
 
     Raises:
-        UserError: one is a pipe, a device or a link that leads nowhere or elsewhere.
+        UserError: one is a pipe, a device, or a link that leads nowhere or out of the folder.
     """
     weights = ("model*.safetensors*", "pytorch_model*.bin*")
     for pattern in ("config.json", *DESCRIPTIONS, *TOKENIZER_FILES, *weights):
@@ -119,8 +119,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The contents of a folder's ``config.json``, without the programs that it names.
 
     Raises:
-        UserError: the file is missing or damaged, or says that more rows are for tokens than there
-            are.
+        UserError: the file is missing or damaged, or claims more rows with tokens than there are
+            rows.
     """
     config = without_programs(read_json(folder / "config.json"))
     real, rows = config.get(UNPADDED), config.get("vocab_size")
@@ -132,28 +132,28 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_generation(folder: Path) -> dict[str, Any]:
-    """The contents of a folder's ``generation_config.json``; nothing where there is none.
+    """The contents of a folder's ``generation_config.json``; empty if there is none.
 
     Raises:
-        UserError: the file is damaged, or what names ids in it is none.
+        UserError: the file is damaged, or a key that names token ids has other values.
     """
     file = folder / GENERATION
     settings = without_programs(read_json(file)) if file.exists() else {}
     never = settings.get("suppress_tokens") or []
     for key, ids in (("eos_token_id", end_ids(settings)), ("suppress_tokens", never)):
         if not (isinstance(ids, list) and all(type(id) is int for id in ids)):
-            raise UserError(f"{file}: {key} is {settings[key]!r}, but must name ids of tokens.")
+            raise UserError(f"{file}: {key} is {settings[key]!r}, but must name token ids.")
     return settings
 
 
 def end_ids(settings: Mapping[str, Any]) -> list[Any]:
-    """The ids that end a text by a ``generation_config.json``, which names one, several or none."""
+    """The ids that end a text: ``generation_config.json`` names one, several or none."""
     end = settings.get("eos_token_id")
     return end if isinstance(end, list) else [] if end is None else [end]
 
 
 def without_programs(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a model or tokenizer but for the programs that they name."""
+    """The settings of a model or tokenizer without the programs that they name."""
     return {key: value for key, value in settings.items() if key not in PROGRAMS}
 
 
@@ -173,12 +173,12 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> Tokenizer:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer's files from folder to folder, byte for byte but for `PROGRAMS`."""
+    """Copy the tokenizer's files between folders, byte for byte except for `PROGRAMS`."""
     _copy(source, target, TOKENIZER_FILES)
 
 
 def copy_model_files(source: Path, target: Path) -> None:
-    """Copy all that belongs to a model beside its weights: configuration, tokenizer, card."""
+    """Copy everything of a model except its weights: configuration, tokenizer, card."""
     _copy(source, target, ("config.json", *DESCRIPTIONS, *TOKENIZER_FILES))
 
 
@@ -194,9 +194,9 @@ def _copy(source: Path, target: Path, files: Iterable[str]) -> None:
 
 
 def tokenizer_hash(tokenizer: AnyTokenizer) -> str:
-    """SHA-256 of all that decides which ids a document gets.
+    """SHA-256 of everything that decides which ids a document gets.
 
-    Truncation, padding and decoder do not count: they change no id of a corpus.
+    Truncation, padding and decoder do not count: they do not change the ids of a corpus.
     """
     tokenizer = Tokenizer.of(tokenizer)
     state = tokenizer.state

@@ -1,4 +1,4 @@
-"""Names of models: a folder here, or an id of the hub."""
+"""Names of models: local folders or hub ids."""
 
 import re
 from pathlib import Path
@@ -9,10 +9,10 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def local_model(name: str | Path) -> Path | None:
-    """The folder of a model, or None for what may be an id of the hub.
+    """The folder of a model, or None if the name may be a hub id.
 
     Raises:
-        UserError: it can be neither.
+        UserError: the name can be neither.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -23,6 +23,6 @@ def local_model(name: str | Path) -> Path | None:
 
 
 def model_of(name: str) -> str:
-    """The model that a name is of: the folder where it is a file ``config.json``, else itself."""
+    """The model that a name stands for: the folder of a ``config.json``, or the name itself."""
     file = Path(name)
     return str(file.parent) if file.name == "config.json" and file.is_file() else name

@@ -1,4 +1,4 @@
-"""A model that does not exist yet: the configuration of a GPT-2 for a tokenizer."""
+"""A new model: the configuration of a GPT-2 for a tokenizer."""
 
 from typing import Any
 
@@ -21,22 +21,22 @@ def new_model(
     n_head: Positive = 12,
     n_positions: SequenceLength = 1024,
 ) -> None:
-    """Write the configuration of a GPT-2 for a tokenizer, and the tokenizer beside it.
+    """Write the configuration of a GPT-2 for a tokenizer, together with the tokenizer.
 
-    There are no weights: training draws them (``model.init: random``). The model has no dropout,
-    and a row for each id.
+    There are no weights: training draws them (``model.init: random``). The model has no dropout and
+    one row per id.
 
     Args:
         tokenizer: Folder, hub id or run folder with the tokenizer.
-        out: Folder to write; it must not exist yet.
+        out: New folder; it must not exist yet.
         n_layer: Layers.
         n_embd: Width of the layers.
-        n_head: Attention heads of a layer; they divide the width.
+        n_head: Attention heads per layer; must divide the width.
         n_positions: Longest sequence, in tokens.
 
     Raises:
-        UserError: there is no such tokenizer, it has no end of text, the sizes make no model, or
-            ``out`` exists.
+        UserError: there is no such tokenizer, it has no end-of-text token, the sizes do not make a
+            model, or ``out`` exists.
     """
     config = gpt2_config(
         load_tokenizer(tokenizer),
@@ -56,7 +56,7 @@ def gpt2_config(
     """The ``config.json`` that `new_model` writes.
 
     Raises:
-        UserError: the tokenizer has no end of text, or the sizes make no model.
+        UserError: the tokenizer has no end-of-text token, or the sizes do not make a model.
     """
     end = tokenizer.separator()
     config = {
@@ -77,5 +77,5 @@ def gpt2_config(
     try:
         read_decoder_config(config)
     except UserError as error:
-        raise UserError(f"These sizes make no model: {error}") from None
+        raise UserError(f"These sizes do not make a model: {error}") from None
     return config

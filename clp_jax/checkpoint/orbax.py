@@ -1,4 +1,4 @@
-"""The state of a run at a step: parameters, optimizer and data position, saved as one."""
+"""The state of a run at a step: parameters, optimizer and data position, saved together."""
 
 import math
 import shutil
@@ -27,19 +27,19 @@ UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 class RunCheckpoints:
-    """Writes the checkpoints of a run folder in the background while the training goes on.
+    """Writes the checkpoints of a run folder in the background while training continues.
 
     A checkpoint is the folder ``checkpoints/STEP`` with the items ``params`` (a nested dict of
     arrays), ``optimizer`` (the optimizer's state) and ``data`` (JSON), and the checksums of its
-    files. It is written under another name and renamed when it is whole. Each process writes the
-    parts that its own devices hold. Use it as a context: leaving it waits for the last write.
+    files. It is written under another name and renamed when it is complete. Each process writes the
+    parts on its own devices. Use it as a context manager: leaving it waits for the last write.
 
     Args:
         run_folder: Folder of the run; ``checkpoints`` is made in it.
-        keep: How many of the newest checkpoints are kept.
-        keep_every: Those whose step is a multiple of it are kept as well; 0 for none.
-        keep_best: So many of those with the lowest loss are kept as well.
-        losses: The validation loss, or NaN, by step; may grow meanwhile.
+        keep: How many of the newest checkpoints to keep.
+        keep_every: Also keep every checkpoint whose step is a multiple of this; 0 for none.
+        keep_best: Also keep this many of the checkpoints with the lowest loss.
+        losses: The validation loss, or NaN, by step; may grow during the run.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class RunCheckpoints:
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
-            with self._told_of_writing():
+            with self._reporting_writes():
                 self._manager.close()
         except UserError:
-            if kind is None:  # Else what ends the run is told, and this follows from it.
+            if kind is None:  # Otherwise another error ends the run, and caused this one.
                 raise
 
     def save(self, step: int, params: PyTree, optimizer: PyTree, data: dict[str, Any]) -> None:
@@ -85,35 +85,35 @@ class RunCheckpoints:
             optimizer=ocp.args.StandardSave(optimizer),
             data=ocp.args.JsonSave(data),
         )
-        with self._told_of_writing():
+        with self._reporting_writes():
             self._manager.wait_until_finished()
             self._writing = step
             self._manager.save(step, args=items, force=True)
 
     def check(self) -> None:
-        """See whether what was written in the background is well; to be asked often.
+        """Check whether the background write has succeeded; call it often.
 
         Raises:
             UserError: the checkpoint cannot be written.
         """
         if self._writing is not None and not self._manager.is_saving_in_progress():
-            with self._told_of_writing():
+            with self._reporting_writes():
                 self._manager.wait_until_finished()
             self._writing = None
 
     def wait(self) -> None:
         """Wait until all checkpoints are written."""
-        with self._told_of_writing():
+        with self._reporting_writes():
             self._manager.wait_until_finished()
 
     def look_again(self) -> None:
-        """Notice that `restore_newest` set damaged checkpoints aside."""
+        """Reread the folder after `restore_newest` has renamed damaged checkpoints."""
         self._manager.reload()
 
     def _seal(self) -> None:
-        """Orbax calls it on the first process, when all is written and before it is renamed.
+        """Write the sums; Orbax calls this on the first process, after writing and before renaming.
 
-        Objects in a bucket are never half-written, and their store has checksums of its own.
+        Objects in a bucket are never half-written, and their store has its own checksums.
         """
         if is_address(str(self._manager.directory)):
             return
@@ -121,13 +121,13 @@ class RunCheckpoints:
         write_sums(folder)
 
     @contextmanager
-    def _told_of_writing(self) -> Iterator[None]:
+    def _reporting_writes(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # Orbax and TensorStore raise exceptions of nearly every kind.
             raise UserError(
                 f"{self._manager.directory}/{self._writing} cannot be written ({_reason(error)}): "
-                "mend that, and resume the run from the checkpoint before it."
+                "fix that and resume the run from the checkpoint before it."
             ) from error
 
 
@@ -151,23 +151,23 @@ class _Kept(ocp.checkpoint_managers.PreservationPolicy):
 def restore_newest(
     run_folder: str | Path, abstract_params: PyTree, abstract_optimizer: PyTree
 ) -> tuple[int, PyTree, PyTree, dict[str, Any]] | None:
-    """Read the newest whole checkpoint of a run straight onto the devices.
+    """Read the newest complete checkpoint of a run directly onto the devices.
 
-    On a disk, one that is damaged is renamed to ``STEP.damaged``, and the one before it is taken.
-    One without sums, as a copy from a bucket is, is told and taken. The first process decides
-    which it is. Every process of a run must call it.
+    On a disk, a damaged checkpoint is renamed to ``STEP.damaged``, and the one before it is used. A
+    checkpoint without sums, such as a copy from a bucket, is reported and used. The first process
+    decides which checkpoint it is. Every process of a run must call this function.
 
     Args:
         run_folder: Folder of the run.
         abstract_params: A ``jax.ShapeDtypeStruct`` with a sharding for each parameter; the mesh may
-            be another one than that of the run that wrote it.
+            differ from that of the run that wrote it.
         abstract_optimizer: The same for the state of the optimizer.
 
     Returns:
-        Its step, parameters, optimizer state and data; None where the run has no checkpoint.
+        Its step, parameters, optimizer state and data; None if the run has no checkpoint.
 
     Raises:
-        UserError: all checkpoints are damaged, or they are of another model.
+        UserError: all checkpoints are damaged, or they are from another model.
     """
     items = ocp.args.Composite(
         params=ocp.args.StandardRestore(abstract_params),
@@ -179,7 +179,7 @@ def restore_newest(
         folder = _root(run_folder) / str(step)
         damage = None if is_address(run_folder) else _damage(folder)
         if not _anywhere(damage is not None):
-            with _manager(run_folder, read_only=True) as manager, _told(manager, step):
+            with _manager(run_folder, read_only=True) as manager, _reading(manager, step):
                 _refuse_other_model(folder, wanted)
                 state = manager.restore(step, args=items)
             return step, state["params"], state["optimizer"], state["data"]
@@ -196,21 +196,21 @@ def _newest(run_folder: str | Path) -> int | None:
 
 
 def _damage(folder: Path) -> str | None:
-    """A file of the checkpoint that is not as it was written, as far as its sums are known.
+    """A file of the checkpoint that has changed since it was written, if its sums are known.
 
-    Each process looks at a part of the files.
+    Each process checks a part of the files.
     """
     if not decided_by_first((folder / SUMS).exists):
         if jax.process_index() == 0:
-            print(f"{folder} is unverified: {SUMS} is missing, as in a copy of a bucket.")
+            print(f"{folder} is unverified: {SUMS} is missing, as in a copy from a bucket.")
         return None
     return find_damage(folder, part=jax.process_index(), parts=jax.process_count())
 
 
 def _refuse_other_model(folder: Any, wanted: Mapping[str, PyTree]) -> None:
-    """Compare the arrays of a checkpoint by name and shape, before any is read.
+    """Compare the arrays of a checkpoint by name and shape before any is read.
 
-    Orbax finds them out one by one, in as many exceptions.
+    Orbax would report them in many kinds of exceptions.
 
     Raises:
         UserError: they differ.
@@ -221,13 +221,13 @@ def _refuse_other_model(folder: Any, wanted: Mapping[str, PyTree]) -> None:
         for name, shape in (ours := _shapes(tree)).items():
             if found.get(name) != shape:
                 has = f"has the shape {found[name]}, not {shape}" if name in found else "is missing"
-                raise UserError(f"{folder} is of another model: {name} of {item} {has}.")
+                raise UserError(f"{folder} is from another model: {name} of {item} {has}.")
         if more := next(iter(found.keys() - ours.keys()), None):
-            raise UserError(f"{folder} is of another model: it has {more} of {item} too.")
+            raise UserError(f"{folder} is from another model: it also has {more} of {item}.")
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays by their path; where Orbax keeps nothing, there is none."""
+    """The shapes of the arrays by path; entries for which Orbax stores nothing are left out."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
@@ -237,16 +237,16 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
 
 
 def _anywhere(found: bool) -> bool:
-    """Whether it was found by any of the processes."""
+    """Whether any of the processes found it."""
     return bool(multihost_utils.process_allgather(np.array([found])).any())
 
 
 def _set_aside(folder: Path, damage: str | None) -> None:
-    """Give a damaged checkpoint a name under which nothing looks for it, and say so."""
+    """Rename a damaged checkpoint so that it is no longer used, and report it."""
     aside = folder.with_name(folder.name + DAMAGED)
     if damage is not None:
         print(
-            f"{folder} is damaged ({damage}): it is renamed to {aside.name}, and the run goes on "
+            f"{folder} is damaged ({damage}): it is renamed to {aside.name}, and the run resumes "
             "from the checkpoint before it.",
             flush=True,
         )
@@ -257,7 +257,7 @@ def _set_aside(folder: Path, damage: str | None) -> None:
 
 
 def latest_step(run_folder: str | Path) -> int | None:
-    """Step of the newest whole checkpoint of a run, or None. One process may ask alone."""
+    """Step of the newest complete checkpoint of a run, or None. One process may call it alone."""
     return max(ocp.utils.checkpoint_steps(_root(run_folder)), default=None)
 
 
@@ -270,21 +270,21 @@ def restore_params(
 ) -> PyTree:
     """The parameters of a run's checkpoint, the newest one if ``step`` is None.
 
-    The run may be training meanwhile.
+    The run may be training at the same time.
 
     Args:
         run_folder: Folder of the run.
         abstract_params: A ``jax.ShapeDtypeStruct`` with a sharding for each parameter.
         step: Step of the checkpoint.
-        dtype: Type of the parameters; None keeps that of the stored ones.
+        dtype: Type of the parameters; None keeps the stored type.
 
     Raises:
-        UserError: the run has no checkpoint, or it is damaged or of another model.
+        UserError: the run has no checkpoint, or it is damaged or from another model.
     """
     newest = _newest(run_folder) if step is None else step
     if newest is None:
-        raise UserError(f"{run_folder} holds no whole checkpoint: name the folder of a run.")
-    with _manager(run_folder, read_only=True) as manager, _told(manager, newest) as folder:
+        raise UserError(f"{run_folder} holds no complete checkpoint: name a run folder.")
+    with _manager(run_folder, read_only=True) as manager, _reading(manager, newest) as folder:
         if decided_by_first((folder / SUMS).exists):  # `save_params` writes none.
             _refuse_damage(Path(folder))
         _refuse_other_model(folder, {"params": abstract_params})
@@ -315,19 +315,19 @@ def _manager(run_folder: str | Path, **options: Any) -> ocp.CheckpointManager:
 
 
 @contextmanager
-def _told(manager: ocp.CheckpointManager, step: int) -> Iterator[epath.Path]:
-    """Yield the folder of a checkpoint; what goes wrong in reading it is told in a sentence."""
+def _reading(manager: ocp.CheckpointManager, step: int) -> Iterator[epath.Path]:
+    """Yield the folder of a checkpoint; an error in reading it is reported in one sentence."""
     folder = manager.directory / str(step)
     if not folder.is_dir():
-        raise UserError(f"{folder} is missing: the run has no checkpoint of that step.")
+        raise UserError(f"{folder} is missing: the run has no checkpoint at that step.")
     try:
         yield folder
     except (UserError, jax.errors.JaxRuntimeError):  # The latter: too little memory on a device.
         raise
     except Exception as error:  # Orbax and TensorStore raise exceptions of nearly every kind.
         raise UserError(
-            f"{folder} is damaged or of another model ({_reason(error)}): remove it to go on from "
-            "an older checkpoint."
+            f"{folder} is damaged or from another model ({_reason(error)}): remove it to continue "
+            "from an older checkpoint."
         ) from error
 
 
@@ -336,8 +336,8 @@ def _refuse_damage(folder: Path) -> None:
     damage = find_damage(folder, within="params/", part=part, parts=parts)
     if _anywhere(damage is not None):
         raise UserError(
-            f"{folder} is damaged ({damage or 'another file'} is not as it was written): resume "
-            "the run, which goes on from the checkpoint before it."
+            f"{folder} is damaged ({damage or 'another file'} has changed since it was written): "
+            "resume the run, which continues from the checkpoint before it."
         )
 
 

@@ -1,4 +1,4 @@
-"""Where a training run keeps its checkpoints, and the model's files beside the weights."""
+"""Where a training run keeps its checkpoints and its model's other files."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""Checksums of a checkpoint's files: what storage has changed or lost is found before it is used.
+"""Checksums of a checkpoint's files: what storage changed or lost is found before it is used.
 
-TensorStore notices a file that was cut short where it needs the end of it, and not at all when
-bytes of an array have changed.
+TensorStore notices a truncated file only if it needs the missing end, and never notices changed
+bytes of an array.
 """
 
 from pathlib import Path
@@ -13,15 +13,15 @@ from clp_jax.files import read_json, sync, write_json
 
 SUMS = "sums.json"
 LATE = "_CHECKPOINT_METADATA"
-"""Gets the time of the commit after the sums are written; a checkpoint is read without it too."""
+"""Gets the commit time after the sums are written; a checkpoint can be read without it."""
 
 _BLOCK = 1 << 24
 
 
 def write_sums(folder: Path) -> None:
-    """Bring the files of a checkpoint safely onto the disk, and then list their sizes and sums.
+    """Flush the files of a checkpoint to the disk, then write their sizes and sums.
 
-    The sums are XXH3 with 128 bits. ``sums.json`` is written last: where it is, all the rest is.
+    The sums are 128-bit XXH3. ``sums.json`` is written last: if it exists, so does the rest.
     """
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != LATE)
     sums = {str(file.relative_to(folder)): [file.stat().st_size, _safe_sum(file)] for file in files}
@@ -31,13 +31,13 @@ def write_sums(folder: Path) -> None:
 
 
 def find_damage(folder: Path, *, within: str = "", part: int = 0, parts: int = 1) -> str | None:
-    """Name a file that is not as it was when the sums were written; None if there is none.
+    """Name a file that has changed since the sums were written; None if there is none.
 
     Args:
         folder: The checkpoint.
         within: Look only at files whose path in the folder starts with this.
         part: Look only at this part of them,
-        parts: of so many.
+        parts: out of this many.
     """
     try:
         sums = read_json(folder / SUMS)
@@ -66,6 +66,6 @@ def file_sum(file: Path) -> str:
 
 
 def _safe_sum(file: Path) -> str:
-    """The same of a file that is safely on the disk then."""
+    """Flush a file to the disk, and return its sum."""
     sync(file)
     return file_sum(file)

@@ -34,14 +34,14 @@ DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 FLOATS = {DTYPES[name] for name in ("F64", "F32", "F16", "BF16")}
 MAX_SHARD_BYTES = 5 * 10**9
 _CACHED = 1 << 16
-"""Values at a time that a core's cache holds."""
+"""Values checked at a time; they fit into a core's cache."""
 
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor that is read when it is asked for, and whose values are numbers.
+    """A tensor that is read on demand and whose values are finite.
 
-    NaN and infinities are refused where they are read, since nothing that follows means anything.
+    NaN and infinite values are refused when they are read: nothing computed from them is useful.
     """
 
     shape: tuple[int, ...]
@@ -57,27 +57,27 @@ class LazyTensor:
         Raises:
             UserError: it holds NaN or an infinity.
         """
-        return self._numbers(slice(None))
+        return self._read_finite(slice(None))
 
     def read_rows(self, start: int, stop: int) -> Shaped[np.ndarray, "..."]:
-        """The rows from ``start`` up to but without ``stop``.
+        """The rows from ``start`` up to, but not including, ``stop``.
 
         Raises:
             UserError: they hold NaN or an infinity.
         """
-        return self._numbers(slice(start, min(stop, self.shape[0])))
+        return self._read_finite(slice(start, min(stop, self.shape[0])))
 
-    def _numbers(self, rows: slice) -> Shaped[np.ndarray, "..."]:
+    def _read_finite(self, rows: slice) -> Shaped[np.ndarray, "..."]:
         array = self.load(rows)
         if self.dtype in FLOATS and not all_finite(array):
             raise UserError(
-                f"{self.name} holds NaN or infinite values, so that the model computes nothing: "
-                "fetch it again, or take an earlier checkpoint."
+                f"{self.name} holds NaN or infinite values, so the model cannot compute anything: "
+                "fetch it again, or use an earlier checkpoint."
             )
         return array
 
     def astype(self, dtype: np.dtype | None) -> "LazyTensor":
-        """The tensor in another floating-point type; integers and None stay as they are.
+        """The tensor in another floating-point type; integers, and a dtype of None, change nothing.
 
         Reading it raises a `UserError` if a value is too large for the type.
         """
@@ -85,7 +85,7 @@ class LazyTensor:
             return self
 
         def load(rows: slice) -> Shaped[np.ndarray, "..."]:
-            array = self._numbers(rows)
+            array = self._read_finite(rows)
             with np.errstate(over="ignore"):
                 cast = array.astype(dtype)
             if not all_finite(cast):
@@ -112,12 +112,12 @@ class LazyTensor:
 
     @classmethod
     def of(cls, array: Shaped[np.ndarray, "..."]) -> "LazyTensor":
-        """An array in memory."""
+        """The tensor of an array in memory."""
         return cls(array.shape, array.dtype, lambda rows: array[rows] if array.ndim else array)
 
 
 def all_finite(array: Float[np.ndarray, "..."]) -> bool:
-    """Whether no value is NaN or infinite: none has an exponent of nothing but ones."""
+    """Whether no value is NaN or infinite, that is, has an exponent of all ones."""
     bits = np.dtype(f"u{array.dtype.itemsize}")
     ones = np.array(np.inf, array.dtype).view(bits)
     values = np.ascontiguousarray(array).reshape(-1).view(bits)
@@ -166,7 +166,7 @@ def _open_shards(
     places: dict[str, str] = contents["weight_map"]
     for name, file in places.items():
         if not isinstance(file, str) or not file or Path(file).name != file:
-            raise UserError(f"{index} places {name} in {file!r}, which is no file beside it.")
+            raise UserError(f"{index} places {name} in {file!r}, not in a file of its folder.")
     shards: dict[str, dict[str, LazyTensor]] = {}
     owners: dict[str, str] = {}
     for file in sorted(set(places.values())):
@@ -178,7 +178,7 @@ def _open_shards(
                 raise UserError(f"{name} is in {owners[name]} and in {file} of {index.parent}.")
     lost = [name for name, file in places.items() if name not in shards[file]]
     if lost:
-        raise UserError(f"{index} places {lost[0]} in {places[lost[0]]}, which lacks it.")
+        raise UserError(f"{index} places {lost[0]} in {places[lost[0]]}, which does not hold it.")
     return {name: shards[file][name] for name, file in places.items()}
 
 
@@ -191,7 +191,7 @@ def _open_safetensors(file: Path) -> dict[str, LazyTensor]:
         raise UserError(f"{file} is damaged ({error}): fetch it again.") from None
 
     def load(name: str, rows: slice) -> np.ndarray:
-        # Opened anew for every read: a mapping that stays keeps what was read in memory.
+        # Reopened for every read: a mapping that stays open keeps what was read in memory.
         with safe_open(file, framework="numpy") as opened:
             whole = rows == slice(None)
             return opened.get_tensor(name) if whole else opened.get_slice(name)[rows]
@@ -200,7 +200,7 @@ def _open_safetensors(file: Path) -> dict[str, LazyTensor]:
     for name in handle.keys():  # noqa: SIM118 - not a dict
         view = handle.get_slice(name)
         if view.get_dtype() not in DTYPES:
-            raise UserError(f"{file}: {name} has the type {view.get_dtype()}, not supported.")
+            raise UserError(f"{file}: {name} has the unsupported type {view.get_dtype()}.")
         tensors[name] = LazyTensor(
             tuple(view.get_shape()),
             DTYPES[view.get_dtype()],
@@ -224,23 +224,23 @@ def _open_torch(file: Path) -> dict[str, LazyTensor]:
         )
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error}).") from None
-    except Exception:  # PyTorch's advice would be to run what the file holds.
+    except Exception:  # PyTorch's own message advises to run what the file holds.
         raise UserError(
-            f"{file} is damaged or no plain state dict: fetch it again, or save the model as "
+            f"{file} is damaged or not a plain state dict: fetch it again, or save the model as "
             "safetensors."
         ) from None
     if not isinstance(state, dict):
-        raise UserError(f"{file} holds no state dict, but a {type(state).__name__}.")
+        raise UserError(f"{file} holds a {type(state).__name__}, not a state dict.")
     kinds = {f"torch.{dtype}": dtype for dtype in DTYPES.values()}
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise UserError(
-                f"{file} holds more than tensors, {name!r}: save the model's state dict alone."
+                f"{file} holds more than tensors ({name!r}): save only the model's state dict."
             )
         if str(tensor.dtype) not in kinds or tensor.layout != torch.strided or tensor.is_meta:
             kind = "meta" if tensor.is_meta else f"{tensor.dtype} {tensor.layout}"
             raise UserError(
-                f"{file}: {name} has the type {kind.replace('torch.', '')}, not supported."
+                f"{file}: {name} has the unsupported type {kind.replace('torch.', '')}."
             )
 
     def load(tensor: Any, rows: slice) -> np.ndarray:
@@ -267,10 +267,10 @@ def write_tensors(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     writer: bool = True,
 ) -> None:
-    """Write ``model.safetensors``, or several files and their index when they are large.
+    """Write ``model.safetensors``, or several files and their index if the model is large.
 
-    One tensor at a time is in memory. Without ``writer`` every tensor is read and none written,
-    which is the part of the other processes of a multi-host run.
+    One tensor at a time is in memory. Without ``writer`` every tensor is read and none is written:
+    that is what all but the first process of a multi-host run do.
     """
     shards: list[dict[str, LazyTensor]] = [{}]
     for name, tensor in tensors.items():

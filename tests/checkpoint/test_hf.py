@@ -82,7 +82,7 @@ def test_one_tensor_under_two_names_is_refused(folder):
 def test_weights_that_are_no_floats_are_refused(folder, dtype):
     name = embedding_name(folder)
     change_tensors(folder, lambda tensors: tensors.update({name: tensors[name].astype(dtype)}))
-    with pytest.raises(UserError, match=rf"{name} has the type {np.dtype(dtype)}, which is no w"):
+    with pytest.raises(UserError, match=rf"{name} has the type {np.dtype(dtype)}, which is not f"):
         load_model(folder)
 
 

@@ -171,7 +171,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(run, spoil, capsys
     assert_same(restored, params)
     (told,) = capsys.readouterr().out.splitlines()
     assert "checkpoints/30 is damaged (" in told
-    assert "renamed to 30.damaged, and the run goes on from the checkpoint before it." in told
+    assert "renamed to 30.damaged, and the run resumes from the checkpoint before it." in told
 
     with RunCheckpoints(run, keep=2) as checkpoints:
         checkpoints.save(30, params, optimizer, {"position": 31})
@@ -185,7 +185,7 @@ def test_a_copy_of_a_bucket_has_no_sums_and_is_told_and_taken(run, capsys):
     (run / "checkpoints" / "30" / SUMS).unlink()
     assert restore_newest(run, abstract(params), abstract(optimizer))[0] == 30
     told = capsys.readouterr().out
-    assert "checkpoints/30 is unverified: sums.json is missing, as in a copy of a bucket." in told
+    assert "checkpoints/30 is unverified: sums.json is missing, as in a copy from a bucket." in told
 
 
 @pytest.mark.parametrize("item", ["params", "optimizer"])
@@ -207,7 +207,7 @@ def test_another_model_is_told_by_its_array_before_any_is_read(run, item, change
         else jax.eval_shape(OPTIMIZER.init, other)
     )
     monkeypatch.setattr("orbax.checkpoint.CheckpointManager.restore", None)
-    told = rf"checkpoints/30 is of another model: .*layer.* of {item} "
+    told = rf"checkpoints/30 is from another model: .*layer.* of {item} "
     with pytest.raises(UserError, match=told if change != "less" else "another model: it has"):
         restore_newest(run, trees["params"], trees["optimizer"])
 
@@ -269,13 +269,13 @@ def test_another_model_is_told_in_a_sentence(run):
         ),
         other,
     )
-    with pytest.raises(UserError, match=r"checkpoints/30 is of another model: layer.kernel of"):
+    with pytest.raises(UserError, match=r"checkpoints/30 is from another model: layer.kernel of"):
         restore_params(run, other)
 
 
 def test_folder_without_checkpoints_is_told_in_a_sentence(tmp_path):
     for _ in range(2):
         assert latest_step(tmp_path) is None
-        with pytest.raises(UserError, match="no whole checkpoint: name the folder of a run"):
+        with pytest.raises(UserError, match="no complete checkpoint: name a run folder"):
             restore_params(tmp_path, {})
         (tmp_path / "checkpoints").mkdir(exist_ok=True)

@@ -212,7 +212,7 @@ def test_a_full_disk_is_told_and_costs_no_more_than_the_last_interval(
         pytest.skip(f"no file system of its own for a process here: {told.stderr}")
     full, after = told.stdout.split("status 1\n")
     assert full.splitlines()[-1].startswith(f"clp-jax: {tmp_path}/disk/run/checkpoints/")
-    assert "cannot be written (no space is left on the device): mend that, and resume" in full
+    assert "cannot be written (no space is left on the device): fix that and resume" in full
     assert "Traceback" not in full
     kept = [int(name) for name in after.splitlines() if name.isdigit()]
     shown = [int(step) for step in re.findall(r"^step (\d+)/90: ", full, re.MULTILINE)]
