@@ -79,4 +79,6 @@ def check_places(places: Sequence[str]) -> None:
     """
     for place in places:
         if not is_address(place) and not Path(place).is_dir():
-            raise UserError(f"{place} is not a folder: name run folders, or a folder with some.")
+            raise UserError(
+                f"{place} is not a folder: name run folders, or a folder that contains some."
+            )

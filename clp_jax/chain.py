@@ -237,7 +237,9 @@ def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     if not any((folder / stage).exists() for stage in (TRANSFER, RUN, MODEL)):
         return
     if not (folder / SETTINGS).exists():
-        raise UserError(f"{folder} is not part of a chain, {SETTINGS} is missing: use another out.")
+        raise UserError(
+            f"{folder} is not part of a chain ({SETTINGS} is missing): use another out."
+        )
     before = read_json(folder / SETTINGS)
     changes = [
         f"{key} was {before.get(key)} and is {settings.get(key)}"

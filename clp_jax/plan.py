@@ -122,7 +122,7 @@ def plan_run(
         accelerator: Cloud TPU accelerator type, such as ``v5litepod-32``.
         source: The source of the transfer, if the model is not made yet: a hub id, a folder or a
             ``config.json`` file.
-        vocab_size: Rows of the new embedding, the helper's number; None keeps the source's.
+        vocab_size: Rows of the new embedding, as many as the helper has; None: as the source.
 
     Raises:
         UserError: the compiler is not installed, does not know the type, or finds that the step

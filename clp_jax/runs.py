@@ -82,7 +82,7 @@ class RunList:
     """Runs and their curves; ``str`` is a table.
 
     Attributes:
-        runs: a report of each run, in the order of their folders.
+        runs: one report per run, in the order of their folders.
         curves: tokens trained on and perplexity, by run and unit (``token``, ``word``, ``byte``).
         unreadable: for each folder that looks like a run and cannot be read, the reason.
     """
@@ -152,7 +152,9 @@ def list_runs(places: PathOrName | Sequence[PathOrName] = ("runs",)) -> RunList:
 def _find_all(place: str) -> list[epath.Path]:
     with storage_errors(place):
         if not epath.Path(place).is_dir():
-            raise UserError(f"{place} is not a folder: name run folders, or a folder with some.")
+            raise UserError(
+                f"{place} is not a folder: name run folders, or a folder that contains some."
+            )
         return sorted(_find(epath.Path(place)))
 
 

@@ -43,8 +43,8 @@ def check_step(
 ) -> tuple[StepCheck, Health]:
     """Check whether a step may be taken, and update the level of the norms.
 
-    A norm above the limit, ``spike_factor`` times the level, enters the level as the limit: a rise
-    that stays is accepted after a while, a single spike hardly moves the level.
+    A norm above the limit, ``spike_factor`` times the level, enters the level as the limit: a
+    lasting rise is accepted after a while, and a single spike hardly moves the level.
 
     Args:
         health: The level before the step.

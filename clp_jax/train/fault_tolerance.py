@@ -75,7 +75,7 @@ class Watchdog:
     as a context manager.
 
     Args:
-        minutes: How long a stage may take; 0 watches nothing.
+        minutes: How long a stage may take; 0 disables the watchdog.
     """
 
     def __init__(self, minutes: float):

@@ -13,7 +13,7 @@ STAGES: Mapping[str, str] = {
     "data": "waiting for batches",
     "validation": "validation",
     "saving": "handing over checkpoints",
-    "lost": "steps lost to interruptions",
+    "lost": "steps that were repeated",
 }
 """The stages into which the time of a run is divided."""
 

@@ -217,7 +217,7 @@ def _train_model(
                 continue
             except TooManySkipped as error:
                 bad = error.step
-            # Outside the clause, in which the error keeps a second training state alive.
+            # Outside the except clause: in it, the error keeps a second training state alive.
             watchdog.stage("the return to the newest checkpoint")
             checkpoints.wait()
             state = _rollback(run, state, bad)
@@ -258,7 +258,7 @@ def _train(
         wandb=wandb,
     ) as log:
         profile = Profile(run.place.folder if run.profile else None, state.step, train.steps)
-        if state.step in (0, train.steps):  # The latter: steps was lowered to where it is.
+        if state.step in (0, train.steps):  # The latter: train.steps was lowered to it.
             watchdog.stage(f"the validation of step {state.step}")
             losses[state.step] = _validate(run, state.step, params, log)
 

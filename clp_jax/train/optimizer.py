@@ -1,4 +1,4 @@
-"""The optimizer: clipping, a direction, weight decay of matrices, and a rate for each parameter.
+"""The optimizer: clipping, direction, weight decay of matrices, and learning rate of each part.
 
 Adafactor (Shazeer & Stern 2018, arXiv 1804.04235) is implemented here because parameters are stacks
 of matrices: Optax's version takes the two longest axes of an array as its matrix, and those can be
@@ -293,7 +293,7 @@ def _descend(
 
 
 def layer_factors(layers: int, decay: float) -> Float[np.ndarray, " layers"]:
-    """Learning-rate factor of each layer: ``decay`` to the power of the layers to the nearer end.
+    """Learning-rate factor of each layer: ``decay`` to the power of its distance to the nearer end.
 
     Howard & Ruder (2018, arXiv 1801.06146, section 3.2) let the rate fall from the output to the
     input, for a new task with known words. Here the words are new: the first layers read them and

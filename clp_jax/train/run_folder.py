@@ -304,13 +304,13 @@ def compare_record(folder: Path, config: RunConfig, inputs: Inputs) -> None:
     for name, hash_ in _hashes(inputs).items():
         if before["hashes"].get(name) != hash_:
             raise UserError(
-                f"{folder} was started with another {name}, whose hash was "
-                f"{before['hashes'].get(name)} and is {hash_}: restore it, or start a new run."
+                f"{folder} was started with another {name} (its hash was "
+                f"{before['hashes'].get(name)}, not {hash_}): restore it, or start a new run."
             )
     if latest_step(config.train.out) is None and _weights(config) != before.get("weights"):
         raise UserError(
             f"{folder} was started with other weights than those in {config.model.path}, and has "
-            "no checkpoint yet: restore them, or start a new run."
+            "no checkpoint yet: restore the old ones, or start a new run."
         )
     versions = before["versions"]
     changes = [

@@ -156,7 +156,7 @@ def test_goodput_over_sessions_counts_steps_done_again_as_lost(tmp_path, clock, 
     }  # fmt: skip
     assert last["seconds"] == 65.0
     table = capsys.readouterr().out
-    assert "| steps lost to interruptions  |    10.0 | 15.4% |" in table
+    assert "| steps that were repeated     |    10.0 | 15.4% |" in table
     assert "validation" not in table
 
 

@@ -234,7 +234,7 @@ def test_another_corpus_under_the_same_name_is_refused(settings, tmp_path):
     (tmp_path / "other").rename(tmp_path / "validation")
     inputs = open_inputs(config)
     with pytest.raises(
-        UserError, match=r"was started with another validation corpus, whose hash was .* new "
+        UserError, match=r"was started with another validation corpus \(its hash was .* new "
     ):
         compare_record(tmp_path, config, inputs)
 
