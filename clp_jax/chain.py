@@ -95,7 +95,7 @@ def run_chain(config: ChainConfig, *, dry_run: bool = False) -> None:
     """
     start_distributed()
     stages = plan_chain(config)
-    _tell(render_plan(stages))
+    _report(render_plan(stages))
     if dry_run:
         return
     sync_global_devices("every process has the same plan")
@@ -185,18 +185,18 @@ def _run_stage(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Run the remaining stages of one model; its settings are written before anything else."""
     name = stage.folder.name
     if not stage.transferred:
-        _tell(f"{name}: transfer from {stage.source} with the helper {stage.helper}")
+        _report(f"{name}: transfer from {stage.source} with the helper {stage.helper}")
         if jax.process_index() == 0:
             write_json(stage.folder / SETTINGS, stage.settings)
             out = stage.folder / TRANSFER
             mesh = make_mesh(devices=jax.local_devices())
             manifest = transfer_model(stage.source, stage.helper, out, **arguments, mesh=mesh)
-            _tell(summarize(manifest, str(out)))
+            _report(summarize(manifest, str(out)))
         sync_global_devices(f"{name} is transferred")
     # A run with all its steps done may still lack its final files, so it is resumed as well.
-    _tell(f"{name}: training")
+    _report(f"{name}: training")
     train_model(stage.run, resume=True)
-    _tell(f"{name}: export")
+    _report(f"{name}: export")
     mesh = run_mesh(stage.run, stage.decoder)
     convert_checkpoint(stage.folder / RUN, stage.folder / MODEL, "hf", mesh=mesh)
     sync_global_devices(f"{name} is exported")
@@ -268,6 +268,6 @@ def _state(done: bool) -> str:
     return "done" if done else "to do"
 
 
-def _tell(text: str) -> None:
+def _report(text: str) -> None:
     if jax.process_index() == 0:
         print(text, flush=True)

@@ -1,4 +1,4 @@
-"""Configurations as sections, YAML and ``--section.key value`` flags; the one of a run."""
+"""Configurations: sections, YAML files and ``--section.key value`` flags; that of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -167,7 +167,7 @@ class DataSection(Section):
 
     @property
     def weights(self) -> list[float] | None:
-        """The weights of the corpora, or None where they have none."""
+        """The weights of the corpora, or None if they have none."""
         weights = [corpus.weight for corpus in self.train if corpus.weight is not None]
         return weights or None
 
@@ -241,7 +241,7 @@ class OptimizerSection(Section):
     epsilon: PositiveShare = 1e-8
     """Added to the denominator of the update by `adamw` and `muon`."""
     clip_norm: PositiveFactor = 1.0
-    """Global norm to which larger gradients are clipped."""
+    """Largest global norm of the gradients; larger gradients are scaled down to it."""
     mu_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the stored mean of the gradients."""
 

@@ -106,7 +106,7 @@ class RunCheckpoints:
         with self._reporting_writes():
             self._manager.wait_until_finished()
 
-    def look_again(self) -> None:
+    def reload(self) -> None:
         """Reread the folder after `restore_newest` has renamed damaged checkpoints."""
         self._manager.reload()
 

@@ -221,7 +221,7 @@ def _train_model(
             watchdog.stage("the return to the newest checkpoint")
             checkpoints.wait()
             state = _rollback(run, state, bad)
-            checkpoints.look_again()
+            checkpoints.reload()
 
     if wandb is not None:
         wandb.finish()
@@ -292,10 +292,10 @@ def _train(
                     checkpoints.save(step, params, optimizer_state, data)
             log.advance()
             if stopping:
-                log.tell_time()
+                log.print_time()
                 raise RunStopped(f"{train.out} was asked to stop and is saved at step {step}.")
             watchdog.stage(f"the wait for the batch after step {step}")
-        log.tell_time()
+        log.print_time()
     watchdog.stage("the writing of the last checkpoint")
     return replace(state, step=train.steps)
 

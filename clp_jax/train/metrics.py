@@ -224,7 +224,7 @@ class RunLog:
         """Move the progress bar by one step."""
         self._bar.update()
 
-    def tell_time(self) -> None:
+    def print_time(self) -> None:
         """Print where the time of the run went."""
         self.spent.go_to("start")
         if self._writes:

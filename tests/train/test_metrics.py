@@ -143,7 +143,7 @@ def test_goodput_over_sessions_counts_steps_done_again_as_lost(tmp_path, clock, 
                 with run.during("saving"):
                     clock[0] += 1.0
                 run.training(step, LINE, skipped=0)
-            run.tell_time()
+            run.print_time()
 
     session([1, 2, 3], start=0)
     capsys.readouterr()
