@@ -208,7 +208,7 @@ def test_another_model_is_told_by_its_array_before_any_is_read(run, item, change
     )
     monkeypatch.setattr("orbax.checkpoint.CheckpointManager.restore", None)
     told = rf"checkpoints/30 is from another model: .*layer.* of {item} "
-    with pytest.raises(UserError, match=told if change != "less" else "another model: it has"):
+    with pytest.raises(UserError, match=told if change != "less" else "another model: it also has"):
         restore_newest(run, trees["params"], trees["optimizer"])
 
 
