@@ -68,7 +68,7 @@ def _parse_line(line: bytes, name: str) -> dict[str, Any]:
 
 
 def _number(value: Any) -> int | float | None:
-    """A value of a line, NaN for null; None if it is not a number."""
+    """A number in a line, NaN for null; None for any other type."""
     if value is None:
         return math.nan
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -147,7 +147,7 @@ def cut_passages(length: int, workspace: Workspace) -> Deduplication:
     """Cut each passage of at least ``length`` bytes that also occurs at an earlier place.
 
     The ends of a cut move inwards to the next white space. Each part left before, between and after
-    the cuts goes on a line of its own, or is dropped if it has fewer than 100 bytes.
+    the cuts becomes a separate line, or is dropped if it has fewer than 100 bytes.
     """
     texts, prints = workspace.scratch / "texts", workspace.scratch / "prints"
     found = workspace.scratch / "found"
