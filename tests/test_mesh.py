@@ -100,7 +100,7 @@ def test_rules():
     assert sharding_for(mesh, ("vocab", "embed"), (7, 8)).spec == PartitionSpec(None, "fsdp")
     with pytest.raises(UserError, match=r"tensor=2 does not divide the model's heads .* of 5"):
         sharding_for(mesh, ("heads",), (5,))
-    with pytest.raises(ValueError, match=r"spread heads, mlp over the same axis: tensor, tensor"):
+    with pytest.raises(ValueError, match=r"shard heads, mlp over the same axis: tensor, tensor"):
         sharding_for(mesh, ("heads", "mlp"), (4, 4))
 
 
