@@ -4,9 +4,9 @@
         --target-text 'german/train.jsonl.zst' --heldout 'german/heldout.jsonl.zst' --out study
 
 Trains, for each seed, a source model on the source text and a helper on the target text; transfers
-with each method; trains every result on for the same tokens in the same order, beside the same
-model from scratch. `auto` sees training text only, never the held-out text that the losses are
-measured on. What is there already is not made again. Writes study.json, table.md and a plot.
+with each method; trains every result, and the same model from scratch, for the same tokens in the
+same order. `auto` sees training text only, never the held-out text that the losses are measured on.
+What is there already is not made again. Writes study.json, table.md and a plot.
 
 `--size base` is for a GPU or a TPU: a GPT-2 of 12 layers x 768, on some 40 million characters.
 """
@@ -83,26 +83,26 @@ def arguments() -> argparse.Namespace:
         "--methods",
         nargs="+",
         default=METHODS,
-        metavar="NAME[:COPY_SHARE[:MATCH_NORMS]]",
-        help="methods, with other dials than their own, such as ridge:1:false",
+        metavar="NAME[:SOURCE_WEIGHT[:MATCH_SPREAD]]",
+        help="methods, with other values than their own, such as ridge:1:false",
     )
     parser.add_argument("--steps", type=int, default=100, help="steps after the transfer")
     return parser.parse_args()
 
 
-def write_texts(wishes: argparse.Namespace, out: Path) -> None:
+def write_texts(options: argparse.Namespace, out: Path) -> None:
     """Training text of both languages, held-out text, word vectors of both and a dictionary."""
     if out.exists():
         return
     with new_folder(out) as folder:
         taken = {}
-        for name, glob in (("source", wishes.source_text), ("target", wishes.target_text)):
+        for name, glob in (("source", options.source_text), ("target", options.target_text)):
             documents = read_documents([glob])
-            taken[name], _ = own_text(documents, f"The {name} corpus", wishes.characters, 1_000)
+            taken[name], _ = own_text(documents, f"The {name} corpus", options.characters, 1_000)
             write_text(taken[name], folder / f"{name}.jsonl")
-        if any(method.startswith("wechsel") for method in wishes.methods):
+        if any(method.startswith("wechsel") for method in options.methods):
             write_word_vectors(taken, folder)
-        heldout = list(read_documents([wishes.heldout]))
+        heldout = list(read_documents([options.heldout]))
         random.Random(0).shuffle(heldout)
         cut = [document[:HELDOUT_CHARACTERS] for document in heldout[:HELDOUT_DOCUMENTS]]
         write_text(cut, folder / "heldout.jsonl")
@@ -124,25 +124,25 @@ def write_word_vectors(texts: dict[str, list[str]], folder: Path) -> None:
     (folder / "dictionary.txt").write_text("".join(f"{w}\t{w}\n" for w in alike), "utf-8")
 
 
-def write_new_models(wishes: argparse.Namespace, texts: Path, out: Path) -> None:
+def write_new_models(options: argparse.Namespace, texts: Path, out: Path) -> None:
     """Configurations and tokenizers of both models, and the texts as tokens."""
     if out.exists():
         return
     with new_folder(out) as folder:
-        study = SIZES[wishes.size]
+        study = SIZES[options.size]
         for side, text in LANGUAGES.items():
             model: ModelSize = getattr(study, side)
             write_new_model(
                 folder / side,
                 texts / f"{text}.jsonl",
-                vocabulary=wishes.vocabulary,
+                vocabulary=options.vocabulary,
                 positions=study.length,
                 layers=model.layers,
                 width=model.width,
                 heads=model.heads,
             )
-        if wishes.unigram:
-            write_unigram(folder / "helper", texts / "target.jsonl", wishes.vocabulary)
+        if options.unigram:
+            write_unigram(folder / "helper", texts / "target.jsonl", options.vocabulary)
         for text, side in (("source", "source"), ("target", "helper"), ("heldout", "helper")):
             prepare_corpus([str(texts / f"{text}.jsonl")], folder / side, folder / f"corpus-{text}")
 
@@ -208,9 +208,9 @@ def train(
     return [(tokens, math.log(perplexity)) for tokens, perplexity in summary.curve]
 
 
-def study_seed(wishes: argparse.Namespace, texts: Path, new: Path, seed: int) -> dict[str, Any]:
+def study_seed(options: argparse.Namespace, texts: Path, new: Path, seed: int) -> dict[str, Any]:
     """Curves of all methods, and what `auto` found, for one seed."""
-    folder, study = wishes.out / f"seed-{seed}", SIZES[wishes.size]
+    folder, study = options.out / f"seed-{seed}", SIZES[options.size]
     for side, text in LANGUAGES.items():
         if not (folder / side).exists():
             run = folder / f"run-{side}"
@@ -226,13 +226,13 @@ def study_seed(wishes: argparse.Namespace, texts: Path, new: Path, seed: int) ->
             )
             convert_checkpoint(run, folder / side, "hf")
     curves, manifests = {}, {}
-    for method in wishes.methods:
+    for method in options.methods:
         result = folder / "curves" / f"{method}.json"
         if not result.exists():
             start = folder / "starts" / ("clp" if method == "scratch" else method)
             if not start.exists():
                 transfer_model(
-                    folder / "source", folder / "helper", start, **options(method, texts, seed)
+                    folder / "source", folder / "helper", start, **arguments_of(method, texts, seed)
                 )
             curve = train(
                 start,
@@ -240,7 +240,7 @@ def study_seed(wishes: argparse.Namespace, texts: Path, new: Path, seed: int) ->
                 (new / "corpus-target", new / "corpus-heldout"),
                 study,
                 init="random" if method == "scratch" else "pretrained",
-                steps=wishes.steps,
+                steps=options.steps,
                 learning_rate=study.learning_rate / 2,
                 seed=seed,
             )
@@ -252,11 +252,11 @@ def study_seed(wishes: argparse.Namespace, texts: Path, new: Path, seed: int) ->
     return {"curves": curves, "auto": manifests}
 
 
-def options(method: str, texts: Path, seed: int) -> dict[str, Any]:
+def arguments_of(method: str, texts: Path, seed: int) -> dict[str, Any]:
     """What `clp_jax.transfer_model` needs for a method."""
-    method, *dials = method.split(":")
+    method, *values = method.split(":")
     named: dict[str, Any] = {"method": "clp" if method == "scratch" else method, "seed": seed}
-    named |= dict(zip(("source_weight", "match_spread"), dials, strict=False))
+    named |= dict(zip(("source_weight", "match_spread"), values, strict=False))
     if method in ("auto", "focus"):
         named["data"] = [str(texts / "target.jsonl")]
     if method == "wechsel":
@@ -294,27 +294,27 @@ def report(found: dict[int, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    wishes = arguments()
+    options = arguments()
     use_compilation_cache()
-    texts, new = wishes.out / "text", wishes.out / "new"
-    write_texts(wishes, texts)
-    write_new_models(wishes, texts, new)
+    texts, new = options.out / "text", options.out / "new"
+    write_texts(options, texts)
+    write_new_models(options, texts, new)
     found = {}
-    for seed in wishes.seeds:
-        found[seed] = study_seed(wishes, texts, new, seed)
+    for seed in options.seeds:
+        found[seed] = study_seed(options, texts, new, seed)
         table = report(found)
         print(f"seeds {', '.join(map(str, found))}\n{table}\n", flush=True)
-        (wishes.out / "table.md").write_text(table + "\n", "utf-8")
-        write_json(wishes.out / "study.json", found)
-    curves = found[wishes.seeds[0]]["curves"]
+        (options.out / "table.md").write_text(table + "\n", "utf-8")
+        write_json(options.out / "study.json", found)
+    curves = found[options.seeds[0]]["curves"]
     plot_perplexity(
         {
             name: [(tokens, math.exp(loss)) for tokens, loss in curves[name]]
             for name in PLOTTED
             if name in curves
         },
-        wishes.out / "methods.png",
-        f"Held-out perplexity by initialisation, {wishes.size} models",
+        options.out / "methods.png",
+        f"Held-out perplexity by initialisation, {options.size} models",
     )
 
 

@@ -1,4 +1,4 @@
-"""The side of PyTorch in scripts/bench_train.py, which starts it: figures as JSON.
+"""The side of PyTorch in scripts/benchmarks/train.py, which starts it: figures as JSON.
 
 Needs torch and transformers alone, so that it can run in an environment of its own.
 """
@@ -69,28 +69,16 @@ class Step:
         return [float(loss) for loss in losses]
 
 
-def process_memory(field: str) -> int:
-    """Bytes of this process: `VmRSS` now, `VmHWM` at most so far."""
-    return 1024 * int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])
-
-
-def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far: of the GPU, or of this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return process_memory("VmHWM")
-
-
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Losses of the warm-up, then time and memory."""
+    """Losses of the warm-up, then time, and the peak memory of a GPU."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    before = process_memory("VmRSS") if device.type == "cpu" else 0
     step = Step(options, device)
     losses = step.losses(WARM_UP)
     began = time.perf_counter()
     step.losses(options.steps)
-    seconds = (time.perf_counter() - began) / options.steps
-    return {"losses": losses, "seconds": seconds, "peak_bytes": peak_memory(device) - before}
+    figures = {"losses": losses, "seconds": (time.perf_counter() - began) / options.steps}
+    memory = {"peak": torch.cuda.max_memory_allocated()} if device.type == "cuda" else {}
+    return figures | memory
 
 
 def main() -> None:
@@ -102,6 +90,8 @@ def main() -> None:
     parser.add_argument("--attention", required=True)
     options = parser.parse_args()
     torch.set_float32_matmul_precision("highest")
+    transformers.logging.set_verbosity_error()
+    print("ready", flush=True)
     try:
         figures = measure(options)
     except torch.OutOfMemoryError:

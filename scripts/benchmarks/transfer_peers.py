@@ -1,6 +1,6 @@
-"""One peer's time and memory for the tables of scripts/bench_transfer.py, as JSON.
+"""One peer's time for the tables of scripts/benchmarks/transfer.py, as JSON.
 
-    python scripts/bench_transfer_peers.py langsfer FOLDER --rows 1000
+    python scripts/benchmarks/transfer_peers.py langsfer FOLDER --rows 1000
 
 Runs in an environment of the peers' own: langsfer 0.1 and deepfocus 1.0 need older libraries than
 clp_jax, which is not imported here. FOLDER holds queries.npy, anchors.npy and rows.npy.
@@ -9,7 +9,6 @@ clp_jax, which is not imported here. FOLDER holds queries.npy, anchors.npy and r
 import argparse
 import json
 import os
-import resource
 import sys
 import time
 from importlib.metadata import version
@@ -18,16 +17,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-
-os.environ["TQDM_DISABLE"] = "1"
-
-# Neither package loads beside what pip installs today: langsfer does not declare platformdirs,
-# with which it finds a cache folder, and deepfocus wants datasets, to train word vectors. What is
-# measured uses neither.
-sys.modules |= {
-    "langsfer.constants": SimpleNamespace(MODEL_CACHE_DIR=None),
-    "deepfocus.fasttext_embs": SimpleNamespace(load_target_token_embedding=None),
-}
 
 
 class Words:
@@ -85,33 +74,45 @@ def deepfocus(queries: np.ndarray, anchors: np.ndarray, rows: np.ndarray) -> np.
 PEERS = {"langsfer": langsfer, "deepfocus": deepfocus}
 
 
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def make_loadable() -> None:
+    """Keep the peers quiet, and stand in for modules that they import and do not need here.
+
+    Neither loads with what pip installs today: langsfer does not declare platformdirs, with which
+    it finds a cache folder, and deepfocus wants datasets, to train word vectors.
+    """
+    os.environ["TQDM_DISABLE"] = "1"
+    sys.modules |= {
+        "langsfer.constants": SimpleNamespace(MODEL_CACHE_DIR=None),
+        "deepfocus.fasttext_embs": SimpleNamespace(load_target_token_embedding=None),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--rows", type=int, help="of so many queries only, extrapolated to all")
+    parser.add_argument(
+        "--rows", type=int, required=True, help="of this many queries, extrapolated"
+    )
     options = parser.parse_args()
     queries, *known = (
         np.load(options.folder / f"{name}.npy") for name in ("queries", "anchors", "rows")
     )
 
+    make_loadable()
     compute = PEERS[options.peer]
     compute(queries[:2], *(table[:2] for table in known))  # imports and compiles
+    print("ready", flush=True)
 
     def seconds(count: int) -> float:
         start = time.perf_counter()
         compute(queries[:count], *known)
         return time.perf_counter() - start
 
-    count = min(options.rows or len(queries), len(queries))
-    start = peak()
+    count = min(options.rows, len(queries))
     one, some = seconds(1), seconds(count)
     total = one + (some - one) * (len(queries) - 1) / (count - 1)
-    found = {"seconds": total, "peak": peak() - start, "rows": count}
+    found = {"seconds": total, "rows": count}
     print(json.dumps(found | {"version": version(options.peer)}))
 
 

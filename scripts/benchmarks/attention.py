@@ -1,43 +1,35 @@
 """Attention forward and backward, each way that this device has, for the shapes of models.
 
-    python scripts/bench_attention.py --models gpt2 bloom-560m bloom-1b7 --length 1024 2048 \\
+    python scripts/benchmarks/attention.py --models gpt2 bloom-560m bloom-1b7 --length 1024 2048 \\
         --batch 8 --dtype bfloat16
-    JAX_PLATFORMS=cpu python scripts/bench_attention.py --models gpt2 bloom-560m --length 512 \\
-        --batch 1 --dtype float32
+    JAX_PLATFORMS=cpu python scripts/benchmarks/attention.py --models gpt2 bloom-560m \\
+        --length 512 --batch 1 --dtype float32
 
 `attend` is what models call. The others take their turns in the same process; each time is the
 median of several. FLOP/s count two products forward and four backward of the causal half, and no
-recomputation. Memory is what the compiled program needs beside its arguments and results.
+recomputation. Memory is what the compiled program needs on top of its arguments and results.
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Mapping
-from datetime import date
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
+from statistics import median
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from harness import print_machine, print_table, ratio, times_in_turns
 from jaxtyping import Array
+from models import MODELS
 
 from clp_jax.attention import alibi_slopes, attend, cudnn, splash, triton
 from clp_jax.attention.blockwise import attend_blockwise
 from clp_jax.attention.dense import attend_dense
-from clp_jax.evaluate.tables import markdown_table
 from clp_jax.mesh import peak_flops, single_device_mesh
+from clp_jax.models import read_decoder_config
 
-# Heads, head size, and whether there is ALiBi.
-SHAPES: Mapping[str, tuple[int, int, bool]] = {
-    "gpt2": (12, 64, False),
-    "gpt2-xl": (25, 64, False),
-    "bloom-560m": (16, 64, True),
-    "bloom-1b7": (16, 128, True),
-    "bloom-3b": (32, 80, True),
-    "bloom-7b1": (32, 128, True),
-}
 HEADERS = ("model", "length", "way", "ms", "TFLOP/s", "of peak", "× dense", "memory, MiB")
 
 
@@ -75,67 +67,53 @@ def compiled(attend: Callable[..., Array], arrays: list[Array]) -> jax.stages.Co
         return jax.jit(step).lower(*arrays).compile()
 
 
-def seconds(steps: Mapping[str, Any], arrays: list[Array], repeats: int) -> dict[str, float]:
-    """Median time of each, measured in turns."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(repeats + 1):
-        for name, step in steps.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(step(*arrays))
-            if turn:  # the first one warms up
-                times[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(of_step) for name, of_step in times.items()}
-
-
-def measure(model: str, length: int, batch: int, dtype: str, repeats: int) -> list[Any]:
-    """The lines of a table for one shape."""
-    heads, head_dim, alibi = SHAPES[model]
+def measure(
+    model: str, length: int, batch: int, dtype: str, repeats: int
+) -> Iterator[tuple[str, ...]]:
+    """The rows of one shape."""
+    config = read_decoder_config(MODELS[model])
+    heads = config.num_heads
+    head_dim = config.hidden_size // heads
     rng = np.random.default_rng(0)
     shape = (batch, length, heads, head_dim)
     arrays = [jnp.asarray(rng.normal(size=shape), dtype) for _ in range(4)]
     arrays[0] = arrays[0] * jnp.asarray(head_dim**-0.5, dtype)
-    slopes = alibi_slopes(heads) if alibi else None
-    steps = {
+    slopes = alibi_slopes(heads) if model.startswith("bloom") else None
+    programs = {
         name: compiled(attend, arrays)
         for name, attend in ways(length, heads, head_dim, slopes, dtype).items()
     }
-    times = seconds(steps, arrays, repeats)
+    steps = {name: partial(program, *arrays) for name, program in programs.items()}
+    times = times_in_turns(repeats, steps)
     flops = 6 * batch * heads * head_dim * length**2
     peak = peak_flops(jax.devices()[0].device_kind)
-    return [
-        (
+    for name, turns in times.items():
+        rate = flops / median(turns)
+        yield (
             model,
-            str(length),
+            f"{length:,}",
             name,
-            f"{1e3 * taken:.2f}",
-            f"{flops / taken / 1e12:.2f}",
-            f"{flops / taken / peak:.0%}" if peak else "-",
-            f"{times['dense'] / taken:.2f}",
-            f"{steps[name].memory_analysis().temp_size_in_bytes / 2**20:.0f}",
+            f"{1e3 * median(turns):.2f}",
+            f"{rate / 1e12:.2f}",
+            f"{rate / peak:.0%}" if peak else "-",
+            ratio(times["dense"], turns),
+            f"{programs[name].memory_analysis().temp_size_in_bytes / 2**20:,.0f}",
         )
-        for name, taken in times.items()
-    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=SHAPES, default=["gpt2", "bloom-560m"])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["gpt2", "bloom-560m"])
     parser.add_argument("--length", nargs="+", type=int, default=[1024, 2048])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--repeats", type=int, default=10)
-    args = parser.parse_args()
-    lines = [
-        line
-        for model in args.models
-        for length in args.length
-        for line in measure(model, length, args.batch, args.dtype, args.repeats)
-    ]
-    print(
-        f"{date.today()}, {jax.devices()[0].device_kind}, jax {jax.__version__}, {args.dtype}, "
-        f"batch {args.batch}, forward and backward\n"
-    )
-    print(markdown_table(HEADERS, lines))
+    options = parser.parse_args()
+    print_machine()
+    print(f"{options.dtype}, batch {options.batch}, forward and backward\n")
+    rest = options.batch, options.dtype, options.repeats
+    shapes = product(options.models, options.length)
+    print_table(HEADERS, (row for shape in shapes for row in measure(*shape, *rest)))
 
 
 if __name__ == "__main__":

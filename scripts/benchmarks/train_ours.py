@@ -1,19 +1,19 @@
-"""The side of clp_jax in scripts/bench_train.py, which starts it: figures as JSON."""
+"""The side of clp_jax in scripts/benchmarks/train.py, which calls it in new processes."""
 
-import argparse
-import json
-import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from harness import fastest
 
 from clp_jax.checkpoint.hf import load_model
 from clp_jax.config import RunConfig
@@ -71,50 +71,46 @@ class Step:
 
 
 def measured_flops() -> float:
-    """Rate of a float32 product of two matrices, the best of ten."""
+    """Rate of a float32 product of two matrices, the best of some."""
     size = 2048
     matrix = jnp.ones((size, size))
-    product = jax.jit(jnp.matmul)
-    product(matrix, matrix).block_until_ready()
-    times = []
-    for _ in range(10):
-        began = time.perf_counter()
-        product(matrix, matrix).block_until_ready()
-        times.append(time.perf_counter() - began)
-    return 2 * size**3 / min(times)
+    return 2 * size**3 / fastest(lambda: jnp.matmul(matrix, matrix))
 
 
-def process_memory(field: str) -> int:
-    """Bytes of this process: `VmRSS` now, `VmHWM` at most so far."""
-    return 1024 * int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])
+def none_where_memory_ends(measure: Callable[..., Any]) -> Callable[..., Any]:
+    """Return None where the device has not enough memory."""
+
+    @wraps(measure)
+    def measured(*arguments: Any) -> Any:
+        try:
+            return measure(*arguments)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return None
+
+    return measured
 
 
-def peak_memory() -> int:
-    """Most bytes held so far: of the accelerator, or of this process on a CPU."""
-    statistics = jax.devices()[0].memory_stats()
-    if statistics:
-        return statistics["peak_bytes_in_use"]
-    return process_memory("VmHWM")
-
-
+@none_where_memory_ends
 def step(config: RunConfig, folder: Path, steps: int) -> dict[str, Any]:
-    """Time and memory of the compiled step."""
+    """Time and operations of the compiled step, and the peak memory of an accelerator."""
     device = jax.devices()[0]
-    peak = peak_flops(device.device_kind) or measured_flops()
-    before = process_memory("VmRSS") if device.platform == "cpu" else 0
+    peak_rate = peak_flops(device.device_kind) or measured_flops()
     run = Step(config, folder)
-    return {
+    figures = {
         "losses": run.losses(WARM_UP),
         "seconds": run.seconds(steps),
-        "peak_bytes": peak_memory() - before,
         "flops": run.flops,
-        "peak_flops": peak,
-        "device": device.device_kind,
+        "peak_flops": peak_rate,
     }
+    memory = device.memory_stats()
+    return figures | ({"peak": memory["peak_bytes_in_use"]} if memory else {})
 
 
+@none_where_memory_ends
 def loop(config: RunConfig, folder: Path, steps: int) -> dict[str, Any]:
-    """Seconds a step of the whole training loop, and of the compiled step by itself, in turns."""
+    """Seconds per step of the whole training loop, and of the compiled step by itself, in turns."""
     alone, whole = [], []
     run = Step(config, folder)
     run.losses(WARM_UP)
@@ -126,9 +122,10 @@ def loop(config: RunConfig, folder: Path, steps: int) -> dict[str, Any]:
             train_model(config.model_copy(update={"train": train}))
             lines = read_metrics(train.out)
         whole += [tokens / line["speed/tokens_per_second"] for line in lines[1:]]
-    return {"alone": statistics.median(alone), "whole": statistics.median(whole)}
+    return {"alone": median(alone), "whole": median(whole)}
 
 
+@none_where_memory_ends
 def profile(config: RunConfig, folder: Path, steps: int) -> dict[str, Any]:
     """Seconds of a step by what the device was busy with."""
     run = Step(config, folder)
@@ -146,40 +143,3 @@ def profile(config: RunConfig, folder: Path, steps: int) -> dict[str, Any]:
                 for event in line.events:
                     busy[event.name] += event.duration_ns / 1e9 / steps
     return {"busy": dict(busy.most_common())}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("what", choices=("step", "loop", "profile"))
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--batch", required=True)
-    parser.add_argument("--dtype", required=True)
-    options, overrides = parser.parse_known_args()
-    length = np.load(options.folder / "tokens.npy", mmap_mode="r").shape[1] - 1
-    settings = {
-        "model.path": options.folder / "model",
-        "model.init": "random",
-        "data.train": options.folder / "corpus",
-        "data.sequence_length": length,
-        "optimizer.schedule": "constant",
-        "train.out": "none",
-        "train.steps": 3 * options.steps,
-        "train.log_every": options.steps,
-        "train.batch_size": options.batch,
-        "train.dtype": options.dtype,
-    }
-    flags = [f"--{key}={value}" for key, value in settings.items()]
-    config = RunConfig.from_yaml(None, [*flags, *overrides])
-    try:
-        measure = {"step": step, "loop": loop, "profile": profile}[options.what]
-        figures = measure(config, options.folder, options.steps)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        figures = {"out_of_memory": True}
-    print(json.dumps(figures | {"version": f"jax {jax.__version__}"}))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,12 +1,12 @@
 """Speed and memory of `clp-jax prepare`, and of the batches that training reads.
 
-    python scripts/bench_data.py --text 'german/*.jsonl.zst' --tokenizer gpt2
+    python scripts/benchmarks/data.py --text 'german/*.jsonl.zst' --tokenizer gpt2
 
 prints a Markdown table for each part:
 
-* tokenise: text to a corpus, beside what the usual script for language models does with
+* tokenise: text to a corpus, next to what the usual script for language models does with
   `datasets.map`, on the same cores, at two sizes and in turns;
-* read: training batches of a corpus, beside what GPT-2 small needs;
+* read: training batches of a corpus, next to what GPT-2 small needs;
 * clean: each rule and each deduplication of a recipe, on one core;
 * scale: the whole recipe, on one core and on more.
 
@@ -14,33 +14,36 @@ Every measurement runs in a process of its own. The text is repeated where there
 """
 
 import argparse
-import multiprocessing
 import os
-import platform
 import shutil
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, suppress
-from datetime import date
-from importlib.metadata import version
-from itertools import chain, cycle, product
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain, cycle
 from json import dumps
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
-import psutil
+from harness import (
+    CORES,
+    Measured,
+    cpu_seconds,
+    gib,
+    in_a_process,
+    in_turns,
+    print_machine,
+    print_table,
+    ratio,
+    seconds,
+)
 
 from clp_jax.data.config import CleanSection, DeduplicateSection, ExecutionSection, PrepareConfig
-from clp_jax.evaluate.tables import markdown_table
 
 MB = 1_000_000
-CORES = len(os.sched_getaffinity(0))
 FILES = 16
-"""The text is divided into so many files, so that there is work for every core."""
+"""The text is divided into this many files, so that there is work for every core."""
 TASKS = 4
 """Of a deduplication."""
 ROWS, LENGTH = 64, 1024
@@ -52,59 +55,11 @@ LAYERS, WIDTH, VOCABULARY = 12, 768, 50257
 FLOPS = 6 * (12 * LAYERS * WIDTH**2 + VOCABULARY * WIDTH) + 12 * LAYERS * WIDTH * LENGTH
 UTILISATION = 0.4
 PEAK_FLOPS = {"one H200": 989e12, "eight v5e": 8 * 197e12}
-"""Operations a second in bfloat16, as the makers state them."""
-
-
-class Measured(NamedTuple):
-    """Seconds, those of all cores together, bytes of memory at the peak, and what was returned."""
-
-    seconds: float
-    core_seconds: float
-    peak: int
-    result: Any
-
-
-def in_a_process(function: Callable[..., Any], *arguments: Any) -> Measured:
-    """Call a function in a new process and watch that and its children."""
-    print(function.__name__, file=sys.stderr)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        pid, peak = pool.submit(os.getpid).result(), 0
-        running = pool.submit(timed, function, *arguments)
-        while not running.done():
-            peak = max(peak, own_memory(pid))
-            time.sleep(0.05)
-        seconds, core_seconds, result = running.result()
-        return Measured(seconds, core_seconds, peak, result)
-
-
-def timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, float, Any]:
-    clock, cores = time.perf_counter(), core_seconds()
-    result = function(*arguments)
-    return time.perf_counter() - clock, core_seconds() - cores, result
-
-
-def core_seconds() -> float:
-    """Of this process, and of those that it started and that have ended."""
-    return time.process_time() + sum(os.times()[2:4])
-
-
-def own_memory(pid: int) -> int:
-    """Resident bytes of a process and all below it, but for those of files that are mapped.
-
-    Pages that a fork shares with its parent are counted in both.
-    """
-    total = 0
-    with suppress(psutil.NoSuchProcess):
-        root = psutil.Process(pid)
-        for process in (root, *root.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
-                memory = process.memory_info()
-                total += memory.rss - memory.shared
-    return total
+"""Operations per second in bfloat16, as the makers state them."""
 
 
 def texts(inputs: Sequence[str], size: int) -> Iterator[str]:
-    """Documents with so many bytes together, from the beginning again where there are too few."""
+    """Documents with this many bytes together, from the beginning again where there are too few."""
     from clp_jax.data.io.readers import read_documents
 
     left = size
@@ -117,7 +72,7 @@ def texts(inputs: Sequence[str], size: int) -> Iterator[str]:
 
 
 def write_text(inputs: Sequence[str], size: int, folder: Path) -> list[str]:
-    """Write so many bytes of text as the lines of some files."""
+    """Write this many bytes of text as the lines of some files."""
     folder.mkdir()
     names = [folder / f"{number:02}.jsonl" for number in range(FILES)]
     with ExitStack() as stack:
@@ -163,48 +118,41 @@ def map_and_group(files: list[str], tokenizer: str, cache: Path) -> int:
     return tokens.map(group_texts, **common).num_rows * LENGTH
 
 
-def tokenise(options: argparse.Namespace, scratch: Path) -> str:
-    ways = {"clp-jax prepare": prepare_plainly, "datasets.map and group_texts": map_and_group}
-    rows = []
-    for megabytes in options.tokenise_mb:
-        files = write_text(options.text, megabytes * MB, scratch / f"tokenise-{megabytes}")
-        turns: dict[str, list[Measured]] = {name: [] for name in ways}
-        for turn, (name, way) in product(range(options.turns), ways.items()):
-            out = scratch / f"{way.__name__}-{megabytes}-{turn}"
-            turns[name].append(in_a_process(way, files, options.tokenizer, out))
-            shutil.rmtree(out)
-        usual = turns["datasets.map and group_texts"]
-        for name, found in turns.items():
-            pairs = [*zip(usual, found, strict=True)]
-            rows.append(
-                (
-                    name,
-                    f"{megabytes:,}",
-                    f"{median(ours.seconds for ours in found):.1f}",
-                    f"{median(ours.core_seconds for ours in found):.1f}",
-                    ratios(theirs.seconds / ours.seconds for theirs, ours in pairs),
-                    ratios(theirs.core_seconds / ours.core_seconds for theirs, ours in pairs),
-                    f"{found[0].result:,}",
-                    f"{max(ours.peak for ours in found) / 2**30:.2f}",
-                )
-            )
-    headers = (
-        *("what", "MB", "seconds", "core seconds"),
-        *("times the usual script", "by core seconds", "tokens", "peak GiB"),
-    )
-    return markdown_table(headers, rows)
-
-
 def prepare_plainly(files: list[str], tokenizer: str, out: Path) -> int:
     return prepare(files, tokenizer, out, on_cores(PrepareConfig(), CORES))
 
 
-def ratios(found: Iterable[float]) -> str:
-    return ", ".join(f"{ratio:.2f}" for ratio in found)
+def tokenise(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, ...]]:
+    usual = "datasets.map and group_texts"
+    ways = {"clp-jax prepare": prepare_plainly, usual: map_and_group}
+    for megabytes in options.tokenise_mb:
+        files = write_text(options.text, megabytes * MB, scratch / f"tokenise-{megabytes}")
+
+        def measured(way: Callable[..., int]) -> Measured:
+            out = scratch / "tokenised"
+            found = in_a_process(way, files, options.tokenizer, out)  # noqa: B023
+            shutil.rmtree(out)
+            return found
+
+        turned = {name: partial(measured, way) for name, way in ways.items()}
+        found = in_turns(options.turns, turned)
+        wall = {name: [turn.seconds for turn in turns] for name, turns in found.items()}
+        cpu = {name: [turn.cpu_seconds for turn in turns] for name, turns in found.items()}
+        for name, turns in found.items():
+            yield (
+                name,
+                f"{megabytes:,}",
+                f"{median(wall[name]):.1f}",
+                f"{median(cpu[name]):.1f}",
+                ratio(wall[usual], wall[name]),
+                ratio(cpu[usual], cpu[name]),
+                f"{turns[0].result:,}",
+                gib(max(turn.peak for turn in turns)),
+            )
 
 
 def read_batches(corpus: Path) -> float:
-    """Tokens a second of batches, after the first few."""
+    """Tokens per second of batches, after the first few."""
     from clp_jax.data.corpus.batches import TrainingBatches
     from clp_jax.data.corpus.store import Corpus
 
@@ -213,26 +161,24 @@ def read_batches(corpus: Path) -> float:
     ).starting_at()
     for _ in range(BATCHES // 10):
         next(batches)
-    seconds, *_ = timed(lambda: [next(batches) for _ in range(BATCHES)])
-    return BATCHES * ROWS * LENGTH / seconds
+    return BATCHES * ROWS * LENGTH / seconds(lambda: [next(batches) for _ in range(BATCHES)])
 
 
-def read(options: argparse.Namespace, scratch: Path) -> str:
+def read(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, ...]]:
     files = write_text(options.text, options.read_mb * MB, scratch / "read")
     corpus = scratch / "read" / "corpus"
     config = on_cores(PrepareConfig(), CORES)
     in_a_process(prepare, files, options.tokenizer, corpus, config)
     rate = in_a_process(read_batches, corpus).result
-    rows = [("batches, of pages in memory", f"{rate:,.0f}", "-")]
+    yield "batches, of pages in memory", f"{rate:,.0f}", "-"
     for device, peak in PEAK_FLOPS.items():
         needed = UTILISATION * peak / FLOPS
         name = f"GPT-2 small on {device}, computed: {UTILISATION:.0%} of {peak / 1e12:,.0f} TFLOP/s"
-        rows.append((name, f"{needed:,.0f}", f"{rate / needed:.0f}"))
-    return markdown_table(("what", "tokens/s", "times as fast as needed"), rows)
+        yield name, f"{needed:,.0f}", f"{rate / needed:.0f}"
 
 
 def time_rules(inputs: Sequence[str], size: int, section: CleanSection, folder: Path) -> dict:
-    """Core seconds of each cleaning rule on the same documents; each gets all of them."""
+    """CPU seconds of each cleaning rule on the same documents; each gets all of them."""
     from datatrove.data import Document
 
     from clp_jax.data.filters import clean_steps
@@ -243,14 +189,16 @@ def time_rules(inputs: Sequence[str], size: int, section: CleanSection, folder: 
         documents = [Document(text, str(number)) for number, text in enumerate(found)]
         for _ in step.run(iter([Document(found[0], "first")])):
             pass  # what a rule loads, it loads now
-        seconds[step.name] = timed(lambda: [*step.run(iter(documents))])[1]  # noqa: B023
+        began = cpu_seconds()
+        _ = [*step.run(iter(documents))]
+        seconds[step.name] = cpu_seconds() - began
     return seconds
 
 
 def time_deduplications(
     inputs: Sequence[str], size: int, section: DeduplicateSection, folder: Path
 ) -> dict[str, float]:
-    """Core seconds of each deduplication on the same documents, all its stages together."""
+    """CPU seconds of each deduplication on the same documents, all its stages together."""
     from datatrove.data import Document
 
     from clp_jax.data.dedup import deduplications
@@ -266,45 +214,37 @@ def time_deduplications(
         found = find(Workspace(folder / "documents", TASKS, folder / name, folder / "samples"))
         steps = [ReadDocuments(folder / "documents"), found.filter]
         stages = [*found.stages, Stage("filter", steps, TASKS)]
-        _, seconds[name], _ = timed(run_stages, stages, folder / "work" / name, one_core())
+        began = cpu_seconds()
+        run_stages(stages, folder / "work" / name, ExecutionSection(workers=1))
+        seconds[name] = cpu_seconds() - began
     return seconds
 
 
-def clean(options: argparse.Namespace, scratch: Path) -> str:
-    config, size = recipe(options), options.clean_mb * MB
-    seconds = {
-        **in_a_process(time_rules, options.text, size, config.clean, scratch / "rules").result,
-        **in_a_process(
-            time_deduplications, options.text, size, config.deduplicate, scratch / "deduplicate"
-        ).result,
-    }
-    rows = [(name, f"{options.clean_mb / taken:.2f}") for name, taken in seconds.items()]
-    return markdown_table(("step", "MB/s of a core"), rows)
+def clean(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, ...]]:
+    config = recipe(options)
+    for function, section in (
+        (time_rules, config.clean),
+        (time_deduplications, config.deduplicate),
+    ):
+        arguments = options.text, options.clean_mb * MB, section, scratch / function.__name__
+        for name, taken in in_a_process(function, *arguments).result.items():
+            yield name, f"{options.clean_mb / taken:.2f}"
 
 
-def scale(options: argparse.Namespace, scratch: Path) -> str:
+def scale(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, ...]]:
     files = write_text(options.text, options.scale_mb * MB, scratch / "scale")
-    rows, alone = [], 0.0
+    alone = 0.0
     for cores in sorted({*(2**n for n in range(CORES.bit_length())), CORES}):
-        measured = in_a_process(
-            prepare,
-            files,
-            options.tokenizer,
-            scratch / "scale" / f"corpus-{cores}",
-            on_cores(recipe(options), cores),
+        out, config = scratch / "scale" / f"corpus-{cores}", on_cores(recipe(options), cores)
+        found = in_a_process(prepare, files, options.tokenizer, out, config)
+        alone = alone or found.seconds
+        yield (
+            str(cores),
+            f"{found.seconds:.1f}",
+            f"{options.scale_mb / found.seconds:.2f}",
+            f"{alone / found.seconds:.2f}",
+            gib(found.peak),
         )
-        alone = alone or measured.seconds
-        rows.append(
-            (
-                str(cores),
-                f"{measured.seconds:.1f}",
-                f"{options.scale_mb / measured.seconds:.2f}",
-                f"{alone / measured.seconds:.2f}",
-                f"{measured.peak / 2**30:.2f}",
-            )
-        )
-    headers = "cores", "seconds", "MB/s", "times one core", "peak GiB"
-    return markdown_table(headers, rows)
 
 
 def recipe(options: argparse.Namespace) -> PrepareConfig:
@@ -313,15 +253,23 @@ def recipe(options: argparse.Namespace) -> PrepareConfig:
     return PrepareConfig(clean=given.clean, deduplicate=given.deduplicate)
 
 
-def one_core() -> ExecutionSection:
-    return ExecutionSection(workers=1)
-
-
 def on_cores(config: PrepareConfig, cores: int) -> PrepareConfig:
     return config.model_copy(update={"execution": ExecutionSection(workers=cores)})
 
 
-PARTS = {"tokenise": tokenise, "read": read, "clean": clean, "scale": scale}
+PARTS = {
+    "tokenise": (
+        tokenise,
+        (
+            *("what", "MB", "seconds", "CPU seconds"),
+            *("times the usual script", "by CPU seconds", "tokens", "peak GiB"),
+        ),
+    ),
+    "read": (read, ("what", "tokens/s", "times as fast as needed")),
+    "clean": (clean, ("step", "MB/s per core")),
+    "scale": (scale, ("cores", "seconds", "MB/s", "times one core", "peak GiB")),
+}
+"""What is measured, and the columns of its table."""
 
 
 def main() -> None:
@@ -340,12 +288,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    packages = ("clp-jax", "datatrove", "datasets", "tokenizers", "tiktoken", "grain")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    print(f"{date.today()}, {CORES} cores of {platform.machine()}, {versions}")
+    print_machine("clp-jax", "datatrove", "datasets", "tokenizers", "tiktoken", "grain")
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-        for part in options.only:
-            print(f"\n{part}:\n\n{PARTS[part](options, Path(scratch))}", flush=True)
+        for name in options.only:
+            part, headers = PARTS[name]
+            print(f"{name}:\n")
+            print_table(headers, part(options, Path(scratch)))
+            print()
 
 
 if __name__ == "__main__":

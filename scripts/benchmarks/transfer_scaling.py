@@ -1,21 +1,23 @@
 """Cost of the transfer against the size of the vocabulary and against the width of the source.
 
-    python scripts/bench_transfer_scaling.py
+    python scripts/benchmarks/transfer_scaling.py
 
 Half of the target's tokens are shared; the helper is 768 wide. Each point is measured in a process
 of its own, on random tables in memory. Prints a Markdown table and draws the plot.
 """
 
 import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from bench_transfer import Measured, describe_machine, in_a_process, measure, method, products
-from bench_transfer_tables import random_table
+import psutil
+from harness import fastest, gib, measure, print_machine, print_table
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
+from transfer import method, products, random_table
 
-from clp_jax.evaluate.tables import markdown_table
 from clp_jax.mesh import single_device_mesh
 from clp_jax.transfer.interface import Problem
 
@@ -25,18 +27,15 @@ VOCABULARY = 64 * 1024
 VOCABULARIES = [(count * 1024, WIDTH) for count in (32, 64, 128, 256)]
 WIDTHS = [(VOCABULARY, width) for width in (1024, 2048, 4096, 8192)]
 CORNER = 256 * 1024, 8192
-MEASURED = {
-    "two products": products,
-    "clp": method("clp"),
-    "ridge": method("ridge"),
-}
-PLOT = Path(__file__).parents[1] / "docs" / "images" / "transfer-scaling.png"
+PRODUCTS = "two products"
+MEASURED = {PRODUCTS: products, "clp": method("clp"), "ridge": method("ridge")}
+PLOT = Path(__file__).parents[2] / "docs" / "images" / "transfer-scaling.png"
 
 Point = tuple[int, int]
-Results = dict[Point, dict[str, Measured]]
+Results = dict[tuple[Point, str], float]
 
 
-def measure_point(name: str, vocabulary: int, width: int) -> Measured:
+def prepare(name: str, vocabulary: int, width: int) -> Callable[[], float]:
     rng, shared = np.random.default_rng(0), vocabulary // 2
     helper = random_table(rng, vocabulary, HELPER_DIM)
     problem = Problem(
@@ -48,7 +47,7 @@ def measure_point(name: str, vocabulary: int, width: int) -> Measured:
         mesh=single_device_mesh(),
         seed=0,
     )
-    return measure(MEASURED[name](problem))
+    return partial(fastest, MEASURED[name](problem))
 
 
 def tables_size(vocabulary: int, width: int) -> int:
@@ -56,27 +55,22 @@ def tables_size(vocabulary: int, width: int) -> int:
     return 4 * vocabulary * (HELPER_DIM + width)
 
 
-def available_memory() -> int:
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    return 1024 * int(fields["MemAvailable"].split()[0])
-
-
-def table_of(results: Results) -> str:
-    rows = [
-        (
-            f"{vocabulary:,}",
-            f"{width:,}",
-            name,
-            f"{measured.seconds:.2f}",
-            f"{measured.seconds / found['two products'].seconds:.2f}",
-            f"{measured.peak / 2**30:.2f}",
-            f"{tables_size(vocabulary, width) / 2**30:.2f}",
-        )
-        for (vocabulary, width), found in results.items()
-        for name, measured in found.items()
-    ]
-    headers = "vocabulary", "width", "what", "seconds", "to the two products"
-    return markdown_table((*headers, "GiB beyond the inputs", "GiB of inputs and output"), rows)
+def rows_of(points: list[Point], results: Results) -> Iterator[tuple[str, ...]]:
+    """Measure points, and put the seconds into the results."""
+    for point in points:
+        for name in MEASURED:
+            if point == CORNER and name == "ridge":
+                continue
+            found = measure(prepare, name, *point)
+            results[point, name] = found.result
+            yield (
+                *(f"{size:,}" for size in point),
+                name,
+                f"{found.result:.2f}",
+                f"{found.result / results[point, PRODUCTS]:.2f}",
+                gib(found.peak),
+                gib(tables_size(*point)),
+            )
 
 
 def draw(results: Results, path: Path) -> None:
@@ -89,8 +83,8 @@ def draw(results: Results, path: Path) -> None:
     ):
         ticks = [point[axis] for point in points]
         for name in MEASURED:
-            seconds = [results[point][name].seconds for point in points]
-            axes.loglog(ticks, seconds, "--" if name == "two products" else "-o", label=name)
+            seconds = [results[point, name] for point in points]
+            axes.loglog(ticks, seconds, "--" if name == PRODUCTS else "-o", label=name)
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
         axes.set_xticks([], minor=True)
         axes.yaxis.set_major_formatter(EngFormatter(unit="s"))
@@ -105,23 +99,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=PLOT, help="the plot")
     options = parser.parse_args()
-    print(describe_machine(), end="\n\n")
-    results: Results = {
-        point: {name: in_a_process(measure_point, name, *point) for name in MEASURED}
-        for point in dict.fromkeys(VOCABULARIES + WIDTHS)
-    }
-    draw(results, options.out)
+    print_machine("numpy")
+    points = [*dict.fromkeys(VOCABULARIES + WIDTHS)]
     # The tables, which the device may hold once more, and room for the rest.
-    needed, free = 2 * tables_size(*CORNER) + 2**30, available_memory()
+    needed, free = 2 * tables_size(*CORNER) + 2**30, psutil.virtual_memory().available
     if needed <= free:
-        names = "two products", "clp"
-        results[CORNER] = {name: in_a_process(measure_point, name, *CORNER) for name in names}
-    print(table_of(results))
-    if needed > free:
-        print(
-            f"\n{CORNER[0]:,} x {CORNER[1]:,} was left out: it needs {needed / 2**30:.0f} GiB, "
-            f"and {free / 2**30:.0f} GiB are free."
-        )
+        points.append(CORNER)
+    else:
+        print(f"{CORNER} is left out: it needs {gib(needed)} GiB, and {gib(free)} GiB are free.\n")
+    results: Results = {}
+    headers = "vocabulary", "width", "what", "seconds", "to the two products"
+    headers = (*headers, "GiB beyond the inputs", "GiB of inputs and output")
+    print_table(headers, rows_of(points, results))
+    draw(results, options.out)
 
 
 if __name__ == "__main__":
