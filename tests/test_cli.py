@@ -69,7 +69,7 @@ def test_help_of_train_explains_every_key(capsys):
         main(["train", "--help"])
     printed = capsys.readouterr().out
     assert "--optimizer.learning_rate (default 0.0001)" in printed
-    assert "The highest learning rate" in printed
+    assert "Peak learning rate, reached after the warm-up" in printed
 
 
 def test_help_does_not_import_jax():
@@ -98,7 +98,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_no_corpus(text, tiny_model, tmp_pa
                "--out", str(tmp_path / "corpus")]  # fmt: skip
     with monkeypatch.context() as patch:
         patch.setattr("clp_jax.data.corpus.store.write_json", fail)
-        with pytest.raises(SystemExit, match=r"clp-jax: .*full: make room and run the same"):
+        with pytest.raises(SystemExit, match=r"clp-jax: .*full: free some space and run the same"):
             main(command)
     with pytest.raises(UserError, match="is not a corpus"):
         Corpus.open(tmp_path / "corpus")
@@ -279,7 +279,7 @@ REFUSED = {
     "transfer --source s --helper h --out gs://b/o": "is an address",
     "transfer --source s --helper h --out full": "exists already",
     "transfer --source s --helper h --out o --method magic": "method: ",
-    "transfer --source s --helper h --out o --method wechsel": "needs source_vectors",
+    "transfer --source s --helper h --out o --method wechsel": "give source_vectors",
     "transfer --source s --helper h --out o --token-vectors no.npy": "no.npy is missing",
     "transfer --source s --helper h --out o --data no.txt": "matches no file",
     "prepare --input no.txt --out o": "matches no file",

@@ -85,10 +85,10 @@ def test_ids_without_a_row_are_refused(tiny_model):
 @pytest.mark.parametrize("tiny_model", ["bloom"], indirect=True)
 def test_few_programs_serve_many_lengths(tiny_model):
     model = load_model(tiny_model)
-    before = generate._read._cache_size() + generate._go_on._cache_size()
+    before = generate._read._cache_size() + generate._continue._cache_size()
     for length in (3, 9, 17, 25, 33, 41, 49):
         generate_tokens(model, np.arange(length), max_new_tokens=length % 7 + 2)
-    assert generate._read._cache_size() + generate._go_on._cache_size() - before <= 2
+    assert generate._read._cache_size() + generate._continue._cache_size() - before <= 2
 
 
 @pytest.mark.parametrize("tiny_model", ["bloom"], indirect=True)
@@ -98,7 +98,7 @@ def test_the_cache_is_updated_in_place(tiny_model):
     graphdef, params = nnx.split(model)
     cache = Cache.empty(model.config, 1, 1 << 14, model.dtype)
     choice = generate._Choice(0.0, 0, np.ones(300, bool), np.zeros(300, bool))
-    compiled = generate._go_on.lower(graphdef, params, cache, 5, 9, choice).compile()
+    compiled = generate._continue.lower(graphdef, params, cache, 5, 9, choice).compile()
     memory = compiled.memory_analysis()
     size = cache.key.nbytes + cache.value.nbytes
     assert memory.alias_size_in_bytes >= size
