@@ -15,8 +15,8 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 from clp_jax.mesh import make_mesh
 from clp_jax.transfer.blockwise import _in_blocks
-from clp_jax.transfer.methods import clp
-from clp_jax.transfer.methods import linear
+from clp_jax.transfer.methods.clp import combine, moments
+from clp_jax.transfer.methods.linear import Center, add_up
 from clp_jax.transfer.methods.pursuit import pursue
 from clp_jax.transfer.methods.similarity import nearest, sparsemax
 
@@ -27,12 +27,12 @@ def rows(dim, spec=PartitionSpec(mesh.axis_names)):
     return jax.ShapeDtypeStruct((8192, dim), "float32", sharding=NamedSharding(mesh, spec))
 
 whole = rows(256, PartitionSpec()), rows(512, PartitionSpec())
-center = linear.Center(*(jax.ShapeDtypeStruct((dim,), "float32") for dim in (256, 512)))
+center = Center(*(jax.ShapeDtypeStruct((dim,), "float32") for dim in (256, 512)))
 programs = {
-    "clp": jax.jit(lambda missing, *shared: clp.combine(missing, clp.moments(*shared))).lower(
+    "clp": jax.jit(lambda missing, *shared: combine(missing, moments(*shared))).lower(
         rows(256), rows(256), rows(512)
     ),
-    "linear": linear.add_up.lower(rows(256), rows(512), center, 8192),
+    "linear": add_up.lower(rows(256), rows(512), center, 8192),
 } | {
     weigh.__name__: _in_blocks.lower(rows(256), *whole, None, weigh=weigh, largest=None, mesh=mesh)
     for weigh in (nearest, sparsemax, pursue)
