@@ -80,7 +80,7 @@ def test_it_runs_from_top_to_bottom(notebook, tmp_path):
         SEQUENCE_LENGTH=32,
         PROMPT="Heute ist",
     )
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
 
     work = tmp_path / "german"
     assert read_json(work / "start" / "transfer.json")
