@@ -9,11 +9,10 @@ import numpy as np
 import xxhash
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.filters.base_filter import BaseFilter
 from jaxtyping import UInt32
 
+from clp_jax.data.dedup.findings import FindingsFilter
 from clp_jax.data.dedup.fingerprints import buckets, hash_range, read_between, write_sorted
-from clp_jax.data.samples import Samples
 from clp_jax.data.stages import Deduplication, ReadDocuments, Stage, Workspace
 from clp_jax.data.words import composed
 
@@ -32,30 +31,24 @@ def write_found(
     write_sorted(folder, rank, found, "task")
 
 
-class DropFound(BaseFilter):
+class DropFound(FindingsFilter):
     """Drop the documents that `write_found` recorded.
 
     Args:
         name: Name of the filter and its samples.
-        folder: Folder that `write_found` wrote to.
+        found: Folder that `write_found` wrote to.
         files: Number of tasks that called it.
         samples: Folder for a few of the dropped documents.
     """
 
-    def __init__(self, name: str, folder: Path, files: int, samples: Path):
+    def __init__(self, name: str, found: Path, files: int, samples: Path):
         self.name = name
-        super().__init__(exclusion_writer=Samples(samples, name))
-        self.folder = folder
-        self.files = files
+        super().__init__(found, files, samples)
 
-    def run(
-        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
-    ) -> Iterator[Document]:
-        """Yield the other documents."""
-        found = read_between(self.folder, self.files, "task", rank, rank + 1)
-        self._found = frozenset(found["index"].tolist())
+    def load(self, rank: int) -> None:
+        """Read the indices of the documents to drop."""
+        self._found = frozenset(self.read("task", rank, rank + 1)["index"].tolist())
         self._indices = count()
-        yield from super().run(data, rank, world_size)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Whether to keep the next document."""

@@ -8,11 +8,10 @@ import numpy as np
 import xxhash
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.filters.base_filter import BaseFilter
 from jaxtyping import UInt64
 
+from clp_jax.data.dedup.findings import FindingsFilter
 from clp_jax.data.dedup.fingerprints import among, buckets, hash_range, read_between, write_sorted
-from clp_jax.data.samples import Samples
 from clp_jax.data.stages import Deduplication, ReadDocuments, Stage, Workspace
 from clp_jax.data.words import composed
 
@@ -100,25 +99,16 @@ class FindFrequentLines(PipelineStep):
         return read_between(self.counts, self.tasks, "hash", low, high)
 
 
-class DropLines(BaseFilter):
+class DropLines(FindingsFilter):
     """Drop frequent lines except for their first copy, and documents that hold nothing else."""
 
     name = "lines"
 
-    def __init__(self, found: Path, files: int, samples: Path):
-        super().__init__(exclusion_writer=Samples(samples, self.name))
-        self.found = found
-        self.files = files
-
-    def run(
-        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
-    ) -> Iterator[Document]:
-        """Yield the documents that are not left empty."""
-        self._rank = rank
-        found = read_between(self.found, self.files, "hash", *hash_range(0, 1))
+    def load(self, rank: int) -> None:
+        """Read the frequent lines, and which of them have their first copy in the task."""
+        found = self.read("hash", *hash_range(0, 1))
         self._frequent = np.ascontiguousarray(found["hash"])
         self._awaited = set(found["hash"][found["task"] == rank].tolist())
-        yield from super().run(data, rank, world_size)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Remove the lines; return whether any text is left."""
@@ -138,8 +128,7 @@ class DropLines(BaseFilter):
         if not rest.strip():
             return False, "only frequent lines"
         doc.text = rest
-        sample = Document("\n".join(dropped), doc.id, metadata={"filter_reason": "frequent lines"})
-        self.exclusion_writer.write(sample, self._rank)
+        self.sample(doc, "\n".join(dropped), "frequent lines")
         return True
 
 

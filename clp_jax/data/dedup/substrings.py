@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.filters.base_filter import BaseFilter
 from jaxtyping import UInt64
 
+from clp_jax.data.dedup.findings import FindingsFilter
 from clp_jax.data.dedup.fingerprints import (
     among,
     buckets,
@@ -39,7 +39,6 @@ from clp_jax.data.dedup.fingerprints import (
     winnow,
     write_sorted,
 )
-from clp_jax.data.samples import Samples
 from clp_jax.data.stages import Deduplication, ReadDocuments, Stage, Workspace
 from clp_jax.files import new_file
 
@@ -75,25 +74,15 @@ def union(cuts: np.ndarray) -> np.ndarray:
     return union
 
 
-class CutPassages(BaseFilter):
+class CutPassages(FindingsFilter):
     """Cut the passages that were found, and drop documents that keep too little text."""
 
     name = "substrings"
 
-    def __init__(self, found: Path, files: int, samples: Path):
-        super().__init__(exclusion_writer=Samples(samples, self.name))
-        self.found = found
-        self.files = files
-
-    def run(
-        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
-    ) -> Iterator[Document]:
-        """Yield the documents that keep enough text."""
-        self._rank = rank
-        places = first_place(rank), first_place(rank + 1)
-        self._cuts = union(read_between(self.found, self.files, "start", *places))
+    def load(self, rank: int) -> None:
+        """Read the cuts in the text of the task."""
         self._place = first_place(rank)
-        yield from super().run(data, rank, world_size)
+        self._cuts = union(self.read("start", self._place, first_place(rank + 1)))
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Cut the passages; return whether enough text is left."""
@@ -112,9 +101,7 @@ class CutPassages(BaseFilter):
             return False, "only passages seen before"
         doc.text = rest.decode()
         for start, end in cuts:
-            sample = {"filter_reason": "passage seen before"}
-            passage = Document(text[start:end].decode(), doc.id, metadata=sample)
-            self.exclusion_writer.write(passage, self._rank)
+            self.sample(doc, text[start:end].decode(), "passage seen before")
         return True
 
 
