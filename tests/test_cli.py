@@ -366,7 +366,15 @@ def test_names_of_nothing_are_refused_by_the_flag(stage, flag, capsys):
     assert f"argument {flag}: must name something" in capsys.readouterr().err
 
 
-def test_an_old_flag_is_refused_with_the_new_one(capsys):
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--copy-share", "0.5"], "--copy-share 0.5, which is now called source_weight"),
+        (["--copy-share=0.5"], "--copy-share=0.5, which is now called source_weight"),
+        (["rates"], "unrecognized arguments: rates"),
+    ],
+)
+def test_an_old_flag_is_refused_with_the_new_one(given, told, capsys):
     with pytest.raises(SystemExit):
-        main(["transfer", "--source", "a", "--helper", "b", "--out", "c", "--copy-share", "0.5"])
-    assert "--copy-share 0.5, which is now called source_weight" in capsys.readouterr().err
+        main(["transfer", "--source", "a", "--helper", "b", "--out", "c", "--fuzzy", *given])
+    assert capsys.readouterr().err.endswith(f"{told}\n")

@@ -78,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser()
     known, unknown = parser.parse_known_args(arguments)
     if unknown and not known.takes_keys:
-        hint = "".join(renamed(name.removeprefix("--").replace("-", "_")) for name in unknown)
+        flags = (word.partition("=")[0] for word in unknown if word.startswith("--"))
+        hint = "".join(renamed(flag.removeprefix("--").replace("-", "_")) for flag in flags)
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     known.overrides = unknown
     _quiet_libraries()

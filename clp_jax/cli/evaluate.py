@@ -12,6 +12,7 @@ from clp_jax.cli.flags import (
     add_json,
     add_mesh,
     add_stage,
+    add_text_field,
     print_and_write,
     read_as,
     start_mesh,
@@ -48,13 +49,7 @@ def _add_perplexity(kinds: Any) -> None:
         help="tokens per window; empty: the model's positions, at most 1024",
     )
     add_batch_size(parser)
-    parser.add_argument(
-        "--text-field",
-        type=read_as(limits.Name),
-        default="text",
-        metavar="NAME",
-        help="field with the text (default: %(default)s)",
-    )
+    add_text_field(parser)
     add_compute_dtype(parser)
     add_mesh(parser)
     add_json(parser, "figures")

@@ -99,6 +99,17 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_text_field(parser: argparse.ArgumentParser) -> None:
+    """Add the flag for the field of a record that holds the text."""
+    parser.add_argument(
+        "--text-field",
+        type=read_as(limits.Name),
+        default="text",
+        metavar="NAME",
+        help="field with the text (default: %(default)s)",
+    )
+
+
 def add_mesh(parser: argparse.ArgumentParser) -> None:
     """Add the flag for the mesh sizes, which `start_mesh` takes."""
     parser.add_argument(

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from clp_jax import limits
-from clp_jax.cli.flags import add_group, add_stage, read_as
+from clp_jax.cli.flags import add_group, add_stage, add_text_field, read_as
 from clp_jax.files import new_path
 
 
@@ -15,7 +15,7 @@ def add_parser(stages: Any) -> None:
         actions,
         "train",
         _train,
-        "Train a byte-level BPE on a sample of text. The result loads wherever GPT-2's does.",
+        "Train a byte-level BPE on a sample of text. transformers loads the result.",
     )
     parser.add_argument(
         "--input",
@@ -33,13 +33,7 @@ def add_parser(stages: Any) -> None:
         help="size of the vocabulary (default: %(default)s)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder")
-    parser.add_argument(
-        "--text-field",
-        type=read_as(limits.Name),
-        default="text",
-        metavar="NAME",
-        help="field with the text (default: %(default)s)",
-    )
+    add_text_field(parser)
 
 
 def _train(arguments: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from clp_jax import limits
-from clp_jax.cli.flags import add_json, add_stage, print_and_write, read_as
+from clp_jax.cli.flags import add_json, add_stage, add_text_field, print_and_write, read_as
 
 
 def add_parser(stages: Any) -> None:
@@ -23,13 +23,7 @@ def add_parser(stages: Any) -> None:
         metavar="GLOB",
         help="text of the target language to compare them on (reads 10 MB)",
     )
-    parser.add_argument(
-        "--text-field",
-        type=read_as(limits.Name),
-        default="text",
-        metavar="NAME",
-        help="field with the text (default: %(default)s)",
-    )
+    add_text_field(parser)
     parser.add_argument(
         "--fuzzy",
         action="store_true",

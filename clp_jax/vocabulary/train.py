@@ -57,7 +57,7 @@ class TrainedTokenizer:
 def train_tokenizer(
     inputs: Inputs, vocab_size: VocabularySize, out: LocalPath, text_field: Name = "text"
 ) -> TrainedTokenizer:
-    """Train a byte-level BPE tokenizer and write it; the result loads wherever GPT-2's does.
+    """Train a byte-level BPE tokenizer and write it as a folder for transformers.
 
     Text is split by `WORDS`, which ``tokenizer.json`` records. The ids are ordered as in GPT-2: the
     256 bytes, the merges, then ``<|endoftext|>``, which is the bos, eos and unk token. A pair of
