@@ -199,9 +199,8 @@ def sync(path: Path) -> None:
     """Flush a file, or the names in a folder, to the disk, so that they survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with (
-            suppress(OSError) if path.is_dir() else nullcontext()
-        ):  # Not all file systems sync folders.
+        # Not all file systems sync folders.
+        with suppress(OSError) if path.is_dir() else nullcontext():
             os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -84,7 +84,7 @@ class Tokenizer:
             max_length: Longest sequence in its configuration.
 
         Raises:
-            UserError: it puts an id before a text that belongs to no token.
+            UserError: it puts an id before a text, but no token has that id.
         """
         backend.no_truncation()
         backend.no_padding()

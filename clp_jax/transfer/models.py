@@ -101,7 +101,7 @@ class Checkpoint:
 
 
 def open_source(name: str | Path) -> Checkpoint:
-    """Open the complete model whose body is kept; its architecture is one of :mod:`clp_jax.models`.
+    """Open the complete model whose body is kept; its architecture is one of `clp_jax.models`.
 
     Raises:
         UserError: the model is missing, damaged or not supported, a tensor does not match the

@@ -53,7 +53,7 @@ def transfer_model(
 
     Args:
         source: folder or hub id of a model of the source language, in an architecture of
-            :mod:`clp_jax.models`.
+            `clp_jax.models`.
         helper: folder or hub id of a decoder of the target language. Given several, the method
             ``auto`` takes the best.
         out: the folder to write.
