@@ -87,7 +87,7 @@ def test_all_public_functions_are_checked():
         (lambda: run_quickstart("s3://b"), "out: s3://b is an address"),
     ],
 )
-def test_what_no_function_takes(call, message, tmp_path, monkeypatch):
+def test_arguments_that_no_function_takes(call, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message) as error:
         call()

@@ -143,7 +143,7 @@ def test_interrupted_everywhere_equals_never_interrupted(settings, monkeypatch, 
     assert told[1] == [untouched, untouched, untouched, untouched, *on_the_way]
 
 
-def test_several_processes_are_told_at_once_that_they_cannot_read_a_run(
+def test_several_processes_report_at_once_that_they_cannot_read_a_run(
     settings, tmp_path, monkeypatch
 ):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
@@ -253,7 +253,7 @@ def test_each_trained_model_is_the_helper_of_the_next(settings, recorded, capsys
     assert recorded[0][4].keys() == {"dtype", "mesh"}
 
 
-def test_a_training_that_was_told_to_stop_ends_the_chain(settings, recorded, monkeypatch):
+def test_a_training_run_that_is_stopped_ends_the_chain(settings, recorded, monkeypatch):
     def stop(config, *, resume):
         raise RunStopped("saved")
 
@@ -298,7 +298,7 @@ def test_finished_models_need_neither_sources_nor_what_they_were_made_of(
     assert len(recorded) == done
 
 
-def test_what_changes_no_number_may_change(settings, recorded):
+def test_settings_that_change_no_number_may_change(settings, recorded):
     run(settings)
     done = len(recorded)
     settings["models"][0]["mesh"] = {"data": 2, "fsdp": 4}
@@ -335,14 +335,16 @@ def test_what_changes_no_number_may_change(settings, recorded):
         (lambda settings: settings["models"].pop(0), "out/large was .*; and [0-9]+ more"),
     ],
 )
-def test_done_with_other_settings_is_told_and_not_used(settings, recorded, change, sentence):
+def test_models_made_with_other_settings_are_reported_and_not_used(
+    settings, recorded, change, sentence
+):
     run(settings)
     change(settings)
     with pytest.raises(UserError, match=sentence):
         run(settings)
 
 
-def test_a_model_made_anew_makes_the_next_one_stale(settings, recorded):
+def test_a_model_that_is_made_again_makes_the_next_one_stale(settings, recorded):
     run(settings)
     settings["models"][0]["train"]["seed"] = 1
     shutil.rmtree("out/small")
@@ -376,7 +378,7 @@ def test_a_model_made_anew_makes_the_next_one_stale(settings, recorded):
         (("helper",), "{inputs}/source-small", "was made with another tokenizer"),
     ],
 )
-def test_mistakes_are_told_before_any_work(settings, recorded, inputs, place, value, sentence):
+def test_mistakes_are_reported_before_any_work(settings, recorded, inputs, place, value, sentence):
     *path, last = place
     section = settings
     for key in path:
@@ -390,7 +392,7 @@ def test_mistakes_are_told_before_any_work(settings, recorded, inputs, place, va
     assert not Path("out").exists()
 
 
-def test_a_damaged_source_is_told_before_any_work(settings, recorded, tmp_path, inputs):
+def test_a_damaged_source_is_reported_before_any_work(settings, recorded, tmp_path, inputs):
     shutil.copytree(inputs / "source-large", tmp_path / "damaged")
     (tmp_path / "damaged" / "model.safetensors").unlink()
     settings["models"][1]["source"] = str(tmp_path / "damaged")
@@ -399,7 +401,7 @@ def test_a_damaged_source_is_told_before_any_work(settings, recorded, tmp_path, 
     assert recorded == []
 
 
-def test_a_folder_of_something_else_is_told(settings, recorded):
+def test_a_folder_of_something_else_is_reported(settings, recorded):
     Path("out/large/model").mkdir(parents=True)
     with pytest.raises(UserError, match="out/large is not part of a chain"):
         run(settings)

@@ -341,7 +341,7 @@ def refused(tmp_path_factory):
 
 
 @pytest.mark.parametrize("command", REFUSED)
-def test_what_can_be_told_at_once_does_not_wait_for_jax(command, refused):
+def test_mistakes_found_before_any_work_do_not_wait_for_jax(command, refused):
     sentence, imported = refused[command]
     assert REFUSED[command] in sentence
     assert sentence.startswith("clp-jax: ")
@@ -359,7 +359,7 @@ def test_what_can_be_told_at_once_does_not_wait_for_jax(command, refused):
         (["quickstart"], "--corpus-source"),
     ],
 )
-def test_names_of_nothing_are_refused_by_the_flag(stage, flag, capsys):
+def test_empty_names_are_refused_by_the_flag(stage, flag, capsys):
     with pytest.raises(SystemExit) as end:
         main([*stage, flag, ""])
     assert end.value.code == 2

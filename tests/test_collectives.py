@@ -31,7 +31,7 @@ def test_nothing_is_sent_where_nothing_is_shared():
     assert traffic(lambda x: 2 * x, P("fsdp"), out=P("fsdp")) == {}
 
 
-def test_a_ring_brings_all_parts_but_ones_own():
+def test_a_ring_sends_every_part_but_its_own():
     gather = traffic(lambda x: jax.lax.all_gather(x, "fsdp", tiled=True), P("fsdp"))
     assert gather == {"all-gather": SIZE * 7 / 8}
     reduce = traffic(lambda x: jax.lax.psum(x, "fsdp"), WHOLE)

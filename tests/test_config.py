@@ -45,7 +45,7 @@ def test_flags_replace_the_file(file):
     assert config.data.validation == "held-out"
 
 
-def test_yaml_there_and_back(file, tmp_path):
+def test_yaml_round_trip(file, tmp_path):
     config = RunConfig.from_yaml(file)
     (tmp_path / "again.yaml").write_text(config.to_yaml())
     assert RunConfig.from_yaml(tmp_path / "again.yaml") == config
@@ -94,7 +94,7 @@ def test_one_corpus_or_several(file, tmp_path, train, paths, weights):
         (["--train.steps"], "--train.steps needs a value"),
     ],
 )
-def test_mistakes_are_told_by_key(file, flags, sentence):
+def test_mistakes_are_reported_by_key(file, flags, sentence):
     with pytest.raises(UserError, match=sentence):
         RunConfig.from_yaml(file, flags)
 
@@ -121,7 +121,7 @@ def test_mistakes_are_told_by_key(file, flags, sentence):
         ("model", "dropout", ["nan", "1", "-0.1"]),
     ],
 )
-def test_numbers_that_nobody_means(file, section, key, values):
+def test_implausible_numbers(file, section, key, values):
     for value in values:
         with pytest.raises(UserError, match=f"^--{section}.{key}: {section}.{key}"):
             RunConfig.from_yaml(file, [f"--{section}.{key}", value])
@@ -150,7 +150,7 @@ def test_the_default_that_is_printed_is_understood(config, file):
 @pytest.mark.parametrize(
     "value", ["[", "@home", "%x", "\t", "{layers: 0.1", "*x", "\x00", "--- a\n--- b", "[" * 20_000]
 )
-def test_a_flag_that_is_no_yaml_is_blamed_itself(file, value):
+def test_invalid_yaml_in_a_flag_is_reported_with_the_flag(file, value):
     for flag in (["--data.validation", value], [f"--data.validation={value}"]):
         with pytest.raises(UserError, match=r"^--data.validation: .* is not valid YAML") as error:
             RunConfig.from_yaml(file, flag)
@@ -158,7 +158,7 @@ def test_a_flag_that_is_no_yaml_is_blamed_itself(file, value):
         assert len(str(error.value)) < 400
 
 
-def test_a_fault_is_blamed_on_the_file_or_the_flag_that_it_came_from(file):
+def test_a_fault_is_reported_with_the_file_or_flag_it_came_from(file):
     file.write_text(MINIMAL.replace("steps: 100", "steps: many"))
     with pytest.raises(UserError) as error:
         RunConfig.from_yaml(file, ["--train.seed", "x"])
@@ -195,18 +195,18 @@ def test_a_section_without_keys_has_its_defaults(file):
 
 
 @pytest.mark.parametrize("values", [None, "run.yaml", [], 5, TransferConfig()])
-def test_what_is_no_configuration(values):
+def test_values_that_are_not_a_configuration(values):
     with pytest.raises(UserError, match="must be a section with keys, or a RunConfig"):
         RunConfig.from_dict(values)
 
 
-def test_names_that_the_configuration_knows_are_those_that_there_are():
+def test_names_in_the_configuration_are_those_that_exist():
     assert get_args(Method) == ("auto", *METHODS)
     assert get_args(SourceKind) == (*SOURCES,)
     assert {*get_args(Dtype)} == {str(dtype) for dtype in FLOATS}
 
 
-def test_all_mistakes_are_told_at_once(tmp_path):
+def test_all_mistakes_are_reported_at_once(tmp_path):
     (tmp_path / "bad.yaml").write_text("model: {pth: x}\ntrain: {out: r}\n")
     with pytest.raises(UserError) as error:
         RunConfig.from_yaml(tmp_path / "bad.yaml")
@@ -214,7 +214,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
         assert fault in str(error.value)
 
 
-def test_files_that_are_no_configuration(tmp_path):
+def test_files_that_are_not_a_configuration(tmp_path):
     with pytest.raises(UserError, match="is missing: give an existing configuration"):
         RunConfig.from_yaml(tmp_path / "none.yaml")
     (tmp_path / "broken.yaml").write_text("model: [")

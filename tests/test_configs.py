@@ -55,7 +55,7 @@ def test_recipe_reads_and_takes_flags(file):
 
 
 @recipes
-def test_header_tells_the_tokens(file):
+def test_the_header_names_the_tokens(file):
     config = RunConfig.from_yaml(file)
     told = re.search(r"Tokens: ([\d.]+) (billion|million)", header(file))
     assert told is not None
@@ -65,7 +65,7 @@ def test_header_tells_the_tokens(file):
 
 
 @recipes
-def test_parts_of_a_batch_fill_the_devices_it_was_meant_for(file):
+def test_microbatches_fill_the_devices_of_the_recipe(file):
     config = RunConfig.from_yaml(file)
     told = re.search(r"v5litepod-(\d+)", header(file))
     devices = int(told[1]) if told else 1
@@ -87,7 +87,7 @@ def test_commands_of_the_header_are_understood_and_lead_to_the_recipe(file):
 
 
 @chains
-def test_chain_tells_its_tokens_and_fills_its_devices(file):
+def test_chain_names_its_tokens_and_fills_its_devices(file):
     config = ChainConfig.from_yaml(file)
     told = re.search(r"Tokens: (.+) billion", header(file))
     devices = re.search(r"v5litepod-(\d+)", header(file))

@@ -50,7 +50,7 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link", "lost link"])
-def test_what_is_no_file_is_never_replaced(tmp_path, kind):
+def test_only_regular_files_are_replaced(tmp_path, kind):
     place = tmp_path / "place"
     (tmp_path / "elsewhere").write_text("kept")
     if kind == "pipe":
@@ -139,14 +139,14 @@ def test_json(tmp_path):
         ('{"a": 1, "a": 2}', "'a' appears twice"),
     ],
 )
-def test_json_that_is_no_use_is_told_in_a_sentence(tmp_path, text, sentence):
+def test_unusable_json_is_one_sentence(tmp_path, text, sentence):
     file = tmp_path / "x.json"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=rf"x\.json {sentence}|x\.json .*{sentence}"):
         read_json(file)
 
 
-def test_json_that_strangers_write(tmp_path):
+def test_untrusted_json(tmp_path):
     file = tmp_path / "x.json"
     file.write_text('{"model_max_length": 1000000000000000019884624838656, "a": 1, "a": 1}')
     assert read_json(file) == {"model_max_length": 1000000000000000019884624838656, "a": 1}
@@ -167,7 +167,7 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_told_with_its_name(tmp_path, number):
+def test_a_full_disk_is_reported_with_its_name(tmp_path, number):
     def fail():
         raise OSError(number, os.strerror(number))  # A write names no file.
 
@@ -218,7 +218,7 @@ def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path, tmp_path_fact
     assert [file.name for file in tmp_path.rglob("*")] == ["out", "x"]
 
 
-def test_what_is_unfinished_can_be_removed_at_once(tmp_path):
+def test_unfinished_files_can_be_removed_at_once(tmp_path):
     with pytest.raises(OSError, match="No such file"), new_file(tmp_path / "x") as file:  # noqa: PT012
         file.write_text("1")
         remove_scratch()

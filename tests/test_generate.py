@@ -27,7 +27,7 @@ def test_greedy_tokens_are_those_of_transformers(tiny_model):
     assert ours == expected[0, len(prompt) :].tolist()
 
 
-def test_suppressed_tokens_are_never_said(tiny_model):
+def test_suppressed_tokens_are_never_generated(tiny_model):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     prompt = [5, 17, 250]
     free = generate_tokens(load_model(tiny_model), np.array(prompt), max_new_tokens=8)
@@ -105,7 +105,7 @@ def test_the_cache_is_updated_in_place(tiny_model):
     assert memory.temp_size_in_bytes < 1.6 * size / model.config.num_layers
 
 
-def test_nothing_is_generated_that_nobody_wants(tiny_model):
+def test_no_more_is_generated_than_is_asked(tiny_model):
     model = load_model(tiny_model)
     asked = []
 

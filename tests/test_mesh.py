@@ -67,7 +67,7 @@ def test_inner_axes_stay_within_a_slice(two_slices, sizes, slices):
 
 @pytest.mark.parametrize("error", [RuntimeError("no backend 'cuda'"), AssertionError()])
 @pytest.mark.parametrize("use", [start_distributed, make_mesh, single_device_mesh])
-def test_a_platform_that_is_not_there(error, use, monkeypatch):
+def test_a_missing_platform(error, use, monkeypatch):
     def fail():
         raise error
 
@@ -104,7 +104,7 @@ def test_rules():
         sharding_for(mesh, ("heads", "mlp"), (4, 4))
 
 
-def test_rows_make_a_global_batch_and_come_back():
+def test_rows_make_a_global_batch_and_round_trip():
     rows = np.arange(32).reshape(16, 2)
     batch = shard_batch(rows, make_mesh(2, 2, 2))
     assert batch.sharding.spec == PartitionSpec(("data", "fsdp"))

@@ -42,7 +42,7 @@ def plan_in_a_process(arguments, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["v5litepod-7", "v5p-1", "h100-8", "v4"])
-def test_unknown_types_are_told_with_those_that_are_known(config, name):
+def test_unknown_types_are_reported_with_the_known_ones(config, name):
     with pytest.raises(
         UserError, match=rf"{name} is not a known accelerator type .* v4-32, .* v5litepod-8"
     ):

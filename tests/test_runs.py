@@ -57,7 +57,7 @@ def cells(table):
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def test_what_is_told_of_a_run(tmp_path):
+def test_what_is_reported_about_a_run(tmp_path):
     folder = write_run(tmp_path / "run")
     [row] = cells(str(list_runs([tmp_path])))
     assert row == {
@@ -93,7 +93,7 @@ def test_runs_are_found_at_any_depth_and_columns_of_no_run_are_left_out(tmp_path
     assert [row["state"] for row in rows] == ["finished", "0 s ago"]
 
 
-def test_what_is_no_number_is_neither_best_nor_json(tmp_path):
+def test_nan_is_neither_best_nor_json(tmp_path):
     folder = write_run(tmp_path / "run")
     first, *rest = (folder / METRICS).read_text().splitlines(keepends=True)
     broken = {"step": 0, "tokens": 0, "seconds": 0.0, "validation/loss": None}
@@ -107,14 +107,14 @@ def test_what_is_no_number_is_neither_best_nor_json(tmp_path):
     assert (figures["loss"], figures["best_step"]) == (None, 20)
 
 
-def test_a_run_that_has_told_nothing_yet(tmp_path):
+def test_a_run_without_metrics(tmp_path):
     write_run(tmp_path / "run", steps=0)
     (tmp_path / "run" / METRICS).unlink()
     [row] = cells(str(list_runs([tmp_path / "run"])))
     assert (row["step"], row["tokens"], row["state"]) == ("0 of 40", "0", "not begun")
 
 
-def test_a_damaged_run_is_told_beside_the_others(tmp_path):
+def test_a_damaged_run_is_reported_alongside_the_others(tmp_path):
     write_run(tmp_path / "good")
     (write_run(tmp_path / "bad") / CONFIG).write_text("model: [")
     (write_run(tmp_path / "worse") / METRICS).write_text("no JSON\n")
@@ -208,7 +208,7 @@ def test_one_damaged_run_hides_no_other(tmp_path):
 @pytest.mark.parametrize(
     "lost", [b"\0" * 300, b"\0" * 300 + b"\n", b'{"step": 50, "tok', b'{"step"\0\0\n']
 )
-def test_a_last_line_that_a_power_failure_spoilt_is_left_out(tmp_path, lost):
+def test_a_last_line_torn_by_a_power_failure_is_left_out(tmp_path, lost):
     whole = read_metrics(write_run(tmp_path / "run"))
     with (tmp_path / "run" / METRICS).open("ab") as file:
         file.write(lost)

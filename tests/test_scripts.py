@@ -151,7 +151,7 @@ def test_dry_run_needs_no_gcloud_and_a_real_run_says_that_it_is_missing(cloud, t
         (["run", "german"], "Say what to run: scripts/tpu_vm.sh run NAME -- train --config FILE"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_called(cloud, words, sentence):
+def test_mistakes_are_reported_before_anything_is_called(cloud, words, sentence):
     status, output = cloud(*words)
     assert status == 1
     assert output.startswith(sentence)
@@ -314,20 +314,20 @@ def test_the_first_failing_check_ends_the_run(checkout):
     assert checkout("test", FAKE_STATUS="1")[:2] == (1, ["ruff check ."])
 
 
-def test_a_half_made_environment_is_made_anew(checkout):
+def test_an_unfinished_environment_is_made_again(checkout):
     status, notes, _ = checkout("quickstart", FAKE_STATUS="7")
     assert (status, kinds(notes)) == (7, ["venv", "pip"])
     assert kinds(checkout("quickstart")[1]) == ["venv", "pip", "clp-jax"]
 
 
-def test_a_changed_project_makes_the_environment_anew(checkout):
+def test_a_changed_project_makes_the_environment_again(checkout):
     checkout("quickstart")
     with (checkout.root / "constraints.txt").open("a") as file:
         file.write("six==1.17.0\n")
     assert kinds(checkout("quickstart")[1]) == ["venv", "pip", "clp-jax"]
 
 
-def test_an_environment_of_somebody_else_is_left_alone(checkout):
+def test_a_foreign_environment_is_left_alone(checkout):
     theirs = checkout.root / ".venv" / "precious"
     theirs.mkdir(parents=True)
     status, notes, output = checkout("test")

@@ -57,7 +57,7 @@ def interruptible():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_line_tells_the_signal(number, monkeypatch, capsys, interruptible):
+def test_the_command_line_names_the_signal(number, monkeypatch, capsys, interruptible):
     monkeypatch.setattr("clp_jax.cli.runs._run", lambda _: os.kill(os.getpid(), number))
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as end:
@@ -99,11 +99,11 @@ def test_another_thread_than_the_main_one_takes_no_signals():
     assert seen == [signal.getsignal(signal.SIGTERM)]
 
 
-def test_no_error_handler_takes_it_for_an_error():
+def test_no_error_handler_catches_it():
     assert not issubclass(Stopped, Exception)
 
 
-def test_where_no_exception_can_pass_it_is_not_told_as_one(monkeypatch, capsys):
+def test_an_exception_that_cannot_propagate_is_not_printed(monkeypatch, capsys):
     class Deaf:
         def __del__(self):
             raise Stopped(signal.SIGINT)

@@ -17,7 +17,7 @@ def test_control_characters_are_escapes():
     assert printable("Größe 猫 \u200d") == "Größe 猫 \u200d"
 
 
-def test_what_a_terminal_would_obey_does_not_reach_it(capsys, monkeypatch):
+def test_control_sequences_do_not_reach_the_terminal(capsys, monkeypatch):
     def run(_):
         print(f"model {EVIL}")
         raise UserError(f"{EVIL} is missing.")

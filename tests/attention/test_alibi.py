@@ -31,7 +31,7 @@ def test_columns_are_slope_times_position_to_float32_precision(dtype):
     np.testing.assert_allclose(added, np.arange(length)[:, None] * np.float64(slopes), rtol=1e-7)
 
 
-def test_more_positions_than_the_columns_can_tell_apart_are_refused():
+def test_more_positions_than_the_columns_distinguish_are_refused():
     query, key = jnp.zeros((1, 1, 2, 1)), jnp.zeros((1, POSITIONS + 1, 2, 1))
     with pytest.raises(UserError, match="65,537 tokens are too long for ALiBi on this device"):
         with_alibi(query, key, alibi_slopes(2))

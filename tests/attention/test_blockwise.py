@@ -24,7 +24,7 @@ def test_equals_the_formula(make_problem, assert_solved, length, head_dim, alibi
 
 @pytest.mark.parametrize("start", [1, 150])
 @pytest.mark.parametrize("traced", [False, True])
-def test_queries_from_the_middle_of_a_row_on(make_problem, assert_solved, start, traced):
+def test_queries_that_start_in_the_middle_of_a_row(make_problem, assert_solved, start, traced):
     problem = make_problem(300, 16, alibi=True, packed=True, start=start).scaled()
     given = jnp.int32(start) if traced else start
     found = problem.computed(attend_blockwise, start=given)

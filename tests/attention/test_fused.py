@@ -21,7 +21,7 @@ def mesh_of(sizes):
 
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 @pytest.mark.parametrize("packed", [False, True])
-def test_every_mesh_solves_it(make_problem, assert_solved, sizes, packed):
+def test_every_mesh_equals_the_formula(make_problem, assert_solved, sizes, packed):
     problem = make_problem(201, 16, heads=4, batch=4, alibi=True, packed=packed)
     with jax.set_mesh(mesh_of(sizes)):
         found = problem.computed(attend, scale=jnp.float32(problem.scale))
@@ -30,7 +30,7 @@ def test_every_mesh_solves_it(make_problem, assert_solved, sizes, packed):
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (1, 2, 2, 2), (1, 1, 1, 4)], ids=str)
 @pytest.mark.parametrize("devices", ["tpu", "gpu"])
-def test_every_mesh_with_kernels_solves_it(
+def test_every_mesh_with_kernels_equals_the_formula(
     make_problem, assert_solved, sizes, devices, monkeypatch
 ):
     """Interpreted; lengths that kernels do not take are filled up."""

@@ -28,7 +28,7 @@ def test_equals_the_formula(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_queries_from_the_middle_of_a_row_on(make_problem, assert_solved, dtype):
+def test_queries_that_start_in_the_middle_of_a_row(make_problem, assert_solved, dtype):
     problem = make_problem(384, 16, alibi=True, packed=True, start=128).scaled()
     attend = partial(attend_triton, interpret=True, start=jnp.int32(128))
     tolerance = {"float32": 3e-6, "bfloat16": 1e-2}[dtype]

@@ -41,7 +41,7 @@ def test_expressions_that_backtrack_without_end_are_refused(tmp_path, pattern):
         ),
     ],
 )
-def test_what_ends_the_library_or_floods_it_is_refused(tmp_path, part, value, reason, capfd):
+def test_what_crashes_the_library_or_fills_memory_is_refused(tmp_path, part, value, reason, capfd):
     write(tmp_path, "a")
     state = json.loads((tmp_path / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps(state | {part: value}))
@@ -78,6 +78,6 @@ def test_ids_far_beyond_the_tokens_are_refused(tiny_tokenizer, tmp_path):
 @pytest.mark.parametrize(
     "state", [{"model": {"vocab": 5}}, {"model": []}, {"added_tokens": {}}, {}]
 )
-def test_what_is_no_tokenizer_is_left_to_who_loads_it(tmp_path, state):
+def test_other_files_are_left_to_the_loader(tmp_path, state):
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
     check_tokenizer(tmp_path)

@@ -8,7 +8,7 @@ def metadata_of(card):
     return yaml.safe_load(card.split("---\n")[1])
 
 
-def test_a_card_hands_on_what_it_knows(tmp_path):
+def test_a_card_passes_on_its_metadata(tmp_path):
     known = {"language": "de", "license": "mit", "base_model": "org/base", "tags": ["clp-transfer"]}
     card = render_card("mine", known, "Text.\n")
     (tmp_path / CARD).write_text(card, "utf-8")
@@ -34,7 +34,7 @@ def test_a_card_hands_on_what_it_knows(tmp_path):
         "---\nlicense: {name: mit}\ntags: [[a]]\n---\n",
     ],
 )
-def test_a_card_without_metadata_hands_on_nothing(tmp_path, text):
+def test_a_card_without_metadata_passes_on_nothing(tmp_path, text):
     (tmp_path / CARD).write_text(text, "utf-8")
     assert read_metadata(tmp_path) == {}
 

@@ -13,7 +13,7 @@ from clp_jax.errors import UserError
 from clp_jax.mesh import make_mesh
 
 
-def test_there_and_back_is_bit_exact(tiny_model, tmp_path):
+def test_a_round_trip_is_bit_exact(tiny_model, tmp_path):
     convert_checkpoint(tiny_model, tmp_path / "orbax", "orbax", mesh=make_mesh(2, 2, 2))
     convert_checkpoint(tmp_path / "orbax", tmp_path / "hf", "hf")
     before, after = open_tensors(tiny_model), open_tensors(tmp_path / "hf")
@@ -35,7 +35,7 @@ def test_half_precision_stays_half(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("tiny_model", ["gpt2"], indirect=True)
-def test_weights_too_large_for_half_precision_are_told(tiny_model, tmp_path):
+def test_weights_too_large_for_half_precision_are_reported(tiny_model, tmp_path):
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     tensors = load_file(folder / "model.safetensors")
     tensors["transformer.h.0.mlp.c_fc.weight"][0, 0] = 1e5

@@ -79,7 +79,7 @@ def test_one_tensor_under_two_names_is_refused(folder):
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.bool_])
-def test_weights_that_are_no_floats_are_refused(folder, dtype):
+def test_weights_that_are_not_floats_are_refused(folder, dtype):
     name = embedding_name(folder)
     change_tensors(folder, lambda tensors: tensors.update({name: tensors[name].astype(dtype)}))
     with pytest.raises(UserError, match=rf"{name} has the type {np.dtype(dtype)}, which is not f"):
@@ -87,7 +87,7 @@ def test_weights_that_are_no_floats_are_refused(folder, dtype):
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
-def test_weights_that_are_no_numbers_are_refused(folder, value):
+def test_nan_in_weights_is_refused(folder, value):
     def spoil(tensors):
         tensors["transformer.ln_f.bias"][3] = value
 
@@ -96,7 +96,7 @@ def test_weights_that_are_no_numbers_are_refused(folder, value):
         load_model(folder)
 
 
-def test_a_run_whose_weights_are_no_numbers_is_refused(tiny_model, tmp_path):
+def test_a_run_with_nan_in_its_weights_is_refused(tiny_model, tmp_path):
     model = load_model(tiny_model)
     model.final_norm.bias[...] = model.final_norm.bias[...].at[3].set(jnp.nan)
     (tmp_path / "run" / "model").mkdir(parents=True)
@@ -133,14 +133,14 @@ def test_no_program_that_a_model_names_survives(folder, tmp_path):
 
 @pytest.mark.parametrize("tiny_model", ["gpt2"], indirect=True)
 @pytest.mark.parametrize("name", ["tokenizer.json", "generation_config.json"])
-def test_what_goes_with_a_model_is_looked_at_before_it_is_passed_on(folder, tmp_path, name):
+def test_files_next_to_a_model_are_checked_before_they_are_copied(folder, tmp_path, name):
     (folder / name).write_text("[]")
     with pytest.raises(UserError, match=f"{name} must hold a JSON object"):
         save_model(load_model(folder), tmp_path / "out", origin=folder)
     assert not (tmp_path / "out").exists()
 
 
-def test_all_faults_are_told_at_once(folder):
+def test_all_faults_are_reported_at_once(folder):
     name = embedding_name(folder)
 
     def spoil(tensors):

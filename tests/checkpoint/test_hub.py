@@ -38,7 +38,7 @@ def test_a_folder_is_itself(tiny_model):
     assert resolve(tiny_model) == tiny_model
 
 
-def test_what_is_nowhere_is_told_in_a_sentence(cached):
+def test_a_missing_model_is_one_sentence(cached):
     with pytest.raises(UserError, match="someone/else is not a folder here, and the hub cannot"):
         resolve("someone/else")
     with pytest.raises(UserError, match="name a Hugging Face folder or a hub id"):
@@ -47,7 +47,7 @@ def test_what_is_nowhere_is_told_in_a_sentence(cached):
 
 @pytest.mark.parametrize("tiny_model", ["gpt2"], indirect=True)
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
-def test_a_file_that_leads_out_of_the_folder_is_refused(tiny_model, tmp_path, name):
+def test_a_link_out_of_the_folder_is_refused(tiny_model, tmp_path, name):
     folder, secret = shutil.copytree(tiny_model, tmp_path / "model"), tmp_path / name
     (folder / name).touch()
     (folder / name).rename(secret)

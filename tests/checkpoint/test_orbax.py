@@ -180,7 +180,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(run, spoil, capsys
     assert restore_newest(run, abstract(params), abstract(optimizer))[3] == {"position": 31}
 
 
-def test_a_copy_of_a_bucket_has_no_sums_and_is_told_and_taken(run, capsys):
+def test_a_copy_of_a_bucket_without_sums_is_reported_and_used(run, capsys):
     params, optimizer = placed(8)
     (run / "checkpoints" / "30" / SUMS).unlink()
     assert restore_newest(run, abstract(params), abstract(optimizer))[0] == 30
@@ -190,7 +190,7 @@ def test_a_copy_of_a_bucket_has_no_sums_and_is_told_and_taken(run, capsys):
 
 @pytest.mark.parametrize("item", ["params", "optimizer"])
 @pytest.mark.parametrize("change", ["shape", "more", "less"])
-def test_another_model_is_told_by_its_array_before_any_is_read(run, item, change, monkeypatch):
+def test_another_model_is_reported_by_its_array_before_any_is_read(run, item, change, monkeypatch):
     trees = dict(zip(("params", "optimizer"), map(abstract, placed(8)), strict=True))
     kernel = trees["params"]["layer"]["kernel"]
     other = {"layer": {"kernel": jax.ShapeDtypeStruct((32, 4), kernel.dtype)}}
@@ -212,7 +212,7 @@ def test_another_model_is_told_by_its_array_before_any_is_read(run, item, change
         restore_newest(run, trees["params"], trees["optimizer"])
 
 
-def test_when_all_are_damaged_nothing_is_made_up(run):
+def test_when_all_are_damaged_nothing_is_restored(run):
     params, optimizer = placed(1)
     for step in ("20", "30"):
         flip_a_bit_of_the_largest_file(run / "checkpoints" / step)
@@ -226,7 +226,7 @@ def test_a_run_without_checkpoints_has_no_state(tmp_path):
     assert restore_newest(tmp_path, abstract(params), abstract(optimizer)) is None
 
 
-def test_what_is_kept_beside_the_newest(tmp_path):
+def test_checkpoints_kept_in_addition_to_the_newest(tmp_path):
     params, optimizer = placed(1)
     losses = {}
     kept = {"keep_every": 4, "keep_best": 2, "losses": losses}
@@ -246,7 +246,7 @@ def test_parameters_of_a_damaged_checkpoint_are_not_used(run):
 
 
 @pytest.mark.parametrize("damage", ["no item", "no arrays", "no step"])
-def test_damage_is_told_in_a_sentence(run, damage):
+def test_damage_is_one_sentence(run, damage):
     params, _ = placed(8)
     folder = run / "checkpoints" / "30"
     match damage:
@@ -260,7 +260,7 @@ def test_damage_is_told_in_a_sentence(run, damage):
         restore_params(run, abstract(params), step=30)
 
 
-def test_another_model_is_told_in_a_sentence(run):
+def test_another_model_is_one_sentence(run):
     params, _ = placed(1)
     other = {"layer": {"kernel": jax.ShapeDtypeStruct((3, 3), jnp.float32)}}
     other = jax.tree.map(
@@ -273,7 +273,7 @@ def test_another_model_is_told_in_a_sentence(run):
         restore_params(run, other)
 
 
-def test_folder_without_checkpoints_is_told_in_a_sentence(tmp_path):
+def test_a_folder_without_checkpoints_is_one_sentence(tmp_path):
     for _ in range(2):
         assert latest_step(tmp_path) is None
         with pytest.raises(UserError, match="no complete checkpoint: name a run folder"):

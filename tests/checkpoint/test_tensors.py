@@ -144,7 +144,7 @@ def test_weights_in_a_pipe_are_refused(tmp_path, name):
         open_tensors(tmp_path)
 
 
-def test_what_the_system_does_not_let_read_is_not_called_damaged(arrays, tmp_path, monkeypatch):
+def test_files_without_permission_are_not_called_damaged(arrays, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
@@ -188,7 +188,7 @@ def test_missing_shard(arrays, tmp_path):
         open_tensors(tmp_path)
 
 
-def test_index_that_lies(arrays, tmp_path):
+def test_an_index_that_contradicts_its_shards(arrays, tmp_path):
     write_tensors(tmp_path, lazy(arrays), max_shard_bytes=60)
     index = tmp_path / "model.safetensors.index.json"
     contents = json.loads(index.read_text())
@@ -199,7 +199,7 @@ def test_index_that_lies(arrays, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["../model-00001-of-00003.safetensors", "/x.safetensors", 3, ""])
-def test_an_index_that_leads_elsewhere(arrays, tmp_path, place):
+def test_an_index_that_points_elsewhere(arrays, tmp_path, place):
     folder = tmp_path / "model"
     folder.mkdir()
     write_tensors(folder, lazy(arrays), max_shard_bytes=60)
@@ -222,7 +222,7 @@ def test_a_tensor_in_two_shards(arrays, tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
-def test_a_value_that_is_no_number_is_found(monkeypatch, dtype, value):
+def test_nan_is_found(monkeypatch, dtype, value):
     monkeypatch.setattr("clp_jax.checkpoint.tensors._CACHED", 8)
     array = np.array([0.0, -0.0, 1e-42, 3e38, -6e4] * 5).clip(-6e4, 6e4).astype(dtype)
     assert all_finite(array.reshape(5, 5).T)

@@ -99,7 +99,7 @@ def test_every_task_of_every_stage_runs_once(tmp_path: Path, workers: int):
         ("killed", 2, r"process of the stage make was killed.* use fewer --execution\.workers"),
     ],
 )
-def test_a_failed_task_is_told_and_only_what_is_missing_runs_again(
+def test_a_failed_task_is_reported_and_only_what_is_missing_runs_again(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], fault: str, workers: int, message: str
 ):
     with pytest.raises(UserError, match=message):
@@ -154,7 +154,7 @@ def test_two_runs_do_not_share_a_folder_and_a_killed_one_leaves_no_process(tmp_p
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_ends_at_once_and_goes_on(tmp_path: Path):
+def test_an_interrupted_run_ends_at_once_and_resumes(tmp_path: Path):
     child = begin(tmp_path, slow=2.0)
     began = time.monotonic()
     os.killpg(child.pid, signal.SIGINT)

@@ -227,7 +227,7 @@ def test_text_is_held_out_as_tokens_are(tmp_path: Path, tokenizer_folder: Path, 
     assert len(written["heldout"]) == made["text"]["heldout"]["documents"]
 
 
-def test_bad_input_is_told_and_leaves_nothing_behind(tmp_path: Path, tokenizer_folder: Path):
+def test_bad_input_is_reported_and_leaves_nothing_behind(tmp_path: Path, tokenizer_folder: Path):
     good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
     good.write_text('{"text": "Ein Satz."}\n')
     bad.write_text('{"text": "Ein Satz."}\n{"text": \n')
@@ -300,7 +300,7 @@ def test_empty_text_is_named_and_leaves_nothing(tmp_path: Path, tokenizer_folder
     assert not out.exists()
 
 
-def test_what_was_begun_with_another_recipe_is_not_gone_on_with(
+def test_a_preparation_with_another_recipe_is_not_resumed(
     tmp_path: Path, texts: list[Path], tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def interrupted(stages: Any, *arguments: Any) -> None:
@@ -330,7 +330,7 @@ def test_what_was_begun_with_another_recipe_is_not_gone_on_with(
         ("documents/clean/00000.jsonl.zst", "zstd", "ZstdError"),
     ],
 )
-def test_what_was_begun_and_is_damaged_is_not_gone_on_with(
+def test_a_damaged_preparation_is_not_resumed(
     tmp_path: Path,
     tokenizer_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -374,7 +374,7 @@ def test_a_corpus_is_freed_of_one_version_of_the_tests(
     assert (out / WORK / "tests.npy").read_bytes() == kept
 
 
-def test_a_second_run_is_refused_and_takes_nothing_from_the_first(
+def test_a_second_run_is_refused_and_leaves_the_first_alone(
     tmp_path: Path, texts: list[Path], tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("clp_jax.data.execution._PATIENCE", 0.2)

@@ -181,7 +181,7 @@ def hostile_report(folder):
     return manifest, *write(folder, manifest, {HOSTILE: [a_sample(HOSTILE, HOSTILE, HOSTILE)]})
 
 
-def test_html_shows_hostile_text_and_does_not_obey_it(tmp_path):
+def test_html_escapes_hostile_text(tmp_path):
     _, _, page = hostile_report(tmp_path)
     assert page.tags == TAGS
     assert page.text.count("<script>alert(1)</script>") >= 8
@@ -191,7 +191,7 @@ def test_html_shows_hostile_text_and_does_not_obey_it(tmp_path):
     assert "default-src 'none'" in html
 
 
-def test_markdown_shows_hostile_text_and_does_not_obey_it(tmp_path):
+def test_markdown_escapes_hostile_text(tmp_path):
     markdown_it = pytest.importorskip("markdown_it")
     _, markdown, _ = hostile_report(tmp_path)
     parser = markdown_it.MarkdownIt("gfm-like", {"linkify": False})
@@ -211,7 +211,7 @@ def test_markdown_shows_hostile_text_and_does_not_obey_it(tmp_path):
     assert cell == f"new: {visible(HOSTILE)}"
 
 
-def test_nothing_is_written_that_a_terminal_would_obey(tmp_path):
+def test_no_control_sequence_is_written(tmp_path):
     manifest, _, _ = hostile_report(tmp_path)
     for text in (
         (tmp_path / "report.md").read_bytes().decode("utf-8"),
@@ -267,7 +267,7 @@ def test_clean_text_without_a_tokenizer_has_a_report_too(tmp_path):
     assert "token" not in summary(manifest)
 
 
-def test_what_is_not_known_is_a_dash(tmp_path):
+def test_unknown_values_are_a_dash(tmp_path):
     manifest = a_manifest()
     manifest["steps"][0]["dropped"] = {"": 2}
     manifest["steps"][2] |= {"documents": 0, "characters": 0, "seconds": 0.0, "dropped": {}}
@@ -334,7 +334,7 @@ def test_the_summary_fits_on_a_screen():
     assert not any("idle" in line for line in lines)
 
 
-def test_the_summary_tells_the_numbers():
+def test_the_summary_prints_the_numbers():
     lines = summary(a_manifest()).splitlines()
     assert lines[0] == (
         "corpus      10,007 documents, 6,000,011 bytes, 1,000,003 words, 2,000,003 tokens"

@@ -159,6 +159,6 @@ def test_a_folder_that_cannot_be_quoted_is_refused(tmp_path: Path, cluster: Path
         ("memory", "4G --wrap=gone"),
     ],
 )
-def test_values_that_are_none_are_refused(key: str, value: object):
+def test_invalid_values_are_refused(key: str, value: object):
     with pytest.raises(UserError, match=rf"execution\.{key}"):
         PrepareConfig.from_dict({"execution": {key: value}})

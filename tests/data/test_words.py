@@ -31,7 +31,7 @@ def test_words(text, words):
     assert Words().word_tokenize(text) == words
 
 
-def test_symbols_are_told_from_words():
+def test_symbols_are_distinguished_from_words():
     words = Words().word_tokenize("§ 5 kostet 3 € – ein „A“.")
     assert [word for word in words if not is_symbol(word)] == ["5", "kostet", "3", "ein", "A"]
 

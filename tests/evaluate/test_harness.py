@@ -67,7 +67,7 @@ def test_log_likelihoods_equal_those_of_the_hf_model(ours, theirs):
     assert [greedy for _, greedy in our_answers] == [greedy for _, greedy in their_answers]
 
 
-def test_a_greedy_continuation_is_told_from_another(ours, theirs, tokenizer):
+def test_a_greedy_continuation_is_distinguished_from_another(ours, theirs, tokenizer):
     context = "Am Abend"
     text = ours.generate_until(
         requests("generate_until", [(context, {"max_gen_toks": 1})]), disable_tqdm=True
@@ -205,7 +205,7 @@ def test_a_token_over_the_end_of_a_context_ends_no_run(model_folder):
     assert scores[0][0] < 0
 
 
-def test_generation_goes_on_no_further_than_the_stop(ours, monkeypatch):
+def test_generation_ends_at_the_stop(ours, monkeypatch):
     context = "Am Abend"
     whole = ours.generate_until(
         requests("generate_until", [(context, {"max_gen_toks": 40})]), disable_tqdm=True

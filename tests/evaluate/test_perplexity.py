@@ -33,7 +33,7 @@ def test_figures_by_hand():
     assert json.loads(json.dumps(figures.to_dict()))["word_perplexity"] == pytest.approx(32)
 
 
-def test_a_perplexity_beyond_all_numbers_is_infinite():
+def test_a_perplexity_that_overflows_is_infinite():
     assert Perplexity(nll=1e6, tokens=1000, words=10, bytes=1000).word_perplexity == math.inf
 
 

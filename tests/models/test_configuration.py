@@ -35,7 +35,7 @@ DROPOUT = {"gpt2": "resid_pdrop", "bloom": "hidden_dropout"}
         ("eos_token_id", "a"),
     ],
 )
-def test_a_value_that_is_none_is_told_with_its_file_and_key(kind, key, value):
+def test_an_invalid_value_is_reported_with_its_file_and_key(kind, key, value):
     key = {"size": SIZES[kind], "dropout": DROPOUT[kind]}.get(key, key)
     with pytest.raises(UserError, match=rf"^m/config\.json: .*{key}.*") as error:
         read_decoder_config({"model_type": kind, key: value}, "m/config.json")
@@ -43,7 +43,7 @@ def test_a_value_that_is_none_is_told_with_its_file_and_key(kind, key, value):
 
 
 @pytest.mark.parametrize("kind", SIZES)
-def test_keys_that_decide_nothing_are_not_looked_at(kind):
+def test_unused_keys_are_not_checked(kind):
     other = {"num_labels": 10**9, "dtype": 5, "task_specific_params": None, "id2label": []}
     read_decoder_config({"model_type": kind, **other})
 

@@ -134,7 +134,7 @@ def test_an_existing_folder_is_refused_and_kept(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
-def test_what_was_finished_or_begun_otherwise_is_refused_and_kept(tmp_path):
+def test_a_folder_with_other_settings_is_refused_and_kept(tmp_path):
     begun = {"corpora": [], "sizes": asdict(TINY)}
     for content, sentence in (
         (begun, "started with other corpora or sizes"),
@@ -146,7 +146,7 @@ def test_what_was_finished_or_begun_otherwise_is_refused_and_kept(tmp_path):
         assert read_json(tmp_path / "quickstart.json") == content
 
 
-def test_the_command_line_says_how_to_go_on(monkeypatch, capsys):
+def test_the_command_line_says_how_to_continue(monkeypatch, capsys):
     monkeypatch.setattr(run, "_run", press_ctrl_c)
     main(["quickstart", "--out", "mine"])
     assert capsys.readouterr().out.endswith(
@@ -162,7 +162,7 @@ def test_its_programs_are_compiled_once(monkeypatch):
     assert called == ["cache", "run"]
 
 
-def test_the_default_trainings_fit_two_minutes_of_two_cores():
+def test_the_default_training_fits_two_minutes_of_two_cores():
     """2.2 TFLOP took 130 of 192 CPU seconds (docs/lab.md)."""
     sizes, flops = Sizes(), 0.0
     tokens = sizes.batch_size * sizes.sequence_length
@@ -240,7 +240,7 @@ def test_held_out_text_is_not_trained_on():
     assert numbers.max() > 900
 
 
-def test_the_tokenizer_gives_every_text_back(tmp_path):
+def test_the_tokenizer_round_trips_every_text(tmp_path):
     write_text(list(islice(documents("de", 0), 200)), tmp_path / "de.jsonl")
     write_new_model(
         tmp_path / "new", tmp_path / "de.jsonl",

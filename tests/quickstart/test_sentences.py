@@ -24,7 +24,7 @@ def test_a_seed_gives_the_same_texts_and_another_seed_gives_others(language):
     assert len(set(texts)) == len(texts)
 
 
-def test_a_seed_tells_the_same_stories_in_both_languages():
+def test_a_seed_gives_the_same_stories_in_both_languages():
     names = [name for name, _ in lexicon.WOMEN + lexicon.MEN + lexicon.SURNAMES]
     for english, german in zip(some("en"), some("de"), strict=True):
         for name in names:
@@ -83,7 +83,7 @@ def test_every_sentence_begins_with_a_capital_letter():
             assert not re.search(r"(^|[.?!] |\n|„)[a-zäöü]", text)
 
 
-def test_every_pattern_is_told_in_both_languages():
+def test_every_pattern_exists_in_both_languages():
     for pattern in lexicon.OPENINGS + lexicon.MIDDLES:
         english, german = (set(re.findall(r"{(\w+)", line)) for line in pattern)
         assert german <= english | {"A", "B"}, pattern

@@ -80,5 +80,5 @@ def test_every_letter_goes_into_the_same_contractions():
         pre_tokenizers.Sequence([isolated(r"\p{L}+|\P{L}"), ONLY_BYTES]),
     ],
 )
-def test_what_is_not_known_is_not_read(splitter):
+def test_unknown_syntax_is_not_read(splitter):
     assert read(splitter) is None

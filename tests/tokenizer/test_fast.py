@@ -96,7 +96,7 @@ def test_a_long_run_of_one_character_has_the_same_ids(splitter, character):
     assert_alike(trained(splitter), [character * LONG])
 
 
-def test_white_space_on_and_on_is_left_to_the_library():
+def test_endless_white_space_is_left_to_the_library():
     encoder = fast_encoder(trained(pre_tokenizers.ByteLevel(add_prefix_space=False)))
     assert encoder.encode_batch([" " * (1 << 20)], special=False) == [None]
 
@@ -196,7 +196,7 @@ def test_where_the_ids_are_not_certain_there_is_no_encoder(monkeypatch):
         (r"\s+(?!\S)|", ""),
     ],
 )
-def test_what_cuts_otherwise_is_found_out(known, changed, monkeypatch):
+def test_different_splits_are_detected(known, changed, monkeypatch):
     backend = trained(pre_tokenizers.ByteLevel(add_prefix_space=False))
     assert fast_encoder(backend)
     expression = read_pieces(json.loads(backend.to_str())["pre_tokenizer"]).expression

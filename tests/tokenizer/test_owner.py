@@ -100,7 +100,7 @@ def test_only_a_prompt_may_spell_special_tokens(folder_of):
     assert not {tokenizer.bos, tokenizer.eos} & {*tokenizer.encode("<s>Fluss</s>")}
 
 
-def test_text_comes_back(folder, tokenizer):
+def test_text_round_trips(folder, tokenizer):
     text = "Die Stadt liegt am Fluss."
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == reference(folder).decode(ids)

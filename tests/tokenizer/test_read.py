@@ -52,14 +52,14 @@ def test_damaged_files_are_refused(copy, content):
         read_tokenizer(copy, "it")
 
 
-def test_a_configuration_that_is_no_object_is_refused(copy):
+def test_a_configuration_that_is_not_an_object_is_refused(copy):
     (copy / "tokenizer_config.json").write_text("[]")
     with pytest.raises(UserError, match=r"tokenizer_config\.json"):
         read_tokenizer(copy, "it")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "de_bpe50k_focus", "de_unigram50k_focus"])
-def test_real_ones_give_the_ids_of_their_file(shared_data, name):
+def test_real_tokenizers_give_the_ids_of_their_file(shared_data, name):
     import tokenizers
 
     folder = shared_data / "tokenizers" / name

@@ -50,7 +50,7 @@ def test_what_is_picked_and_why(name, rows, devices, slices, gibibytes, expected
     assert reason in told
 
 
-def test_parts_count_and_not_the_whole_batch():
+def test_microbatches_count_and_not_the_whole_batch():
     sizes, _ = pick_sizes(
         config(batch_size=32, gradient_accumulation_steps=8),
         DECODERS["gpt2"],
@@ -74,7 +74,7 @@ def test_the_pick_is_printed_and_used(capsys):
     assert not capsys.readouterr().out
 
 
-def test_auto_is_kept_by_the_folder_and_has_no_sizes_beside_it():
+def test_auto_is_kept_by_the_folder_and_takes_no_sizes():
     assert RunConfig.from_dict(config().model_dump()) == config()
     assert config({"auto": True}) == config()
     with pytest.raises(UserError, match="auto picks all sizes"):

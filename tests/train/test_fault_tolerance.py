@@ -63,7 +63,7 @@ def test_a_signal_saves_the_step_and_nothing_is_lost(stopped, number, monkeypatc
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_the_command_line_tells_how_to_go_on(stopped, monkeypatch, tmp_path, capsys):
+def test_the_command_line_says_how_to_resume(stopped, monkeypatch, tmp_path, capsys):
     settings = stopped(signal.SIGTERM)
     (tmp_path / "run.yaml").write_text(RunConfig.from_dict(settings).to_yaml())
     main(["train", "--config", str(tmp_path / "run.yaml"), "--train.log_every", "2"])
@@ -77,7 +77,7 @@ def test_the_command_line_tells_how_to_go_on(stopped, monkeypatch, tmp_path, cap
     assert load_model(tmp_path / "run")
 
 
-def test_a_signal_in_the_last_step_ends_the_run_as_ever(settings, monkeypatch):
+def test_a_signal_in_the_last_step_ends_the_run_as_usual(settings, monkeypatch):
     on_step(monkeypatch, 3, lambda batch: os.kill(os.getpid(), signal.SIGTERM))
     assert train_model(RunConfig.from_dict(settings)).steps == 4
 
@@ -206,13 +206,13 @@ def change(file, **values):
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
-def test_a_number_that_another_process_got_is_not_the_holder(tmp_path, other):
+def test_a_reused_process_id_is_not_the_holder(tmp_path, other):
     change(tmp_path / LEASE, started="1")
     with a_lease(tmp_path) as lease:
         lease.take()
 
 
-def test_a_live_process_on_another_machine_is_seen_by_its_signs_of_life(tmp_path, hurry):
+def test_a_live_process_on_another_machine_is_seen_by_its_heartbeat(tmp_path, hurry):
     with a_lease(tmp_path) as theirs, a_lease(tmp_path) as ours:
         theirs._mine["machine"] = "another"
         theirs.take()
@@ -224,7 +224,9 @@ def test_a_live_process_on_another_machine_is_seen_by_its_signs_of_life(tmp_path
 @pytest.mark.parametrize(
     ("age", "told"), [(0, "sent no heartbeat for 0 seconds"), (1e4, "long ago")]
 )
-def test_a_dead_process_on_another_machine_gives_none(tmp_path, other, hurry, age, told, capsys):
+def test_a_dead_process_on_another_machine_has_no_heartbeat(
+    tmp_path, other, hurry, age, told, capsys
+):
     alive = json.loads((tmp_path / LEASE).read_text())["alive"] - age
     change(tmp_path / LEASE, machine="another", host="far", alive=alive)
     with a_lease(tmp_path) as lease:
@@ -233,14 +235,14 @@ def test_a_dead_process_on_another_machine_gives_none(tmp_path, other, hurry, ag
 
 
 @pytest.mark.parametrize("content", ["", "[]", "\0" * 100, '{"nonce": 1}'])
-def test_a_damaged_lease_is_nobodys(tmp_path, content):
+def test_a_damaged_lease_has_no_holder(tmp_path, content):
     (tmp_path / LEASE).write_text(content)
     with a_lease(tmp_path) as lease:
         lease.take()
         lease.check()
 
 
-def test_who_has_lost_it_neither_lives_on_nor_removes_it(tmp_path, hurry):
+def test_a_lost_lease_is_neither_renewed_nor_removed(tmp_path, hurry):
     with a_lease(tmp_path) as old, a_lease(tmp_path) as new:
         old.take()
         (tmp_path / LEASE).unlink()

@@ -103,7 +103,7 @@ def ten_steps(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_ten_steps_are_those_of_old(name):
+def test_ten_steps_equal_the_recorded_ones(name):
     metrics = ten_steps(name)
     table = np.loadtxt(GOLDEN[name].strip().splitlines())
     for key, expected in zip(COLUMNS, table.T, strict=False):

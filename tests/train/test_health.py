@@ -46,7 +46,7 @@ def test_nothing_is_a_spike_before_the_level_is_known_or_where_it_is_turned_off(
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_no_number_is_skipped_and_leaves_no_trace(bad):
+def test_nan_is_skipped_and_leaves_no_trace(bad):
     healthy = run([1.0, 2.0])[1]
     for norms, losses in (([1.0, 2.0, bad], None), ([1.0, 2.0, 1.0], [1.0, 1.0, bad])):
         verdicts, health = run(norms, losses)

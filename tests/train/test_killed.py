@@ -196,7 +196,7 @@ cp -r disk/run ended
 """
 
 
-def test_a_full_disk_is_told_and_costs_no_more_than_the_last_interval(
+def test_a_full_disk_is_reported_and_costs_no_more_than_the_last_interval(
     life, configure, settings, tmp_path
 ):
     (tmp_path / "disk").mkdir()

@@ -70,7 +70,7 @@ def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mixture_is_told_and_its_table_kept(settings, inputs, capsys):
+def test_a_mixture_is_printed_and_its_table_kept(settings, inputs, capsys):
     train, validation = settings["data"]["train"], settings["data"]["validation"]
     settings["data"]["train"] = [
         {"path": train, "weight": 3},
@@ -205,9 +205,7 @@ def break_out(settings, folder):
         (break_out, r"run exists and is not a run folder: choose another"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence_before_anything_is_written(
-    settings, tmp_path, spoil, sentence
-):
+def test_mistakes_are_one_sentence_before_anything_is_written(settings, tmp_path, spoil, sentence):
     spoil(settings, tmp_path)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UserError, match=sentence) as error:

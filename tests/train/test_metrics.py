@@ -64,7 +64,7 @@ def test_lines_carry_step_tokens_and_values(tmp_path):
     assert second["memory/host_peak_bytes"] > 2**20
 
 
-def test_values_that_are_no_number_are_null(tmp_path):
+def test_nan_is_null(tmp_path):
     with log(tmp_path) as run:
         for step in run.awaited([1]):
             run.training(step, LINE | {"loss": math.nan}, skipped=1)
@@ -86,7 +86,7 @@ def test_resumed_log_drops_what_lies_beyond_and_a_torn_line(tmp_path):
     assert after[2]["seconds"] >= before[3]["seconds"]
 
 
-def test_log_that_starts_anew_drops_everything(tmp_path):
+def test_a_log_that_starts_over_drops_everything(tmp_path):
     write(tmp_path, [1, 2])
     write(tmp_path, [])
     assert read_metrics(tmp_path) == []
@@ -123,7 +123,7 @@ def test_share_of_the_time_spent_waiting_for_batches(tmp_path, clock):
 
 
 @pytest.mark.parametrize("peak", [None, 1e6])
-def test_mfu_is_told_where_the_peak_is_known(tmp_path, monkeypatch, clock, peak):
+def test_mfu_is_reported_where_the_peak_is_known(tmp_path, monkeypatch, clock, peak):
     monkeypatch.setattr(metrics, "peak_flops", lambda device: peak)
     with log(tmp_path) as run:
         for step in run.awaited([8]):
@@ -181,7 +181,7 @@ def test_tensorboard_holds_the_same_numbers(tmp_path):
     assert scalars == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_full_disk_is_told_and_waited_for_by_nobody(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_blocks_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -218,7 +218,7 @@ def test_norms_by_origin(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "other ids", "floats", "bomb", "objects", "list"])
-def test_origins_that_are_none_are_told(tmp_path, damage):
+def test_invalid_origins_are_reported(tmp_path, damage):
     file = tmp_path / "transfer_origins.npz"
     arrays = {
         "other ids": np.array([0, -1]),

@@ -17,7 +17,7 @@ def config(init):
     )
 
 
-def test_it_tells_what_was_done_and_nothing_of_the_machine(tmp_path):
+def test_it_says_what_was_done_and_nothing_about_the_machine(tmp_path):
     card = run_card(config("pretrained"), CORPORA, tmp_path)
     assert "\n# german\n" in card
     assert "the weights of `gpt2-german`" in card
@@ -30,7 +30,7 @@ def test_it_tells_what_was_done_and_nothing_of_the_machine(tmp_path):
     )
 
 
-def test_it_tells_the_last_perplexity(tmp_path):
+def test_it_names_the_last_perplexity(tmp_path):
     lines = [
         {"tokens": tokens, "train/loss": 1.0}
         | {f"validation/{unit}_perplexity": value for unit in ("token", "word", "byte")}
@@ -80,12 +80,12 @@ def test_the_story_before_the_run_is_kept(tmp_path, monkeypatch):
     assert "helper" not in scratch
 
 
-def test_a_manifest_that_is_none_of_ours_is_left_out(tmp_path):
+def test_a_foreign_manifest_is_left_out(tmp_path):
     (tmp_path / "transfer.json").write_text('{"arguments": 3, "tables": {}}')
     assert "## Embeddings" not in run_card(config("pretrained"), CORPORA, tmp_path)
 
 
-def test_a_corpus_that_tells_odd_things_is_left_out(tmp_path, monkeypatch):
+def test_a_corpus_with_odd_values_is_left_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     corpus = tmp_path / "corpora" / "german"
     corpus.mkdir(parents=True)

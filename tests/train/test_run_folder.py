@@ -51,11 +51,11 @@ def changed(settings, key, value):
     return RunConfig.from_dict(other)
 
 
-def test_nothing_there_is_a_new_run(settings):
+def test_an_empty_folder_is_a_new_run(settings):
     assert find_run(RunConfig.from_dict(settings), resume=True) is False
 
 
-def test_folder_is_continued_only_when_told(started):
+def test_a_folder_is_resumed_only_when_asked(started):
     config = RunConfig.from_dict(started)
     assert find_run(config, resume=True) is True
     with pytest.raises(UserError, match=r"run exists already: add --resume to continue it"):
@@ -140,7 +140,7 @@ def kill(batch):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_from_the_bucket_alone(settings, bucket, monkeypatch, tmp_path):
+def test_a_run_resumes_from_the_bucket_alone(settings, bucket, monkeypatch, tmp_path):
     whole = train_model(RunConfig.from_dict(settings)).folder
     settings["train"]["out"] = "gs://bucket/de/run"
     config = RunConfig.from_dict(settings)
@@ -177,7 +177,7 @@ def test_a_folder_on_a_disk_is_used_where_it_is(tmp_path):
         (PermissionError("no entry"), r"gs://bucket/run cannot be reached \(PermissionError: no "),
     ],
 )
-def test_a_bucket_that_cannot_be_read_is_told(bucket, monkeypatch, error, sentence):
+def test_a_bucket_that_cannot_be_read_is_reported(bucket, monkeypatch, error, sentence):
     def path(address):
         raise error
 
@@ -266,7 +266,7 @@ def test_a_model_may_move_and_other_weights_are_refused(settings, inputs, tmp_pa
             compare_record(tmp_path, *record_of(settings)[:2])
 
 
-def test_other_versions_are_told_and_accepted(settings, tmp_path, capsys):
+def test_other_versions_are_reported_and_accepted(settings, tmp_path, capsys):
     config, inputs, record = record_of(settings)
     write_json(tmp_path / "run.json", record)
     compare_record(tmp_path, config, inputs)

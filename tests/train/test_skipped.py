@@ -95,7 +95,7 @@ def assert_same_runs(ours, theirs):
 
 
 @pytest.mark.slow
-def test_a_batch_without_a_loss_and_a_spike_are_passed_over(long_run, monkeypatch, tmp_path):
+def test_a_batch_without_a_loss_and_a_spike_are_skipped(long_run, monkeypatch, tmp_path):
     spoil(monkeypatch, NOTHING, 5)
     spoil(monkeypatch, SPIKE, 26)
     verdicts = []
@@ -126,7 +126,7 @@ def kill(batch):
 
 
 @pytest.mark.slow
-def test_too_many_are_gone_around(long_run, monkeypatch, tmp_path, capsys):
+def test_too_many_are_skipped_by_going_back(long_run, monkeypatch, tmp_path, capsys):
     long_run["train"]["on_skipped"] = "rollback"
     with monkeypatch.context() as patch:
         leave_out(patch, 5, 4)
@@ -148,7 +148,7 @@ def test_too_many_are_gone_around(long_run, monkeypatch, tmp_path, capsys):
     assert_same_runs(tmp_path / "killed", tmp_path / "whole")
 
 
-def test_going_back_needs_no_second_state_and_passes_over_a_damaged_checkpoint(
+def test_going_back_needs_no_second_state_and_skips_a_damaged_checkpoint(
     long_run, monkeypatch, tmp_path, capsys
 ):
     long_run["train"] |= {"steps": 12, "validate_every": 12, "on_skipped": "rollback"}
@@ -173,7 +173,7 @@ def test_going_back_needs_no_second_state_and_passes_over_a_damaged_checkpoint(
     assert sizes[1] - sizes[0] < state / 4
 
 
-def test_a_row_of_skipped_steps_goes_on_after_a_stop(long_run, monkeypatch, tmp_path):
+def test_a_row_of_skipped_steps_continues_after_a_stop(long_run, monkeypatch, tmp_path):
     spoil(monkeypatch, NOTHING, 8, 9)
     with monkeypatch.context() as patch:
         on_step(patch, 8, kill)

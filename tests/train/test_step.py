@@ -105,7 +105,7 @@ def test_every_mesh_computes_what_one_device_does(name, mesh_sizes):
     assert_close(train(name, mesh_sizes), train(name))
 
 
-def test_devices_that_share_a_sequence_send_each_other_keys_and_values_alone():
+def test_devices_that_share_a_sequence_exchange_only_keys_and_values():
     config, mesh = run_config(loss_chunk=8), mesh_of((2, 1, 1, 4))
     model = abstract_model(read_decoder_config(MODELS["gpt2"]))
     params = abstract_parameters(model, mesh)
@@ -117,7 +117,7 @@ def test_devices_that_share_a_sequence_send_each_other_keys_and_values_alone():
     assert gathered == {"4,24,4,8"}  # And no hidden states, 4,24,32.
 
 
-def test_parts_of_uneven_masks_add_up_to_the_whole_batch():
+def test_microbatches_of_uneven_masks_add_up_to_the_whole_batch():
     assert_close(train("gpt2", (1, 2, 2), gradient_accumulation_steps=4), train("gpt2"))
 
 
@@ -131,7 +131,7 @@ def test_every_mesh_keeps_documents_apart_as_one_device_does(name, mesh_sizes):
     assert_close(train(name, mesh_sizes, masked=True), train(name, masked=True))
 
 
-def test_parts_without_recomputation_keep_documents_apart():
+def test_microbatches_without_recomputation_keep_documents_apart():
     parts = train("gpt2", (1, 2, 2), masked=True, gradient_accumulation_steps=4, remat="none")
     assert_close(parts, train("gpt2", masked=True))
 
@@ -174,7 +174,7 @@ def test_loss_is_that_of_the_logits():
     assert metrics["tokens"] == batch["mask"].sum()
 
 
-def test_z_loss_is_told_apart_from_the_loss_and_moves_the_normalizer():
+def test_z_loss_is_reported_apart_from_the_loss_and_moves_the_normalizer():
     history = train("gpt2", z_loss=0.1)[1]
     plain = train("gpt2")[1]
     np.testing.assert_allclose(history[0]["loss"], plain[0]["loss"], rtol=1e-6)
@@ -327,7 +327,7 @@ def test_frozen_layers_cost_neither_state_nor_gradients():
     assert saved[0] - saved[1] > 0.9 * 2 * BATCH * LENGTH * kernels
 
 
-def test_frozen_parts_stay_and_the_rest_moves_as_ever():
+def test_frozen_parts_stay_and_the_rest_moves_as_usual():
     frozen, history = train("gpt2", frozen=("layers",))
     start = nnx.to_pure_dict(
         nnx.state(initialize(read_decoder_config(GPT2), seed=0, mesh=mesh_of((1, 1, 1))))

@@ -32,7 +32,7 @@ def test_what_is_finite_is_kept_behind_a_new_start(tmp_path):
     assert told == [(5, "train/loss", 2.5), (6, "train/loss", 2.25)]
 
 
-def test_it_is_written_out_now_and_then(tmp_path, monkeypatch):
+def test_it_is_flushed_from_time_to_time(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     file = EventFile(tmp_path, start=0)
@@ -68,7 +68,7 @@ def sessions(monkeypatch):
 
 
 @pytest.mark.slow
-def test_all_lines_go_there_and_a_resumed_run_goes_on_with_the_same_one(settings, sessions):
+def test_all_lines_are_logged_and_a_resumed_run_continues_the_same_one(settings, sessions):
     settings["train"]["wandb"] = "german"
     settings["optimizer"]["schedule"] = "constant"
     folder = train_model(RunConfig.from_dict(settings)).folder
@@ -82,7 +82,7 @@ def test_all_lines_go_there_and_a_resumed_run_goes_on_with_the_same_one(settings
     assert lines[:-1] + more[:-1] == read_metrics(folder)
 
 
-def test_a_missing_package_is_told_before_anything_is_written(settings, tmp_path, monkeypatch):
+def test_a_missing_package_is_reported_before_anything_is_written(settings, tmp_path, monkeypatch):
     monkeypatch.setattr("clp_jax.train.trackers.find_spec", lambda name: None)
     settings["train"]["wandb"] = "german"
     with pytest.raises(UserError, match="pip install wandb"):

@@ -39,7 +39,7 @@ def test_helper_rows(table_inputs, layout, source_table, helper_table):
     assert basis.hold_out
 
 
-def test_token_vectors_leave_out_shared_tokens_without_one(table_inputs, source_table):
+def test_token_vectors_leave_out_shared_tokens_without_a_vector(table_inputs, source_table):
     vectors = some_vectors(12, zeros=[3, 8])
     basis = table_inputs.token_vectors(vectors)
     known = vectors[[4, 2, 6, 9, 10]]

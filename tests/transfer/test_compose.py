@@ -111,7 +111,7 @@ def test_a_shared_row_is_predicted_without_its_own(table_inputs, layout):
     assert others_changed
 
 
-def test_hidden_tokens_take_their_source_row_with_them(table_inputs, layout):
+def test_held_out_tokens_remove_their_source_row(table_inputs, layout):
     """Tokens 0 and 4 of the layout are one row of the source: to hold_out one hides both."""
 
     def count(problem):
@@ -130,7 +130,7 @@ def test_the_only_shared_token_has_nothing_to_be_predicted_from(table_inputs, la
     np.testing.assert_array_equal(found.rows, [basis.problem.mean] * layout.anchors)
 
 
-def test_nothing_is_hidden_where_the_anchors_are_other_tokens(table_inputs, layout):
+def test_nothing_is_held_out_where_the_anchors_are_other_tokens(table_inputs, layout):
     basis = table_inputs.helper_rows()._replace(hold_out=False)
     found = predict_shared(nearest_row, basis, layout)
     np.testing.assert_array_equal(found.rows, basis.problem.rows)

@@ -68,7 +68,7 @@ def test_gensim_writes_what_is_read(vectors, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_array_with_words_beside_it(vectors, tmp_path, dtype):
+def test_an_array_with_its_words_in_another_file(vectors, tmp_path, dtype):
     np.save(tmp_path / "a.npy", vectors.vectors.astype(dtype))
     (tmp_path / "a.txt").write_text("\n".join(vectors.words) + "\n", "utf-8")
     found = read_word_vectors(str(tmp_path / "a.npy"))
@@ -291,7 +291,7 @@ def test_a_token_without_a_row(tiny_tokenizer):
         token_vectors(some_vectors(["Katze"]), Tokenizer.of(tokenizer), highest)
 
 
-def test_vectors_of_ones_own(tmp_path):
+def test_vectors_of_the_user(tmp_path):
     table = np.random.default_rng(0).normal(size=(7, 3))
     np.save(tmp_path / "a.npy", table)
     found = read_token_vectors(tmp_path / "a.npy", 7)

@@ -80,7 +80,7 @@ def test_fewer_anchors_than_dimensions_to_turn(problem, oracle, row_error):
 
 
 @BOTH
-def test_one_anchor_tells_no_more_than_its_row(problem, method):
+def test_one_anchor_gives_its_row(problem, method):
     asked = problem(anchors=1)
     np.testing.assert_allclose(method(asked).rows, np.tile(asked.rows, (300, 1)), rtol=1e-6)
 

@@ -85,7 +85,7 @@ def test_versions(made):
     assert made[1]["versions"]["clp-jax"] == version("clp-jax")
 
 
-def test_the_card_tells_the_rows_and_no_path_of_this_machine(made, pair, tmp_path_factory):
+def test_the_card_names_the_rows_and_no_path_of_this_machine(made, pair, tmp_path_factory):
     out, manifest = made
     card = (out / "README.md").read_text("utf-8")
     assert card == model_card(manifest, open_source(pair[0]), open_helper(pair[1]))
@@ -145,6 +145,6 @@ def test_the_command_is_one_that_the_command_line_reads_back():
     assert TransferConfig.from_dict(options) == config
 
 
-def test_the_hash_of_the_text_knows_where_documents_end():
+def test_the_hash_of_the_text_depends_on_document_boundaries():
     assert text_hash(["ab", "c"]) != text_hash(["a", "bc"])
     assert text_hash(["ab"]) == hashlib.sha256(b"ab\0").hexdigest()

@@ -85,7 +85,7 @@ def test_a_word_that_the_source_cannot_spell_is_a_counted_fallback(setting):
     np.testing.assert_array_equal(origins["fallback: mean"], setting.layout.missing)
 
 
-def test_the_methods_for_which_there_is_all(make_setting, setting, pair, vectors):
+def test_the_methods_whose_inputs_are_there(make_setting, setting, pair, vectors):
     assert setting.methods() == [*METHODS]
     assert make_setting(*pair).methods() == PLAIN
     only_tokens = make_setting(*pair, token_vectors=vectors["token_vectors"])
@@ -102,7 +102,7 @@ def without_common_tokens(folder):
     file.write_text(json.dumps(tokenizer))
 
 
-def test_what_is_lacking_is_said(make_setting, pair, helper):
+def test_missing_inputs_are_named(make_setting, pair, helper):
     bare = make_setting(*pair)
     for method, lack in (("focus", "token_vectors or data"), ("wechsel", "source_vectors and")):
         with pytest.raises(UserError, match=lack):
@@ -122,18 +122,18 @@ def test_no_token_in_common_and_norms_to_match(make_setting, pair, helper, metho
     assert np.isfinite(table.rows).all()
 
 
-def test_habits(setting):
+def test_defaults_of_the_methods(setting):
     assert setting.defaults("clp") == Recipe("clp", 1.0, match_spread=False)
     assert setting.defaults("ridge") == Recipe("ridge", 1.0, match_spread=False)
     assert setting.defaults("wechsel") == Recipe("wechsel", 0.0, match_spread=False)
 
 
 @pytest.mark.parametrize("method", ["random", "mean", "subword"])
-def test_methods_that_know_no_hidden_token_have_no_error(setting, method):
+def test_methods_without_a_held_out_token_have_no_error(setting, method):
     assert setting.held_out_error(method) is None
 
 
-def test_error_on_hidden_tokens_is_a_share_of_the_mean_rows(setting, tables):
+def test_error_on_held_out_tokens_is_relative_to_the_mean_rows(setting, tables):
     source, layout = tables[0], setting.layout
     held_out = np.arange(layout.anchors) % 10 == 0
     wanted = source[layout.copied_source[: layout.anchors]][held_out].astype(np.float64)
@@ -143,7 +143,7 @@ def test_error_on_hidden_tokens_is_a_share_of_the_mean_rows(setting, tables):
     assert setting.held_out_error("clp-topk") == pytest.approx(error, rel=1e-5)
 
 
-def test_error_on_hidden_tokens_of_a_map(make_setting, planted):
+def test_error_on_held_out_tokens_of_a_map(make_setting, planted):
     setting = make_setting(*planted)
     assert setting.held_out_error("procrustes") < 1e-9
     assert setting.held_out_error("ridge") < 1e-5

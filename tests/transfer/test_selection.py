@@ -102,7 +102,7 @@ def test_kept_rows_are_neither_mixed_nor_calibrated(make_setting, pair, text):
     assert setting.defaults("ridge").source_weight == 1.0
 
 
-def test_a_named_method_has_its_habits_but_for_what_is_asked(setting):
+def test_a_named_method_has_its_defaults_except_what_is_asked(setting):
     def recipe(**options):
         return choose([setting], TransferConfig(**options)).recipe
 
@@ -114,7 +114,7 @@ def test_a_named_method_has_its_habits_but_for_what_is_asked(setting):
     assert recipe(method="clp", calibrate=True, data=("x",)) == Recipe("clp", 1.0, calibrate=True)
 
 
-def test_auto_goes_without_focus_where_its_vectors_cannot_be_trained(
+def test_auto_leaves_out_focus_where_its_vectors_cannot_be_trained(
     make_setting, pair, text, monkeypatch
 ):
     def fail(*_, **__):

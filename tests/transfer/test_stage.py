@@ -49,7 +49,7 @@ def copies(source, overlap, table=TABLE):
     return weights(source)[table][overlap.source_ids]
 
 
-def test_every_row_is_what_it_should_be(pair, tmp_path, mesh, oracle, row_error):
+def test_every_row_equals_the_oracle(pair, tmp_path, mesh, oracle, row_error):
     manifest = transfer_model(*pair, tmp_path / "out", method="clp", mesh=mesh)
     new = weights(tmp_path / "out")[TABLE]
     overlap, inputs = split(*pair)
@@ -186,7 +186,7 @@ def test_dtype_is_the_sources_or_the_chosen_one(source, helper, tmp_path):
 
 
 @pytest.mark.parametrize("method", [*METHODS, "auto"])
-def test_twice_is_the_same_to_the_byte(pair, vectors, tmp_path, method):
+def test_two_runs_are_byte_equal(pair, vectors, tmp_path, method):
     for name in ("one", "two"):
         transfer_model(*pair, tmp_path / name, method=method, seed=5, trace=True, **vectors)
     files = sorted((tmp_path / "one").iterdir())
@@ -239,7 +239,7 @@ def test_text_decides_where_there_is_some(pair, german, tmp_path):
     assert {"clp", "ridge", "subword"} <= {row["method"] for row in manifest["ranking"]}
 
 
-def test_padding_to_a_multiple_is_told_and_never_generated(pair, tmp_path):
+def test_padding_to_a_multiple_is_reported_and_never_generated(pair, tmp_path):
     out = tmp_path / "out"
     manifest = transfer_model(*pair, out, method="clp", pad_to_multiple_of=8)
     assert weights(out)[TABLE].shape == (24, 16)
@@ -397,7 +397,7 @@ def use_another_architecture(source, helper):
         (use_another_architecture, "t5.* is not supported"),
     ],
 )
-def test_mistakes_are_told_and_leave_nothing(source, helper, tmp_path, mistake, message):
+def test_mistakes_are_reported_and_leave_nothing(source, helper, tmp_path, mistake, message):
     mistake(source, helper)
     with pytest.raises(UserError, match=message):
         transfer_model(source, helper, tmp_path / "out", method="clp")
@@ -421,7 +421,7 @@ def test_numbers_too_large_for_the_dtype_are_an_error(source, helper, tmp_path):
         transfer_model(source, helper, tmp_path / "out", method="clp", dtype="float16")
 
 
-def test_a_score_that_is_no_number_is_an_error(source, helper, tmp_path):
+def test_a_nan_score_is_an_error(source, helper, tmp_path):
     table = weights(helper)[TABLE]
     table[load_tokenizer(helper).vocabulary["hand"]] = 3e38
     change(helper, tensors={TABLE: table})
@@ -445,7 +445,7 @@ def test_a_score_that_is_no_number_is_an_error(source, helper, tmp_path):
         ({"method": "clp", "extend": True}, "source has no byte-level BPE tokenizer"),
     ],
 )
-def test_wishes_that_cannot_be_met(pair, tmp_path, wish, message):
+def test_options_that_cannot_be_met(pair, tmp_path, wish, message):
     with pytest.raises(UserError, match=message):
         transfer_model(*pair, tmp_path / "out", **wish)
     assert not any(tmp_path.iterdir())

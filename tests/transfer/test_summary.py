@@ -80,13 +80,13 @@ def test_a_chosen_method_has_no_ranking(manifest):
     assert "ranking" not in summarize(manifest | {"ranking": []}, "out")
 
 
-def test_a_method_is_shown_with_its_best_dials_alone(manifest):
+def test_a_method_is_shown_with_its_best_options_alone(manifest):
     text = summarize(ranked(manifest, ["ridge", "omp", "ridge"]), "out")
     assert "2.0000  ridge" in text
     assert "4.0000" not in text
 
 
-def test_a_helper_that_knows_nothing_is_told(manifest):
+def test_a_helper_no_better_than_the_mean_row_is_reported(manifest):
     found = ranked(manifest, ["ridge", "omp"])
     warning = "No method beats the mean row: check that the helper is a trained model."
     assert warning not in summarize(found, "out")

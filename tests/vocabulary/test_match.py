@@ -55,7 +55,7 @@ def test_classes_of_ids():
     assert report.examples["target"] == ["'x'", "'<added>'"]
 
 
-def test_the_same_bytes_in_other_clothes():
+def test_the_same_bytes_under_different_strings():
     source = byte_level({"Ġhaus": 0, "haus": 1, "Ã¼ber": 2, "Ċ": 3, "Ġ": 4, "Ã": 5, "ĠĠ": 6})
     target = sentencepiece(
         {"▁haus": 0, "haus": 1, "über": 2, "<0x0A>": 3, "▁": 4, "<0xC3>": 5, "▁▁": 6, "Haus": 7}
@@ -147,7 +147,7 @@ def test_fuzzy_takes_only_what_is_left_and_the_least_different():
     assert report.fuzzy == {"word start": 1, "case": 2, "word start and case": 1}
 
 
-def test_nothing_in_common_and_nothing_at_all():
+def test_no_shared_token_and_empty_vocabularies():
     assert len(match_vocabularies(words({"a": 0}), words({"b": 0})).target_ids) == 0
     empty = match_vocabularies(words({}), words({}))
     assert (empty.target_rows, empty.target_share, empty.source_share) == (0, 0.0, 0.0)

@@ -61,6 +61,6 @@ def test_no_more_text_is_read_than_is_needed(models_of_words, tmp_path, monkeypa
     assert "On the first 9 bytes of running text" in str(report)
 
 
-def test_missing_text_is_told(models_of_words):
+def test_missing_text_is_reported(models_of_words):
     with pytest.raises(UserError, match="matches no file"):
         compare_vocabularies(*models_of_words, ["nothing.txt"])

@@ -69,7 +69,7 @@ def test_a_token_is_its_own_piece(kind):
     assert same > 0.98 * len(vocabulary.tokens) - 256
 
 
-def test_pieces_that_there_are_not(byte_fallback, wordpiece, shared_data):
+def test_missing_pieces(byte_fallback, wordpiece, shared_data):
     fallback, pieced = read_vocabulary(byte_fallback), read_vocabulary(wordpiece)
     names = fallback.byte_ids
     assert fallback.pieces(Token(b"\xc3")) == [names["<0xC3>"]]

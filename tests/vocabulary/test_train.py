@@ -39,13 +39,13 @@ def trained(tmp_path_factory):
     return folder / "out", summary
 
 
-def test_every_text_comes_back(trained):
+def test_every_text_round_trips(trained):
     tokenizer = AutoTokenizer.from_pretrained(trained[0])
     for text in (*STRANGE, *SENTENCES[:5]):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_all_ways_of_loading_it_agree(trained):
+def test_all_loaders_agree(trained):
     folder, _ = trained
     assert sorted(file.name for file in folder.iterdir()) == sorted(FILES)
     auto = AutoTokenizer.from_pretrained(folder)

@@ -128,7 +128,7 @@ def test_processes_share_the_same_global_batches(
     assert_equal(join(parts), take(make(*corpora), 20, position=24))
 
 
-def test_a_mixture_goes_on_with_another_number_of_processes(corpus: Corpus, other: Corpus):
+def test_a_mixture_resumes_with_another_number_of_processes(corpus: Corpus, other: Corpus):
     def run(processes: int, batches: int, state: dict[str, Any] | None) -> list[Batch]:
         of_processes = [
             make(corpus, other, weights=[1, 2.5], rows=part)
@@ -161,7 +161,7 @@ def test_only_the_windows_of_the_next_batches_are_read(
     assert len(read) <= (1 + READ_AHEAD.prefetch_buffer_size + READ_AHEAD.num_threads) * 8
 
 
-def test_a_mixture_shuffles_each_corpus_anew_in_its_every_epoch(corpus: Corpus, other: Corpus):
+def test_a_mixture_reshuffles_each_corpus_in_each_of_its_epochs(corpus: Corpus, other: Corpus):
     sequences = rows(take(make(corpus, other, weights=[1, 3]), 60))
     for one, share in ((corpus, 0.25), (other, 0.75)):
         own = [row for row in sequences if row in windows(one)]
@@ -204,7 +204,7 @@ def test_the_order_of_a_run_survives_new_versions_of_the_libraries(corpus: Corpu
     assert order == [78, 66, 69, 35, 41, 73, 60, 30]
 
 
-def test_the_state_leads_back_to_the_position(corpus: Corpus):
+def test_the_state_restores_the_position(corpus: Corpus):
     state = make(corpus).state(48)
     assert make(corpus, rows=np.arange(4, 8)).position(state) == 48
 
@@ -285,6 +285,6 @@ def test_after_the_sum_of_the_parts_each_has_given_its_part():
         assert Counter(corpus for corpus, _ in islice(places, 114)) == {0: 78, 1: 5, 2: 31}
 
 
-def test_a_checkpoint_of_today_finds_its_place_tomorrow():
+def test_a_stored_position_is_found_by_later_versions():
     places = [Mixture([3, 2]).place(index) for index in range(5)]
     assert places == [(0, 0), (0, 1), (1, 0), (0, 2), (1, 1)]

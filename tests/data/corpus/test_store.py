@@ -111,7 +111,7 @@ def test_truncation_padding_and_post_processing_leave_no_trace(
     assert other.backend_tokenizer.truncation is not None
 
 
-def test_the_hash_tells_tokenizers_apart(
+def test_the_hash_distinguishes_tokenizers(
     tokenizer_folder: Path, tokenizer: PreTrainedTokenizerFast
 ):
     changed = AutoTokenizer.from_pretrained(tokenizer_folder)

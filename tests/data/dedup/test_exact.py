@@ -19,7 +19,7 @@ def test_the_first_of_equal_documents_stays(corpus, order):
     assert kept == {id: text for text, id in first.items()}
 
 
-def test_only_blanks_around_the_text_may_differ(corpus):
+def test_only_white_space_around_the_text_may_differ(corpus):
     made = corpus([["Ein Satz."], [" Ein Satz.\n", "Ein  Satz.", "ein Satz.", ""], [""]])
     assert list(made.deduplicate(drop_copies)) == ["0/0", "1/1", "1/2", "1/3"]
     assert made.counted()["dropped_copy"] == 2
@@ -30,7 +30,7 @@ def test_composed_letters_or_not_are_the_same_text(corpus):
     assert made.deduplicate(drop_copies) == {"0/0": "Grüße an alle."}
 
 
-def test_a_few_copies_are_kept_to_look_at(corpus):
+def test_a_few_copies_are_kept_as_samples(corpus):
     made = corpus([["Ein Satz."], ["Ein Satz."]])
     made.deduplicate(drop_copies)
     sample = {"id": "1/0", "reason": "copy", "text": "Ein Satz."}

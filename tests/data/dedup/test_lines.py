@@ -40,7 +40,7 @@ def test_lines_of_more_documents_than_the_limit_are_dropped(corpus, order):
     assert made.counted()["lines"] + made.counted()["dropped"] > 0
 
 
-def test_a_line_counts_once_for_a_document_and_blanks_around_it_do_not(corpus):
+def test_a_line_counts_once_per_document_and_white_space_around_it_does_not(corpus):
     texts = [f"Erstens\n  Text eins.\n{NOTICE}\r\n{NOTICE}", f"Text zwei.\n\n\t{NOTICE}  "]
     others = [f"Noch ein Text, Nummer {number}." for number in range(2)]
     assert list(corpus([texts + others]).deduplicate(partial(drop_lines, 0.5)).values()) == [
@@ -51,7 +51,7 @@ def test_a_line_counts_once_for_a_document_and_blanks_around_it_do_not(corpus):
     assert list(left.values()) == rest + others
 
 
-def test_a_line_of_a_hundred_documents_is_no_notice_in_a_small_corpus(corpus, monkeypatch):
+def test_a_line_of_a_hundred_documents_stays_in_a_small_corpus(corpus, monkeypatch):
     monkeypatch.setattr("clp_jax.data.dedup.lines._FEWEST", 100)
     texts = [f"{NOTICE}\nText Nummer {number}" for number in range(101)]
     assert (

@@ -98,7 +98,7 @@ def test_case_accents_digits_and_punctuation_do_not_count(tmp_path):
     assert len(signer.get_shingles("nur vier kurze worte")) == 0
 
 
-def test_too_few_files_allowed_are_told(monkeypatch):
+def test_too_few_allowed_files_are_reported(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 128))
     with pytest.raises(UserError, match="open files"):
         module._open_files(1000)

@@ -143,7 +143,7 @@ def test_cuts_keep_words_and_characters_whole(corpus):
     assert kept["1/0"] == f"{head} VorwortDie\nVerpflichtung.Ende {tail}"
 
 
-def test_text_without_blanks_is_cut_between_characters(corpus):
+def test_text_without_spaces_is_cut_between_characters(corpus):
     rng = random.Random(0)
     head, passage, tail = (random_text(rng, "漢字文書全体", 100) for _ in range(3))
     kept = corpus([[passage, head + passage + tail]]).deduplicate(partial(cut_passages, 100))
@@ -167,7 +167,7 @@ def test_copies_that_follow_one_another_are_all_dropped(corpus):
     assert list(kept.values()) == texts
 
 
-def test_cut_passages_are_kept_to_look_at(corpus):
+def test_cut_passages_are_kept_as_samples(corpus):
     passage, rest = words(random.Random(0), 100), words(random.Random(1), 100)
     made = corpus([[passage, f"{rest}\n{passage}"]])
     assert made.deduplicate(partial(cut_passages, 100))["0/1"] == rest

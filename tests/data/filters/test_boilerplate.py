@@ -30,7 +30,7 @@ def test_lines_are_dropped_and_the_rest_stays(follow, rule, line):
     assert counts["lines" if " " in line else "line-filter-too_long_word"] == 2
 
 
-def test_a_paragraph_may_speak_of_cookies(follow, rule):
+def test_a_paragraph_may_mention_cookies(follow, rule):
     paragraph = "Der Einsatz von Cookies ist in der Europäischen Union geregelt. " * 5
     assert follow(rule, STORY, paragraph.strip())[0] == [STORY, paragraph.strip()]
 
@@ -99,7 +99,7 @@ MENTIONS = {
 
 
 @pytest.mark.parametrize("code", BOILERPLATE)
-def test_a_page_speaks_of_itself_or_merely_of_such_things(tmp_path, code):
+def test_a_page_is_about_itself_or_only_mentions_such_things(tmp_path, code):
     rule = Boilerplate(code, Samples(tmp_path, "boilerplate"))
     assert [line for line in BOILERPLATE[code] if not rule.is_boilerplate(line)] == []
     assert [line for line in MENTIONS[code] if rule.is_boilerplate(line)] == []
@@ -117,6 +117,6 @@ def test_what_stays_is_left_as_it_is(follow, rule):
     ]
 
 
-def test_paragraphs_without_blanks_are_no_endless_words(follow, rule):
+def test_paragraphs_without_spaces_are_not_endless_words(follow, rule):
     text = "日本語の段落には空白がない。" * 100
     assert follow(rule, text)[0] == [text]

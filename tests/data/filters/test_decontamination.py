@@ -97,7 +97,7 @@ def test_normal_words():
         ),
     ],
 )
-def test_scripts_without_blanks(tmp_path, test, near):
+def test_scripts_without_spaces(tmp_path, test, near):
     (tmp_path / "test.txt").write_text(test)
     section = DecontaminateSection(against=(str(tmp_path / "test.txt"),))
     assert build_index(section, tmp_path / "index.npy") == (1, 0)
@@ -106,7 +106,7 @@ def test_scripts_without_blanks(tmp_path, test, near):
     assert rule.filter(Document(near * 3, "0")) is True
 
 
-def test_a_field_that_cannot_be_read_is_told(tmp_path):
+def test_a_field_that_cannot_be_read_is_reported(tmp_path):
     tests = tmp_path / "tests.jsonl"
     tests.write_text(json.dumps({"text": LONG, "second": 7}) + "\n")
     section = DecontaminateSection(against=(str(tests),), text_fields=("text", "second"))

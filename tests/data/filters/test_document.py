@@ -74,7 +74,7 @@ def always_suspicious(branch) -> bool:
     return False
 
 
-def test_all_that_ftfy_finds_bad_is_suspicious():
+def test_everything_that_ftfy_calls_bad_is_suspicious():
     (kind, (_, branches)) = parser.parse(BADNESS_RE.pattern, BADNESS_RE.flags)[0]
     assert kind is kinds.BRANCH
     assert len(branches) > 20

@@ -37,7 +37,7 @@ def test_detects(text, code):
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_beginning_middle_and_end_of_a_long_text_are_looked_at(place):
+def test_beginning_middle_and_end_of_a_long_text_are_read(place):
     parts = [GERMAN * 100] * 3
     code, score = detect("".join(parts))
     parts[place] = ENGLISH * 100
@@ -53,6 +53,6 @@ def test_other_languages_are_dropped_by_name(follow, tmp_path):
     assert counts["dropped_unsure"] == 2
 
 
-def test_knows_the_languages_that_it_tells_apart():
+def test_knows_the_languages_that_it_distinguishes():
     assert {"de", "en", "hi", "sw", "zh"} <= languages()
     assert "german" not in languages()

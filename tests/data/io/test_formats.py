@@ -120,7 +120,7 @@ def test_texts_between_blank_lines_are_numbered_by_their_first_line():
     assert cut(BLANK_LINES, data) == [(3, ("eins\nzwei",)), (8, ("drei",)), (10, ("vier\r\nfünf",))]
 
 
-def test_a_byte_order_mark_is_no_text():
+def test_a_byte_order_mark_is_not_text():
     assert cut(WHOLE, b"\xef\xbb\xbfHallo\n") == [(1, ("Hallo\n",))]
 
 
@@ -154,7 +154,7 @@ def test_only_the_columns_in_question_are_read():
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 @pytest.mark.parametrize("name", ["a.jsonl", "b.txt", "a.tar", "a.txt"])
-def test_what_comes_before_a_broken_stream_is_kept(tmp_path: Path, name: str, suffix: str):
+def test_records_before_a_broken_stream_are_kept(tmp_path: Path, name: str, suffix: str):
     kind, write = FILES[name]
     texts = TEXTS * 4
     data = write(texts)

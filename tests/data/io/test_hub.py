@@ -100,7 +100,7 @@ def test_a_gated_data_set_says_where_to_accept_its_terms(
         ),
     ],
 )
-def test_other_failures_are_told_as_they_are(
+def test_other_failures_are_reported_as_they_are(
     monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ):
     def fail(*_: object, **__: object) -> None:

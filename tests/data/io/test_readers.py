@@ -89,7 +89,7 @@ def test_a_name_with_glob_characters_is_taken_as_it_is(tmp_path: Path):
     assert read(tmp_path / "part[1].txt") == ["eins"]
 
 
-def test_byte_order_marks_blank_lines_and_blank_texts_are_left_out(tmp_path: Path):
+def test_byte_order_marks_and_blank_lines_and_texts_are_left_out(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfHallo")
     (tmp_path / "b.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "Du"}\n\n{"text": " \\n"}\r\n')
     assert read(tmp_path / "*") == ["Hallo", "Du"]
@@ -132,14 +132,14 @@ def test_documents_are_streamed(tmp_path: Path):
         ("a.csv", b"", r"a\.csv has an unknown suffix"),
     ],
 )
-def test_a_bad_file_is_told_in_one_sentence(tmp_path: Path, name: str, data: bytes, message: str):
+def test_a_bad_file_is_one_sentence(tmp_path: Path, name: str, data: bytes, message: str):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=message) as error:
         read(tmp_path / name)
     assert "\n" not in str(error.value)
 
 
-def test_invalid_utf8_inside_parquet_is_told_with_its_row(tmp_path: Path):
+def test_invalid_utf8_inside_parquet_is_reported_with_its_row(tmp_path: Path):
     binary = pa.array([b"gut", b"\xff"])
     text = pa.Array.from_buffers(pa.string(), 2, binary.buffers())
     pq.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
@@ -187,12 +187,12 @@ def test_hub_data_sets_are_read_by_configuration_and_split(
     ("choice", "message"),
     [(":fr", "'fr' not found"), ("@dev", "Bad split: dev"), ("/none", "cannot be read")],
 )
-def test_what_is_wrong_with_a_hub_data_set_is_told(hub_dataset: Path, choice: str, message: str):
+def test_faults_of_a_hub_data_set_are_reported(hub_dataset: Path, choice: str, message: str):
     with pytest.raises(UserError, match=message):
         read(f"hf://{hub_dataset}{choice}")
 
 
-def test_a_hub_data_set_without_the_field_is_told(hub_dataset: Path):
+def test_a_hub_data_set_without_the_field_is_reported(hub_dataset: Path):
     source = SourceSection(input=f"hf://{hub_dataset}", text_field="content")
     step = Read(plan_tasks([source], None), 9, None, hub_dataset / "samples")
     with pytest.raises(NoText, match="row 1: no field content, only id, text"):
@@ -388,7 +388,7 @@ def test_a_file_that_cannot_be_opened_is_never_skipped(tmp_path: Path):
         ("mark.json", b"\xef\xbb\xbf\n" + json.dumps([{"text": text} for text in TEXTS]).encode()),
     ],
 )
-def test_ways_to_pack_and_to_list(tmp_path: Path, name: str, data: bytes, monkeypatch):
+def test_compressions_and_listings(tmp_path: Path, name: str, data: bytes, monkeypatch):
     monkeypatch.setattr("clp_jax.data.io.formats._CHUNK", 7)
     (tmp_path / name).write_bytes(data)
     assert [*read_documents([str(tmp_path / name)])] == [text for text in TEXTS if text.strip()]
@@ -439,7 +439,7 @@ def test_a_column_of_parquet_is_bounded(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", ["pipe", "device", "lost"])
-def test_what_is_no_file_is_not_opened(tmp_path: Path, name: str):
+def test_only_regular_files_are_opened(tmp_path: Path, name: str):
     place = tmp_path / f"{name}.txt"
     match name:
         case "pipe":
@@ -455,7 +455,7 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path, name: str):
             [*read_documents([str(pattern)])]
 
 
-def test_folders_that_hold_themselves_are_entered_once(tmp_path: Path):
+def test_folders_that_contain_themselves_are_entered_once(tmp_path: Path):
     inner, linked = tmp_path / "here" / "inner", tmp_path / "linked"
     inner.mkdir(parents=True)
     linked.mkdir()

@@ -237,13 +237,13 @@ def test_a_text_field_replaces_that_of_the_kind(tmp_path: Path):
     assert document.text == "Alan Smithee"
 
 
-def test_an_unknown_kind_is_told():
+def test_an_unknown_kind_is_reported():
     sources = {"sources": [{"input": "x", "kind": "pile"}]}
     with pytest.raises(UserError, match=r"sources.0.kind: .*'files', 'oscar-2019', 'oscar',"):
         PrepareConfig.from_dict(sources)
 
 
-def test_a_suffix_that_the_kind_does_not_have_is_told(tmp_path: Path):
+def test_a_suffix_that_the_kind_does_not_have_is_reported(tmp_path: Path):
     (tmp_path / "de_sha256.txt").write_text("checksums are no text")
     with pytest.raises(UserError, match=r"suffix: files of the kind oscar end in \.jsonl, \.json"):
         read("oscar", tmp_path / "de_sha256.txt")
@@ -262,12 +262,12 @@ def test_a_suffix_that_the_kind_does_not_have_is_told(tmp_path: Path):
         (["a"], "not a JSON object with the key content or text"),
     ],
 )
-def test_what_is_wrong_with_a_record_is_told(record: object, reason: str):
+def test_faults_of_a_record_are_reported(record: object, reason: str):
     with pytest.raises(RecordError, match=reason):
         read_record(SOURCES["oscar"], record)
 
 
-def test_odd_metadata_is_passed_over():
+def test_odd_metadata_is_skipped():
     record = {"content": "a", "metadata": {"annotation": [1, "footer"]}, "warc_headers": "?"}
     assert read_record(SOURCES["oscar"], record) == ("a", {"tags": ["footer"]})
 
@@ -297,6 +297,6 @@ def test_paragraphs_become_lines(html: str, text: str):
     assert html_to_text(html) == text
 
 
-def test_what_the_parser_gives_up_on_is_a_value_error():
+def test_text_that_the_parser_rejects_is_a_value_error():
     with pytest.raises(ValueError, match="unknown status keyword"):
         html_to_text("<![unbekannt[ ]]>")

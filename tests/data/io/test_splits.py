@@ -98,7 +98,7 @@ def test_sources_keep_their_order_and_a_file_is_read_once(
     assert [name for name, _, _ in names] == ["c.jsonl", "a.jsonl", "b.jsonl"]
 
 
-def test_names_tell_the_source_and_the_file_but_not_the_machine(tmp_path: Path):
+def test_names_have_the_source_and_the_file_but_not_the_machine(tmp_path: Path):
     file(tmp_path / "de" / "2020" / "a.jsonl", 1)
     file(tmp_path / "de" / "2021" / "a.jsonl", 1)
     sources = [

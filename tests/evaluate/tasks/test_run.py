@@ -147,12 +147,12 @@ def test_a_limit_of_nothing_is_refused():
         evaluate_tasks("no-such-model", ["germeval2018"], limit=0)
 
 
-def test_missing_task_data_are_told(tmp_path):
+def test_missing_task_data_are_reported(tmp_path):
     with pytest.raises(UserError, match=r"pawsx_de/test\.jsonl.*TASK/test\.jsonl"):
         evaluate_tasks("no-such-model", ["pawsx_de"], task_data=tmp_path)
 
 
-def test_an_unreachable_hub_is_told():
+def test_an_unreachable_hub_is_reported():
     with pytest.raises(UserError, match=r"germeval18.*TASK/test\.jsonl.*hub"):
         evaluate_tasks("no-such-model", ["germeval2018"])
 
@@ -166,7 +166,7 @@ def test_an_unreachable_hub_is_told():
         ("", "no examples"),
     ],
 )
-def test_damaged_task_data_are_told(tmp_path, line, fault):
+def test_damaged_task_data_are_reported(tmp_path, line, fault):
     (tmp_path / "germeval2018").mkdir()
     (tmp_path / "germeval2018" / "test.jsonl").write_text(line)
     with pytest.raises(UserError, match=rf"data of germeval2018 cannot be read \(.*{fault}"):

@@ -70,7 +70,7 @@ def test_macro_f1_by_hand():
         ('{"text": "a", "label": ["OTHER"]}', "is not one of OTHER, OFFENSE"),
     ],
 )
-def test_a_damaged_record_is_told(tmp_path, line, sentence):
+def test_a_damaged_record_is_reported(tmp_path, line, sentence):
     file = tmp_path / "germeval2018" / "test.jsonl"
     file.parent.mkdir()
     file.write_text(line + "\n")
