@@ -305,7 +305,7 @@ class TrainingSection(Section):
     """Weights & Biases project that also gets the metrics; empty: none."""
 
     @model_validator(mode="after")
-    def _parts_divide(self) -> "TrainingSection":
+    def _microbatches_divide(self) -> "TrainingSection":
         if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of gradient_accumulation_steps "

@@ -173,7 +173,7 @@ def plan_largest_batch(
 ) -> Plan:
     """The plan of the largest batch that fits, of 1, 2, 4, ... sequences per shard of the batch.
 
-    The batch is computed in one part: `train.batch_size` and `train.gradient_accumulation_steps`
+    The batch is one microbatch: `train.batch_size` and `train.gradient_accumulation_steps`
     are ignored.
 
     Raises:

@@ -55,7 +55,7 @@ def only_run(work: Path) -> Iterator[None]:
         yield
 
 
-def share(work: Path) -> None:
+def lock_for_worker(work: Path) -> None:
     """Keep other runs out of ``work`` for as long as this worker process lives."""
     fcntl.flock(os.open(work / _WORKERS, os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH)
 
@@ -281,7 +281,7 @@ def _start_worker(parent: int, threads: int, work: Path) -> None:
     """Keep the folder locked while this process lives, and exit when its parent is gone."""
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent terminates its workers
-    share(work)
+    lock_for_worker(work)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -13,6 +13,6 @@ def round_up(batch_size: int, mesh: Mesh) -> int:
     return -(-batch_size // divisor) * divisor
 
 
-def share(batch: Shaped[np.ndarray, "batch ..."], mesh: Mesh) -> Shaped[Array, "batch ..."]:
+def global_batch(batch: Shaped[np.ndarray, "batch ..."], mesh: Mesh) -> Shaped[Array, "batch ..."]:
     """Spread a batch over the mesh; each process contributes its own rows."""
     return shard_batch(batch[local_rows(mesh, len(batch))], mesh)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from clp_jax.errors import UserError
-from clp_jax.evaluate.batches import round_up, share
+from clp_jax.evaluate.batches import round_up, global_batch
 from clp_jax.generate import generate_tokens
 from clp_jax.mesh import single_device_mesh, to_host
 from clp_jax.models.decoder import Decoder, to_logits
@@ -196,7 +196,11 @@ class JaxLM(TemplateLM):
                 arrays = self._pad([requests[i][1:] for i in batch])
                 sums, greedy = map(
                     to_host,
-                    _score(graphdef, parameters, *(share(array, self.mesh) for array in arrays)),
+                    _score(
+                        graphdef,
+                        parameters,
+                        *(global_batch(array, self.mesh) for array in arrays),
+                    ),
                 )
                 for row, i in enumerate(batch):
                     scores[i] = float(sums[row]), bool(greedy[row])

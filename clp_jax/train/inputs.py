@@ -90,14 +90,14 @@ def check_sizes(config: RunConfig, decoder: DecoderConfig, mesh: Mesh) -> None:
             f"data.sequence_length is {length}, which must be a multiple of mesh.sequence, "
             f"{mesh.shape['sequence']}."
         )
-    part, divisor = (
+    microbatch, divisor = (
         config.train.batch_size // config.train.gradient_accumulation_steps,
         batch_divisor(mesh),
     )
-    if part % divisor:
+    if microbatch % divisor:
         raise UserError(
-            f"train.batch_size / train.gradient_accumulation_steps is {part}, which must be a "
-            f"multiple of the {divisor} devices of mesh.data * mesh.fsdp."
+            f"train.batch_size / train.gradient_accumulation_steps is {microbatch}, which must be "
+            f"a multiple of the {divisor} devices of mesh.data * mesh.fsdp."
         )
 
 

@@ -99,8 +99,8 @@ def make_train_step(
     """Compile one optimizer step; no array has to exist yet, and devices may be descriptions.
 
     The loss is the mean negative log-likelihood over the tokens where the mask is true. With
-    accumulation, losses and gradients are summed over the parts and divided once by the tokens of
-    the whole batch, so the number of parts does not change the result, however uneven the masks.
+    accumulation, losses and gradients are summed over the microbatches and divided once by the
+    tokens of the whole batch, so their number does not change the result, however uneven the masks.
     Dropout depends only on the seed and the step's index: there is no generator state.
 
     Args:
@@ -128,11 +128,11 @@ def make_train_step(
     trainable_shardings = trainable(shardings, config.optimizer)
     optimizer_state = abstract_optimizer(optimizer, params, mesh)
 
-    def part_loss(
+    def microbatch_loss(
         free: PyTree,
         params: PyTree,
-        tokens: Int[Array, "part tokens"],
-        mask: Bool[Array, "part length"],
+        tokens: Int[Array, "microbatch tokens"],
+        mask: Bool[Array, "microbatch length"],
         key: PRNGKeyArray,
     ) -> tuple[Float[Array, ""], LossSums]:
         model, inputs = nnx.merge(graphdef, params | free), tokens[:, :-1]
@@ -158,22 +158,24 @@ def make_train_step(
         """The gradients of the trainable parameters and the loss terms, summed over the batch."""
         key = jax.random.fold_in(jax.random.key(train.seed), index)
 
-        def part_sums(number: Any, tokens: Array, mask: Array) -> PyTree:
-            (_, sums), gradients = jax.value_and_grad(part_loss, has_aux=True)(
+        def microbatch_sums(number: Any, tokens: Array, mask: Array) -> PyTree:
+            (_, sums), gradients = jax.value_and_grad(microbatch_loss, has_aux=True)(
                 free, params, tokens, mask, jax.random.fold_in(key, number)
             )
             return jax.lax.with_sharding_constraint(gradients, trainable_shardings), sums
 
         if train.gradient_accumulation_steps == 1:
-            return part_sums(0, batch["tokens"], batch["mask"])
-        parts = (
+            return microbatch_sums(0, batch["tokens"], batch["mask"])
+        microbatches = (
             jnp.arange(train.gradient_accumulation_steps),
-            _in_parts(batch["tokens"], train.gradient_accumulation_steps, mesh),
-            _in_parts(batch["mask"], train.gradient_accumulation_steps, mesh),
+            _in_microbatches(batch["tokens"], train.gradient_accumulation_steps, mesh),
+            _in_microbatches(batch["mask"], train.gradient_accumulation_steps, mesh),
         )
         nothing = (jax.tree.map(jnp.zeros_like, free), LossSums(*[jnp.float32(0)] * 3))
         return jax.lax.scan(
-            lambda sums, part: (jax.tree.map(jnp.add, sums, part_sums(*part)), None), nothing, parts
+            lambda sums, one: (jax.tree.map(jnp.add, sums, microbatch_sums(*one)), None),
+            nothing,
+            microbatches,
         )[0]
 
     def train_step(
@@ -237,9 +239,9 @@ def _shardings(tree: PyTree) -> PyTree[NamedSharding]:
     return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
-def _in_parts(
-    rows: Shaped[Array, "batch length"], parts: int, mesh: Mesh
-) -> Shaped[Array, "parts part length"]:
-    """Each part takes every ``parts``-th row, so that each device keeps the rows it holds."""
-    split = rows.reshape(rows.shape[0] // parts, parts, rows.shape[1]).swapaxes(0, 1)
+def _in_microbatches(
+    rows: Shaped[Array, "batch length"], count: int, mesh: Mesh
+) -> Shaped[Array, "count microbatch length"]:
+    """Each microbatch takes every ``count``-th row, so that each device keeps the rows it holds."""
+    split = rows.reshape(rows.shape[0] // count, count, rows.shape[1]).swapaxes(0, 1)
     return jax.lax.with_sharding_constraint(split, NamedSharding(mesh, PartitionSpec(None, BATCH)))

@@ -132,8 +132,10 @@ def test_every_mesh_keeps_documents_apart_as_one_device_does(name, mesh_sizes):
 
 
 def test_microbatches_without_recomputation_keep_documents_apart():
-    parts = train("gpt2", (1, 2, 2), masked=True, gradient_accumulation_steps=4, remat="none")
-    assert_close(parts, train("gpt2", masked=True))
+    microbatches = train(
+        "gpt2", (1, 2, 2), masked=True, gradient_accumulation_steps=4, remat="none"
+    )
+    assert_close(microbatches, train("gpt2", masked=True))
 
 
 def test_loss_is_that_of_each_document_alone():
@@ -362,12 +364,12 @@ def test_optimizer_lies_as_its_parameters_and_computes_what_one_device_does(name
 def test_accumulation_saves_memory():
     settings = {"remat": "none", "loss_chunk": LENGTH}
     whole = compiled("gpt2", **settings).memory_analysis().temp_size_in_bytes
-    parts = (
+    microbatches = (
         compiled("gpt2", gradient_accumulation_steps=8, **settings)
         .memory_analysis()
         .temp_size_in_bytes
     )
-    assert parts < whole / 2
+    assert microbatches < whole / 2
 
 
 EOS = 7

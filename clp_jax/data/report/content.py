@@ -72,7 +72,7 @@ def describe(manifest: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]
     return [section for section in sections if section.blocks]
 
 
-def share(part: int, whole: int) -> str:
+def percentage(part: int, whole: int) -> str:
     """``part`` as a percentage of ``whole``, or a dash if ``whole`` is 0."""
     return f"{part / whole:.2%}" if whole else UNKNOWN
 
@@ -128,9 +128,9 @@ def _steps(manifest: Mapping[str, Any]) -> Iterator[str | Table | Plot]:
             step["stage"],
             f"{step['documents']:,}",
             f"{number:,}",
-            share(number, step["documents"]),
+            percentage(number, step["documents"]),
             f"{before:,}",
-            share(before - after, before),
+            percentage(before - after, before),
             f"{step['seconds']:,.2f}",
             rate(step),
         )
@@ -178,7 +178,7 @@ def _tokens(manifest: Mapping[str, Any]) -> Iterator[str | Plot | Table]:
     yield Table(
         ("tokens", "documents", "share"),
         [
-            (f"{first:,} to {end - 1:,}", f"{number:,}", share(number, sum(documents)))
+            (f"{first:,} to {end - 1:,}", f"{number:,}", percentage(number, sum(documents)))
             for (first, end), number in zip(pairwise(edges), documents, strict=True)
         ],
     )

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clp_jax.data.report.content import left_out, rate, share
+from clp_jax.data.report.content import left_out, percentage, rate
 
 _DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
@@ -85,7 +85,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> list[str]:
         dropped, changed = sum(step["dropped"].values()), sum(step["changed"].values())
         lines.append(
             f"{step['name']:<20}{step['documents']:>16,}{dropped:>16,}"
-            f"{share(dropped, step['documents']):>10}{changed:>16,}{rate(step):>10}"
+            f"{percentage(dropped, step['documents']):>10}{changed:>16,}{rate(step):>10}"
         )
     if more := busy[STEPS:]:
         lines.append(f"and {len(more)} more")
