@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from clp_jax.errors import UserError
-from clp_jax.evaluate.batches import round_up, global_batch
+from clp_jax.evaluate.batches import global_batch, round_up
 from clp_jax.generate import generate_tokens
 from clp_jax.mesh import single_device_mesh, to_host
 from clp_jax.models.decoder import Decoder, to_logits

@@ -16,7 +16,7 @@ from clp_jax.checkpoint.hf import load_model, model_tokenizer
 from clp_jax.data.corpus.store import Corpus
 from clp_jax.data.io.readers import read_documents
 from clp_jax.errors import UserError
-from clp_jax.evaluate.batches import round_up, global_batch
+from clp_jax.evaluate.batches import global_batch, round_up
 from clp_jax.limits import BatchSize, Inputs, Name, PathOrName, SequenceLength
 from clp_jax.loss import window_loss
 from clp_jax.mesh import inference_dtype, make_mesh, single_device_mesh
