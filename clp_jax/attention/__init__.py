@@ -1,9 +1,14 @@
-"""Causal attention, with or without ALiBi, by the implementation that suits the call.
+"""Causal attention by the implementation that suits the call.
+
+Queries may share keys and values (grouped queries), see a window of them, and have ALiBi or capped
+scores.
 
 Models call only `attend`. It chooses between the plain formula (`dense`), XLA operations block by
 block (`blockwise`), JAX's splash kernels for TPUs (`splash`), cuDNN's kernels (`cudnn`), and Pallas
 kernels for GPUs (`triton`).
 """
+
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -17,11 +22,13 @@ from clp_jax.attention.precision import precision_of as precision_of
 
 def attend(
     query: Float[Array, "batch queries heads dim"],
-    key: Float[Array, "batch keys heads dim"],
-    value: Float[Array, "batch keys heads dim"],
+    key: Float[Array, "batch keys kv_heads dim"],
+    value: Float[Array, "batch keys kv_heads dim"],
     *,
     scale: float | Float[Array, ""],
     slopes: Float[Array | np.ndarray, " heads"] | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
     start: int | Int[Array, ""] = 0,
     segments: Int[Array, "batch keys"] | None = None,
     dropout_rate: float = 0.0,
@@ -36,28 +43,37 @@ def attend(
 
     Args:
         query: queries at the positions ``start``, ``start`` + 1, ...
-        key: keys at the positions 0, 1, ...
+        key: keys at the positions 0, 1, ...; ``kv_heads`` divides ``heads``, and each head of keys
+            serves as many successive heads of queries.
         value: values at the same positions.
-        scale: factor of the scores before ALiBi is added.
-        slopes: ALiBi slope of each head, or None.
+        scale: factor of the scores.
+        slopes: ALiBi slope of each head, or None; not together with ``softcap``.
+        window: number of keys that a query sees, itself included; None: all before it.
+        softcap: scaled scores become ``softcap`` * tanh(score / ``softcap``); None: they stay.
         start: position of the first query.
         segments: the document of each position; queries see only keys of their own document. None:
             all positions are of one document.
         dropout_rate: fraction of the attention weights that is dropped.
         dropout_key: random key of the dropout; None turns it off.
     """
+    assert slopes is None or softcap is None
+    kind: dict[str, Any] = {
+        "scale": scale,
+        "slopes": slopes,
+        "window": window,
+        "softcap": softcap,
+        "segments": segments,
+    }
     dropped = dropout_key is not None and dropout_rate > 0
     whole = isinstance(start, int) and start == 0 and query.shape[1] == key.shape[1]
     if whole and not dropped:
-        return attend_fused(query, key, value, scale=scale, slopes=slopes, segments=segments)
+        return attend_fused(query, key, value, **kind)
     return attend_dense(
         query,
         key,
         value,
-        scale=scale,
-        slopes=slopes,
+        **kind,
         start=start,
-        segments=segments,
         dropout_rate=dropout_rate,
         dropout_key=dropout_key,
     )

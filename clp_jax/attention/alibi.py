@@ -29,9 +29,9 @@ def alibi_slopes(heads: int) -> Float[np.ndarray, " heads"]:
 
 def with_alibi(
     query: Float[Array, "batch queries heads dim"],
-    key: Float[Array, "batch keys heads dim"],
+    key: Float[Array, "batch keys kv_heads dim"],
     slopes: Float[Array | np.ndarray, " heads"],
-) -> tuple[Float[Array, "batch queries heads wide"], Float[Array, "batch keys heads wide"]]:
+) -> tuple[Float[Array, "batch queries heads wide"], Float[Array, "batch keys kv_heads wide"]]:
     """Queries and keys with `COLUMNS` more columns, whose products add slope * key position.
 
     Softmax does not change when a constant is added to a row, so this equals ALiBi. All columns are

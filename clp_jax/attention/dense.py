@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from clp_jax.attention.precision import precision_of
+from clp_jax.attention.scores import capped, seen_by
 
 
 def dropout(
@@ -20,11 +21,13 @@ def dropout(
 
 def attend_dense(
     query: Float[Array, "batch queries heads dim"],
-    key: Float[Array, "batch keys heads dim"],
-    value: Float[Array, "batch keys heads dim"],
+    key: Float[Array, "batch keys kv_heads dim"],
+    value: Float[Array, "batch keys kv_heads dim"],
     *,
     scale: float | Float[Array, ""],
     slopes: Float[Array | np.ndarray, " heads"] | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
     start: int | Int[Array, ""] = 0,
     segments: Int[Array, "batch keys"] | None = None,
     dropout_rate: float = 0.0,
@@ -36,32 +39,30 @@ def attend_dense(
     when a constant is added to a row, so slope * (key position - last query position) is equivalent
     and needs no bias of the size of the scores.
 
-    Args:
-        query: queries at the positions ``start``, ``start`` + 1, ...
-        key: keys at the positions 0, 1, ...
-        value: values at the same positions.
-        scale: factor of the scores before ALiBi is added.
-        slopes: ALiBi slope of each head, or None.
-        start: position of the first query.
-        segments: the document of each position; queries see only keys of their own document. None:
-            all positions are of one document.
-        dropout_rate: fraction of the attention weights that is dropped.
-        dropout_key: random key of the dropout; None turns it off.
+    The arguments are those of `attend`.
     """
     precision = precision_of(value.dtype)
+    batch, queries, heads, dim = query.shape
+    keys, kv_heads = key.shape[1:3]
     scores = jnp.einsum(
-        "bqhd,bkhd->bhqk", query, key, precision=precision, preferred_element_type=jnp.float32
-    )
-    scores = scores * scale
-    key_positions = jnp.arange(key.shape[1])
+        "bqgrd,bkgd->bgrqk",
+        query.reshape(batch, queries, kv_heads, -1, dim),
+        key,
+        precision=precision,
+        preferred_element_type=jnp.float32,
+    ).reshape(batch, heads, queries, keys)
+    scores = capped(scores * scale, softcap)
+    own, others = start + jnp.arange(queries), jnp.arange(keys)
     if slopes is not None:
         # Relative to the last query, since rounding errors grow with the positions.
-        distances = key_positions - (start + query.shape[1] - 1)
+        distances = others - own[-1]
         scores = scores + slopes[:, None, None] * distances.astype(jnp.float32)
-    seen = key_positions <= start + jnp.arange(query.shape[1])[:, None]
+    seen = seen_by(own[:, None], others, window)
     if segments is not None:
-        own = jax.lax.dynamic_slice_in_dim(segments, start, query.shape[1], axis=1)
-        seen = seen & (own[:, None, :, None] == segments[:, None, None, :])
+        documents = jax.lax.dynamic_slice_in_dim(segments, start, queries, axis=1)
+        seen = seen & (documents[:, None, :, None] == segments[:, None, None, :])
     scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
     weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, dropout_key)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value, precision=precision)
+    weights = weights.astype(value.dtype).reshape(batch, kv_heads, -1, queries, keys)
+    attended = jnp.einsum("bgrqk,bkgd->bqgrd", weights, value, precision=precision)
+    return attended.reshape(query.shape)

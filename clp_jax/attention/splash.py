@@ -21,13 +21,21 @@ BLOCKS = (512, 256, 128)
 
 
 def make_kernel(
-    length: int, heads: int, *, shards: int = 1, interpret: bool = False
+    length: int,
+    heads: int,
+    *,
+    window: int | None = None,
+    softcap: float | None = None,
+    shards: int = 1,
+    interpret: bool = False,
 ) -> SplashAttentionKernel:
     """The causal forward and backward kernels for rows of ``length`` positions.
 
     Args:
         length: positions of a row, a multiple of ``shards`` * `LANES`.
-        heads: heads on each device.
+        heads: heads of the queries on each device.
+        window: number of keys that a query sees, or None.
+        softcap: soft cap of the scores, or None.
         shards: devices over which the queries of a row are spread.
         interpret: run without a TPU.
     """
@@ -40,12 +48,19 @@ def make_kernel(
         block_kv_dkv=keys,
         use_fused_bwd_kernel=True,
     )
-    mask = splash_attention.CausalMask((length, length), shard_count=shards)
+    mask: splash_attention.Mask
+    if window is None:
+        mask = splash_attention.CausalMask((length, length), shard_count=shards)
+    else:
+        mask = splash_attention.LocalMask(
+            (length, length), window_size=(window - 1, 0), offset=0, shard_count=shards
+        )
     return splash_attention.make_splash_mha(
         splash_attention.MultiHeadMask([mask] * heads),
         head_shards=1,
         q_seq_shards=shards,
         block_sizes=sizes,
+        attn_logits_soft_cap=softcap,
         residual_checkpoint_name="attended",
         interpret=interpret,
     )
@@ -53,15 +68,15 @@ def make_kernel(
 
 def attend_splash(
     query: Float[Array, "batch queries heads dim"],
-    key: Float[Array, "batch keys heads dim"],
-    value: Float[Array, "batch keys heads dim"],
+    key: Float[Array, "batch keys kv_heads dim"],
+    value: Float[Array, "batch keys kv_heads dim"],
     *,
-    slopes: Float[Array | np.ndarray, " heads"] | None,
-    segments: Int[Array, "batch keys"] | None,
-    start: int | Int[Array, ""],
+    slopes: Float[Array | np.ndarray, " heads"] | None = None,
+    segments: Int[Array, "batch keys"] | None = None,
+    start: int | Int[Array, ""] = 0,
     kernel: SplashAttentionKernel,
 ) -> Float[Array, "batch queries heads dim"]:
-    """Causal attention by ``kernel``; the arguments are those of `attend_blockwise`.
+    """Causal attention by ``kernel``; the other arguments are those of `attend_blockwise`.
 
     With ALiBi the heads are six columns wider inside the kernel. Up to a head size of 122 they fit
     the same 128 lanes. A head size of 128 needs a second tile of 128 lanes: the three of the seven

@@ -20,6 +20,8 @@ class Problem:
     gradient: np.ndarray
     scale: float
     slopes: np.ndarray | None
+    window: int | None
+    softcap: float | None
     segments: np.ndarray | None
     start: int
 
@@ -31,12 +33,19 @@ class Problem:
         query, key, value, gradient = (
             np.asarray(x, np.float64) for x in (self.query, self.key, self.value, self.gradient)
         )
+        group = query.shape[2] // key.shape[2]
+        key, value = (np.repeat(x, group, axis=2) for x in (key, value))
         own = self.start + np.arange(query.shape[1])
         distance = np.arange(key.shape[1]) - own[:, None]
         scores = np.einsum("bqhd,bkhd->bhqk", query, key) * self.scale
+        of_cap = 1.0
+        if self.softcap is not None:
+            scores = self.softcap * np.tanh(scores / self.softcap)
+            of_cap = 1 - (scores / self.softcap) ** 2
         if self.slopes is not None:
             scores = scores + np.float64(self.slopes)[:, None, None] * distance
-        seen = np.broadcast_to(distance <= 0, scores.shape)
+        nearest = -np.inf if self.window is None else -self.window
+        seen = np.broadcast_to((distance <= 0) & (distance > nearest), scores.shape)
         if self.segments is not None:
             same = self.segments[:, own, None] == self.segments[:, None]
             seen = seen & same[:, None]
@@ -45,13 +54,23 @@ class Problem:
         weights /= weights.sum(-1, keepdims=True)
         of_weights = np.einsum("bqhd,bkhd->bhqk", gradient, value)
         inner = (weights * of_weights).sum(-1, keepdims=True)
-        of_scores = weights * (of_weights - inner) * self.scale
+        of_scores = weights * (of_weights - inner) * of_cap * self.scale
+
+        def of_group(x):
+            return x.reshape(*self.key.shape[:3], group, -1).sum(3)
+
         return (
             np.einsum("bhqk,bkhd->bqhd", weights, value),
             np.einsum("bhqk,bkhd->bqhd", of_scores, key),
-            np.einsum("bhqk,bqhd->bkhd", of_scores, query),
-            np.einsum("bhqk,bqhd->bkhd", weights, gradient),
+            of_group(np.einsum("bhqk,bqhd->bkhd", of_scores, query)),
+            of_group(np.einsum("bhqk,bqhd->bkhd", weights, gradient)),
         )
+
+    @property
+    def kind(self):
+        """What only some implementations take."""
+        kind = {"window": self.window, "softcap": self.softcap}
+        return {name: value for name, value in kind.items() if value is not None}
 
     def computed(self, attend, dtype="float32", **options):
         """What ``attend`` makes of it, as `solution`."""
@@ -60,7 +79,9 @@ class Problem:
 
         def compute(query, key, value, gradient):
             attended, transpose = jax.vjp(
-                lambda *qkv: attend(*qkv, slopes=self.slopes, segments=segments, **options),
+                lambda *qkv: attend(
+                    *qkv, slopes=self.slopes, segments=segments, **self.kind, **options
+                ),
                 *(query, key, value),
             )
             return attended, *transpose(gradient)
@@ -76,10 +97,23 @@ class Problem:
 
 @pytest.fixture
 def make_problem():
-    def make(length, head_dim, *, heads=3, batch=2, alibi=False, packed=False, start=0):
+    def make(
+        length,
+        head_dim,
+        *,
+        heads=3,
+        kv_heads=None,
+        batch=2,
+        alibi=False,
+        window=None,
+        softcap=None,
+        packed=False,
+        start=0,
+    ):
         rng = np.random.default_rng(length + head_dim)
-        shape = (batch, length, heads, head_dim)
-        query, key, value, gradient = rng.normal(size=(4, *shape)).astype(np.float32)
+        query, gradient = rng.normal(size=(2, batch, length, heads, head_dim)).astype(np.float32)
+        of_keys = (batch, length, kv_heads or heads, head_dim)
+        key, value = rng.normal(size=(2, *of_keys)).astype(np.float32)
         documents = np.sort(rng.integers(0, 4, (batch, length)), axis=1).astype(np.int32)
         return Problem(
             query[:, start:],
@@ -88,6 +122,8 @@ def make_problem():
             gradient[:, start:],
             scale=head_dim**-0.5,
             slopes=alibi_slopes(heads) if alibi else None,
+            window=window,
+            softcap=softcap,
             segments=documents if packed else None,
             start=start,
         )

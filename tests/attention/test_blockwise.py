@@ -22,10 +22,33 @@ def test_equals_the_formula(make_problem, assert_solved, length, head_dim, alibi
     assert_solved(problem.computed(attend_blockwise, "bfloat16", start=0), expected, 1e-2)
 
 
+@pytest.mark.parametrize(
+    ("kv_heads", "window", "softcap", "packed"),
+    [
+        (2, None, None, False),
+        (1, 100, 2.0, True),
+        (3, 2, None, False),
+        (6, BLOCK, 1.0, False),
+        (2, 257, 2.0, True),
+    ],
+)
+def test_grouped_windowed_and_capped(
+    make_problem, assert_solved, kv_heads, window, softcap, packed
+):
+    problem = make_problem(
+        301, 16, heads=6, kv_heads=kv_heads, window=window, softcap=softcap, packed=packed
+    ).scaled()
+    expected = problem.solution()
+    assert_solved(problem.computed(attend_blockwise), expected, 3e-6)
+    assert_solved(problem.computed(attend_blockwise, "bfloat16"), expected, 1e-2)
+
+
 @pytest.mark.parametrize("start", [1, 150])
 @pytest.mark.parametrize("traced", [False, True])
 def test_queries_that_start_in_the_middle_of_a_row(make_problem, assert_solved, start, traced):
-    problem = make_problem(300, 16, alibi=True, packed=True, start=start).scaled()
+    problem = make_problem(
+        300, 16, heads=4, kv_heads=2, alibi=True, window=90, packed=True, start=start
+    ).scaled()
     given = jnp.int32(start) if traced else start
     found = problem.computed(attend_blockwise, start=given)
     assert_solved(found, problem.solution(), 3e-6)

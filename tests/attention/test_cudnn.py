@@ -11,9 +11,18 @@ from clp_jax.attention import alibi_slopes
 from clp_jax.attention.cudnn import attend_cudnn, serves
 
 
-@pytest.mark.parametrize(("head_dim", "alibi"), [(64, False), (64, True), (80, True), (112, True)])
-def test_equals_the_formula(make_problem, assert_solved, head_dim, alibi):
-    problem = make_problem(200, head_dim, alibi=alibi).scaled()
+@pytest.mark.parametrize(
+    ("head_dim", "options"),
+    [
+        (64, {}),
+        (64, {"alibi": True}),
+        (80, {"alibi": True}),
+        (112, {"alibi": True, "kv_heads": 2, "window": 30}),
+        (64, {"kv_heads": 1, "window": 150}),
+    ],
+)
+def test_equals_the_formula(make_problem, assert_solved, head_dim, options):
+    problem = make_problem(200, head_dim, heads=4, **options).scaled()
 
     def attend(*arrays, segments, **options):
         return attend_cudnn(*arrays, implementation="xla", **options)
@@ -31,12 +40,14 @@ def test_equals_the_formula(make_problem, assert_solved, head_dim, alibi):
         ({"head_dim": 128, "slopes": alibi_slopes(2)}, False),
         ({"head_dim": 12}, False),
         ({"dtype": jnp.float32}, False),
+        ({"window": 50}, True),
+        ({"softcap": 50.0}, False),
         ({"segments": jnp.zeros((1, 128), jnp.int32)}, False),
         ({"start": jnp.int32(0)}, False),
     ],
 )
 def test_it_serves_where_it_needs_no_bias(changes, expected):
-    options = {"slopes": None, "segments": None, "start": 0} | changes
+    options = dict(changes)
     dim, dtype = options.pop("head_dim", 64), options.pop("dtype", jnp.bfloat16)
     assert serves(jnp.zeros((1, 128, 2, dim), dtype), **options) == expected
 

@@ -16,6 +16,21 @@ def test_equals_the_formula(make_problem, assert_solved, start, alibi, packed):
     assert_solved(found, problem.solution(), 2e-6)
 
 
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_grouped_windowed_and_capped_from_a_position_on(
+    make_problem, assert_solved, kv_heads, traced
+):
+    problem = make_problem(
+        13, 4, heads=4, kv_heads=kv_heads, window=5, softcap=2.0, packed=True, start=6
+    )
+    start = jnp.int32(6) if traced else 6
+    found = problem.computed(attend_dense, scale=problem.scale, start=start)
+    assert_solved(found, problem.solution(), 2e-6)
+    found = problem.computed(attend_dense, "bfloat16", scale=problem.scale, start=start)
+    assert_solved(found, problem.solution(), 1e-2)
+
+
 def test_the_softmax_is_float32_whatever_the_inputs():
     query = jnp.ones((1, 2048, 1, 8), jnp.bfloat16)
     value = jnp.ones((1, 2048, 1, 8), jnp.bfloat16)

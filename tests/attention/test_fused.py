@@ -28,6 +28,22 @@ def test_every_mesh_equals_the_formula(make_problem, assert_solved, sizes, packe
     assert_solved(found, problem.solution(), 3e-6)
 
 
+@pytest.mark.parametrize("sizes", [(1, 1, 8, 1), (1, 2, 2, 2), (1, 1, 4, 2)], ids=str)
+@pytest.mark.parametrize(
+    ("heads", "kv_heads"), [(8, 1), (8, 2), (8, 4), (24, 3)], ids=lambda x: str(x)
+)
+def test_devices_have_the_keys_of_their_queries(
+    make_problem, assert_solved, sizes, heads, kv_heads
+):
+    """The heads of the keys are divided by the axis, fewer than it, or neither."""
+    problem = make_problem(
+        141, 8, heads=heads, kv_heads=kv_heads, window=50, softcap=2.0, packed=True
+    )
+    with jax.set_mesh(mesh_of(sizes)):
+        found = problem.computed(attend, scale=problem.scale)
+    assert_solved(found, problem.solution(), 3e-6)
+
+
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (1, 2, 2, 2), (1, 1, 1, 4)], ids=str)
 @pytest.mark.parametrize("devices", ["tpu", "gpu"])
 def test_every_mesh_with_kernels_equals_the_formula(
@@ -37,7 +53,7 @@ def test_every_mesh_with_kernels_equals_the_formula(
     monkeypatch.setattr(fused, "platform", lambda mesh: devices)
     monkeypatch.setattr(splash, "make_kernel", partial(splash.make_kernel, interpret=True))
     monkeypatch.setattr(triton, "attend_triton", partial(triton.attend_triton, interpret=True))
-    problem = make_problem(200, 16, heads=2, alibi=True, packed=True)
+    problem = make_problem(200, 16, heads=2, kv_heads=1, alibi=True, window=120, packed=True)
     with jax.set_mesh(mesh_of(sizes)):
         found = problem.computed(attend, scale=problem.scale)
     assert_solved(found, problem.solution(), 1e-5)
@@ -63,6 +79,6 @@ def test_only_dropout_of_the_weights_needs_all_scores(dropped):
 
 
 def test_a_cache_is_continued(make_problem, assert_solved):
-    problem = make_problem(40, 16, alibi=True, start=39)
+    problem = make_problem(40, 16, heads=4, kv_heads=2, alibi=True, window=9, start=39)
     found = problem.computed(attend, scale=problem.scale, start=jnp.int32(39))
     assert_solved(found, problem.solution(), 3e-6)

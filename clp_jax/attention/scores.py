@@ -1,0 +1,35 @@
+"""What every implementation does with a score: the soft cap, and which keys a query sees."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def capped(scores: Float[Array, "*shape"], softcap: float | None) -> Float[Array, "*shape"]:
+    """Scores between -``softcap`` and ``softcap``, almost unchanged where they are small."""
+    return scores if softcap is None else softcap * jnp.tanh(scores / softcap)
+
+
+def through_cap(
+    gradient: Float[Array, "*shape"], scores: Float[Array, "*shape"], softcap: float | None
+) -> Float[Array, "*shape"]:
+    """The gradient before `capped` from the one after it; 0 for masked scores.
+
+    Args:
+        gradient: gradient of the capped scores.
+        scores: the capped scores, or less than -``softcap`` where masked.
+        softcap: the cap.
+    """
+    if softcap is None:
+        return gradient
+    return gradient * (1 - jnp.square(jnp.maximum(scores / softcap, -1.0)))
+
+
+def seen_by(
+    query: Int[Array, "*queries"], key: Int[Array, "*keys"], window: int | None
+) -> Bool[Array, "*both"]:
+    """Whether queries at these positions see keys at those, which are broadcast to each other.
+
+    A query sees itself and what comes before it; with a window, the ``window`` nearest of them.
+    """
+    seen = key <= query
+    return seen if window is None else seen & (key > query - window)
