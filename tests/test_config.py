@@ -1,20 +1,15 @@
 import os
 import re
-from collections.abc import Sequence
-from typing import get_args, get_type_hints
+from typing import get_args
 
 import pytest
 
 from clp_jax.checkpoint.tensors import FLOATS
-from clp_jax.config import RunConfig
-from clp_jax.data.config import PrepareConfig
-from clp_jax.data.io.sources import SOURCES
+from clp_jax.config import MeshSection, RunConfig
 from clp_jax.errors import UserError
 from clp_jax.faults import RENAMED
-from clp_jax.limits import Dtype, Method, SourceKind
+from clp_jax.limits import Dtype
 from clp_jax.train.run_folder import flat_settings
-from clp_jax.transfer.config import TransferConfig, TransferOptions
-from clp_jax.transfer.methods import METHODS
 
 MINIMAL = """
 model: {path: gpt2}
@@ -130,21 +125,16 @@ def test_implausible_numbers(file, section, key, values):
 @pytest.mark.parametrize("word", ["no", "on", "12:00:00", "20241126", "2024-99-99", "1e3", "0x1f"])
 def test_a_key_that_is_text_takes_any_word(file, word):
     assert RunConfig.from_yaml(file, ["--data.validation", word]).data.validation == word
-    config = PrepareConfig.from_yaml(None, ["--clean.exclude_tags", f"[{word}]"])
-    assert config.clean.exclude_tags == (word,)
 
 
-@pytest.mark.parametrize("config", [RunConfig, PrepareConfig])
-def test_the_default_that_is_printed_is_understood(config, file):
-    origin = file if config is RunConfig else None
-    printed = re.findall(r"^  --(\S+) \(default (.*)\)$", config.describe(), re.MULTILINE)
+def test_the_default_that_is_printed_is_understood(file):
+    printed = re.findall(r"^  --(\S+) \(default (.*)\)$", RunConfig.describe(), re.MULTILINE)
     assert len(printed) > 15
     for name, default in printed:
         section, key = name.split(".")
-        found = getattr(getattr(config.from_yaml(origin, [f"--{name}", default]), section), key)
-        assert found == config.model_fields[section].annotation.model_fields[key].default
-    flags = ["--data.validation", "None"] if config is RunConfig else ["--clean.language", "None"]
-    config.from_yaml(origin, flags)
+        found = getattr(getattr(RunConfig.from_yaml(file, [f"--{name}", default]), section), key)
+        assert found == RunConfig.model_fields[section].annotation.model_fields[key].default
+    RunConfig.from_yaml(file, ["--data.validation", "None"])
 
 
 @pytest.mark.parametrize(
@@ -194,15 +184,13 @@ def test_a_section_without_keys_has_its_defaults(file):
     assert RunConfig.from_yaml(file, ["--mesh.tensor", "2"]).mesh.tensor == 2
 
 
-@pytest.mark.parametrize("values", [None, "run.yaml", [], 5, TransferConfig()])
+@pytest.mark.parametrize("values", [None, "run.yaml", [], 5, MeshSection()])
 def test_values_that_are_not_a_configuration(values):
     with pytest.raises(UserError, match="must be a section with keys, or a RunConfig"):
         RunConfig.from_dict(values)
 
 
-def test_names_in_the_configuration_are_those_that_exist():
-    assert get_args(Method) == ("auto", *METHODS)
-    assert get_args(SourceKind) == (*SOURCES,)
+def test_dtypes_are_those_that_checkpoints_may_have():
     assert {*get_args(Dtype)} == {str(dtype) for dtype in FLOATS}
 
 
@@ -228,108 +216,27 @@ def test_files_that_are_not_a_configuration(tmp_path):
 def test_every_key_is_described():
     text = RunConfig.describe()
     for section, field in RunConfig.model_fields.items():
-        for key, knob in field.annotation.model_fields.items():
+        for key, option in field.annotation.model_fields.items():
             assert f"--{section}.{key} " in text
-            assert knob.description
-
-
-def test_a_transfer_as_it_is_by_default():
-    config = TransferConfig()
-    assert config.method == "auto"
-    assert (config.source_weight, config.match_spread, config.seed) == (None, None, 0)
-    assert config.given == {}
-    assert TransferConfig(method="clp", source_weight=0, match_spread=False).given == {
-        "method": "clp", "source_weight": 0, "match_spread": False,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [
-        {"method": "clp", "no_fallback": True},
-        {"method": "ridge", "source_weight": 0.5, "calibrate": True, "data": ["x"]},
-        {"method": "clp", "extend": True, "source_weight": 1},
-        {"extend": True, "data": ["x"]},
-        {"source_vectors": "a", "target_vectors": "b", "dictionary": "c"},
-    ],
-)
-def test_options_of_a_transfer_that_fit_together(keys):
-    config = TransferConfig.from_dict(keys)
-    assert TransferConfig.from_dict(config.given) == config
-
-
-@pytest.mark.parametrize(
-    ("keys", "sentence"),
-    [
-        (
-            {"source_weight": 1},
-            "the method auto chooses source_weight: remove it, or name a method",
-        ),
-        ({"match_spread": False}, "the method auto chooses match_spread"),
-        ({"calibrate": True, "data": ["x"]}, "the method auto chooses calibrate"),
-        (
-            {"method": "ridge", "no_fallback": True},
-            "no_fallback applies only to the method clp, not to ridge",
-        ),
-        (
-            {"method": "ridge", "calibrate": True},
-            "calibrate needs text of the target language: give data",
-        ),
-        ({"method": "ridge", "source_weight": 1.5}, "source_weight: .*less than or equal to 1"),
-        (
-            {"method": "ridge", "extend": True, "source_weight": 0.5},
-            "extend keeps the source's rows",
-        ),
-        (
-            {"method": "ridge", "extend": True, "calibrate": True, "data": ["x"]},
-            "extend keeps the source's rows",
-        ),
-        ({"source_vectors": "a"}, "source_vectors and target_vectors need each other"),
-        ({"pad_to_multiple_of": 0}, "pad_to_multiple_of: .*greater than 0"),
-        ({"metod": "clp"}, "unknown key metod"),
-        ({"method": "magic"}, "method: Input should be 'auto', "),
-        ({"dtype": "int8"}, "dtype: Input should be 'bfloat16'"),
-        ({"data": "text.txt"}, "data: must be a list, such as"),
-        ({"seed": 2**31}, "seed: .*less than or equal to 2147483647"),
-        ({"source_weight": float("nan"), "method": "clp"}, "source_weight: .*finite number"),
-        ({"pad_to_multiple_of": 10**12}, "pad_to_multiple_of: .*less than or equal to 65536"),
-        ({"token_vectors": "gs://b/x"}, "token_vectors: gs://b/x is an address"),
-    ],
-)
-def test_options_of_a_transfer_that_do_not(keys, sentence):
-    with pytest.raises(UserError, match=f"transfer: .*{sentence}"):
-        TransferConfig.from_dict(keys, origin="transfer")
+            assert option.description
 
 
 def test_settings_are_compared_as_json_has_them():
-    assert TransferConfig(data=("a", "b")).given == {"data": ["a", "b"]}
     run = {"model": {"path": "m"}, "data": {"train": "c"}, "train": {"steps": 1, "out": "r"}}
     settings = flat_settings(RunConfig.from_dict(run))
     assert settings["data.train"] == [{"path": "c", "weight": None}]
 
 
-def test_options_of_a_transfer_are_the_keys_of_its_configuration():
-    hints = get_type_hints(TransferConfig, include_extras=True)
-    wanted = {key: hints[key] for key in TransferConfig.model_fields}
-    wanted["data"] = Sequence[get_args(wanted["data"])[0]]  # A list too, for whoever calls it.
-    assert get_type_hints(TransferOptions, include_extras=True) == wanted
-    assert TransferOptions.__required_keys__ == frozenset()
-
-
 @pytest.mark.parametrize(
-    ("config", "old"),
+    "old",
     [
-        (RunConfig, "train.accumulation"),
-        (RunConfig, "optimizer.rates"),
-        (RunConfig, "optimizer.embeddings_first"),
-        (RunConfig, "optimizer.final_ratio"),
-        (TransferConfig, "copy_share"),
-        (TransferConfig, "match_norms"),
-        (TransferConfig, "strict"),
+        "train.accumulation",
+        "optimizer.rates",
+        "optimizer.embeddings_first",
+        "optimizer.final_ratio",
     ],
 )
-def test_an_old_name_is_refused_with_the_new_one(config, old):
-    section, _, key = old.rpartition(".")
-    values = {section: {key: 1}} if section else {key: 1}
+def test_an_old_name_is_refused_with_the_new_one(old):
+    section, key = old.split(".")
     with pytest.raises(UserError, match=f"unknown key {old}, which is now called {RENAMED[key]}"):
-        config.from_dict(values)
+        RunConfig.from_dict({section: {key: 1}})

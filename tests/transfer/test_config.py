@@ -1,0 +1,100 @@
+from collections.abc import Sequence
+from typing import get_args, get_type_hints
+
+import pytest
+
+from clp_jax.errors import UserError
+from clp_jax.faults import RENAMED
+from clp_jax.limits import Method
+from clp_jax.transfer.config import TransferConfig, TransferOptions
+from clp_jax.transfer.methods import METHODS
+
+
+def test_methods_of_the_configuration_are_those_that_exist():
+    assert get_args(Method) == ("auto", *METHODS)
+
+
+def test_defaults():
+    config = TransferConfig()
+    assert config.method == "auto"
+    assert (config.source_weight, config.match_spread, config.seed) == (None, None, 0)
+    assert config.given == {}
+    assert TransferConfig(method="clp", source_weight=0, match_spread=False).given == {
+        "method": "clp", "source_weight": 0, "match_spread": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"method": "clp", "no_fallback": True},
+        {"method": "ridge", "source_weight": 0.5, "calibrate": True, "data": ["x"]},
+        {"method": "clp", "extend": True, "source_weight": 1},
+        {"extend": True, "data": ["x"]},
+        {"source_vectors": "a", "target_vectors": "b", "dictionary": "c"},
+    ],
+)
+def test_options_that_fit_together(keys):
+    config = TransferConfig.from_dict(keys)
+    assert TransferConfig.from_dict(config.given) == config
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        (
+            {"source_weight": 1},
+            "the method auto chooses source_weight: remove it, or name a method",
+        ),
+        ({"match_spread": False}, "the method auto chooses match_spread"),
+        ({"calibrate": True, "data": ["x"]}, "the method auto chooses calibrate"),
+        (
+            {"method": "ridge", "no_fallback": True},
+            "no_fallback applies only to the method clp, not to ridge",
+        ),
+        (
+            {"method": "ridge", "calibrate": True},
+            "calibrate needs text of the target language: give data",
+        ),
+        ({"method": "ridge", "source_weight": 1.5}, "source_weight: .*less than or equal to 1"),
+        (
+            {"method": "ridge", "extend": True, "source_weight": 0.5},
+            "extend keeps the source's rows",
+        ),
+        (
+            {"method": "ridge", "extend": True, "calibrate": True, "data": ["x"]},
+            "extend keeps the source's rows",
+        ),
+        ({"source_vectors": "a"}, "source_vectors and target_vectors need each other"),
+        ({"pad_to_multiple_of": 0}, "pad_to_multiple_of: .*greater than 0"),
+        ({"metod": "clp"}, "unknown key metod"),
+        ({"method": "magic"}, "method: Input should be 'auto', "),
+        ({"dtype": "int8"}, "dtype: Input should be 'bfloat16'"),
+        ({"data": "text.txt"}, "data: must be a list, such as"),
+        ({"seed": 2**31}, "seed: .*less than or equal to 2147483647"),
+        ({"source_weight": float("nan"), "method": "clp"}, "source_weight: .*finite number"),
+        ({"pad_to_multiple_of": 10**12}, "pad_to_multiple_of: .*less than or equal to 65536"),
+        ({"token_vectors": "gs://b/x"}, "token_vectors: gs://b/x is an address"),
+    ],
+)
+def test_options_that_do_not_fit_together(keys, sentence):
+    with pytest.raises(UserError, match=f"transfer: .*{sentence}"):
+        TransferConfig.from_dict(keys, origin="transfer")
+
+
+def test_settings_are_compared_as_json_has_them():
+    assert TransferConfig(data=("a", "b")).given == {"data": ["a", "b"]}
+
+
+def test_options_are_the_keys_of_the_configuration():
+    hints = get_type_hints(TransferConfig, include_extras=True)
+    wanted = {key: hints[key] for key in TransferConfig.model_fields}
+    wanted["data"] = Sequence[get_args(wanted["data"])[0]]  # Python callers may give a list.
+    assert get_type_hints(TransferOptions, include_extras=True) == wanted
+    assert TransferOptions.__required_keys__ == frozenset()
+
+
+@pytest.mark.parametrize("old", ["copy_share", "match_norms", "strict"])
+def test_an_old_name_is_refused_with_the_new_one(old):
+    with pytest.raises(UserError, match=f"unknown key {old}, which is now called {RENAMED[old]}"):
+        TransferConfig.from_dict({old: 1})
