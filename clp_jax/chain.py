@@ -113,7 +113,8 @@ def plan_chain(config: ChainConfig) -> list[Stage]:
     check_chain(config)
     for name in (config.helper, *(section.source for section in config.models)):
         check_readable_alone(name)
-    tokenizer = load_tokenizer(config.helper)
+    owner = config.transfer.tokenizer or config.helper
+    tokenizer = load_tokenizer(owner)
     rows, hash_ = tokenizer.rows, tokenizer_hash(tokenizer)
     stages: list[Stage] = []
     settings = {"helper": config.helper, **_named(TRANSFER, config.transfer.given)}
@@ -141,7 +142,7 @@ def plan_chain(config: ChainConfig) -> list[Stage]:
                 read_vectors(config.transfer, source.tokenizer, tokenizer, text=())
         model = abstract_model(read_decoder_config(values))
         if not done:
-            _check_training(run, model, hash_, config.helper)
+            _check_training(run, model, hash_, owner)
         stages.append(
             Stage(
                 folder=folder,
@@ -213,19 +214,19 @@ def _run_config(config: ChainConfig, section: ChainModelSection) -> RunConfig:
     )
 
 
-def _check_training(run: RunConfig, model: Decoder, hash_: str, helper: str) -> None:
+def _check_training(run: RunConfig, model: Decoder, hash_: str, owner: str) -> None:
     """Check a training run from the shapes of its model, which need not exist yet.
 
     Raises:
         UserError: model, mesh, optimizer, run folder and corpora do not fit together, or the
-            corpora were made with another tokenizer than the helper's, whose hash is given.
+            corpora were made with another tokenizer than the owner's, whose hash is given.
     """
     find_run(run, Path(run.train.out), resume=True)
     make_optimizer(run.optimizer, run.train.steps)
     mesh = run_mesh(run, model.config)
     check_sizes(run, model.config, mesh)
     abstract_parameters(model, mesh)
-    open_corpora(run.data, hash_, helper)
+    open_corpora(run.data, hash_, owner)
 
 
 def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:

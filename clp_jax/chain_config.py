@@ -34,7 +34,7 @@ class ChainConfig(Configuration):
     """The configuration of `clp-jax chain`: models, each the helper of the next."""
 
     helper: Name
-    """Target-language model that helps the first model; all models get its tokenizer."""
+    """Helper of the first model; all models get its tokenizer, or that of `transfer.tokenizer`."""
     out: LocalName
     """Folder of the chain, with a folder for each model."""
     transfer: TransferConfig = TransferConfig()

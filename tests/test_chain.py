@@ -253,6 +253,14 @@ def test_each_trained_model_is_the_helper_of_the_next(settings, recorded, capsys
     assert recorded[0][4].keys() == {"dtype", "mesh"}
 
 
+def test_a_tokenizer_of_its_own_is_that_of_all_models(settings, recorded, inputs):
+    settings["transfer"]["tokenizer"] = settings["helper"]
+    run(settings | {"helper": str(inputs / "source-small")})
+    transfers = [call for call in recorded if call[0] == "transfer"]
+    assert [call[2] for call in transfers] == [str(inputs / "source-small"), "out/small/model"]
+    assert {call[4]["tokenizer"] for call in transfers} == {settings["helper"]}
+
+
 def test_a_training_run_that_is_stopped_ends_the_chain(settings, recorded, monkeypatch):
     def stop(config, *, resume):
         raise RunStopped("saved")

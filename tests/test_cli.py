@@ -190,7 +190,7 @@ def test_every_key_of_a_transfer_is_a_flag(transferred, tmp_path, monkeypatch):
     transfer("--extend")
     assert transferred.pop()[1].keys() == {"mesh", "extend"}
     transfer("--method", "clp", "--data", "a.txt", "b.txt", "--text-field", "body",
-             "--source-weight", "0.5", "--no-match-spread", "--calibrate",
+             "--source-weight", "0.5", "--no-match-spread", "--calibrate", "--tokenizer", "t",
              "--no-fallback", "--fuzzy", "--pad-to-multiple-of", "64", "--token-vectors", "t.npy",
              "--source-vectors", "s.vec", "--target-vectors", "t.vec", "--dictionary", "d.txt",
              "--trace", "--seed", "3", "--dtype", "bfloat16")  # fmt: skip

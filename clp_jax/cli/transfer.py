@@ -14,7 +14,7 @@ def add_parser(stages: Any) -> None:
         "transfer",
         _run,
         "Give the source model the target language's vocabulary. Writes a Hugging Face folder with "
-        "the source's layers, a new embedding table and the helper's tokenizer.",
+        "the source's layers, a new embedding table, and the helper's or another tokenizer.",
     )
     parser.add_argument(
         "--source", required=True, metavar="MODEL", help="large model of the source language"
@@ -24,7 +24,7 @@ def add_parser(stages: Any) -> None:
         required=True,
         nargs="+",
         metavar="MODEL",
-        help="small model of the target language; with several, the best is used",
+        help="any model that knows the target language; with several, the best is used",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder")
     add_keys(parser, TransferConfig)

@@ -12,6 +12,7 @@ from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.transfer.blockwise import zero_rows
 from clp_jax.transfer.interface import Problem
 from clp_jax.transfer.methods.similarity import as_queries
+from clp_jax.transfer.pieces import Spelling
 from clp_jax.transfer.table import Layout, TableRead, read_table
 
 
@@ -35,9 +36,15 @@ class TableInputs:
     """The source's table and the matching helper table, each read once for all methods."""
 
     def __init__(
-        self, source: LazyTensor, helper: LazyTensor, layout: Layout, mesh: Mesh, seed: int
+        self,
+        source: LazyTensor,
+        helper: LazyTensor,
+        layout: Layout,
+        mesh: Mesh,
+        seed: int,
+        spelling: Spelling | None = None,
     ) -> None:
-        self.source_tensor, self.helper_tensor = source, helper
+        self.source_tensor, self.helper_tensor, self.spelling = source, helper, spelling
         self.layout, self.mesh, self.seed = layout, mesh, seed
 
     @cached_property
@@ -48,10 +55,9 @@ class TableInputs:
     @cached_property
     def helper(self) -> TableRead:
         """The rows of the missing tokens, then those of the anchors."""
-        layout = self.layout
-        return read_table(
-            self.helper_tensor, np.concatenate([layout.missing_helper, layout.anchor_helper])
-        )
+        read = read_table if self.spelling is None else self.spelling.read
+        ids = np.concatenate([self.layout.missing_helper, self.layout.anchor_helper])
+        return read(self.helper_tensor, ids)
 
     def release(self) -> None:
         """Drop both tables from memory."""
@@ -65,16 +71,20 @@ class TableInputs:
         return AnchorFeatures(problem, np.zeros((self.layout.anchors, 0), np.float32), np.arange(0))
 
     def helper_rows(self) -> AnchorFeatures:
-        """The helper's rows as features, with the shared tokens as anchors."""
-        missing, shared = np.split(self.helper.rows, [len(self.layout.missing)])
-        problem = self._problem(missing, shared, self._shared_rows())
-        return AnchorFeatures(problem, shared, self._shared_ids(), hold_out=True)
+        """The helper's rows as features."""
+        return self._features(*np.split(self.helper.rows, [len(self.layout.missing)]))
 
     def token_vectors(self, vectors: Float[np.ndarray, "token dim"]) -> AnchorFeatures:
-        """The target's token vectors as features; shared tokens that have one are the anchors."""
-        shared = vectors[self.layout.anchor_helper]
+        """The target's token vectors as features."""
+        layout = self.layout
+        return self._features(vectors[layout.missing_helper], vectors[layout.anchor_helper])
+
+    def _features(
+        self, missing: Float[np.ndarray, "missing dim"], shared: Float[np.ndarray, "anchor dim"]
+    ) -> AnchorFeatures:
+        """Features of the target's tokens; the shared tokens whose are not zero are the anchors."""
         unknown = zero_rows(shared)
-        problem = self._problem(vectors[self.layout.missing_helper], shared, self._shared_rows())
+        problem = self._problem(missing, shared, self._shared_rows())
         return AnchorFeatures(
             problem.without(unknown) if unknown.any() else problem,
             shared,

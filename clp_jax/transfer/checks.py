@@ -29,7 +29,7 @@ def check_transfer(
 
 
 def check_files(config: TransferConfig) -> None:
-    """Check that the text and the vectors that a transfer needs exist.
+    """Check that the text, the vectors and the tokenizer that a transfer needs can be found.
 
     Raises:
         UserError: they are missing.
@@ -40,6 +40,8 @@ def check_files(config: TransferConfig) -> None:
         raise UserError(
             "The method wechsel needs word vectors: give source_vectors and target_vectors."
         )
+    if config.tokenizer:
+        local_model(config.tokenizer)
     files = (config.token_vectors, config.source_vectors, config.target_vectors, config.dictionary)
     for file in filter(None, files):
         regular_file(file)

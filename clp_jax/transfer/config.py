@@ -11,10 +11,12 @@ from clp_jax.limits import Dtype, LocalName, Method, Name, PadMultiple, Seed, Sh
 
 
 class TransferConfig(Configuration):
-    """How a source model gets the vocabulary of a helper."""
+    """How a source model gets another vocabulary with the rows of a helper."""
 
     method: Method = "auto"
     """How to compute new rows; `clp` is the paper's method, `auto` ranks all and takes the best."""
+    tokenizer: Name | None = None
+    """Tokenizer of the new model, spelled with the helper's tokens; empty: the helper's own."""
     data: tuple[Name, ...] = ()
     """A little text of the target language to choose and calibrate with, not to evaluate on."""
     text_field: Name = "text"
@@ -77,6 +79,7 @@ class TransferOptions(TypedDict, total=False):
     """The keys of `TransferConfig` as the keyword arguments of a function."""
 
     method: Method
+    tokenizer: Name | None
     data: Sequence[Name]
     text_field: Name
     source_weight: Share | None

@@ -1,4 +1,4 @@
-"""The source and helper checkpoints of a transfer, and the configuration of the new model."""
+"""The source checkpoint of a transfer, and the configuration of the new model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import jax
 from clp_jax.checkpoint.hf import checkpoint_tensors, load_model, model_tensors
 from clp_jax.checkpoint.hub import UNPADDED, load_tokenizer, model_files, read_config, resolve
 from clp_jax.checkpoint.run_folder import is_run_folder
-from clp_jax.checkpoint.tensors import FLOATS, LazyTensor, open_tensors
+from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.errors import UserError
 from clp_jax.models import read_decoder_config, weight_table
 from clp_jax.tokenizer import Tokenizer
@@ -69,11 +69,6 @@ def target_config(
     return config
 
 
-# Names of the input embedding and the head in common decoders, after any prefix.
-EMBEDDINGS = ("wte.weight", "word_embeddings.weight", "embed_tokens.weight", "embed_in.weight")
-HEADS = ("lm_head.weight", "embed_out.weight")
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """A model whose tensors are read on demand.
@@ -107,7 +102,7 @@ def open_source(name: str | Path) -> Checkpoint:
         UserError: the model is missing, damaged or not supported, a tensor does not match the
             configuration, or the tokenizer has more ids than a table has rows.
     """
-    folder = _folder(name)
+    folder = folder_of(name)
     config = read_config(folder)
     decoder = read_decoder_config(config, folder / "config.json")
     run = is_run_folder(name)
@@ -116,41 +111,17 @@ def open_source(name: str | Path) -> Checkpoint:
         folder=folder,
         config=config,
         tokenizer=load_tokenizer(folder),
-        tensors=_run_tensors(name) if run else checkpoint_tensors(folder, decoder),
+        tensors=run_tensors(name) if run else checkpoint_tensors(folder, decoder),
         tables=[weight.name for weight in weight_table(decoder) if weight.axes[0] == "vocab"],
     )
 
 
-def open_helper(name: str | Path) -> Checkpoint:
-    """Open the model whose tables supply the similarities: any decoder with common tensor names.
-
-    Raises:
-        UserError: the model is missing or damaged, does not have exactly one input embedding, or
-            the tokenizer has more ids than a table has rows.
-    """
-    folder = _folder(name)
-    config = read_config(folder)
-    tensors = _run_tensors(name) if is_run_folder(name) else open_tensors(folder)
-    endings = {tensor: ".".join(tensor.split(".")[-2:]) for tensor in tensors}
-    tables = [tensor for tensor, ending in endings.items() if ending in EMBEDDINGS]
-    if len(tables) != 1:
-        raise UserError(
-            f"{name}: expected one tensor named {' or '.join(EMBEDDINGS)}, the token embedding of "
-            f"a decoder, but found {', '.join(tables) or 'none'}."
-        )
-    if not config.get("tie_word_embeddings"):
-        tables += [tensor for tensor, ending in endings.items() if ending in HEADS]
-    for table in tables:
-        if tensors[table].dtype not in FLOATS or len(tensors[table].shape) != 2:
-            raise UserError(f"{name}: {table} is not a matrix of floating-point numbers.")
-    return Checkpoint(str(name), folder, config, load_tokenizer(folder), tensors, tables)
-
-
-def _folder(name: str | Path) -> Path:
+def folder_of(name: str | Path) -> Path:
+    """The folder with the files of a model, run folder or hub id."""
     return model_files(name) if is_run_folder(name) else resolve(name)
 
 
-def _run_tensors(name: str | Path) -> dict[str, LazyTensor]:
+def run_tensors(name: str | Path) -> dict[str, LazyTensor]:
     """All parameters of a run's newest checkpoint."""
     check_readable_alone(name)
     return model_tensors(load_model(name))

@@ -16,6 +16,7 @@ from clp_jax.transfer.calibration import Evaluator, make_sample
 from clp_jax.transfer.compose import new_table, predict_held_out
 from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.external_vectors import read_vectors
+from clp_jax.transfer.helper import Helper
 from clp_jax.transfer.methods import METHODS, Recipe
 from clp_jax.transfer.methods.similarity import spell
 from clp_jax.transfer.models import Checkpoint, target_config
@@ -33,7 +34,7 @@ class TransferPair:
     Attributes:
         source: the source model.
         helper: the helper model.
-        vocabularies: the vocabularies of source and helper.
+        vocabularies: the vocabularies of source and target.
         vocabulary: how they match.
         layout: the layout of the new tables.
         tokenizer: the tokenizer of the new model.
@@ -47,31 +48,36 @@ class TransferPair:
     def __init__(
         self,
         source: Checkpoint,
-        helper: Checkpoint,
+        helper: Helper,
         config: TransferConfig,
         text: Sequence[str],
         scratch: Path,
         mesh: Mesh,
     ) -> None:
         self.source, self.helper, self.text, self.mesh = source, helper, text, mesh
-        self.vocabularies = read_vocabulary(source.tokenizer), read_vocabulary(helper.tokenizer)
+        self.vocabularies = read_vocabulary(source.tokenizer), read_vocabulary(helper.target)
         self.vocabulary = match_vocabularies(*self.vocabularies, fuzzy=config.fuzzy)
         multiple = config.pad_to_multiple_of
         if config.extend:
-            extension = extend_tokenizer(source.folder, helper.folder, scratch)
+            extension = extend_tokenizer(source.folder, helper.target_folder, scratch)
             self.tokenizer, self.tokenizer_folder = load_tokenizer(scratch), scratch
             self.layout = extending(self.vocabulary, *extension, multiple=multiple)
         else:
-            self.tokenizer, self.tokenizer_folder = helper.tokenizer, helper.folder
+            self.tokenizer, self.tokenizer_folder = helper.target, helper.target_folder
             self.layout = replacing(self.vocabulary, multiple=multiple)
-        self.vectors = read_vectors(config, source.tokenizer, helper.tokenizer, text)
+        self.vectors = read_vectors(config, source.tokenizer, helper.target, text)
         # A tied helper has a single table, which also serves the head.
         self.helper_tables = dict(
             zip(source.tables, [helper.tables[0], helper.tables[-1]], strict=False)
         )
         self.inputs = {
             name: TableInputs(
-                source.tensors[name], helper.tensors[other], self.layout, mesh, config.seed
+                source.tensors[name],
+                helper.tensors[other],
+                self.layout,
+                mesh,
+                config.seed,
+                helper.spelling,
             )
             for name, other in self.helper_tables.items()
         }
@@ -119,9 +125,9 @@ class TransferPair:
         basis = METHODS[method].basis
         if basis in ("helper_rows", "token_vectors") and not self.layout.anchors:
             return (
-                f"The tokenizers of {self.source.name} and {self.helper.name} have no token in "
-                f"common, but {method} computes new rows from those of shared tokens: use subword "
-                "or wechsel."
+                f"The tokenizers of {self.source.name} and {self.helper.target_name} have no token "
+                f"in common, but {method} computes new rows from those of shared tokens: use "
+                "subword or wechsel."
             )
         if basis == "token_vectors" and self.vectors.tokens is None:
             return f"The method {method} needs token vectors: give token_vectors or data."

@@ -13,6 +13,7 @@ from clp_jax.checkpoint.card import CITATION, USE, flat, inherited, read_metadat
 from clp_jax.checkpoint.hub import tokenizer_hash
 from clp_jax.files import public_name
 from clp_jax.transfer.config import TransferConfig
+from clp_jax.transfer.helper import Helper
 from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.models import Checkpoint
 from clp_jax.transfer.selection import BY_OVERLAP, Choice
@@ -46,12 +47,14 @@ def describe_transfer(
         config: the configuration of the transfer.
     """
     pair = choice.pair
+    target, spelling = pair.helper.target, pair.helper.spelling
     return {
         "arguments": {"source": source, "helper": pair.helper.name, **config.given},
         "command": command_line(source, helpers, config),
         "seed": config.seed,
         **choice.to_dict(),
         "vocabulary": pair.vocabulary.to_dict(),
+        **({} if spelling is None else {"spelling": dict(spelling.counts)}),
         "tables": {
             name: {"helper_table": pair.helper_tables[name]}
             | table.to_dict(pair.inputs[name].source.norms)
@@ -61,6 +64,7 @@ def describe_transfer(
             "source_tokenizer": tokenizer_hash(pair.source.tokenizer),
             "source_tables": {name: table.source.sha256 for name, table in pair.inputs.items()},
             "helper_tokenizer": tokenizer_hash(pair.helper.tokenizer),
+            **({} if spelling is None else {"target_tokenizer": tokenizer_hash(target)}),
             "helper_tables": {
                 pair.helper_tables[name]: table.helper.sha256 for name, table in pair.inputs.items()
             },
@@ -121,7 +125,9 @@ def describe_embeddings(manifest: Mapping[str, Any]) -> str:
     arguments, (first, *_) = manifest["arguments"], manifest["tables"].values()
     rows = first["rows"]
     source, helper = (public_name(arguments[model]) for model in ("source", "helper"))
-    words = "the vocabularies of both" if arguments.get("extend") else "the helper's vocabulary"
+    tokenizer = arguments.get("tokenizer")
+    owner = "the helper" if tokenizer is None else f"`{public_name(tokenizer)}`"
+    words = "the vocabularies of the source and" if arguments.get("extend") else "the vocabulary of"
     table = "\n".join(
         f"| {MEANINGS.get(origin, origin)} | {count:,} |"
         for origin, count in rows.items()
@@ -130,8 +136,8 @@ def describe_embeddings(manifest: Mapping[str, Any]) -> str:
     return f"""\
 ## Embeddings
 
-This model has the body of `{source}` and a new embedding table for {words}. The table was computed
-with `{helper}` as the helper, by CLP-Transfer
+This model has the body of `{source}` and a new embedding table for {words} {owner}.
+The table was computed with `{helper}` as the helper, by CLP-Transfer
 ([Ostendorff & Rehm 2023](https://arxiv.org/abs/2301.09626)) or a related method.
 
 Method: {describe_recipe(manifest["recipe"])}.
@@ -145,16 +151,16 @@ Method: {describe_recipe(manifest["recipe"])}.
 """
 
 
-def model_card(manifest: Mapping[str, Any], source: Checkpoint, helper: Checkpoint) -> str:
+def model_card(manifest: Mapping[str, Any], source: Checkpoint, helper: Helper) -> str:
     """The ``README.md`` of a transferred model that has not been trained since.
 
     Args:
         manifest: Contents of its ``transfer.json``.
         source: The model that supplies the body and the licence.
-        helper: The model that supplies the vocabulary and the language.
+        helper: The model that supplies the rows, with the tokenizer that supplies the language.
     """
     extended = manifest["arguments"].get("extend")
-    known, of_helper = inherited(source.name, source.folder), read_metadata(helper.folder)
+    known, of_helper = inherited(source.name, source.folder), read_metadata(helper.target_folder)
     spoken = (
         [known.get("language"), of_helper.get("language")]
         if extended
@@ -164,7 +170,7 @@ def model_card(manifest: Mapping[str, Any], source: Checkpoint, helper: Checkpoi
         "language": flat(spoken),
         "tags": [*flat([known.get("tags")]), "clp-transfer"],
     }
-    names = [Path(public_name(model.name)).name for model in (source, helper)]
+    names = [Path(public_name(name)).name for name in (source.name, helper.target_name)]
     kept = "its own vocabulary and that" if extended else "the vocabulary"
     body = f"""\
 A language model that was transferred to another language. It has not been trained on the target
@@ -199,6 +205,7 @@ def summarize(manifest: Mapping[str, Any], out: str) -> str:
         f"{arguments['source']} + {arguments['helper']} -> {out}",
         f"vocabulary  {vocabulary['shared']:,} of {vocabulary['target_tokens']:,} target tokens "
         f"are known to the source ({vocabulary['share_of_target']:.1%})",
+        *_spelling(manifest),
         *_ranking(manifest),
         *wrap(
             f"method      {describe_recipe(manifest['recipe'])}", WIDTH, subsequent_indent=INDENT
@@ -207,6 +214,17 @@ def summarize(manifest: Mapping[str, Any], out: str) -> str:
     for name, table in manifest["tables"].items():
         lines += _rows(name, table)
     return "\n".join(lines)
+
+
+def _spelling(manifest: Mapping[str, Any]) -> list[str]:
+    counts = manifest.get("spelling")
+    if counts is None:
+        return []
+    return [
+        f"spelling    of {sum(counts.values()):,} target tokens, {counts['one token']:,} are one "
+        f"token of the helper, {counts['several']:,} are several,",
+        f"{INDENT}{counts['normalised']:,} only after its normalisation, {counts['none']:,} none",
+    ]
 
 
 def _ranking(manifest: Mapping[str, Any]) -> list[str]:
@@ -238,10 +256,12 @@ def _ranking(manifest: Mapping[str, Any]) -> list[str]:
 def _rows(name: str, table: Mapping[str, Any]) -> list[str]:
     quantiles = table["norm_quantiles"]
     norms = {origin: values.get("0.5") for origin, values in quantiles.items()}
-    lines = [
-        f"{name}: {table['rows']['total']:,} rows, "
-        f"the source's median norm is {norms['source']:.3g}"
-    ]
+    lines = wrap(
+        f"{name}: {table['rows']['total']:,} rows, helper's {table['helper_table']}, "
+        f"source's median norm {norms['source']:.3g}",
+        WIDTH,
+        subsequent_indent="  ",
+    )
     for origin, count in table["rows"].items():
         if count and origin != "total":
             meaning = MEANINGS.get(origin, origin)

@@ -27,7 +27,8 @@ from clp_jax.mesh import make_mesh
 from clp_jax.transfer.calibration import read_text
 from clp_jax.transfer.checks import AUTO, check_transfer
 from clp_jax.transfer.config import TransferConfig, TransferOptions
-from clp_jax.transfer.models import open_helper, open_source, with_target_tokens
+from clp_jax.transfer.helper import open_helper
+from clp_jax.transfer.models import open_source, with_target_tokens
 from clp_jax.transfer.pair import TransferPair
 from clp_jax.transfer.report import describe_transfer, model_card, write_trace
 from clp_jax.transfer.selection import Choice, rank_by_overlap, rank_by_text
@@ -43,7 +44,7 @@ def transfer_model(
     mesh: Mesh | None = None,
     **options: Unpack[TransferOptions],
 ) -> dict[str, Any]:
-    """Give ``source`` the vocabulary of ``helper`` and write the result as a Hugging Face folder.
+    """Give ``source`` the vocabulary of ``helper``, or another, and write a Hugging Face folder.
 
     The embedding table and an untied head are recomputed in float32; the head uses the similarities
     in the helper's head if that is untied too. All other tensors are the source's. In addition to
@@ -54,8 +55,8 @@ def transfer_model(
     Args:
         source: folder or hub id of a model of the source language, in an architecture of
             `clp_jax.models`.
-        helper: folder or hub id of a decoder of the target language. Given several, the method
-            ``auto`` takes the best.
+        helper: folder or hub id of a model of any architecture that knows the target language.
+            Given several, the method ``auto`` takes the best.
         out: the folder to write.
         mesh: devices to compute on; by default all of them.
         **options: the keys of `clp_jax.transfer.config.TransferConfig`, which documents them.
@@ -76,9 +77,10 @@ def transfer_model(
     source_model = open_source(source)
     text = read_text(config.data, config.text_field) if config.data else []
     with new_folder(out) as folder, scratch_folder() as scratch:
+        opened = [open_helper(name, config.tokenizer) for name in helpers]
         pairs = [
-            TransferPair(source_model, open_helper(name), config, text, scratch / str(i), mesh)
-            for i, name in enumerate(helpers)
+            TransferPair(source_model, helper, config, text, scratch / str(i), mesh)
+            for i, helper in enumerate(opened)
         ]
         choice = choose(pairs, config)
         tables = choice.tables()

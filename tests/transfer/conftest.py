@@ -16,8 +16,9 @@ from clp_jax.checkpoint.tensors import LazyTensor, write_tensors
 from clp_jax.mesh import make_mesh, single_device_mesh
 from clp_jax.transfer.anchors import TableInputs
 from clp_jax.transfer.config import TransferConfig
+from clp_jax.transfer.helper import open_helper
 from clp_jax.transfer.interface import Problem
-from clp_jax.transfer.models import open_helper, open_source
+from clp_jax.transfer.models import open_source
 from clp_jax.transfer.pair import TransferPair
 from clp_jax.transfer.table import Layout
 

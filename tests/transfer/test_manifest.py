@@ -11,8 +11,9 @@ from safetensors.numpy import load_file
 from clp_jax.checkpoint.card import CARD, read_metadata, render_card
 from clp_jax.cli import make_parser
 from clp_jax.transfer.config import TransferConfig
+from clp_jax.transfer.helper import open_helper
 from clp_jax.transfer.methods import METHODS, Recipe
-from clp_jax.transfer.models import open_helper, open_source
+from clp_jax.transfer.models import open_source
 from clp_jax.transfer.report import command_line, describe_recipe, model_card, text_hash
 from clp_jax.transfer.stage import transfer_model
 
