@@ -25,7 +25,7 @@ PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGEL
     (REPOSITORY / "docs").rglob("*.md")
 )
 CONFIGS = {"train": RunConfig, "plan": RunConfig, "prepare": PrepareConfig, "chain": ChainConfig}
-FILES = ("jsonl", "json", "md", "yaml")
+FILES = ("jsonl", "json", "md", "safetensors", "yaml")
 FLAG = r"(?<![\w-])--[a-z][\w.-]*[a-z]"
 
 pages = pytest.mark.parametrize(
