@@ -76,7 +76,7 @@ def decoder_class(config: DecoderConfig) -> type[Decoder]:
 
 def weight_table(config: DecoderConfig) -> tuple[Weight, ...]:
     """One row for each parameter of a model with this configuration."""
-    return (*decoder_class(config).weights, *(() if config.tied else (HEAD,)))
+    return (*decoder_class(config).weights(config), *(() if config.tied else (HEAD,)))
 
 
 def abstract_model(config: DecoderConfig, *, dtype: DTypeLike = jnp.float32) -> Decoder:

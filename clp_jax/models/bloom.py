@@ -12,13 +12,18 @@ from jaxtyping import Array, Float, Int
 
 from clp_jax.attention import alibi_slopes
 from clp_jax.models.configuration import read_fields
-from clp_jax.models.decoder import Decoder, DecoderConfig, layer_norm
+from clp_jax.models.decoder import Block, Decoder, DecoderConfig, split_evenly
+from clp_jax.models.layers import MLP, LayerNorm
+from clp_jax.models.self_attention import FusedSelfAttention
 from clp_jax.models.weights import Weight
 
 
 @dataclass(frozen=True)
 class BloomConfig(DecoderConfig):
     """The configuration of a BLOOM."""
+
+    residual_after_norm: bool
+    """Whether each residual starts after the layer norm instead of before it."""
 
     @classmethod
     def from_hf(cls, values: Mapping[str, Any]) -> "BloomConfig":
@@ -34,6 +39,8 @@ class BloomConfig(DecoderConfig):
             hidden_size=hf.hidden_size,
             num_layers=hf.n_layer,
             num_heads=hf.n_head,
+            num_kv_heads=hf.n_head,
+            head_dim=split_evenly(hf.hidden_size, hf.n_head),
             mlp_size=4 * hf.hidden_size,
             max_positions=None,
             activation="gelu_new",
@@ -43,7 +50,6 @@ class BloomConfig(DecoderConfig):
             attention_dropout=hf.attention_dropout,
             residual_dropout=hf.hidden_dropout,
             initializer_range=hf.initializer_range,
-            output_range=hf.initializer_range,
             residual_after_norm=hf.apply_residual_connection_post_layernorm,
         )
 
@@ -53,77 +59,124 @@ class Bloom(Decoder):
 
     config: BloomConfig
     ignored = r"transformer\.h\.\d+\.self_attention\.(masked_)?bias"
-    weights = (
-        Weight(
-            "token_embedding.embedding",
-            "transformer.word_embeddings.weight",
-            "vocab embed -> vocab embed",
-        ),
-        Weight(
-            "embedding_norm.scale",
-            "transformer.word_embeddings_layernorm.weight",
-            "embed -> embed",
-        ),
-        Weight(
-            "embedding_norm.bias", "transformer.word_embeddings_layernorm.bias", "embed -> embed"
-        ),
-        Weight(
-            "blocks.norm_1.scale", "transformer.h.{layer}.input_layernorm.weight", "embed -> embed"
-        ),
-        Weight(
-            "blocks.norm_1.bias", "transformer.h.{layer}.input_layernorm.bias", "embed -> embed"
-        ),
-        Weight(
-            "blocks.attention.qkv.kernel",
-            "transformer.h.{layer}.self_attention.query_key_value.weight",
-            "(heads three head_dim) embed -> embed three heads head_dim",
-        ),
-        Weight(
-            "blocks.attention.qkv.bias",
-            "transformer.h.{layer}.self_attention.query_key_value.bias",
-            "(heads three head_dim) -> three heads head_dim",
-        ),
-        Weight(
-            "blocks.attention.out.kernel",
-            "transformer.h.{layer}.self_attention.dense.weight",
-            "embed (heads head_dim) -> heads head_dim embed",
-        ),
-        Weight(
-            "blocks.attention.out.bias",
-            "transformer.h.{layer}.self_attention.dense.bias",
-            "embed -> embed",
-        ),
-        Weight(
-            "blocks.norm_2.scale",
-            "transformer.h.{layer}.post_attention_layernorm.weight",
-            "embed -> embed",
-        ),
-        Weight(
-            "blocks.norm_2.bias",
-            "transformer.h.{layer}.post_attention_layernorm.bias",
-            "embed -> embed",
-        ),
-        Weight(
-            "blocks.mlp.up.kernel",
-            "transformer.h.{layer}.mlp.dense_h_to_4h.weight",
-            "mlp embed -> embed mlp",
-        ),
-        Weight("blocks.mlp.up.bias", "transformer.h.{layer}.mlp.dense_h_to_4h.bias", "mlp -> mlp"),
-        Weight(
-            "blocks.mlp.down.kernel",
-            "transformer.h.{layer}.mlp.dense_4h_to_h.weight",
-            "embed mlp -> mlp embed",
-        ),
-        Weight(
-            "blocks.mlp.down.bias", "transformer.h.{layer}.mlp.dense_4h_to_h.bias", "embed -> embed"
-        ),
-        Weight("final_norm.scale", "transformer.ln_f.weight", "embed -> embed"),
-        Weight("final_norm.bias", "transformer.ln_f.bias", "embed -> embed"),
-    )
+
+    @classmethod
+    def weights(cls, config: BloomConfig) -> tuple[Weight, ...]:
+        """How a Hugging Face checkpoint holds the parameters, except the untied head."""
+        return (
+            Weight(
+                "token_embedding.embedding",
+                "transformer.word_embeddings.weight",
+                "vocab embed -> vocab embed",
+            ),
+            Weight(
+                "embedding_norm.scale",
+                "transformer.word_embeddings_layernorm.weight",
+                "embed -> embed",
+            ),
+            Weight(
+                "embedding_norm.bias",
+                "transformer.word_embeddings_layernorm.bias",
+                "embed -> embed",
+            ),
+            Weight(
+                "blocks.norm_1.scale",
+                "transformer.h.{layer}.input_layernorm.weight",
+                "embed -> embed",
+            ),
+            Weight(
+                "blocks.norm_1.bias", "transformer.h.{layer}.input_layernorm.bias", "embed -> embed"
+            ),
+            Weight(
+                "blocks.attention.qkv.kernel",
+                "transformer.h.{layer}.self_attention.query_key_value.weight",
+                "(heads three head_dim) embed -> embed three heads head_dim",
+            ),
+            Weight(
+                "blocks.attention.qkv.bias",
+                "transformer.h.{layer}.self_attention.query_key_value.bias",
+                "(heads three head_dim) -> three heads head_dim",
+            ),
+            Weight(
+                "blocks.attention.out.kernel",
+                "transformer.h.{layer}.self_attention.dense.weight",
+                "embed (heads head_dim) -> heads head_dim embed",
+            ),
+            Weight(
+                "blocks.attention.out.bias",
+                "transformer.h.{layer}.self_attention.dense.bias",
+                "embed -> embed",
+            ),
+            Weight(
+                "blocks.norm_2.scale",
+                "transformer.h.{layer}.post_attention_layernorm.weight",
+                "embed -> embed",
+            ),
+            Weight(
+                "blocks.norm_2.bias",
+                "transformer.h.{layer}.post_attention_layernorm.bias",
+                "embed -> embed",
+            ),
+            Weight(
+                "blocks.mlp.up.kernel",
+                "transformer.h.{layer}.mlp.dense_h_to_4h.weight",
+                "mlp embed -> embed mlp",
+            ),
+            Weight(
+                "blocks.mlp.up.bias", "transformer.h.{layer}.mlp.dense_h_to_4h.bias", "mlp -> mlp"
+            ),
+            Weight(
+                "blocks.mlp.down.kernel",
+                "transformer.h.{layer}.mlp.dense_4h_to_h.weight",
+                "embed mlp -> mlp embed",
+            ),
+            Weight(
+                "blocks.mlp.down.bias",
+                "transformer.h.{layer}.mlp.dense_4h_to_h.bias",
+                "embed -> embed",
+            ),
+            Weight("final_norm.scale", "transformer.ln_f.weight", "embed -> embed"),
+            Weight("final_norm.bias", "transformer.ln_f.bias", "embed -> embed"),
+        )
+
+    @staticmethod
+    def make_block(config: BloomConfig, rngs: nnx.Rngs) -> Block:
+        """One new layer."""
+        normal = nnx.initializers.normal(config.initializer_range)
+        return Block(
+            norm_1=Bloom.make_norm(config, rngs),
+            attention=FusedSelfAttention(
+                config.hidden_size,
+                config.num_heads,
+                config.head_dim,
+                qkv_init=normal,
+                out_init=normal,
+                dropout_rate=config.attention_dropout,
+                rngs=rngs,
+            ),
+            norm_2=Bloom.make_norm(config, rngs),
+            mlp=MLP(
+                config.hidden_size,
+                config.mlp_size,
+                config.activation,
+                up_init=normal,
+                down_init=normal,
+                rngs=rngs,
+            ),
+            dropout_rate=config.residual_dropout,
+            residual_after_norm=config.residual_after_norm,
+        )
+
+    @staticmethod
+    def make_norm(config: BloomConfig, rngs: nnx.Rngs) -> LayerNorm:
+        """A new norm of the hidden size."""
+        return LayerNorm(
+            config.hidden_size, epsilon=config.epsilon, use_fast_variance=False, rngs=rngs
+        )
 
     def __init__(self, config: BloomConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         super().__init__(config, dtype=dtype, rngs=rngs)
-        self.embedding_norm = layer_norm(config, rngs)
+        self.embedding_norm = self.make_norm(config, rngs)
 
     def embed(
         self, tokens: Int[Array, "batch length"], positions: Int[Array, "#batch length"]

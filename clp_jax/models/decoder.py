@@ -1,22 +1,28 @@
-"""What GPT-2 and BLOOM share: configuration, layers stacked and scanned, head, key-value cache."""
+"""What all architectures share: configuration, scanned layers, head, key-value cache."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from clp_jax.attention import attend, dropout, precision_of
+from clp_jax.attention import dropout, precision_of
 from clp_jax.config import Remat
 from clp_jax.errors import UserError
 from clp_jax.mesh import shard_activations
-from clp_jax.models.layers import Embedding, LayerNorm, Linear
+from clp_jax.models.layers import ACTIVATIONS, MLP, Embedding, GatedMLP, LayerNorm, RMSNorm
+from clp_jax.models.rope import Rotation
+from clp_jax.models.self_attention import (
+    AttentionInputs,
+    KeysAndValues,
+    LayerKind,
+    SelfAttention,
+)
 from clp_jax.models.weights import Weight
 
 # What a layer saves for its backward pass in addition to its input, by the checkpoint names of its
@@ -28,18 +34,6 @@ SAVED_BY_POLICY: Mapping[Remat, tuple[str, ...]] = {
     "dots": ("attended", "qkv", "attention_out", "mlp_up"),
 }
 
-ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "gelu_new": partial(jax.nn.gelu, approximate=True),
-    "gelu_fast": partial(jax.nn.gelu, approximate=True),
-    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-    "swish": jax.nn.silu,
-    "tanh": jnp.tanh,
-}
-
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -49,6 +43,10 @@ class DecoderConfig:
     hidden_size: int
     num_layers: int
     num_heads: int
+    num_kv_heads: int
+    """Number of heads of keys and values, which divides ``num_heads``."""
+    head_dim: int
+    """Width of one attention head."""
     mlp_size: int
     max_positions: int | None
     """Longest sequence the model can read; None if positions have no parameters."""
@@ -60,10 +58,7 @@ class DecoderConfig:
     attention_dropout: float
     residual_dropout: float
     initializer_range: float
-    output_range: float
-    """Standard deviation of new weights that write to the residual; initializer_range otherwise."""
-    residual_after_norm: bool
-    """Whether each residual starts after the layer norm instead of before it."""
+    """Standard deviation of new weights."""
 
     # Settings that change the results and are not implemented, with the value that is accepted.
     only: ClassVar[Mapping[str, Any]] = {
@@ -74,10 +69,10 @@ class DecoderConfig:
     }
 
     def __post_init__(self) -> None:
-        if self.hidden_size % self.num_heads:
+        if self.num_heads % self.num_kv_heads:
             raise UserError(
-                f"the hidden size {self.hidden_size} is not a multiple of the "
-                f"{self.num_heads} attention heads."
+                f"the {self.num_heads} attention heads are not a multiple of the "
+                f"{self.num_kv_heads} heads of keys and values."
             )
         if self.activation not in ACTIVATIONS:
             raise UserError(
@@ -101,9 +96,15 @@ class DecoderConfig:
             raise UserError(f"{', '.join(faults)} is not supported.")
 
     @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.hidden_size // self.num_heads
+    def layer_kinds(self) -> tuple[LayerKind, ...]:
+        """The kind of each layer."""
+        return (LayerKind(),) * self.num_layers
+
+    @property
+    def period(self) -> int:
+        """The number of layers after which their kinds repeat."""
+        kinds = self.layer_kinds
+        return next(n for n in range(1, len(kinds) + 1) if kinds[n:] == kinds[:-n])
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -115,117 +116,41 @@ class DecoderConfig:
             "embed": self.hidden_size,
             "three": 3,
             "heads": self.num_heads,
+            "kv_heads": self.num_kv_heads,
             "head_dim": self.head_dim,
             "mlp": self.mlp_size,
         }
 
 
+def split_evenly(hidden_size: int, heads: int) -> int:
+    """The width of one of the heads that split the hidden size.
+
+    Raises:
+        UserError: the heads do not divide it.
+    """
+    if hidden_size % heads:
+        raise UserError(
+            f"the hidden size {hidden_size} is not a multiple of the {heads} attention heads."
+        )
+    return hidden_size // heads
+
+
 class Cache(NamedTuple):
     """Keys and values of the positions already read, for generation."""
 
-    key: Float[Array, "layers batch length heads dim"]
-    value: Float[Array, "layers batch length heads dim"]
+    key: Float[Array, "layers batch length kv_heads dim"]
+    value: Float[Array, "layers batch length kv_heads dim"]
     used: Int[Array, ""]
     """Number of filled positions."""
 
     @classmethod
     def empty(cls, config: DecoderConfig, batch: int, length: int, dtype: DTypeLike) -> "Cache":
         """A cache for ``length`` positions of ``batch`` sequences."""
-        shape = (config.num_layers, batch, length, config.num_heads, config.head_dim)
+        shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
         return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.int32(0))
 
 
-class Attention(nnx.Module):
-    """Multi-head causal self-attention."""
-
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
-        embed, heads, head_dim = config.hidden_size, config.num_heads, config.head_dim
-        self.qkv = Linear(
-            embed,
-            (3, heads, head_dim),
-            kernel_init=nnx.initializers.normal(config.initializer_range),
-            rngs=rngs,
-        )
-        self.out = Linear(
-            (heads, head_dim),
-            embed,
-            axis=(-2, -1),
-            kernel_init=nnx.initializers.normal(config.output_range),
-            rngs=rngs,
-        )
-        self.dropout_rate = config.attention_dropout
-
-    def __call__(
-        self,
-        x: Float[Array, "batch length embed"],
-        *,
-        scale: float | Float[Array, ""],
-        slopes: Any,
-        dropout_key: PRNGKeyArray | None,
-        cache: tuple[Array, Array] | None,
-        layer: Int[Array, ""],
-        start: int | Int[Array, ""],
-        segments: Int[Array, "batch length"] | None,
-    ) -> tuple[Float[Array, "batch length embed"], tuple[Array, Array] | None]:
-        """Attend to the positions so far.
-
-        The cache is that of all layers; it is returned with this layer's new keys and values.
-        """
-        query, key, value = (_kept_flat(x, "qkv") for x in jnp.moveaxis(self.qkv(x), -3, 0))
-        if cache is not None:
-            at = (layer, 0, start, 0, 0)
-            cache = (
-                jax.lax.dynamic_update_slice(cache[0], key[None], at),
-                jax.lax.dynamic_update_slice(cache[1], value[None], at),
-            )
-            key, value = cache[0][layer], cache[1][layer]
-        attended = attend(
-            query,
-            key,
-            value,
-            scale=scale,
-            slopes=slopes,
-            start=start,
-            segments=segments,
-            dropout_rate=self.dropout_rate,
-            dropout_key=dropout_key,
-        )
-        return checkpoint_name(self.out(attended), "attention_out"), cache
-
-
-def _kept_flat(
-    x: Float[Array, "batch length heads dim"], name: str
-) -> Float[Array, "batch length heads dim"]:
-    """Name ``x`` for rematerialisation while flat: TPUs pad a saved array's last axis to 128."""
-    return checkpoint_name(x.reshape(*x.shape[:2], -1), name).reshape(x.shape)
-
-
-class MLP(nnx.Module):
-    """Two linear layers with an activation between them."""
-
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
-        self.up = Linear(
-            config.hidden_size,
-            config.mlp_size,
-            kernel_init=nnx.initializers.normal(config.initializer_range),
-            rngs=rngs,
-        )
-        self.down = Linear(
-            config.mlp_size,
-            config.hidden_size,
-            kernel_init=nnx.initializers.normal(config.output_range),
-            rngs=rngs,
-        )
-        self.activation = config.activation
-
-    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
-        """Apply the layers to each position."""
-        return self.down(ACTIVATIONS[self.activation](checkpoint_name(self.up(x), "mlp_up")))
-
-
-def layer_norm(config: DecoderConfig, rngs: nnx.Rngs) -> LayerNorm:
-    """A layer norm of the hidden size."""
-    return LayerNorm(config.hidden_size, epsilon=config.epsilon, use_fast_variance=False, rngs=rngs)
+Norm = LayerNorm | RMSNorm
 
 
 def embedding(rows: int, config: DecoderConfig, rngs: nnx.Rngs) -> Embedding:
@@ -252,46 +177,73 @@ def to_logits(
 
 
 class Block(nnx.Module):
-    """One layer: attention and MLP, each after a layer norm and with a residual connection."""
+    """One layer: attention and MLP, each with a residual connection and with norms around it.
 
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
-        self.norm_1 = layer_norm(config, rngs)
-        self.attention = Attention(config, rngs)
-        self.norm_2 = layer_norm(config, rngs)
-        self.mlp = MLP(config, rngs)
-        self.dropout_rate = config.residual_dropout
-        self.residual_after_norm = config.residual_after_norm
+    Args:
+        norm_1: norm before the attention, or None.
+        attention: the attention.
+        post_norm_1: norm between the attention and the residual, or None.
+        norm_2: norm before the MLP, or None.
+        mlp: the MLP.
+        post_norm_2: norm between the MLP and the residual, or None.
+        dropout_rate: fraction that is dropped of what is added to the residual.
+        residual_after_norm: whether each residual starts after the norm instead of before it.
+    """
+
+    def __init__(
+        self,
+        *,
+        norm_1: Norm | None,
+        attention: SelfAttention,
+        post_norm_1: Norm | None = None,
+        norm_2: Norm | None,
+        mlp: MLP | GatedMLP,
+        post_norm_2: Norm | None = None,
+        dropout_rate: float = 0.0,
+        residual_after_norm: bool = False,
+    ):
+        self.norm_1, self.attention, self.post_norm_1 = norm_1, attention, post_norm_1
+        self.norm_2, self.mlp, self.post_norm_2 = norm_2, mlp, post_norm_2
+        self.dropout_rate = dropout_rate
+        self.residual_after_norm = residual_after_norm
 
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
-        *,
+        inputs: AttentionInputs,
+        kind: LayerKind,
         dropout_key: PRNGKeyArray | None,
-        **attention: Any,
-    ) -> tuple[Float[Array, "batch length embed"], tuple[Array, Array] | None]:
-        """Apply the layer; ``attention`` is passed to `Attention`."""
+    ) -> tuple[Float[Array, "batch length embed"], KeysAndValues | None]:
+        """Apply the layer."""
         keys = [None] * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
-        normed = self.norm_1(x)
-        attended, cache = self.attention(normed, dropout_key=keys[0], **attention)
+        normed = _normed(self.norm_1, x)
+        attended, cache = self.attention(normed, inputs, kind, keys[0])
+        attended = _normed(self.post_norm_1, attended)
         x = (normed if self.residual_after_norm else x) + dropout(
             attended, self.dropout_rate, keys[1]
         )
-        normed = self.norm_2(x)
+        normed = _normed(self.norm_2, x)
+        changed = _normed(self.post_norm_2, self.mlp(normed))
         x = (normed if self.residual_after_norm else x) + dropout(
-            self.mlp(normed), self.dropout_rate, keys[2]
+            changed, self.dropout_rate, keys[2]
         )
         return x, cache
+
+
+def _normed(
+    norm: Norm | None, x: Float[Array, "batch length embed"]
+) -> Float[Array, "batch length embed"]:
+    return x if norm is None else norm(x)
 
 
 class Decoder(nnx.Module):
     """A causal language model whose layers are stacked in one module and scanned.
 
-    Parameters are created in float32; ``dtype`` is that of the computation. Softmax, layer-norm
-    statistics and logits are float32 in either case.
+    Parameters are created in float32; ``dtype`` is that of the computation. Softmax, statistics of
+    norms and logits are float32 in either case. An architecture says how a checkpoint holds the
+    parameters, and what its blocks, final norm and input are.
     """
 
-    weights: ClassVar[tuple[Weight, ...]]
-    """How a Hugging Face checkpoint holds the parameters, except the untied head."""
     ignored: ClassVar[str]
     """Regular expression of checkpoint tensors that are not parameters, such as causal masks."""
 
@@ -303,12 +255,27 @@ class Decoder(nnx.Module):
         @nnx.split_rngs(splits=config.num_layers)
         @nnx.vmap
         def stack(rngs: nnx.Rngs) -> Block:
-            return Block(config, rngs)
+            return self.make_block(config, rngs)
 
         self.blocks = stack(rngs)
-        self.final_norm = layer_norm(config, rngs)
+        self.final_norm = self.make_norm(config, rngs)
         if not config.tied:
             self.head = embedding(config.vocab_size, config, rngs)
+
+    @classmethod
+    def weights(cls, config: Any) -> tuple[Weight, ...]:
+        """How a Hugging Face checkpoint holds the parameters, except the untied head."""
+        raise NotImplementedError
+
+    @staticmethod
+    def make_block(config: Any, rngs: nnx.Rngs) -> Block:
+        """One new layer."""
+        raise NotImplementedError
+
+    @staticmethod
+    def make_norm(config: Any, rngs: nnx.Rngs) -> Norm:
+        """A new norm of the hidden size."""
+        raise NotImplementedError
 
     def embed(
         self, tokens: Int[Array, "batch length"], positions: Int[Array, "#batch length"]
@@ -327,6 +294,10 @@ class Decoder(nnx.Module):
     def slopes(self) -> Float[Any, " heads"] | None:
         """ALiBi slope of each head, or None."""
         return None
+
+    def rotations(self, positions: Int[Array, "#batch length"]) -> Mapping[str, Rotation]:
+        """The rotary embeddings of these positions, by the names that the layers' kinds use."""
+        return {}
 
     def output_embedding(self) -> Float[Array, "vocab embed"]:
         """The matrix that turns hidden states into logits."""
@@ -377,13 +348,19 @@ class Decoder(nnx.Module):
         """Floating-point operations of one training step per token, forward and backward.
 
         6 for each weight of a matrix product (the output embedding is one, the lookup in the input
-        embedding is not), and 6 * layers * length * hidden size for the causal half of the
-        attention's two products. Recomputation is not counted.
+        embedding is not), and 12 * heads * head width for each key that a query sees: those are
+        half of the ``length`` on average, or fewer in a window. Recomputation is not counted.
         """
         config = self.config
-        layer = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.mlp_size
-        products = config.num_layers * layer + config.vocab_size * config.hidden_size
-        return 6 * products + 6 * config.num_layers * length * config.hidden_size
+        kernels = [weight for weight in self.weights(config) if weight.path.endswith(".kernel")]
+        products = config.vocab_size * config.hidden_size
+        for weight in kernels:
+            products += math.prod(config.sizes[axis] for axis in weight.axes)
+        keys = 0.0
+        for kind in config.layer_kinds:
+            window = min(kind.window or length, length)
+            keys += window - window**2 / (2 * length)
+        return 6 * products + round(12 * keys * config.num_heads * config.head_dim)
 
     def _trunk(
         self,
@@ -399,33 +376,49 @@ class Decoder(nnx.Module):
         start = 0 if cache is None else cache.used
         if positions is None:
             positions = start + jnp.arange(tokens.shape[1])[None]
-        shared = {"slopes": self.slopes(), "start": start, "segments": segments}
+        slopes, rotations = self.slopes(), self.rotations(positions)
         input_key, layer_keys = None, None
         if dropout_key is not None:
             input_key, dropout_key = jax.random.split(dropout_key)
             layer_keys = jax.random.split(dropout_key, config.num_layers)
         graphdef, params = nnx.split(self.blocks)
 
-        def layer(carried: tuple[Array, Any], scanned: Any) -> tuple[tuple[Array, Any], None]:
-            params, scale, key, number = scanned
+        def layer(kind: LayerKind, carried: tuple[Array, Any], own: Any) -> tuple[Array, Any]:
+            params, scale, key, number = own
             x, stored = carried
-            block = nnx.merge(graphdef, params)
-            return block(
-                x, scale=scale, dropout_key=key, cache=stored, layer=number, **shared
-            ), None
+            inputs = AttentionInputs(scale, slopes, rotations, start, segments, number, stored)
+            return nnx.merge(graphdef, params)(x, inputs, kind, key)
 
         if remat != "none":
             policy = jax.checkpoint_policies.save_only_these_names(*SAVED_BY_POLICY[remat])
-            layer = jax.checkpoint(layer, policy=policy, prevent_cse=False)
+            layer = jax.checkpoint(layer, policy=policy, prevent_cse=False, static_argnums=0)
+
+        def layers(carried: tuple[Array, Any], own: Any) -> tuple[tuple[Array, Any], None]:
+            """Successive layers, the first of them at the beginning of a period."""
+            for place, kind in enumerate(config.layer_kinds[: len(own[-1])]):
+                carried = layer(kind, carried, _select(own, place))
+            return carried, None
+
         x = dropout(self.embed(tokens, positions), config.embedding_dropout, input_key)
-        stored: Any = None if cache is None else (cache.key, cache.value)
-        numbers = jnp.arange(config.num_layers)
-        (x, stored), _ = jax.lax.scan(
-            layer,
-            (x, stored),
-            (params, self.softmax_scales(), layer_keys, numbers),
-        )
+        carried: Any = (x, None if cache is None else (cache.key, cache.value))
+        own = (params, self.softmax_scales(), layer_keys, jnp.arange(config.num_layers))
+        periods, rest = divmod(config.num_layers, config.period)
+        repeated = config.num_layers - rest
+        carried, _ = jax.lax.scan(layers, carried, _grouped(_select(own, slice(repeated)), periods))
+        if rest:
+            carried, _ = layers(carried, _select(own, slice(repeated, None)))
+        x, stored = carried
         if cache is not None:
             key, value = stored
             cache = Cache(key, value, cache.used + tokens.shape[1])
         return self.final_norm(x), cache
+
+
+def _select(layers: PyTree[Array], which: int | slice) -> PyTree[Array]:
+    """One layer, or some."""
+    return jax.tree.map(lambda x: x[which], layers)
+
+
+def _grouped(layers: PyTree[Array], groups: int) -> PyTree[Array]:
+    """The layers in groups of equal size, with an axis of groups before theirs."""
+    return jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), layers)

@@ -11,7 +11,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from clp_jax.models.configuration import read_fields
-from clp_jax.models.decoder import Decoder, DecoderConfig, embedding
+from clp_jax.models.decoder import Block, Decoder, DecoderConfig, embedding, split_evenly
+from clp_jax.models.layers import MLP, LayerNorm
+from clp_jax.models.self_attention import FusedSelfAttention
 from clp_jax.models.weights import Weight
 
 
@@ -39,6 +41,8 @@ class GPT2Config(DecoderConfig):
             hidden_size=hf.n_embd,
             num_layers=hf.n_layer,
             num_heads=hf.n_head,
+            num_kv_heads=hf.n_head,
+            head_dim=split_evenly(hf.n_embd, hf.n_head),
             mlp_size=4 * hf.n_embd if hf.n_inner is None else hf.n_inner,
             max_positions=hf.n_positions,
             activation=hf.activation_function,
@@ -48,8 +52,6 @@ class GPT2Config(DecoderConfig):
             attention_dropout=hf.attn_pdrop,
             residual_dropout=hf.resid_pdrop,
             initializer_range=hf.initializer_range,
-            output_range=hf.initializer_range / (2 * hf.n_layer) ** 0.5,
-            residual_after_norm=False,
             scale_scores=hf.scale_attn_weights,
             scale_by_layer=hf.scale_attn_by_inverse_layer_idx,
         )
@@ -60,50 +62,95 @@ class GPT2(Decoder):
 
     config: GPT2Config
     ignored = r"transformer\.h\.\d+\.attn\.(masked_)?bias"
-    weights = (
-        Weight("token_embedding.embedding", "transformer.wte.weight", "vocab embed -> vocab embed"),
-        Weight(
-            "position_embedding.embedding",
-            "transformer.wpe.weight",
-            "positions embed -> positions embed",
-        ),
-        Weight("blocks.norm_1.scale", "transformer.h.{layer}.ln_1.weight", "embed -> embed"),
-        Weight("blocks.norm_1.bias", "transformer.h.{layer}.ln_1.bias", "embed -> embed"),
-        Weight(
-            "blocks.attention.qkv.kernel",
-            "transformer.h.{layer}.attn.c_attn.weight",
-            "embed (three heads head_dim) -> embed three heads head_dim",
-        ),
-        Weight(
-            "blocks.attention.qkv.bias",
-            "transformer.h.{layer}.attn.c_attn.bias",
-            "(three heads head_dim) -> three heads head_dim",
-        ),
-        Weight(
-            "blocks.attention.out.kernel",
-            "transformer.h.{layer}.attn.c_proj.weight",
-            "(heads head_dim) embed -> heads head_dim embed",
-        ),
-        Weight(
-            "blocks.attention.out.bias", "transformer.h.{layer}.attn.c_proj.bias", "embed -> embed"
-        ),
-        Weight("blocks.norm_2.scale", "transformer.h.{layer}.ln_2.weight", "embed -> embed"),
-        Weight("blocks.norm_2.bias", "transformer.h.{layer}.ln_2.bias", "embed -> embed"),
-        Weight(
-            "blocks.mlp.up.kernel",
-            "transformer.h.{layer}.mlp.c_fc.weight",
-            "embed mlp -> embed mlp",
-        ),
-        Weight("blocks.mlp.up.bias", "transformer.h.{layer}.mlp.c_fc.bias", "mlp -> mlp"),
-        Weight(
-            "blocks.mlp.down.kernel",
-            "transformer.h.{layer}.mlp.c_proj.weight",
-            "mlp embed -> mlp embed",
-        ),
-        Weight("blocks.mlp.down.bias", "transformer.h.{layer}.mlp.c_proj.bias", "embed -> embed"),
-        Weight("final_norm.scale", "transformer.ln_f.weight", "embed -> embed"),
-        Weight("final_norm.bias", "transformer.ln_f.bias", "embed -> embed"),
-    )
+
+    @classmethod
+    def weights(cls, config: GPT2Config) -> tuple[Weight, ...]:
+        """How a Hugging Face checkpoint holds the parameters, except the untied head."""
+        return (
+            Weight(
+                "token_embedding.embedding", "transformer.wte.weight", "vocab embed -> vocab embed"
+            ),
+            Weight(
+                "position_embedding.embedding",
+                "transformer.wpe.weight",
+                "positions embed -> positions embed",
+            ),
+            Weight("blocks.norm_1.scale", "transformer.h.{layer}.ln_1.weight", "embed -> embed"),
+            Weight("blocks.norm_1.bias", "transformer.h.{layer}.ln_1.bias", "embed -> embed"),
+            Weight(
+                "blocks.attention.qkv.kernel",
+                "transformer.h.{layer}.attn.c_attn.weight",
+                "embed (three heads head_dim) -> embed three heads head_dim",
+            ),
+            Weight(
+                "blocks.attention.qkv.bias",
+                "transformer.h.{layer}.attn.c_attn.bias",
+                "(three heads head_dim) -> three heads head_dim",
+            ),
+            Weight(
+                "blocks.attention.out.kernel",
+                "transformer.h.{layer}.attn.c_proj.weight",
+                "(heads head_dim) embed -> heads head_dim embed",
+            ),
+            Weight(
+                "blocks.attention.out.bias",
+                "transformer.h.{layer}.attn.c_proj.bias",
+                "embed -> embed",
+            ),
+            Weight("blocks.norm_2.scale", "transformer.h.{layer}.ln_2.weight", "embed -> embed"),
+            Weight("blocks.norm_2.bias", "transformer.h.{layer}.ln_2.bias", "embed -> embed"),
+            Weight(
+                "blocks.mlp.up.kernel",
+                "transformer.h.{layer}.mlp.c_fc.weight",
+                "embed mlp -> embed mlp",
+            ),
+            Weight("blocks.mlp.up.bias", "transformer.h.{layer}.mlp.c_fc.bias", "mlp -> mlp"),
+            Weight(
+                "blocks.mlp.down.kernel",
+                "transformer.h.{layer}.mlp.c_proj.weight",
+                "mlp embed -> mlp embed",
+            ),
+            Weight(
+                "blocks.mlp.down.bias", "transformer.h.{layer}.mlp.c_proj.bias", "embed -> embed"
+            ),
+            Weight("final_norm.scale", "transformer.ln_f.weight", "embed -> embed"),
+            Weight("final_norm.bias", "transformer.ln_f.bias", "embed -> embed"),
+        )
+
+    @staticmethod
+    def make_block(config: GPT2Config, rngs: nnx.Rngs) -> Block:
+        """One new layer; what writes to the residual starts smaller the more layers there are."""
+        normal = nnx.initializers.normal(config.initializer_range)
+        output = nnx.initializers.normal(config.initializer_range / (2 * config.num_layers) ** 0.5)
+        return Block(
+            norm_1=GPT2.make_norm(config, rngs),
+            attention=FusedSelfAttention(
+                config.hidden_size,
+                config.num_heads,
+                config.head_dim,
+                qkv_init=normal,
+                out_init=output,
+                dropout_rate=config.attention_dropout,
+                rngs=rngs,
+            ),
+            norm_2=GPT2.make_norm(config, rngs),
+            mlp=MLP(
+                config.hidden_size,
+                config.mlp_size,
+                config.activation,
+                up_init=normal,
+                down_init=output,
+                rngs=rngs,
+            ),
+            dropout_rate=config.residual_dropout,
+        )
+
+    @staticmethod
+    def make_norm(config: GPT2Config, rngs: nnx.Rngs) -> LayerNorm:
+        """A new norm of the hidden size."""
+        return LayerNorm(
+            config.hidden_size, epsilon=config.epsilon, use_fast_variance=False, rngs=rngs
+        )
 
     def __init__(self, config: GPT2Config, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         super().__init__(config, dtype=dtype, rngs=rngs)

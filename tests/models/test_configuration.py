@@ -1,7 +1,7 @@
 import pytest
 
 from clp_jax.errors import UserError
-from clp_jax.models import ARCHITECTURES, HEAD, read_decoder_config
+from clp_jax.models import ARCHITECTURES, read_decoder_config, weight_table
 
 SIZES = {"gpt2": "n_embd", "bloom": "hidden_size"}
 DROPOUT = {"gpt2": "resid_pdrop", "bloom": "hidden_dropout"}
@@ -56,5 +56,6 @@ def test_old_names_are_understood():
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_no_two_rows_of_a_weight_table_claim_one_tensor(kind):
-    rows = (*ARCHITECTURES[kind][0].weights, HEAD)
+    config = read_decoder_config({"model_type": kind, "tie_word_embeddings": False})
+    rows = weight_table(config)
     assert len({row.name for row in rows}) == len({row.path for row in rows}) == len(rows)

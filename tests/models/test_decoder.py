@@ -18,7 +18,8 @@ from clp_jax.models import (
     read_decoder_config,
     weight_table,
 )
-from clp_jax.models.decoder import ACTIVATIONS, SAVED_BY_POLICY
+from clp_jax.models.decoder import SAVED_BY_POLICY
+from clp_jax.models.layers import ACTIVATIONS
 
 GPT2 = {"model_type": "gpt2", "vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4,
         "n_positions": 32, "bos_token_id": 0, "eos_token_id": 0}  # fmt: skip
