@@ -1,12 +1,15 @@
 import json
 import pickle
 import random
+import shutil
 
 import numpy as np
 import pytest
 import tokenizers
+from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
+from clp_jax.data.corpus.store import Corpus, write_corpus
 from clp_jax.errors import UserError
 from clp_jax.tokenizer import Tokenizer, long, read_tokenizer
 
@@ -90,6 +93,30 @@ def test_a_document_is_what_opens_it_its_text_and_its_end(folder_of):
         ids = tokenizer.encode(text)
         assert tokenizer.encode_context(text) == [*opening, *ids]
         assert tokenizer.encode_documents([text])[0].tolist() == [*opening, *ids, tokenizer.eos]
+
+
+def test_a_text_begins_as_transformers_begins_it(folder_of, tmp_path):
+    """As in Llama 3: one post-processor moves the offsets, another puts bos before the text."""
+    folder = shutil.copytree(folder_of("byte_level"), tmp_path / "it")
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    bos = backend.token_to_id("<s>")
+    backend.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", bos)]),
+        ]
+    )
+    backend.save(str(folder / "tokenizer.json"))
+    ours, text = read_tokenizer(folder, "it"), "Die Stadt liegt am Fluss."
+    (folder / "tokenizer_config.json").unlink()
+    theirs = PreTrainedTokenizerFast.from_pretrained(folder)(text).input_ids
+    assert theirs[0] == bos
+    assert ours.encode_context(text) == theirs
+    assert ours.encode_documents([text])[0].tolist() == [*theirs, ours.eos]
+    write_corpus([text], ours, tmp_path / "corpus")
+    stored = Corpus.open(tmp_path / "corpus").tokens().tolist()
+    assert stored == [ours.eos, *theirs, ours.eos]
+    assert json.loads((tmp_path / "corpus" / "manifest.json").read_text())["opening_ids"] == [bos]
 
 
 def test_only_a_prompt_may_spell_special_tokens(folder_of):

@@ -274,6 +274,7 @@ def describe(shards: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> dict[
         **counts,
         "dtype": tokenizer.dtype,
         "eos_id": tokenizer.separator(),
+        "opening_ids": [*tokenizer.opening],
         "fingerprint": hashlib.sha256(prints.encode()).hexdigest(),
         "tokenizer_hash": tokenizer_hash(tokenizer),
         "shards": [{key: shard[key] for key in ("tokens", "documents")} for shard in shards],
