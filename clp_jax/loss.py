@@ -35,6 +35,7 @@ def next_token_loss(
     *,
     chunk: int,
     z_loss: float = 0.0,
+    softcap: float | None = None,
 ) -> tuple[Float[Array, ""], LossSums]:
     """The sum over the masked targets of -log p + z_loss * log(Z)^2, and its terms.
 
@@ -51,6 +52,7 @@ def next_token_loss(
         mask: the targets that count.
         chunk: positions whose logits exist at the same time.
         z_loss: the coefficient of the second term.
+        softcap: bound of the logits, see `to_logits`.
 
     Returns:
         The sum, which is differentiable, and its terms, which are not.
@@ -64,17 +66,25 @@ def next_token_loss(
         x = jnp.pad(x, padding)
         return jnp.moveaxis(x.reshape(x.shape[0], -1, chunks, *x.shape[2:]), 2, 0)
 
-    objective, loss, z = _sums(z_loss, in_chunks(hidden), head, in_chunks(targets), in_chunks(mask))
+    parts = in_chunks(hidden), head, in_chunks(targets), in_chunks(mask)
+    objective, loss, z = _sums(z_loss, softcap, *parts)
     return objective, LossSums(loss, z, jnp.sum(mask, dtype=jnp.float32))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sums(z_loss: float, *parts: Array) -> tuple[Array, Array, Array]:
-    return _scan(z_loss, *parts, with_gradients=False)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _sums(z_loss: float, softcap: float | None, *parts: Array) -> tuple[Array, Array, Array]:
+    return _scan(z_loss, softcap, *parts, with_gradients=False)[0]
 
 
 def _scan(
-    z_loss: float, hidden: Array, head: Array, targets: Array, mask: Array, *, with_gradients: bool
+    z_loss: float,
+    softcap: float | None,
+    hidden: Array,
+    head: Array,
+    targets: Array,
+    mask: Array,
+    *,
+    with_gradients: bool,
 ) -> tuple[tuple[Array, Array, Array], Array | None, Array | None]:
     """The sums over all chunks, and the first one's gradients for hidden states and head.
 
@@ -85,6 +95,7 @@ def _scan(
 
     Args:
         z_loss: the coefficient of the second term.
+        softcap: bound of the logits, or None.
         hidden: [chunks, batch, positions, embed].
         head: [vocab, embed].
         targets: [chunks, batch, positions].
@@ -107,7 +118,7 @@ def _scan(
     def add_chunk(sums: Any, part: Any) -> Any:
         loss, z, head_gradient = sums
         hidden, targets, mask = (constrain(x, "data", "sequence") for x in part)
-        logits = constrain(to_logits(hidden, weight), "data", "sequence", VOCABULARY)
+        logits = constrain(to_logits(hidden, weight, softcap), "data", "sequence", VOCABULARY)
         correct = targets[..., None] == jnp.arange(head.shape[0])
         highest = jnp.max(logits, axis=-1)
         powers = jnp.exp(logits - highest[..., None])
@@ -120,6 +131,8 @@ def _scan(
             return (loss, z, None), None
         scale = jnp.where(mask, (1 + 2 * z_loss * log_z) / total, 0)[..., None]
         gradient = powers * scale - (correct & mask[..., None])
+        if softcap is not None:
+            gradient = gradient * (1 - (logits / softcap) ** 2)
         gradient = gradient.astype(hidden.dtype)
         more = product("xrycv,xrycd->xyvd", apart(gradient), apart(hidden))
         head_gradient = laid_out(head_gradient) + more
@@ -135,12 +148,12 @@ def _scan(
     return (loss + z_loss * z, loss, z), hidden_gradient, head_gradient
 
 
-def _forward(z_loss: float, *parts: Array) -> tuple[Any, Any]:
-    sums, *gradients = _scan(z_loss, *parts, with_gradients=True)
+def _forward(z_loss: float, softcap: float | None, *parts: Array) -> tuple[Any, Any]:
+    sums, *gradients = _scan(z_loss, softcap, *parts, with_gradients=True)
     return sums, gradients
 
 
-def _backward(z_loss: float, gradients: Any, cotangents: Any) -> Any:
+def _backward(z_loss: float, softcap: float | None, gradients: Any, cotangents: Any) -> Any:
     hidden, head = (gradient * cotangents[0].astype(gradient.dtype) for gradient in gradients)
     return hidden, head, None, None
 
@@ -172,5 +185,6 @@ def window_loss(
         tokens[:, 1:],
         mask,
         chunk=WINDOW_CHUNK,
+        softcap=model.config.final_softcap,
     )
     return sums.loss, sums.tokens

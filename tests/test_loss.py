@@ -28,16 +28,18 @@ def value_and_gradients(hidden, head, targets, mask, **settings):
     )
 
 
-@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+@pytest.mark.parametrize("z_loss, softcap", [(0.0, None), (0.1, None), (0.1, 3.0)])
 @pytest.mark.parametrize("chunk", [1, 4, 11, 100])
-def test_value_and_gradients_equal_pytorch(inputs, chunk, z_loss):
+def test_value_and_gradients_equal_pytorch(inputs, chunk, z_loss, softcap):
     hidden, head, targets, mask = inputs
-    settings = {"chunk": chunk, "z_loss": z_loss}
+    settings = {"chunk": chunk, "z_loss": z_loss, "softcap": softcap}
     (total, sums), gradients = value_and_gradients(*inputs, **settings)
     rest = [jnp.asarray(x) for x in inputs[1:]]
     thrice = jax.grad(lambda h: 3 * next_token_loss(h, *rest, **settings)[0])(jnp.asarray(hidden))
     theirs = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (hidden, head)]
     logits, correct = (theirs[0] @ theirs[1].T)[torch.tensor(mask)], torch.tensor(targets[mask])
+    if softcap:
+        logits = softcap * torch.tanh(logits / softcap)
     loss = torch.nn.functional.cross_entropy(logits, correct, reduction="sum")
     z = (torch.logsumexp(logits, -1) ** 2).sum()
     (loss + z_loss * z).backward()

@@ -255,7 +255,7 @@ def _score(
 
     def score_position(at: tuple[Array, Array]) -> tuple[Array, Array]:
         hidden, targets = at
-        logits = to_logits(hidden, head)
+        logits = to_logits(hidden, head, model.config.final_softcap)
         correct = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
         return correct - jax.nn.logsumexp(logits, axis=-1), logits.argmax(-1) == targets
 

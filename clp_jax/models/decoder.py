@@ -35,7 +35,7 @@ SAVED_BY_POLICY: Mapping[Remat, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """The numbers that define a decoder; each architecture adds its own."""
 
@@ -59,6 +59,8 @@ class DecoderConfig:
     residual_dropout: float
     initializer_range: float
     """Standard deviation of new weights."""
+    final_softcap: float | None = None
+    """Bound of the logits, which approach it as a tanh does; None: unbounded."""
 
     # Settings that change the results and are not implemented, with the value that is accepted.
     only: ClassVar[Mapping[str, Any]] = {
@@ -164,16 +166,22 @@ def embedding(rows: int, config: DecoderConfig, rngs: nnx.Rngs) -> Embedding:
 
 
 def to_logits(
-    hidden: Float[Array, "*batch embed"], head: Float[Array, "vocab embed"]
+    hidden: Float[Array, "*batch embed"],
+    head: Float[Array, "vocab embed"],
+    softcap: float | None = None,
 ) -> Float[Array, "*batch vocab"]:
-    """Float32 logits of final hidden states, multiplied in the dtype of the hidden states."""
-    return jnp.einsum(
+    """Float32 logits of final hidden states, multiplied in the dtype of the hidden states.
+
+    With a ``softcap``, they are softcap * tanh(logit / softcap).
+    """
+    logits = jnp.einsum(
         "...d,vd->...v",
         hidden,
         head.astype(hidden.dtype),
         precision=precision_of(hidden.dtype),
         preferred_element_type=jnp.float32,
     )
+    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 
 class Block(nnx.Module):
@@ -327,7 +335,11 @@ class Decoder(nnx.Module):
 
     def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length vocab"]:
         """Logits of the next token at each position, in float32."""
-        return to_logits(self.hidden_states(tokens), self.output_embedding())
+        return self.logits(self.hidden_states(tokens))
+
+    def logits(self, hidden: Float[Array, "*batch embed"]) -> Float[Array, "*batch vocab"]:
+        """Logits of final hidden states, in float32."""
+        return to_logits(hidden, self.output_embedding(), self.config.final_softcap)
 
     def decode(
         self, tokens: Int[Array, "batch length"], cache: Cache, last: int | Int[Array, ""]
@@ -342,7 +354,7 @@ class Decoder(nnx.Module):
         hidden, cache_or_none = self._trunk(tokens, cache=cache)
         assert cache_or_none is not None
         hidden = jax.lax.dynamic_index_in_dim(hidden, last, axis=1, keepdims=False)
-        return to_logits(hidden, self.output_embedding()), cache_or_none
+        return self.logits(hidden), cache_or_none
 
     def flops_per_token(self, length: int) -> int:
         """Floating-point operations of one training step per token, forward and backward.

@@ -129,6 +129,8 @@ class SelfAttention(nnx.Module):
             value,
             scale=inputs.scale,
             slopes=inputs.slopes,
+            window=kind.window,
+            softcap=self.softcap,
             start=inputs.start,
             segments=inputs.segments,
             dropout_rate=self.dropout_rate,

@@ -150,6 +150,7 @@ def make_train_step(
             mask,
             chunk=train.loss_chunk,
             z_loss=train.z_loss,
+            softcap=model.config.final_softcap,
         )
 
     def summed_gradients(

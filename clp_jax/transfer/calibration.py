@@ -20,7 +20,6 @@ from clp_jax.errors import UserError
 from clp_jax.loss import window_loss
 from clp_jax.mesh import batch_divisor, batch_sharding, to_host
 from clp_jax.models import Decoder, parameter_path, read_decoder_config, weight_table
-from clp_jax.models.decoder import to_logits
 from clp_jax.tokenizer import Tokenizer
 from clp_jax.transfer.blockwise import row_slices
 
@@ -220,11 +219,11 @@ def _sums(
 ) -> tuple[Float[Array, " row"], Float[Array, " dim"]]:
     """Sums of the predicted distributions and of the final hidden states."""
     model = nnx.merge(graphdef, params)
-    hidden, head = model.hidden_states(tokens[:, :-1]), model.output_embedding()
+    hidden = model.hidden_states(tokens[:, :-1])
 
     def of_window(window: tuple[Array, Array]) -> Array:
         states, real = window
-        return jnp.sum(jax.nn.softmax(to_logits(states[None], head)[0]) * real[:, None], axis=0)
+        return jnp.sum(jax.nn.softmax(model.logits(states)) * real[:, None], axis=0)
 
     expected = jax.lax.map(of_window, (hidden, mask)).sum(axis=0)
     return expected, jnp.sum(hidden * mask[..., None], axis=(0, 1))
