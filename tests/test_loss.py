@@ -28,7 +28,7 @@ def value_and_gradients(hidden, head, targets, mask, **settings):
     )
 
 
-@pytest.mark.parametrize("z_loss, softcap", [(0.0, None), (0.1, None), (0.1, 3.0)])
+@pytest.mark.parametrize(("z_loss", "softcap"), [(0.0, None), (0.1, None), (0.1, 3.0)])
 @pytest.mark.parametrize("chunk", [1, 4, 11, 100])
 def test_value_and_gradients_equal_pytorch(inputs, chunk, z_loss, softcap):
     hidden, head, targets, mask = inputs
