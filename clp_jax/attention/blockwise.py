@@ -1,7 +1,7 @@
 """Attention in plain XLA operations, without an array of all scores: for CPUs and any device.
 
-Only the scores of one block of queries with one head of keys exist at a time, and keys after the
-block or before its window are skipped. The backward pass recomputes the scores from the logarithm
+Only the scores of one head and one block of queries exist at a time, and keys after the block or
+before its window are skipped. The backward pass recomputes the scores from the logarithm
 of each row's sum (Dao et al. 2022, arXiv 2205.14135, algorithm 4).
 """
 
@@ -40,7 +40,7 @@ def attend_blockwise(
     segments: Int[Array, "batch keys"] | None = None,
     start: int | Int[Array, ""] = 0,
 ) -> Float[Array, "batch queries heads dim"]:
-    """Causal attention whose largest array has `BLOCK` * heads / kv_heads * keys elements.
+    """Causal attention whose largest array has `BLOCK` * keys elements.
 
     Lengths are arbitrary. If ``start`` is a Python int, keys that no query of a block sees are
     skipped.
@@ -57,16 +57,13 @@ def attend_blockwise(
     """
     batch, queries, heads, dim = query.shape
     kv_heads = key.shape[2]
-    per_head = (
-        None if slopes is None else jnp.tile(slopes.reshape(kv_heads, -1), (batch, 1)),
-        None if segments is None else jnp.repeat(segments, kv_heads, axis=0),
-    )
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
     attended = _attend(
         _Kind(window, softcap),
         query.reshape(batch * kv_heads, -1, queries, dim),
         *(x.reshape(batch * kv_heads, -1, dim) for x in (key, value)),
-        per_head,
+        None if slopes is None else jnp.tile(slopes.reshape(kv_heads, -1), (batch, 1)),
+        None if segments is None else jnp.repeat(segments, kv_heads, axis=0),
         start,
     )
     return attended.reshape(batch, heads, queries, dim).swapaxes(1, 2)
@@ -74,46 +71,53 @@ def attend_blockwise(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(
-    kind: _Kind, query: Array, key: Array, value: Array, per_head: Any, start: Any
+    kind: _Kind, query: Array, key: Array, value: Array, slopes: Any, segments: Any, start: Any
 ) -> Array:
-    return _forward(kind, query, key, value, per_head, start)[0]
+    return _forward(kind, query, key, value, slopes, segments, start)[0]
 
 
 def _forward(
-    kind: _Kind, query: Array, key: Array, value: Array, per_head: Any, start: Any
+    kind: _Kind, query: Array, key: Array, value: Array, slopes: Any, segments: Any, start: Any
 ) -> tuple[Array, tuple[Any, ...]]:
-    attended, lse = _each_head(
-        partial(_forward_head, kind=kind, start=start), query, key, value, per_head
-    )
+    each = _each_of(query.shape[2])
+
+    def forward(queries: Any, keys: Any) -> Any:
+        return each(partial(_forward_head, keys, kind=kind, start=start), queries)
+
+    attended, lse = each(forward, (query, slopes), (key, value, segments))
     attended, lse = checkpoint_name((attended, lse), "attended")
-    return attended, (query, key, value, per_head, start, attended, lse)
+    return attended, (query, key, value, slopes, segments, start, attended, lse)
 
 
 def _backward(kind: _Kind, saved: tuple[Any, ...], gradient: Array) -> tuple[Any, ...]:
-    query, key, value, per_head, start, attended, lse = saved
-    gradients = _each_head(
-        partial(_backward_head, kind=kind, start=start),
-        *(query, key, value, per_head, attended, lse, gradient),
-    )
-    return (*gradients, None, None)
+    query, key, value, slopes, segments, start, attended, lse = saved
+    each = _each_of(query.shape[2])
+
+    def backward(queries: Any, keys: Any) -> Any:
+        dq, dk, dv = each(partial(_backward_head, keys, kind=kind, start=start), queries)
+        return dq, dk.sum(axis=0).astype(key.dtype), dv.sum(axis=0).astype(value.dtype)
+
+    queries = query, slopes, attended, lse, gradient
+    return (*each(backward, queries, (key, value, segments)), None, None, None)
 
 
 _attend.defvjp(_forward, _backward)
 
 
-def _each_head(function: Callable[..., Any], query: Array, *arrays: Any) -> Any:
-    """Apply ``function`` to one head of keys after the other, so that scores fit in a CPU's cache.
+def _each_of(queries: int) -> Callable[..., Any]:
+    """How to apply a function to each head of arrays, or tuples of them, and None.
 
-    Heads of a single block are computed together, which saves the loop.
-
-    Args:
-        function: takes the arrays of one head of keys, without their leading axis.
-        query: [batch * kv_heads, heads / kv_heads, queries, dim].
-        arrays: further arrays with the same leading axis, or tuples of them and None.
+    One head follows the other, so that the scores fit in a CPU's cache. Heads of a single block are
+    computed together, which saves the loop.
     """
-    if query.shape[2] <= BLOCK:
-        return jax.vmap(function)(query, *arrays)
-    return jax.lax.map(lambda head: function(*head), (query, *arrays))
+
+    def together(function: Callable[..., Any], *heads: Any) -> Any:
+        return jax.vmap(function)(*heads)
+
+    def in_turn(function: Callable[..., Any], *heads: Any) -> Any:
+        return jax.lax.map(lambda head: function(*head), heads)
+
+    return together if queries <= BLOCK else in_turn
 
 
 def _blocks(queries: int, keys: int, start: Any, window: int | None) -> list[tuple[slice, slice]]:
@@ -130,66 +134,58 @@ def _blocks(queries: int, keys: int, start: Any, window: int | None) -> list[tup
 
 
 def _scores(
-    query: Array, key: Array, per_head: Any, kind: _Kind, rows: slice, columns: slice, start: Any
+    query: Array, slope: Any, keys: Any, kind: _Kind, rows: slice, columns: slice, start: Any
 ) -> Array:
-    """Masked float32 scores [group, rows, columns] of query [group, queries, dim] and key."""
-    slope, segments = per_head
+    """Masked float32 scores [rows, columns] of query [queries, dim] and key [keys, dim]."""
+    key, _, segments = keys
     q_pos = start + jnp.arange(rows.start, rows.stop)
     k_pos = jnp.arange(columns.start, columns.stop)
-    scores = capped(_product("gqd,kd->gqk", query[:, rows], key[columns]), kind.softcap)
+    scores = capped(_product("qd,kd->qk", query[rows], key[columns]), kind.softcap)
     if slope is not None:
         # Relative to the block, since rounding errors grow with the positions.
-        scores = scores + slope[:, None, None] * (k_pos - q_pos[-1]).astype(jnp.float32)
+        scores = scores + slope * (k_pos - q_pos[-1]).astype(jnp.float32)
     mask = seen_by(q_pos[:, None], k_pos, kind.window)
     if segments is not None:
         mask = mask & (segments[q_pos][:, None] == segments[columns])
     return jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
 
 
-def _forward_head(
-    query: Array, key: Array, value: Array, per_head: Any, *, kind: _Kind, start: Any
-) -> tuple[Array, Array]:
-    """Attention to one head, [group, queries, dim], and the log of each row's sum, [..., 1]."""
+def _forward_head(keys: Any, queries: Any, *, kind: _Kind, start: Any) -> tuple[Array, Array]:
+    """Attention of one head, [queries, dim], and the log of each row's sum, [queries, 1]."""
+    query, slope = queries
+    key, value, _ = keys
     attended, lse = [], []
-    for rows, columns in _blocks(query.shape[1], len(key), start, kind.window):
-        scores = _scores(query, key, per_head, kind, rows, columns, start)
+    for rows, columns in _blocks(len(query), len(key), start, kind.window):
+        scores = _scores(query, slope, keys, kind, rows, columns, start)
         row_max = scores.max(axis=-1, keepdims=True)
         weights = jnp.exp(scores - row_max)
         sums = weights.sum(axis=-1, keepdims=True)
-        block = _product("gqk,kd->gqd", weights.astype(value.dtype), value[columns])
+        block = _product("qk,kd->qd", weights.astype(value.dtype), value[columns])
         attended.append((block / sums).astype(value.dtype))
         lse.append(row_max + jnp.log(sums))
-    return jnp.concatenate(attended, axis=1), jnp.concatenate(lse, axis=1)
+    return jnp.concatenate(attended), jnp.concatenate(lse)
 
 
 def _backward_head(
-    query: Array,
-    key: Array,
-    value: Array,
-    per_head: Any,
-    attended: Array,
-    lse: Array,
-    gradient: Array,
-    *,
-    kind: _Kind,
-    start: Any,
+    keys: Any, queries: Any, *, kind: _Kind, start: Any
 ) -> tuple[Array, Array, Array]:
-    """Gradients of the query, key and value of one head of keys from that of ``attended``."""
+    """Gradients of one head's query, key and value, the latter two in float32, each [..., dim]."""
+    query, slope, attended, lse, gradient = queries
+    key, value, _ = keys
     dq = []
     dk, dv = (jnp.zeros(x.shape, jnp.float32) for x in (key, value))
     delta = jnp.sum(
         attended.astype(jnp.float32) * gradient.astype(jnp.float32), axis=-1, keepdims=True
     )
-    for rows, columns in _blocks(query.shape[1], len(key), start, kind.window):
-        scores = _scores(query, key, per_head, kind, rows, columns, start)
-        weights = jnp.exp(scores - lse[:, rows])
-        dp = _product("gqd,kd->gqk", gradient[:, rows], value[columns])
-        ds = through_cap(weights * (dp - delta[:, rows]), scores, kind.softcap).astype(query.dtype)
-        dq.append(_product("gqk,kd->gqd", ds, key[columns]).astype(query.dtype))
-        dk = dk.at[columns].add(_product("gqk,gqd->kd", ds, query[:, rows]))
-        weights = weights.astype(value.dtype)
-        dv = dv.at[columns].add(_product("gqk,gqd->kd", weights, gradient[:, rows]))
-    return jnp.concatenate(dq, axis=1), dk.astype(key.dtype), dv.astype(value.dtype)
+    for rows, columns in _blocks(len(query), len(key), start, kind.window):
+        scores = _scores(query, slope, keys, kind, rows, columns, start)
+        weights = jnp.exp(scores - lse[rows])
+        dp = _product("qd,kd->qk", gradient[rows], value[columns])
+        ds = through_cap(weights * (dp - delta[rows]), scores, kind.softcap).astype(query.dtype)
+        dq.append(_product("qk,kd->qd", ds, key[columns]).astype(query.dtype))
+        dk = dk.at[columns].add(_product("qk,qd->kd", ds, query[rows]))
+        dv = dv.at[columns].add(_product("qk,qd->kd", weights.astype(value.dtype), gradient[rows]))
+    return jnp.concatenate(dq), dk, dv
 
 
 def _product(formula: str, left: Array, right: Array) -> Array:

@@ -38,8 +38,11 @@ class Case(NamedTuple):
     length: int
     heads: int
     head_dim: int
+    kv_heads: int | None = None
     alibi: bool = False
     packed: bool = False
+    window: int | None = None
+    softcap: float | None = None
 
 
 CASES = (
@@ -52,22 +55,36 @@ CASES = (
     Case("bloom-3b", 2048, 32, 80, alibi=True),
     Case("bloom-7b1", 2048, 32, 128, alibi=True),
     Case("head size 96, no ALiBi", 1024, 8, 96),
+    Case("llama-3.2-1b", 2048, 32, 64, kv_heads=8),
+    Case("llama-3.2-1b, documents", 2048, 32, 64, kv_heads=8, packed=True),
+    Case("mistral-7b, window", 2048, 32, 128, kv_heads=8, window=1024),
+    Case("gemma-2-2b, window", 2048, 8, 256, kv_heads=4, window=1024, softcap=50.0),
+    Case("gemma-3-270m, window", 2048, 4, 256, kv_heads=1, window=512),
 )
-SMALL = (Case("gpt2", 256, 2, 64), Case("bloom, documents", 256, 2, 64, alibi=True, packed=True))
+SMALL = (
+    Case("gpt2", 256, 2, 64),
+    Case("bloom, documents", 256, 2, 64, alibi=True, packed=True),
+    Case("gemma, documents", 256, 2, 64, kv_heads=1, packed=True, window=100, softcap=5.0),
+)
 
 
-def expected(problem: dict[str, Any], slopes: np.ndarray | None) -> list[np.ndarray]:
+def expected(problem: dict[str, Any], slopes: np.ndarray | None, case: Case) -> list[np.ndarray]:
     """Output and gradients by the formula in float64, one row of the batch at a time.
 
     ALiBi is that of the paper: slope * (key position - query position).
     """
 
     def attend_row(query: Array, key: Array, value: Array, documents: Array) -> Array:
+        group = query.shape[1] // key.shape[1]
+        key, value = (jnp.repeat(x, group, axis=1) for x in (key, value))
         distance = jnp.arange(key.shape[0]) - jnp.arange(query.shape[0])[:, None]
         scores = jnp.einsum("qhd,khd->hqk", query, key) * query.shape[-1] ** -0.5
+        if case.softcap is not None:
+            scores = case.softcap * jnp.tanh(scores / case.softcap)
         if slopes is not None:
             scores += jnp.asarray(slopes, jnp.float64)[:, None, None] * distance
-        seen = (distance <= 0) & (documents[:, None] == documents)
+        nearest = -(case.window or case.length)
+        seen = (distance <= 0) & (distance > nearest) & (documents[:, None] == documents)
         weights = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1)
         return jnp.einsum("hqk,khd->qhd", weights, value)
 
@@ -96,15 +113,20 @@ def ways(case: Case, dtype: str, documents: Array | None) -> dict[str, Callable[
     """Each implementation that this device has, of query, key and value before scaling."""
     slopes = alibi_slopes(case.heads) if case.alibi else None
     scale = case.head_dim**-0.5
-    options = {"slopes": slopes, "segments": documents, "start": 0}
+    options: dict[str, Any] = {
+        "slopes": slopes,
+        "window": case.window,
+        "softcap": case.softcap,
+        "segments": documents,
+    }
 
     def scaled(attend: Callable[..., Array], *arrays: Array, **options: Any) -> Array:
         query, key, value = arrays
         return attend((query.astype(jnp.float32) * scale).astype(dtype), key, value, **options)
 
     found: dict[str, Callable[..., Array]] = {
-        FORMULA: partial(attend_dense, scale=scale, slopes=slopes, segments=documents),
-        "attend": partial(attend, scale=scale, slopes=slopes, segments=documents),
+        FORMULA: partial(attend_dense, scale=scale, **options),
+        "attend": partial(attend, scale=scale, **options),
     }
     if jax.default_backend() == "cpu":
         found["blockwise"] = partial(scaled, attend_blockwise, **options)
@@ -113,20 +135,25 @@ def ways(case: Case, dtype: str, documents: Array | None) -> dict[str, Callable[
             found["triton"] = partial(scaled, triton.attend_triton, **options)
         query = jax.ShapeDtypeStruct((1, case.length, case.heads, case.head_dim), dtype)
         if cudnn.serves(query, **options):
-            found["cudnn"] = partial(scaled, cudnn.attend_cudnn, slopes=slopes)
+            found["cudnn"] = partial(scaled, cudnn.attend_cudnn, slopes=slopes, window=case.window)
     return found
 
 
 def check(case: Case, batch: int, dtypes: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Lines of the table for one case; the inputs are exact in each of the dtypes."""
     rng = np.random.default_rng(0)
-    shape = (batch, case.length, case.heads, case.head_dim)
-    names = ("query", "key", "value", "gradient")
-    exact = {name: np.asarray(jnp.asarray(rng.normal(size=shape), jnp.bfloat16)) for name in names}
-    documents = np.sort(rng.integers(0, 4 if case.packed else 1, shape[:2]), axis=1)
+    kv_heads = case.kv_heads or case.heads
+    names = {"query": case.heads, "key": kv_heads, "value": kv_heads, "gradient": case.heads}
+    exact = {
+        name: np.asarray(
+            jnp.asarray(rng.normal(size=(batch, case.length, heads, case.head_dim)), jnp.bfloat16)
+        )
+        for name, heads in names.items()
+    }
+    documents = np.sort(rng.integers(0, 4 if case.packed else 1, (batch, case.length)), axis=1)
     problem = {name: x.astype(np.float32) for name, x in exact.items()}
     slopes = alibi_slopes(case.heads) if case.alibi else None
-    solution = expected(problem | {"documents": documents.astype(np.int32)}, slopes)
+    solution = expected(problem | {"documents": documents.astype(np.int32)}, slopes, case)
     lines = []
     for dtype in dtypes:
         arrays = [jnp.asarray(problem[name], dtype) for name in names]

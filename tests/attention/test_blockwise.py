@@ -54,18 +54,21 @@ def test_queries_that_start_in_the_middle_of_a_row(make_problem, assert_solved, 
     assert_solved(found, problem.solution(), 3e-6)
 
 
-def test_half_of_the_products_are_left_out_and_no_array_holds_all_scores():
+@pytest.mark.parametrize(("kv_heads", "window"), [(8, None), (2, 256)])
+def test_unseen_blocks_are_left_out_and_no_array_holds_all_scores(kv_heads, window):
     length, heads, head_dim = 1024, 8, 16
-    x = jax.ShapeDtypeStruct((1, length, heads, head_dim), jnp.float32)
+    query, key = (
+        jax.ShapeDtypeStruct((1, length, x, head_dim), jnp.float32) for x in (heads, kv_heads)
+    )
 
     def total(query, key, value):
-        attended = attend_blockwise(query, key, value, slopes=None, segments=None, start=0)
-        return attended.sum()
+        return attend_blockwise(query, key, value, window=window).sum()
 
-    compiled = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(x, x, x).compile()
+    compiled = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(query, key, key).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < heads * length * length * 4 / 2
     # The compiler counts a loop over heads once: two products forward and five backward of the
-    # blocks on and below the diagonal, and what is done with each score.
-    computed = length * length * (1 + BLOCK / length) / 2
+    # blocks that are seen, and what is done with each score.
+    ends = range(BLOCK, length + 1, BLOCK)
+    computed = BLOCK * sum(min(end, BLOCK + (window or length) - 1) for end in ends)
     flops = compiled.cost_analysis()["flops"]
     assert 7 * 2 * head_dim * computed < flops < (7 * 2 * head_dim + 20) * computed
