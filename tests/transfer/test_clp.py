@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from clp_jax.mesh import make_mesh
-from clp_jax.transfer.methods.clp import clp, clp_unguarded, combine, moments, row_coherence
+from clp_jax.transfer.methods.clp import clp, clp_unguarded, combine, row_coherence, unit_sums
 
 
 def test_equals_the_paper_for_anisotropic_rows(mesh, problem, oracle, row_error):
@@ -42,7 +42,7 @@ def test_coherence_of_equal_cancelling_and_opposite_weights():
     source = np.ones((4, 3), np.float32)
     aligned, balanced = np.stack([one] * 4), np.stack([one, -one, one, -one])
     coherence = [
-        row_coherence(query[None], moments(anchors, source), 4).item()
+        row_coherence(query[None], unit_sums(anchors, source), 4).item()
         for query, anchors in ((one, aligned), (-one, aligned), (one, balanced), (two, aligned))
     ]
     assert coherence == pytest.approx([1, -1, 0, 0])
@@ -92,7 +92,7 @@ def test_no_query(mesh, problem):
     assert found.facts["condition"].shape == (0,)
 
 
-def test_only_the_moments_travel_between_devices():
+def test_only_the_sums_travel_between_devices():
     mesh = make_mesh(2, 2, 2)
     rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     shapes = (64, 6), (128, 6), (128, 10)
@@ -100,7 +100,7 @@ def test_only_the_moments_travel_between_devices():
 
     @jax.jit
     def formula(missing, *shared):
-        of = moments(*shared)
+        of = unit_sums(*shared)
         return combine(missing, of), row_coherence(missing, of, 128)
 
     program = formula.lower(*abstract).compile().as_text()

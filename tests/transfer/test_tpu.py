@@ -15,7 +15,7 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 from clp_jax.mesh import make_mesh
 from clp_jax.transfer.blockwise import _in_blocks
-from clp_jax.transfer.methods.clp import combine, moments
+from clp_jax.transfer.methods.clp import combine, unit_sums
 from clp_jax.transfer.methods.linear import Center, add_up
 from clp_jax.transfer.methods.pursuit import pursue
 from clp_jax.transfer.methods.similarity import nearest, sparsemax
@@ -29,7 +29,7 @@ def rows(dim, spec=PartitionSpec(mesh.axis_names)):
 whole = rows(256, PartitionSpec()), rows(512, PartitionSpec())
 center = Center(*(jax.ShapeDtypeStruct((dim,), "float32") for dim in (256, 512)))
 programs = {
-    "clp": jax.jit(lambda missing, *shared: combine(missing, moments(*shared))).lower(
+    "clp": jax.jit(lambda missing, *shared: combine(missing, unit_sums(*shared))).lower(
         rows(256), rows(256), rows(512)
     ),
     "linear": add_up.lower(rows(256), rows(512), center, 8192),

@@ -12,7 +12,7 @@ H[o] / |H[o]| and h = H[m], whose own norm cancels, the sums over O come first:
     sum_o w_o      = h (U^T 1)             one d_h vector
 
 This is the same function at the cost of two thin matrix products. The rows of every table are split
-over all devices of the mesh; the only communication is the sum of the d_h-sized moments.
+over all devices of the mesh; the only communication is the addition of the d_h-sized sums.
 
 The weights are signed. Where they cancel, the divisor nears zero and the row explodes; where most
 are negative, the signs flip and the least similar tokens count most. The natural measure is
@@ -29,8 +29,6 @@ rows' norms) / c.
 """
 
 from dataclasses import replace
-from functools import partial, reduce
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +45,7 @@ from clp_jax.transfer.blockwise import (
 )
 from clp_jax.transfer.interface import Prediction, Problem
 from clp_jax.transfer.methods.similarity import clp_topk, cosines, nearest
+from clp_jax.transfer.sums import Sums, add_blocks, sums_of
 
 MINIMUM_COHERENCE = 0.5
 """Queries with a lower coherence get a fallback instead of the formula.
@@ -58,45 +57,36 @@ softmax for every row. Large published models are near 1, where the formula is s
 """
 
 
-class Moments(NamedTuple):
-    """Sums over shared tokens: U^T E, U^T 1 and U^T U."""
-
-    products: Float[Array, "helper_dim source_dim"]
-    total: Float[Array, " helper_dim"]
-    gram: Float[Array, "helper_dim helper_dim"]
-
-
 @jax.jit
-def moments(
+def unit_sums(
     overlap_helper: Float[Array, "shared helper_dim"],
     overlap_source: Float[Array, "shared source_dim"],
-) -> Moments:
-    """The sums over some shared tokens, float32; rows that are zero in both tables add nothing."""
-    unit = unit_rows(overlap_helper)
-    return Moments(matmul(unit.T, overlap_source), unit.sum(axis=0), matmul(unit.T, unit))
+) -> Sums:
+    """U^T 1, U^T U and U^T E over some shared tokens: the sums of unit helper rows."""
+    return sums_of(unit_rows(overlap_helper), overlap_source)
 
 
 @jax.jit
 def row_coherence(
     missing_helper: Float[Array, "missing helper_dim"],
-    of: Moments,
+    of: Sums,
     overlap_count: int | Int[Array, ""],
 ) -> Float[Array, " missing"]:
     """The coherence c of missing tokens, from the sums over all |O| shared tokens.
 
     It is 0 where all weights are zero; the formula then has no finite value.
     """
-    squares = jnp.sum(matmul(missing_helper, of.gram) * missing_helper, axis=1)
+    squares = jnp.sum(matmul(missing_helper, of.squares) * missing_helper, axis=1)
     norm_bound = jnp.sqrt(overlap_count * jnp.maximum(squares, 0))
-    return jnp.where(norm_bound == 0, 0, matmul(missing_helper, of.total) / norm_bound)
+    return jnp.where(norm_bound == 0, 0, matmul(missing_helper, of.features) / norm_bound)
 
 
 @jax.jit
 def combine(
-    missing_helper: Float[Array, "missing helper_dim"], of: Moments
+    missing_helper: Float[Array, "missing helper_dim"], of: Sums
 ) -> Float[Array, "missing source_dim"]:
     """The rows of missing tokens, float32, from the sums over all shared tokens."""
-    return matmul(missing_helper, of.products) / matmul(missing_helper, of.total)[:, None]
+    return matmul(missing_helper, of.products) / matmul(missing_helper, of.features)[:, None]
 
 
 def clp(problem: Problem) -> Prediction:
@@ -136,22 +126,17 @@ def clp(problem: Problem) -> Prediction:
 def clp_unguarded(problem: Problem) -> Prediction:
     """CLP-Transfer's formula for every query, whatever its coherence.
 
-    The devices never hold a whole table, only the moments and one block of rows at a time. The
+    The devices never hold a whole table, only the sums and one block of rows at a time. The
     fact ``condition`` is the coherence c of each query.
     """
     of, coherence = _fit(problem)
     return _by_formula(problem, of, coherence, np.arange(len(coherence)))
 
 
-def _fit(problem: Problem) -> tuple[Moments, Float[np.ndarray, " query"]]:
+def _fit(problem: Problem) -> tuple[Sums, Float[np.ndarray, " query"]]:
     """The sums over all anchors, and the coherence of every query."""
     ids = np.arange(len(problem.anchors))
-    known = ((problem.anchors[part], problem.rows_of(ids[part])) for part in row_slices(len(ids)))
-    blocks = (
-        jax.block_until_ready(moments(*(shard_rows(table, problem.mesh) for table in tables)))
-        for tables in known
-    )
-    of = reduce(partial(jax.tree.map, jnp.add), blocks)
+    of = add_blocks(lambda anchors, rows, _: unit_sums(anchors, rows), problem, ids)
     coherence = np.empty(len(problem.queries), np.float32)
     for part in row_slices(len(coherence)):
         queries = problem.queries[part]
@@ -162,7 +147,7 @@ def _fit(problem: Problem) -> tuple[Moments, Float[np.ndarray, " query"]]:
 
 def _by_formula(
     problem: Problem,
-    of: Moments,
+    of: Sums,
     coherence: Float[np.ndarray, " query"],
     positions: Int[np.ndarray, " chosen"],
 ) -> Prediction:

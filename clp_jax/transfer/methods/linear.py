@@ -10,8 +10,6 @@ A query q gets the row (q - mean(A)) W + mean(Y). The row is also linear in the 
 anchor o has the weight (q - mean(A)) G a_o, in addition to the shared mean.
 """
 
-from collections.abc import Iterator
-from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -23,26 +21,16 @@ from clp_jax.transfer.blockwise import (
     contributors_by,
     in_blocks,
     matmul,
-    row_slices,
-    shard_rows,
     zero_rows,
 )
 from clp_jax.transfer.interface import Prediction, Problem
+from clp_jax.transfer.sums import Sums, add_blocks, known_blocks, sums_of
 
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 3))
 """Candidates for ridge's regularisation l, in units of tr(A^T A) / d, a feature's mean square."""
 
 HELD_OUT = 10
 """One anchor in this many is held out to choose the strength."""
-
-
-class Sums(NamedTuple):
-    """Sums of a, y, A^T A and A^T Y over some anchors, with features and rows minus a center."""
-
-    features: Float[Array, " feature"]
-    rows: Float[Array, " dim"]
-    squares: Float[Array, "feature feature"]
-    products: Float[Array, "feature dim"]
 
 
 class Moments(NamedTuple):
@@ -68,11 +56,11 @@ def add_up(
     center: Center,
     count: int | Int[Array, ""],
 ) -> Sums:
-    """The sums over the first ``count`` anchors; the rest is padding."""
+    """The sums over the first ``count`` anchors minus the center; the rest is padding."""
     real = (jnp.arange(len(anchors)) < count)[:, None]
     a = jnp.where(real, anchors - center.features, 0)
     y = jnp.where(real, rows - center.rows, 0)
-    return Sums(a.sum(axis=0), y.sum(axis=0), matmul(a.T, a), matmul(a.T, y))
+    return sums_of(a, y)
 
 
 @jax.jit
@@ -186,12 +174,10 @@ def _center(problem: Problem) -> Center:
 
 
 def _sums(problem: Problem, center: Center, ids: Int[np.ndarray, " chosen"]) -> Sums:
-    """The sums over some anchors, with one block on the devices at a time."""
-    blocks = (
-        jax.block_until_ready(add_up(anchors, rows, center, len(chosen)))
-        for chosen, anchors, rows in _known(problem, ids)
+    """The sums over some anchors, minus the center."""
+    return add_blocks(
+        lambda anchors, rows, count: add_up(anchors, rows, center, count), problem, ids
     )
-    return reduce(partial(jax.tree.map, jnp.add), blocks)
 
 
 def _held_out_errors(
@@ -201,20 +187,10 @@ def _held_out_errors(
     spectrum = _spectrum(of)
     errors = [
         np.asarray(_squared_errors(of, spectrum, anchors, rows, len(chosen)), np.float64)
-        for chosen, anchors, rows in _known(problem, ids)
+        for chosen, anchors, rows in known_blocks(problem, ids)
     ]
     total = np.sum(errors, axis=0)
     return total[1:] / total[0]
-
-
-def _known(
-    problem: Problem, ids: Int[np.ndarray, " chosen"]
-) -> Iterator[tuple[Int[np.ndarray, " part"], Array, Array]]:
-    """Ids, features and rows of some anchors, block by block."""
-    for part in row_slices(len(ids)):
-        chosen = ids[part]
-        anchors, rows = problem.anchors[chosen], problem.rows_of(chosen)
-        yield chosen, shard_rows(anchors, problem.mesh), shard_rows(rows, problem.mesh)
 
 
 def _mapped(problem: Problem, of: Moments, inverse: Array, facts: dict[str, float]) -> Prediction:
