@@ -87,7 +87,7 @@ def scale_by_adafactor() -> optax.GradientTransformation:
     """
 
     def init(params: PyTree) -> AdafactorState:
-        def means(param: Array, axes: tuple[int, ...]) -> Array:
+        def means(param: Float[Array, "..."], axes: tuple[int, ...]) -> Float[Array, "..."]:
             sizes = enumerate(param.shape)
             return jnp.zeros([1 if axis in axes else size for axis, size in sizes], jnp.float32)
 
@@ -103,11 +103,19 @@ def scale_by_adafactor() -> optax.GradientTransformation:
     ) -> tuple[PyTree, AdafactorState]:
         kept, matrices = 1 - (state.step + 1.0) ** -0.8, _matrices(params)
 
-        def mean(old: Array, gradient: Array, axes: tuple[int, ...]) -> Array:
+        def mean(
+            old: Float[Array, "..."], gradient: Float[Array, "..."], axes: tuple[int, ...]
+        ) -> Float[Array, "..."]:
             new = jnp.mean(gradient**2 + TINY, axes, keepdims=True)
             return kept * old + (1 - kept) * new
 
-        def scaled(gradient: Array, rows: Array, columns: Array, param: Array, m: Matrix) -> Array:
+        def scaled(
+            gradient: Float[Array, "*shape"],
+            rows: Float[Array, "..."],
+            columns: Float[Array, "..."],
+            param: Float[Array, "*shape"],
+            m: Matrix,
+        ) -> Float[Array, "*shape"]:
             overall = jnp.mean(rows, m.inputs, keepdims=True)
             gradient = gradient * jax.lax.rsqrt(rows / overall) * jax.lax.rsqrt(columns)
             size = jnp.maximum(_root_mean_square(param, m), SMALLEST_SCALE)
@@ -140,7 +148,8 @@ def _matrices(params: PyTree) -> PyTree[Matrix]:
     return jax.tree_util.tree_map_with_path(axes, params)
 
 
-def _root_mean_square(x: Array, matrix: Matrix) -> Array:
+def _root_mean_square(x: Float[Array, "..."], matrix: Matrix) -> Float[Array, "..."]:
+    """The root mean square of each matrix of ``x``; the axes of the matrices keep length 1."""
     return jnp.sqrt(jnp.mean(x**2, (*matrix.inputs, *matrix.outputs), keepdims=True))
 
 
@@ -175,7 +184,7 @@ def learning_rate_schedule(section: OptimizerSection, steps: int) -> optax.Sched
         case "constant":
             fall = optax.constant_schedule(peak)
 
-    def rate(index: int | Array) -> Array:
+    def rate(index: int | Int[Array, ""]) -> Float[Array, ""]:
         done = index + 1 - warmup
         fallen = fall(done - period * jnp.floor(jnp.maximum(done - 1, 0) / period))
         return jnp.where(done < 0, peak * (index + 1) / max(warmup, 1), fallen)
@@ -239,7 +248,7 @@ def _muon(section: OptimizerSection) -> optax.GradientTransformation:
     def axes(path: tuple[Any, ...], _: Any) -> contrib.MuonDimensionNumbers:
         return contrib.MuonDimensionNumbers(*KERNELS[path[-2].key])
 
-    def resize(path: tuple[Any, ...], update: Array) -> Array:
+    def resize(path: tuple[Any, ...], update: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         sides = (math.prod(update.shape[i] for i in side) for side in KERNELS[path[-2].key])
         return MUON_SIZE * max(sides) ** 0.5 * update
 
@@ -265,7 +274,7 @@ def _descend(
 ) -> optax.GradientTransformationExtraArgs:
     """Turn updates into descent steps, each part of the model at its own learning rate."""
 
-    def part_rate(part: str, index: int | Array) -> Array:
+    def part_rate(part: str, index: int | Int[Array, ""]) -> Float[Array, ""]:
         rate = section.lr_multipliers.get(GROUPS[part], 1) * schedule(index)
         if section.embeddings_only_steps and GROUPS[part] != "embeddings":
             alone, warmup = section.embeddings_only_steps, max(section.warmup_steps, 1)
@@ -277,10 +286,10 @@ def _descend(
         state: optax.EmptyState,
         params: PyTree = None,
         *,
-        index: int | Array,
+        index: int | Int[Array, ""],
         **_: Any,
     ) -> tuple[PyTree, optax.EmptyState]:
-        def step(path: tuple[Any, ...], update: Array) -> Array:
+        def step(path: tuple[Any, ...], update: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
             rate = part_rate(path[0].key, index)
             if path[0].key == "blocks" and section.layer_decay < 1:
                 factors = layer_factors(update.shape[0], section.layer_decay)

@@ -159,7 +159,11 @@ def make_train_step(
         """The gradients of the trainable parameters and the loss terms, summed over the batch."""
         key = jax.random.fold_in(jax.random.key(train.seed), index)
 
-        def microbatch_sums(number: Any, tokens: Array, mask: Array) -> PyTree:
+        def microbatch_sums(
+            number: int | Int[Array, ""],
+            tokens: Int[Array, "microbatch tokens"],
+            mask: Bool[Array, "microbatch length"],
+        ) -> tuple[PyTree, LossSums]:
             (_, sums), gradients = jax.value_and_grad(microbatch_loss, has_aux=True)(
                 free, params, tokens, mask, jax.random.fold_in(key, number)
             )
@@ -181,7 +185,7 @@ def make_train_step(
 
     def train_step(
         params: PyTree, state: OptimizerState, index: Int[Array, ""], batch: Batch
-    ) -> tuple[PyTree, OptimizerState, dict[str, Array]]:
+    ) -> tuple[PyTree, OptimizerState, dict[str, Float[Array, ""]]]:
         free = trainable(params, config.optimizer)
         gradients, sums = summed_gradients(free, params, index, batch)
         gradients = jax.tree.map(lambda gradient: gradient / sums.tokens, gradients)

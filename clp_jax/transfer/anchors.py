@@ -123,9 +123,16 @@ class TableInputs:
     def _shared_rows(self) -> Float[np.ndarray, "anchor dim"]:
         return self.source.rows[: self.layout.anchors]
 
-    def _no_anchors(self):
+    def _no_anchors(
+        self,
+    ) -> tuple[Float[np.ndarray, "anchor feature"], Float[np.ndarray, "anchor dim"]]:
         return np.zeros((0, 0), np.float32), np.zeros((0, self.source_tensor.shape[1]), np.float32)
 
-    def _problem(self, queries: np.ndarray, anchors: np.ndarray, rows: np.ndarray) -> Problem:
+    def _problem(
+        self,
+        queries: Float[np.ndarray, "query feature"],
+        anchors: Float[np.ndarray, "anchor feature"],
+        rows: Float[np.ndarray, "anchor dim"],
+    ) -> Problem:
         read = self.source
         return Problem(queries, anchors, rows, read.mean, read.std, self.mesh, self.seed)

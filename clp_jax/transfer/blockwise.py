@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from clp_jax.mesh import replicated
-from clp_jax.transfer.interface import Blocks, Contributors, Prediction, Problem
+from clp_jax.transfer.interface import Blocks, Contribution, Contributors, Prediction, Problem
 
 # Full float32: by default, accelerators round the operands of a product to bfloat16 or tf32.
 matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -124,7 +124,7 @@ def weighted(weigh: Weigh, problem: Problem, unknown: Bool[np.ndarray, " query"]
             for table in (problem.anchors, problem.rows, problem.places)
         )
 
-        def compute(queries: Array) -> Array:
+        def compute(queries: Float[Array, "part feature"]) -> Float[Array, "part dim"]:
             return _in_blocks(
                 queries, anchors, rows, places, weigh=weigh, largest=None, mesh=problem.mesh
             )
@@ -142,7 +142,7 @@ def weighted(weigh: Weigh, problem: Problem, unknown: Bool[np.ndarray, " query"]
 def contributors_by(weigh: Weigh, problem: Problem) -> Contributors:
     """A function that returns the anchors with the largest weights, in descending order."""
 
-    def contributors(k: int) -> tuple[np.ndarray, np.ndarray]:
+    def contributors(k: int) -> Contribution:
         found = _in_blocks(
             shard_rows(problem.queries, problem.mesh),
             jax.device_put(problem.anchors, replicated(problem.mesh)),
@@ -171,11 +171,16 @@ def _in_blocks(
 ):
     """Combined rows, or the ``largest`` weights if a number is given."""
 
-    def of_device(queries: Array, anchors: Array, rows: Array | None, places: Array | None):
+    def of_device(
+        queries: Float[Array, "own feature"],
+        anchors: Float[Array, "anchor feature"],
+        rows: Float[Array, "known dim"] | None,
+        places: Int[Array, " anchor"] | None,
+    ):
         padding = -len(queries) % BLOCK_ROWS
         blocks = jnp.pad(queries, ((0, padding), (0, 0))).reshape(-1, BLOCK_ROWS, queries.shape[1])
 
-        def of_block(block: Array):
+        def of_block(block: Float[Array, "block feature"]):
             weights = weigh(block, anchors)
             return (
                 _combine(weights, rows, places) if largest is None else _largest(weights, largest)

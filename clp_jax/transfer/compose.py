@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from clp_jax.transfer.anchors import AnchorFeatures
 from clp_jax.transfer.blockwise import empty_rows, row_slices
-from clp_jax.transfer.interface import Contributors, Method, Prediction, Problem
+from clp_jax.transfer.interface import Contribution, Contributors, Method, Prediction, Problem
 from clp_jax.transfer.methods import mean_row
 from clp_jax.transfer.table import Layout, NewTable, TableRead
 
@@ -90,7 +90,7 @@ def _source_contributors(prediction: Prediction, basis: AnchorFeatures) -> Contr
     if found is None:
         return None
 
-    def contributors(k: int) -> tuple[np.ndarray, np.ndarray]:
+    def contributors(k: int) -> Contribution:
         places, weights = found(k)
         return basis.anchor_ids[places], weights
 

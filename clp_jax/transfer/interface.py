@@ -8,7 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
-Contributors = Callable[[int], tuple[Int[np.ndarray, "query k"], Float[np.ndarray, "query k"]]]
+Contribution = tuple[Int[np.ndarray, "query k"], Float[np.ndarray, "query k"]]
+"""Positions and weights of each query's k main anchors."""
+Contributors = Callable[[int], Contribution]
 Blocks = Callable[[], Iterator[tuple[Int[np.ndarray, " part"], Float[np.ndarray, "part dim"]]]]
 """Starts the computation and yields positions of queries with their rows, every query once."""
 

@@ -33,7 +33,9 @@ def sums_of(features: Float[Array, "anchor feature"], rows: Float[Array, "anchor
 
 
 def add_blocks(
-    add_up: Callable[[Array, Array, int], Sums], problem: Problem, ids: Int[np.ndarray, " chosen"]
+    add_up: Callable[[Float[Array, "padded feature"], Float[Array, "padded dim"], int], Sums],
+    problem: Problem,
+    ids: Int[np.ndarray, " chosen"],
 ) -> Sums:
     """What ``add_up`` returns for features, rows and number of anchors, summed over the blocks."""
     blocks = (

@@ -120,7 +120,9 @@ class TrainingBatches:
         tokens, mask = zip(*windows, strict=True)
         return Batch(tokens=np.stack(tokens), mask=np.stack(mask))
 
-    def _window(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _window(
+        self, index: int
+    ) -> tuple[Int32[np.ndarray, " tokens"], Bool[np.ndarray, " length"]]:
         corpus, place = self._mixture.place(index)
         return self._corpora[corpus].window(self._orders[corpus][place], self._length)
 

@@ -109,7 +109,7 @@ class ShardWriter:
         self._write(np.concatenate(found))
         self._batch, self._characters = [], 0
 
-    def _write(self, ids: np.ndarray) -> None:
+    def _write(self, ids: UInt[np.ndarray, " token"]) -> None:
         self._sink(ids.data)
         self._sha256.update(ids.data)
         self._counts["tokens"] += len(ids)

@@ -43,7 +43,7 @@ from clp_jax.transfer.blockwise import (
     shard_rows,
     unit_rows,
 )
-from clp_jax.transfer.interface import Prediction, Problem
+from clp_jax.transfer.interface import Contribution, Prediction, Problem
 from clp_jax.transfer.methods.similarity import clp_topk, cosines, nearest
 from clp_jax.transfer.sums import Sums, add_blocks, sums_of
 
@@ -108,7 +108,7 @@ def clp(problem: Problem) -> Prediction:
         for positions, rows in guard.blocks():
             yield places[positions], rows
 
-    def contributors(k: int) -> tuple[np.ndarray, np.ndarray]:
+    def contributors(k: int) -> Contribution:
         ids, weights = of_formula(k)
         near, shares = of_guard(k)
         weights[ill] = 0

@@ -23,7 +23,7 @@ from clp_jax.transfer.blockwise import (
     matmul,
     zero_rows,
 )
-from clp_jax.transfer.interface import Prediction, Problem
+from clp_jax.transfer.interface import Contribution, Prediction, Problem
 from clp_jax.transfer.sums import Sums, add_blocks, known_blocks, sums_of
 
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 3))
@@ -108,17 +108,24 @@ def procrustes_inverse(of: Moments) -> Float[Array, "feature feature"]:
     return scale * matmul(left * jnp.where(safe, 1 / jnp.where(safe, values, 1), 0), left.T)
 
 
-@jax.jit
-def _spectrum(of: Moments) -> tuple[Array, Array, Array]:
+class Spectrum(NamedTuple):
     """What ridge needs for any strength: eigenvalues, eigenvectors, and A^T Y in their basis."""
+
+    values: Float[Array, " feature"]
+    vectors: Float[Array, "feature feature"]
+    products: Float[Array, "feature dim"]
+
+
+@jax.jit
+def _spectrum(of: Moments) -> Spectrum:
     values, vectors = jnp.linalg.eigh(of.features)
-    return values, vectors, matmul(vectors.T, of.products)
+    return Spectrum(values, vectors, matmul(vectors.T, of.products))
 
 
 @jax.jit
 def _squared_errors(
     of: Moments,
-    spectrum: tuple[Array, Array, Array],
+    spectrum: Spectrum,
     anchors: Float[Array, "anchor feature"],
     rows: Float[Array, "anchor dim"],
     count: int | Int[Array, ""],
@@ -129,7 +136,7 @@ def _squared_errors(
     wanted = jnp.where(real, rows - of.row_mean, 0)
     inside = matmul(anchors - of.feature_mean, vectors)
 
-    def error(strength: Array) -> Array:
+    def error(strength: Float[Array, ""]) -> Float[Array, ""]:
         scaled = jnp.maximum(values, 0) + strength * values.mean()
         found = jnp.where(real, matmul(inside / scaled, products), 0)
         return jnp.sum((found - wanted) ** 2)
@@ -193,10 +200,15 @@ def _held_out_errors(
     return total[1:] / total[0]
 
 
-def _mapped(problem: Problem, of: Moments, inverse: Array, facts: dict[str, float]) -> Prediction:
+def _mapped(
+    problem: Problem,
+    of: Moments,
+    inverse: Float[Array, "feature feature"],
+    facts: dict[str, float],
+) -> Prediction:
     unknown, mapping = zero_rows(problem.queries), make_map(of, inverse)
 
-    def contributors(k: int) -> tuple[np.ndarray, np.ndarray]:
+    def contributors(k: int) -> Contribution:
         center, keys = np.asarray(of.feature_mean), np.asarray(inverse)
         centred = problem._replace(
             queries=problem.queries - center, anchors=(problem.anchors - center) @ keys

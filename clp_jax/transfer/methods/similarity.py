@@ -11,7 +11,7 @@ With z the cosines of a query to the anchors (0 for zero rows):
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from clp_jax.transfer.blockwise import Sparse, matmul, unit_rows, weighted, zero_rows
 from clp_jax.transfer.interface import Prediction, Problem
@@ -78,6 +78,10 @@ def nearest(
     return Sparse(jax.nn.softmax(best / TEMPERATURE, axis=1), ids)
 
 
+_Michelot = tuple[Float[Array, "query 1"], Int[Array, "query 1"], Bool[Array, "query 1"]]
+"""Theta, the number of anchors above it, and whether one of them dropped out."""
+
+
 def sparsemax(
     queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
 ) -> Float[Array, "query anchor"]:
@@ -90,12 +94,14 @@ def sparsemax(
     z = cosines(queries, anchors)
     z -= z.max(axis=1, keepdims=True)  # smaller numbers lose less to rounding
 
-    def solve(theta: Array) -> tuple[Array, Array]:
+    def solve(
+        theta: Float[Array, "query 1"],
+    ) -> tuple[Float[Array, "query 1"], Int[Array, "query 1"]]:
         above = z > theta
         count = above.sum(axis=1, keepdims=True)
         return (jnp.where(above, z, 0).sum(axis=1, keepdims=True) - 1) / count, count
 
-    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def step(state: _Michelot) -> _Michelot:
         theta, count, _ = state
         new_theta, new_count = solve(theta)
         fewer = new_count < count
