@@ -72,11 +72,12 @@ def measure(
 ) -> Iterator[tuple[str, ...]]:
     """The rows of one shape."""
     config = read_decoder_config(MODELS[model])
-    heads = config.num_heads
-    head_dim = config.hidden_size // heads
+    heads, kv_heads, head_dim = config.num_heads, config.num_kv_heads, config.head_dim
     rng = np.random.default_rng(0)
-    shape = (batch, length, heads, head_dim)
-    arrays = [jnp.asarray(rng.normal(size=shape), dtype) for _ in range(4)]
+    arrays = [
+        jnp.asarray(rng.normal(size=(batch, length, of_array, head_dim)), dtype)
+        for of_array in (heads, kv_heads, kv_heads, heads)
+    ]
     arrays[0] = arrays[0] * jnp.asarray(head_dim**-0.5, dtype)
     slopes = alibi_slopes(heads) if model.startswith("bloom") else None
     programs = {
