@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from clp_jax.attention import precision_of
 from clp_jax.mesh import BATCH, VOCABULARY, common_size, constrain
@@ -60,7 +60,9 @@ def next_token_loss(
     length = hidden.shape[1]
     chunks = -(-length // min(chunk, length))
 
-    def in_chunks(x: Array) -> Array:
+    def in_chunks(
+        x: Shaped[Array, "batch length *rest"],
+    ) -> Shaped[Array, "chunks batch positions *rest"]:
         # A chunk takes positions far apart, so that each position stays on its device.
         padding = [(0, 0), (0, -length % chunks)] + [(0, 0)] * (x.ndim - 2)
         x = jnp.pad(x, padding)
@@ -72,20 +74,27 @@ def next_token_loss(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sums(z_loss: float, softcap: float | None, *parts: Array) -> tuple[Array, Array, Array]:
+def _sums(
+    z_loss: float, softcap: float | None, *parts: Array
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    """The objective, the losses and their z terms, each summed; ``parts`` as in `_scan`."""
     return _scan(z_loss, softcap, *parts, with_gradients=False)[0]
 
 
 def _scan(
     z_loss: float,
     softcap: float | None,
-    hidden: Array,
-    head: Array,
-    targets: Array,
-    mask: Array,
+    hidden: Float[Array, "chunks batch positions embed"],
+    head: Float[Array, "vocab embed"],
+    targets: Int[Array, "chunks batch positions"],
+    mask: Bool[Array, "chunks batch positions"],
     *,
     with_gradients: bool,
-) -> tuple[tuple[Array, Array, Array], Array | None, Array | None]:
+) -> tuple[
+    tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]],
+    Float[Array, "chunks batch positions embed"] | None,
+    Float[Array, "vocab embed"] | None,
+]:
     """The sums over all chunks, and the first one's gradients for hidden states and head.
 
     Devices that share parameters each compute the logits of all their rows for a part of the
@@ -96,10 +105,10 @@ def _scan(
     Args:
         z_loss: the coefficient of the second term.
         softcap: bound of the logits, or None.
-        hidden: [chunks, batch, positions, embed].
-        head: [vocab, embed].
-        targets: [chunks, batch, positions].
-        mask: [chunks, batch, positions].
+        hidden: final hidden states.
+        head: the output embedding.
+        targets: the token that follows each position.
+        mask: the targets that count.
         with_gradients: whether to compute the gradients; None otherwise.
     """
     rows, positions = hidden.shape[1], hidden.shape[2]
@@ -109,10 +118,14 @@ def _scan(
         jnp.einsum, precision=precision_of(hidden.dtype), preferred_element_type=jnp.float32
     )
 
-    def apart(x: Array) -> Array:
+    def apart(
+        x: Float[Array, "batch positions dim"],
+    ) -> Float[Array, "data own_batch sequence own_positions dim"]:
         return x.reshape(copies[0], -1, copies[1], positions // copies[1], x.shape[-1])
 
-    def laid_out(head_gradient: Array) -> Array:
+    def laid_out(
+        head_gradient: Float[Array, "data sequence vocab embed"],
+    ) -> Float[Array, "data sequence vocab embed"]:
         return constrain(head_gradient, "data", "sequence", VOCABULARY)
 
     def add_chunk(sums: Any, part: Any) -> Any:

@@ -253,7 +253,9 @@ def _score(
     hidden = jnp.take_along_axis(model.hidden_states(tokens), positions[..., None], axis=1)
     head = model.output_embedding().astype(hidden.dtype)
 
-    def score_position(at: tuple[Array, Array]) -> tuple[Array, Array]:
+    def score_position(
+        at: tuple[Float[Array, "batch embed"], Int[Array, " batch"]],
+    ) -> tuple[Float[Array, " batch"], Bool[Array, " batch"]]:
         hidden, targets = at
         logits = to_logits(hidden, head, model.config.final_softcap)
         correct = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from clp_jax.checkpoint.hf import build_model
 from clp_jax.checkpoint.tensors import LazyTensor
@@ -201,7 +201,9 @@ class Evaluator:
             self.params,
         )
 
-    def _batches(self, windows: Int[np.ndarray, "window length"]) -> Iterator[tuple[Array, Array]]:
+    def _batches(
+        self, windows: Int[np.ndarray, "window length"]
+    ) -> Iterator[tuple[Int[Array, "batch length"], Bool[Array, "batch predicted"]]]:
         """Batches of equal size; rows that only pad the last one are masked."""
         size = -(-BATCH // batch_divisor(self.mesh)) * batch_divisor(self.mesh)
         place = batch_sharding(self.mesh)
@@ -215,13 +217,18 @@ class Evaluator:
 
 @partial(jax.jit, static_argnums=0)
 def _sums(
-    graphdef: nnx.GraphDef[Decoder], params: nnx.State, tokens: Array, mask: Array
+    graphdef: nnx.GraphDef[Decoder],
+    params: nnx.State,
+    tokens: Int[Array, "batch length"],
+    mask: Bool[Array, "batch predicted"],
 ) -> tuple[Float[Array, " row"], Float[Array, " dim"]]:
     """Sums of the predicted distributions and of the final hidden states."""
     model = nnx.merge(graphdef, params)
     hidden = model.hidden_states(tokens[:, :-1])
 
-    def of_window(window: tuple[Array, Array]) -> Array:
+    def of_window(
+        window: tuple[Float[Array, "predicted dim"], Bool[Array, " predicted"]],
+    ) -> Float[Array, " row"]:
         states, real = window
         return jnp.sum(jax.nn.softmax(model.logits(states)) * real[:, None], axis=0)
 
