@@ -258,7 +258,7 @@ def _rows(name: str, table: Mapping[str, Any]) -> list[str]:
     norms = {origin: values.get("0.5") for origin, values in quantiles.items()}
     lines = wrap(
         f"{name}: {table['rows']['total']:,} rows, helper's {table['helper_table']}, "
-        f"source's median norm {norms['source']:.3g}",
+        f"source's norm {norms['source']:.3g}",
         WIDTH,
         subsequent_indent="  ",
     )
