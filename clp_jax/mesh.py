@@ -29,6 +29,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     # Of parameters.
     "embed": ("fsdp",),
     "heads": ("tensor",),
+    "kv_heads": ("tensor",),
     "mlp": ("tensor",),
     "vocab": ("tensor",),
     # Of activations.
@@ -36,6 +37,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "length": ("sequence",),
     "logits": ("tensor", "fsdp"),
 }
+MAY_STAY_WHOLE = ("vocab", "kv_heads")
 BATCH = RULES["batch"]
 ACTIVATIONS = (BATCH, RULES["length"])
 BY_WIDTH = (("data",), RULES["length"], RULES["embed"])
@@ -243,7 +245,8 @@ def inference_dtype(name: str | None) -> DTypeLike:
 def sharding_for(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:
     """The sharding of a tensor whose dimensions have the names ``axes``, by `RULES`.
 
-    A vocabulary that the mesh does not divide (50,257 rows are common) stays whole.
+    A vocabulary that the mesh does not divide (50,257 rows are common) stays whole, and so do the
+    heads of keys and values, of which there may be fewer than devices.
 
     Raises:
         UserError: the mesh does not divide another dimension.
@@ -254,7 +257,7 @@ def sharding_for(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) -> Named
         over = RULES.get(name)
         devices = math.prod(mesh.shape[axis] for axis in over or ())
         if over is not None and size % devices:
-            if name != "vocab":
+            if name not in MAY_STAY_WHOLE:
                 raise UserError(
                     f"The mesh axis {'*'.join(over)}={devices} does not divide the "
                     f"model's {name} dimension of {size}: choose a divisor of {size}."

@@ -49,7 +49,6 @@ from clp_jax.models import (
 )
 from clp_jax.tokenizer import Tokenizer
 
-PREFIX = "transformer."
 ROWS_COMPARED = 4096
 
 
@@ -147,8 +146,8 @@ def build_model(
 def checkpoint_tensors(folder: Path, config: DecoderConfig) -> dict[str, LazyTensor]:
     """The tensors of a Hugging Face folder under the names of the weight table.
 
-    Published checkpoints come with and without ``transformer.`` before the names, with buffers
-    that are not weights, and with a copy of the tied head: all are accepted.
+    Published checkpoints come with and without the architecture's prefix before the names, with
+    buffers that are not weights, and with a copy of the tied head: all are accepted.
 
     Raises:
         UserError: tensors are missing, unknown or of another shape; all are reported together.
@@ -158,11 +157,13 @@ def checkpoint_tensors(folder: Path, config: DecoderConfig) -> dict[str, LazyTen
         for weight in weight_table(config)
         for name in weight.names(config.num_layers)
     }
+    module = decoder_class(config)
     found: dict[str, LazyTensor] = {}
     names: dict[str, str] = {}
     faults = []
     for name, tensor in open_tensors(folder).items():
-        full = name if name.startswith(PREFIX) or name == HEAD.name else PREFIX + name
+        whole = name.startswith(module.prefix) or name == HEAD.name
+        full = name if whole else module.prefix + name
         if full in shapes:
             found[full] = tensor
             if full in names:
@@ -172,7 +173,7 @@ def checkpoint_tensors(folder: Path, config: DecoderConfig) -> dict[str, LazyTen
                 faults.append(f"{name} has the shape {tensor.shape}, not {shapes[full]}")
             elif tensor.dtype not in FLOATS:
                 faults.append(f"{name} has the type {tensor.dtype}, which is not floating-point")
-        elif not (full == HEAD.name or re.fullmatch(decoder_class(config).ignored, full)):
+        elif not (full == HEAD.name or re.fullmatch(module.ignored, full)):
             faults.append(f"{name} is not part of this model")
         if full == HEAD.name and config.tied:
             found[HEAD.name] = tensor

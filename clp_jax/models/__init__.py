@@ -1,4 +1,4 @@
-"""GPT-2 and BLOOM as Flax NNX decoders, each next to its Hugging Face weight table."""
+"""Decoders in Flax NNX, a file for each family, with its Hugging Face weight table."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +14,10 @@ from jaxtyping import PyTree
 from clp_jax.errors import UserError
 from clp_jax.mesh import sharding_for
 from clp_jax.models.bloom import Bloom, BloomConfig
+from clp_jax.models.configuration import refuse_kinds
 from clp_jax.models.decoder import Cache, Decoder, DecoderConfig
 from clp_jax.models.gpt2 import GPT2, GPT2Config
+from clp_jax.models.llama import KINDS, Llama, LlamaConfig
 from clp_jax.models.weights import Weight
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "Decoder",
     "DecoderConfig",
     "GPT2Config",
+    "Llama",
+    "LlamaConfig",
     "Weight",
     "abstract_model",
     "abstract_parameters",
@@ -38,10 +42,13 @@ __all__ = [
     "weight_table",
 ]
 
-ARCHITECTURES: Mapping[str, tuple[type[Decoder], type[GPT2Config] | type[BloomConfig]]] = {
+ARCHITECTURES: Mapping[str, tuple[type[Decoder], Any]] = {
     "gpt2": (GPT2, GPT2Config),
     "bloom": (Bloom, BloomConfig),
+    **dict.fromkeys(KINDS, (Llama, LlamaConfig)),
 }
+"""Module and configuration class by ``model_type``."""
+
 HEAD = Weight("head.embedding", "lm_head.weight", "vocab embed -> vocab embed")
 
 
@@ -59,11 +66,12 @@ def read_decoder_config(
             range.
     """
     kind = str(values.get("model_type"))
-    if kind not in ARCHITECTURES:
-        raise UserError(
-            f"{file}: model_type {kind} is not supported; choose one of {', '.join(ARCHITECTURES)}."
-        )
     try:
+        refuse_kinds(values)
+        if kind not in ARCHITECTURES:
+            raise UserError(
+                f"model_type {kind} is not supported; choose one of {', '.join(ARCHITECTURES)}."
+            )
         return ARCHITECTURES[kind][1].from_hf(values)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None

@@ -58,6 +58,7 @@ class Bloom(Decoder):
     """BLOOM of any size, with a tied or an untied head."""
 
     config: BloomConfig
+    prefix = "transformer."
     ignored = r"transformer\.h\.\d+\.self_attention\.(masked_)?bias"
 
     @classmethod

@@ -14,9 +14,17 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "n_embd": (1, 1 << 17),
     "hidden_size": (1, 1 << 17),
     "n_inner": (1, 1 << 20),
+    "intermediate_size": (1, 1 << 20),
     "n_layer": (1, 4096),
+    "num_hidden_layers": (1, 4096),
     "n_head": (1, 1 << 14),
+    "num_attention_heads": (1, 1 << 14),
+    "num_key_value_heads": (1, 1 << 14),
+    "head_dim": (1, 1 << 14),
+    "sliding_window": (1, 1 << 30),
+    "max_position_embeddings": (1, 1 << 30),
     "layer_norm_epsilon": (1e-30, 1),
+    "rms_norm_eps": (1e-30, 1),
     "initializer_range": (0, 10),
     "embd_pdrop": (0, 0.999),
     "attn_pdrop": (0, 0.999),
@@ -24,8 +32,12 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "hidden_dropout": (0, 0.999),
     "attention_dropout": (0, 0.999),
 }
-OLD_KEYS = ("n_embed",)
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""Keys of mixtures of experts in the families that have them."""
+UNDECLARED = ("n_embed", "head_dim")
 """Keys that `transformers` reads without declaring them."""
+UNDECLARED_OF_ROPE = ("rope_theta", "rope_scaling", "partial_rotary_factor")
+"""The same for architectures with ``rope_parameters``."""
 
 
 def read_fields(
@@ -43,7 +55,9 @@ def read_fields(
     Raises:
         UserError: a value has the wrong type or is out of range.
     """
-    known = {*kind.__annotations__, *kind.attribute_map, *OLD_KEYS}
+    known = {*kind.__annotations__, *kind.attribute_map, *UNDECLARED}
+    if "rope_parameters" in known:
+        known.update(UNDECLARED_OF_ROPE)
     try:
         fields = kind.from_dict({key: value for key, value in values.items() if key in known})
     except Exception as error:  # `transformers` raises exceptions of several packages.
@@ -54,3 +68,31 @@ def read_fields(
         if value is not None and not least <= value <= most:
             raise UserError(f"{key} is {value}, but must be from {least} to {most}.")
     return fields
+
+
+def refuse_kinds(values: Mapping[str, Any]) -> None:
+    """Refuse quantised, multimodal and mixture-of-experts models, of any architecture.
+
+    Raises:
+        UserError: says what to use instead.
+    """
+    quantization = values.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
+        raise UserError(
+            f"the weights are quantised ({method or 'quantization_config'}): use the model's "
+            "checkpoint in float32, bfloat16 or float16, or dequantise it with transformers."
+        )
+    text = values.get("text_config")
+    if text:
+        kind = text.get("model_type") if isinstance(text, Mapping) else None
+        raise UserError(
+            f"model_type {values.get('model_type')} is multimodal: save its text model "
+            f"({kind or 'text_config'}) with transformers as a checkpoint of its own, and use that."
+        )
+    for key in EXPERTS:
+        experts = values.get(key)
+        if isinstance(experts, int) and experts > 1:
+            raise UserError(
+                f"{key} is {experts}, but mixtures of experts are not supported: use a dense model."
+            )

@@ -66,7 +66,6 @@ class DecoderConfig:
     only: ClassVar[Mapping[str, Any]] = {
         "add_cross_attention": False,
         "is_encoder_decoder": False,
-        "quantization_config": None,
         "pruned_heads": {},
     }
 
@@ -252,6 +251,8 @@ class Decoder(nnx.Module):
     parameters, and what its blocks, final norm and input are.
     """
 
+    prefix: ClassVar[str]
+    """Beginning of the names of a checkpoint's tensors, which some checkpoints leave out."""
     ignored: ClassVar[str]
     """Regular expression of checkpoint tensors that are not parameters, such as causal masks."""
 

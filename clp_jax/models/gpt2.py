@@ -61,6 +61,7 @@ class GPT2(Decoder):
     """GPT-2 of any size, with a tied or an untied head."""
 
     config: GPT2Config
+    prefix = "transformer."
     ignored = r"transformer\.h\.\d+\.attn\.(masked_)?bias"
 
     @classmethod

@@ -41,7 +41,11 @@ class Matrix(NamedTuple):
 # Axis 0 stacks the layers. Queries, keys and values are separate matrices.
 KERNELS: Mapping[str, Matrix] = {
     "qkv": Matrix((1,), (3, 4)),
+    "query": Matrix((1,), (2, 3)),
+    "key": Matrix((1,), (2, 3)),
+    "value": Matrix((1,), (2, 3)),
     "out": Matrix((1, 2), (3,)),
+    "gate": Matrix((1,), (2,)),
     "up": Matrix((1,), (2,)),
     "down": Matrix((1,), (2,)),
 }

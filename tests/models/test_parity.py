@@ -1,5 +1,7 @@
 """The ladder: logits, gradients, one AdamW step, export and reload equal PyTorch's transformers."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +16,21 @@ from clp_jax.checkpoint.tensors import open_tensors
 from clp_jax.config import OptimizerSection
 from clp_jax.loss import next_token_loss
 from clp_jax.mesh import make_mesh
+from clp_jax.models.decoder import to_logits
 from clp_jax.train.optimizer import make_optimizer
 
 RELATIVE = 1e-4
 
-GPT2_BASE = {"vocab_size": 101, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 40}
-BLOOM_BASE = {"vocab_size": 101, "hidden_size": 48, "n_layer": 3, "n_head": 6}
+NO_DROPOUT = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+MODERN = {"hidden_size": 48, "intermediate_size": 71, "num_hidden_layers": 3,
+          "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
+BASES = {
+    "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 40, **NO_DROPOUT},
+    "bloom": {"hidden_size": 48, "n_layer": 3, "n_head": 6},
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "olmo2", "smollm3"), MODERN),
+}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0,
+          "high_freq_factor": 4.0, "original_max_position_embeddings": 16}  # fmt: skip
 CONFIGS = {
     "gpt2": ("gpt2", {}),
     "gpt2-odd": (
@@ -49,6 +60,40 @@ CONFIGS = {
             "n_head": 8,
         },
     ),
+    "llama": (
+        "llama",
+        {"rope_parameters": LLAMA3, "num_attention_heads": 4, "tie_word_embeddings": False},
+    ),
+    "llama-odd": (
+        "llama",
+        {
+            "hidden_size": 35,
+            "num_attention_heads": 5,
+            "num_key_value_heads": 1,
+            "head_dim": 6,
+            "vocab_size": 77,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "hidden_act": "gelu",
+            "rms_norm_eps": 1e-2,
+        },
+    ),
+    "mistral": ("mistral", {"sliding_window": 7, "num_key_value_heads": 3, "head_dim": 10}),
+    "qwen2": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+    ),
+    "qwen3": ("qwen3", {"head_dim": 14, "tie_word_embeddings": False}),
+    "olmo2": ("olmo2", {"tie_word_embeddings": False}),
+    "smollm3": (
+        "smollm3",
+        {
+            "num_hidden_layers": 5,
+            "no_rope_layer_interval": 2,
+            "use_sliding_window": True,
+            "sliding_window": 9,
+        },
+    ),
 }
 
 
@@ -56,17 +101,9 @@ CONFIGS = {
 def case(request, tmp_path_factory):
     """A random PyTorch model, its folder, and a batch of tokens."""
     kind, changes = CONFIGS[request.param]
-    if kind == "gpt2":
-        config = transformers.GPT2Config(
-            **(GPT2_BASE | changes),
-            bos_token_id=0,
-            eos_token_id=0,
-            attn_pdrop=0.0,
-            embd_pdrop=0.0,
-            resid_pdrop=0.0,
-        )
-    else:
-        config = transformers.BloomConfig(**(BLOOM_BASE | changes))
+    tokens = {"vocab_size": 101, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+    tied = {"tie_word_embeddings": True}
+    config = transformers.AutoConfig.for_model(kind, **(tokens | tied | BASES[kind] | changes))
     generator = torch.manual_seed(len(request.param))
     theirs = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     with torch.no_grad():
@@ -84,42 +121,38 @@ def error(ours, theirs) -> float:
 
 
 @pytest.fixture(scope="module")
-def gradients(case):
-    """Structure, parameters, loss and gradients of our model on the batch."""
+def computed(case):
+    """Structure, parameters, logits, loss and gradients of our model on the batch."""
     _, folder, tokens = case
     graphdef, params = nnx.split(load_model(folder))
     params = nnx.to_pure_dict(params)
 
     @jax.jit
-    @jax.value_and_grad
+    @partial(jax.value_and_grad, has_aux=True)
     def loss_of(params, tokens):
         model = nnx.merge(graphdef, params)
-        total, sums = next_token_loss(
-            model.hidden_states(tokens[:, :-1], remat="full"),
-            model.output_embedding(),
-            tokens[:, 1:],
-            jnp.ones(tokens[:, 1:].shape, bool),
-            chunk=7,
-        )
-        return total / sums.tokens
+        hidden, head = model.hidden_states(tokens, remat="full"), model.output_embedding()
+        mask = jnp.ones(tokens[:, 1:].shape, bool)
+        total, sums = next_token_loss(hidden[:, :-1], head, tokens[:, 1:], mask, chunk=7)
+        return total / sums.tokens, to_logits(hidden, head)
 
-    loss, gradients = loss_of(params, jnp.asarray(tokens.numpy()))
-    return graphdef, params, loss, gradients
+    (loss, logits), gradients = loss_of(params, jnp.asarray(tokens.numpy()))
+    return graphdef, params, logits, loss, gradients
 
 
-def test_logits(case):
-    theirs, folder, tokens = case
-    logits = nnx.jit(load_model(folder))(jnp.asarray(tokens.numpy()))
+def test_logits(case, computed):
+    theirs, _, tokens = case
+    logits = computed[2]
     assert logits.dtype == jnp.float32
     assert error(logits, theirs(tokens).logits) < RELATIVE
 
 
-def test_gradients(case, gradients):
+def test_gradients(case, computed):
     theirs, _, tokens = case
     theirs.zero_grad()
     expected_loss = theirs(tokens, labels=tokens).loss
     expected_loss.backward()
-    graphdef, _, loss, gradients = gradients
+    graphdef, _, _, loss, gradients = computed
     assert error(loss, expected_loss) < RELATIVE
     named = model_tensors(nnx.merge(graphdef, gradients))
     expected = dict(theirs.named_parameters())
@@ -131,7 +164,7 @@ def test_gradients(case, gradients):
         assert difference < RELATIVE * max(float(parameter.grad.abs().max()), floor), name
 
 
-def test_one_adamw_step(case, gradients):
+def test_one_adamw_step(case, computed):
     _, folder, tokens = case
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="eager"
@@ -141,7 +174,7 @@ def test_one_adamw_step(case, gradients):
     section = OptimizerSection(learning_rate=1e-2, epsilon=1e-3, clip_norm=0.5, schedule="constant")
     decayed, plain = [], []
     for name, parameter in theirs.named_parameters():
-        norm_or_bias = name.endswith("bias") or "ln_" in name or "layernorm" in name
+        norm_or_bias = name.endswith("bias") or "ln_" in name or "norm" in name
         (plain if norm_or_bias else decayed).append(parameter)
     optimizer = torch.optim.AdamW(
         [
@@ -163,7 +196,7 @@ def test_one_adamw_step(case, gradients):
         updates, _ = update.update(gradients, update.init(params), params, index=0)
         return optax.apply_updates(params, updates)
 
-    graphdef, params, _, gradients = gradients
+    graphdef, params, _, _, gradients = computed
     expected = dict(theirs.named_parameters())
     for name, tensor in model_tensors(nnx.merge(graphdef, step(params, gradients))).items():
         assert error(tensor.read(), expected[name]) < RELATIVE, name

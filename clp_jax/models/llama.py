@@ -1,0 +1,242 @@
+"""Llama and its kin: Mistral, Qwen2, Qwen3, SmolLM3, OLMo2, and models that reuse their classes.
+
+RMSNorm, rotary embeddings, grouped queries and a gated MLP. What differs between them is a field of
+`LlamaConfig`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import transformers
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from clp_jax.errors import UserError
+from clp_jax.models.configuration import read_fields
+from clp_jax.models.decoder import Block, Decoder, DecoderConfig
+from clp_jax.models.layers import GatedMLP, RMSNorm
+from clp_jax.models.rope import RotaryEmbedding, Rotation
+from clp_jax.models.self_attention import GroupedSelfAttention, LayerKind
+from clp_jax.models.weights import Weight
+
+ROPE = "rope"
+
+KINDS: Mapping[str, type[transformers.PreTrainedConfig]] = {
+    "llama": transformers.LlamaConfig,
+    "mistral": transformers.MistralConfig,
+    "qwen2": transformers.Qwen2Config,
+    "qwen3": transformers.Qwen3Config,
+    "smollm3": transformers.SmolLM3Config,
+    "olmo2": transformers.Olmo2Config,
+}
+"""The configuration class of each ``model_type``."""
+
+
+@dataclass(frozen=True)
+class LlamaConfig(DecoderConfig):
+    """The configuration of a Llama or one of its kin."""
+
+    rope: RotaryEmbedding
+    kinds: tuple[LayerKind, ...]
+    qkv_bias: bool
+    out_bias: bool
+    mlp_bias: bool
+    qk_norm: Literal["head", "width"] | None
+    """Queries and keys are normalised head by head, over all heads together, or not at all."""
+    norm_outputs: bool
+    """Attention and MLP are normalised at their outputs instead of their inputs."""
+
+    @property
+    def layer_kinds(self) -> tuple[LayerKind, ...]:
+        """The kind of each layer."""
+        return self.kinds
+
+    @classmethod
+    def from_hf(cls, values: Mapping[str, Any]) -> "LlamaConfig":
+        """Read the contents of a Hugging Face ``config.json``.
+
+        Raises:
+            UserError: a setting is not supported, or its value is invalid.
+        """
+        cls.refuse_unsupported(values)
+        kind = values["model_type"]
+        hf: Any = read_fields(KINDS[kind], values)
+        head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+        rope = RotaryEmbedding.from_hf(
+            hf.rope_parameters, head_dim=head_dim, max_positions=hf.max_position_embeddings
+        )
+        bias = getattr(hf, "attention_bias", False)
+        return cls(
+            vocab_size=hf.vocab_size,
+            hidden_size=hf.hidden_size,
+            num_layers=hf.num_hidden_layers,
+            num_heads=hf.num_attention_heads,
+            num_kv_heads=hf.num_key_value_heads,
+            head_dim=head_dim,
+            mlp_size=hf.intermediate_size,
+            max_positions=rope.max_positions,
+            activation=hf.hidden_act,
+            epsilon=hf.rms_norm_eps,
+            tied=hf.tie_word_embeddings,
+            embedding_dropout=0.0,
+            attention_dropout=hf.attention_dropout or 0.0,
+            residual_dropout=0.0,
+            initializer_range=hf.initializer_range,
+            rope=rope,
+            kinds=_layer_kinds(hf),
+            qkv_bias=kind == "qwen2" or bias,
+            out_bias=bias,
+            mlp_bias=getattr(hf, "mlp_bias", False),
+            qk_norm={"qwen3": "head", "olmo2": "width"}.get(kind),
+            norm_outputs=kind == "olmo2",
+        )
+
+
+def _layer_kinds(hf: Any) -> tuple[LayerKind, ...]:
+    """The window of each layer and whether it has rotary embeddings."""
+    layers = hf.num_hidden_layers
+    types = getattr(hf, "layer_types", None) or ["sliding_attention"] * layers
+    rotated = getattr(hf, "no_rope_layers", None) or [1] * layers  # 1 marks the layers that have it.
+    for key, values in {"layer_types": types, "no_rope_layers": rotated}.items():
+        if len(values) != layers:
+            raise UserError(f"{key} has {len(values)} entries, but there are {layers} layers.")
+    windows = {
+        "full_attention": None,
+        "sliding_attention": getattr(hf, "sliding_window", None),
+    }
+    if unknown := {*types} - windows.keys():
+        raise UserError(f"layer_types {', '.join(sorted(unknown))} is not supported.")
+    return tuple(
+        LayerKind(window=windows[kind], rope=ROPE if has_rope else None)
+        for kind, has_rope in zip(types, rotated, strict=True)
+    )
+
+
+class Llama(Decoder):
+    """Llama or one of its kin, of any size, with a tied or an untied head."""
+
+    config: LlamaConfig
+    prefix = "model."
+    ignored = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
+
+    @classmethod
+    def weights(cls, config: LlamaConfig) -> tuple[Weight, ...]:
+        """How a Hugging Face checkpoint holds the parameters, except the untied head."""
+        norms = (
+            {"post_norm_1": "post_attention_layernorm", "post_norm_2": "post_feedforward_layernorm"}
+            if config.norm_outputs
+            else {"norm_1": "input_layernorm", "norm_2": "post_attention_layernorm"}
+        )
+        return (
+            Weight(
+                "token_embedding.embedding",
+                "model.embed_tokens.weight",
+                "vocab embed -> vocab embed",
+            ),
+            *(_of_layers(f"{ours}.scale", f"{theirs}.weight") for ours, theirs in norms.items()),
+            *_projection("query", "q_proj", "heads", bias=config.qkv_bias),
+            *_projection("key", "k_proj", "kv_heads", bias=config.qkv_bias),
+            *_projection("value", "v_proj", "kv_heads", bias=config.qkv_bias),
+            *_qk_norms(config),
+            _of_layers(
+                "attention.out.kernel",
+                "self_attn.o_proj.weight",
+                "embed (heads head_dim) -> heads head_dim embed",
+            ),
+            *([_of_layers("attention.out.bias", "self_attn.o_proj.bias")] * config.out_bias),
+            *_mlp("gate", "embed", "mlp", bias=config.mlp_bias),
+            *_mlp("up", "embed", "mlp", bias=config.mlp_bias),
+            *_mlp("down", "mlp", "embed", bias=config.mlp_bias),
+            Weight("final_norm.scale", "model.norm.weight", "embed -> embed"),
+        )
+
+    @staticmethod
+    def make_block(config: LlamaConfig, rngs: nnx.Rngs) -> Block:
+        """One new layer."""
+        normal = nnx.initializers.normal(config.initializer_range)
+
+        def norm(heads: int) -> RMSNorm:
+            shape = (config.head_dim,) if config.qk_norm == "head" else (heads, config.head_dim)
+            return RMSNorm(*shape, epsilon=config.epsilon)
+
+        norms = [Llama.make_norm(config, rngs) for _ in range(2)]
+        before, after = (None, None), norms
+        if not config.norm_outputs:
+            before, after = after, before
+        return Block(
+            norm_1=before[0],
+            attention=GroupedSelfAttention(
+                config.hidden_size,
+                config.num_heads,
+                config.num_kv_heads,
+                config.head_dim,
+                qkv_init=normal,
+                qkv_bias=config.qkv_bias,
+                norm=None if config.qk_norm is None else norm,
+                out_init=normal,
+                out_bias=config.out_bias,
+                dropout_rate=config.attention_dropout,
+                rngs=rngs,
+            ),
+            post_norm_1=after[0],
+            norm_2=before[1],
+            mlp=GatedMLP(
+                config.hidden_size,
+                config.mlp_size,
+                config.activation,
+                init=normal,
+                bias=config.mlp_bias,
+                rngs=rngs,
+            ),
+            post_norm_2=after[1],
+        )
+
+    @staticmethod
+    def make_norm(config: LlamaConfig, rngs: nnx.Rngs) -> RMSNorm:
+        """A new norm of the hidden size."""
+        return RMSNorm(config.hidden_size, epsilon=config.epsilon)
+
+    def embed(
+        self, tokens: Int[Array, "batch length"], positions: Int[Array, "#batch length"]
+    ) -> Float[Array, "batch length embed"]:
+        """Token vectors; rotary embeddings handle the positions."""
+        return self.enter(self.token_embedding(tokens))
+
+    def rotations(self, positions: Int[Array, "#batch length"]) -> Mapping[str, Rotation]:
+        """The rotary embedding of these positions."""
+        return {ROPE: self.config.rope(positions)}
+
+
+def _of_layers(path: str, name: str, pattern: str = "embed -> embed") -> Weight:
+    return Weight(f"blocks.{path}", f"model.layers.{{layer}}.{name}", pattern)
+
+
+def _projection(path: str, name: str, heads: str, *, bias: bool) -> list[Weight]:
+    path, name, ours = f"attention.{path}", f"self_attn.{name}", f"{heads} head_dim"
+    kernel = _of_layers(f"{path}.kernel", f"{name}.weight", f"({ours}) embed -> embed {ours}")
+    return [kernel, *([_of_layers(f"{path}.bias", f"{name}.bias", f"({ours}) -> {ours}")] * bias)]
+
+
+def _qk_norms(config: LlamaConfig) -> list[Weight]:
+    if config.qk_norm is None:
+        return []
+    patterns = {"query": "(heads head_dim) -> heads head_dim",
+                "key": "(kv_heads head_dim) -> kv_heads head_dim"}  # fmt: skip
+    return [
+        _of_layers(
+            f"attention.{part}_norm.scale",
+            f"self_attn.{part[0]}_norm.weight",
+            "head_dim -> head_dim" if config.qk_norm == "head" else pattern,
+        )
+        for part, pattern in patterns.items()
+    ]
+
+
+def _mlp(part: str, inputs: str, outputs: str, *, bias: bool) -> list[Weight]:
+    path, name = f"mlp.{part}", f"mlp.{part}_proj"
+    kernel = _of_layers(
+        f"{path}.kernel", f"{name}.weight", f"{outputs} {inputs} -> {inputs} {outputs}"
+    )
+    return [kernel, *([_of_layers(f"{path}.bias", f"{name}.bias", f"{outputs} -> {outputs}")] * bias)]
