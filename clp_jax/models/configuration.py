@@ -1,6 +1,7 @@
 """``config.json`` from an untrusted source, checked key by key."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import transformers
@@ -59,10 +60,13 @@ def read_fields(
     if "rope_parameters" in known:
         known.update(UNDECLARED_OF_ROPE)
     try:
-        fields = kind.from_dict({key: value for key, value in values.items() if key in known})
+        declared = {key: value for key, value in values.items() if key in known}
+        fields = kind.from_dict(deepcopy(declared))  # It completes `rope_parameters` in place.
+    except IndexError:
+        raise UserError("a list has fewer entries than there are layers.") from None
     except Exception as error:  # `transformers` raises exceptions of several packages.
         reason = str(error).rpartition("Error: ")[2]
-        raise UserError(f"{' '.join(reason.split())[:300]}.") from None
+        raise UserError(f"{' '.join(reason.split())[:300].removesuffix('.')}.") from None
     for key, (least, most) in LIMITS.items():
         value = getattr(fields, key, None)
         if value is not None and not least <= value <= most:

@@ -49,7 +49,7 @@ class DecoderConfig:
     """Width of one attention head."""
     mlp_size: int
     max_positions: int | None
-    """Longest sequence the model can read; None if positions have no parameters."""
+    """Longest sequence the model can read; None: any."""
     activation: str
     epsilon: float
     tied: bool

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax.numpy as jnp
 import transformers
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -32,6 +31,8 @@ KINDS: Mapping[str, type[transformers.PreTrainedConfig]] = {
     "olmo2": transformers.Olmo2Config,
 }
 """The configuration class of each ``model_type``."""
+QkNorm = Literal["head", "width"]
+QK_NORMS: Mapping[str, QkNorm] = {"qwen3": "head", "olmo2": "width"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class LlamaConfig(DecoderConfig):
     qkv_bias: bool
     out_bias: bool
     mlp_bias: bool
-    qk_norm: Literal["head", "width"] | None
+    qk_norm: QkNorm | None
     """Queries and keys are normalised head by head, over all heads together, or not at all."""
     norm_outputs: bool
     """Attention and MLP are normalised at their outputs instead of their inputs."""
@@ -89,7 +90,7 @@ class LlamaConfig(DecoderConfig):
             qkv_bias=kind == "qwen2" or bias,
             out_bias=bias,
             mlp_bias=getattr(hf, "mlp_bias", False),
-            qk_norm={"qwen3": "head", "olmo2": "width"}.get(kind),
+            qk_norm=QK_NORMS.get(kind),
             norm_outputs=kind == "olmo2",
         )
 
@@ -98,19 +99,15 @@ def _layer_kinds(hf: Any) -> tuple[LayerKind, ...]:
     """The window of each layer and whether it has rotary embeddings."""
     layers = hf.num_hidden_layers
     types = getattr(hf, "layer_types", None) or ["sliding_attention"] * layers
-    rotated = getattr(hf, "no_rope_layers", None) or [1] * layers  # 1 marks the layers that have it.
-    for key, values in {"layer_types": types, "no_rope_layers": rotated}.items():
-        if len(values) != layers:
-            raise UserError(f"{key} has {len(values)} entries, but there are {layers} layers.")
-    windows = {
-        "full_attention": None,
-        "sliding_attention": getattr(hf, "sliding_window", None),
-    }
+    rotated = (
+        getattr(hf, "no_rope_layers", None) or [1] * layers
+    )  # 1 marks the layers that have it.
+    windows = {"full_attention": None, "sliding_attention": getattr(hf, "sliding_window", None)}
     if unknown := {*types} - windows.keys():
         raise UserError(f"layer_types {', '.join(sorted(unknown))} is not supported.")
     return tuple(
         LayerKind(window=windows[kind], rope=ROPE if has_rope else None)
-        for kind, has_rope in zip(types, rotated, strict=True)
+        for kind, has_rope in zip(types, rotated[:layers], strict=True)
     )
 
 
@@ -161,12 +158,11 @@ class Llama(Decoder):
             shape = (config.head_dim,) if config.qk_norm == "head" else (heads, config.head_dim)
             return RMSNorm(*shape, epsilon=config.epsilon)
 
-        norms = [Llama.make_norm(config, rngs) for _ in range(2)]
-        before, after = (None, None), norms
-        if not config.norm_outputs:
-            before, after = after, before
+        def norm_if(present: bool) -> RMSNorm | None:
+            return Llama.make_norm(config, rngs) if present else None
+
         return Block(
-            norm_1=before[0],
+            norm_1=norm_if(not config.norm_outputs),
             attention=GroupedSelfAttention(
                 config.hidden_size,
                 config.num_heads,
@@ -180,8 +176,8 @@ class Llama(Decoder):
                 dropout_rate=config.attention_dropout,
                 rngs=rngs,
             ),
-            post_norm_1=after[0],
-            norm_2=before[1],
+            post_norm_1=norm_if(config.norm_outputs),
+            norm_2=norm_if(not config.norm_outputs),
             mlp=GatedMLP(
                 config.hidden_size,
                 config.mlp_size,
@@ -190,7 +186,7 @@ class Llama(Decoder):
                 bias=config.mlp_bias,
                 rngs=rngs,
             ),
-            post_norm_2=after[1],
+            post_norm_2=norm_if(config.norm_outputs),
         )
 
     @staticmethod
@@ -239,4 +235,7 @@ def _mlp(part: str, inputs: str, outputs: str, *, bias: bool) -> list[Weight]:
     kernel = _of_layers(
         f"{path}.kernel", f"{name}.weight", f"{outputs} {inputs} -> {inputs} {outputs}"
     )
-    return [kernel, *([_of_layers(f"{path}.bias", f"{name}.bias", f"{outputs} -> {outputs}")] * bias)]
+    return [
+        kernel,
+        *([_of_layers(f"{path}.bias", f"{name}.bias", f"{outputs} -> {outputs}")] * bias),
+    ]

@@ -1,4 +1,4 @@
-"""Rotary position embeddings (Su et al. 2021, arXiv 2104.09864), and their scaling to longer texts."""
+"""Rotary position embeddings (Su et al. 2021, arXiv 2104.09864), also scaled to longer texts."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -59,8 +59,6 @@ class RotaryEmbedding:
             raise UserError(
                 f"rope_type {kind!r} is not supported; choose one of {', '.join(SCALINGS)}."
             )
-        if head_dim % 2:
-            raise UserError(f"head_dim is {head_dim}, but rotary embeddings need an even one.")
         if parameters.get("partial_rotary_factor", 1) not in (None, 1):
             raise UserError(
                 f"partial_rotary_factor={parameters['partial_rotary_factor']!r} is not supported."
@@ -85,7 +83,7 @@ class _Settings(NamedTuple):
 
     def number(self, key: str, default: int | None = None, *, above: int = 0) -> float:
         """A finite number above a limit."""
-        value = default if self.values.get(key) is None else self.values[key]
+        value: Any = default if self.values.get(key) is None else self.values[key]
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not above < value < math.inf:
             raise UserError(f"{key} of rope_parameters is {value!r}, not a number above {above}.")
@@ -132,7 +130,9 @@ def _yarn(settings: _Settings) -> _Scaled:
     def number_of(rotations: float) -> float:
         return dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(base))
 
-    low, high = (number_of(settings.number(*beta)) for beta in (("beta_fast", 32), ("beta_slow", 1)))
+    low, high = (
+        number_of(settings.number(*beta)) for beta in (("beta_fast", 32), ("beta_slow", 1))
+    )
     if settings.values.get("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)

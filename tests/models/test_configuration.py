@@ -54,6 +54,75 @@ def test_old_names_are_understood():
     assert (config.hidden_size, config.num_heads, config.num_layers) == (64, 4, 3)
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "sentence"),
+    [
+        ("llama", {"num_key_value_heads": 5}, "32 attention heads are not a multiple of the 5"),
+        ("llama", {"head_dim": 7}, "even rotary dimension, but got `head_dim`=7"),
+        ("llama", {"rms_norm_eps": 0.0}, "rms_norm_eps is 0.0, but must be from"),
+        ("mistral", {"sliding_window": 0}, "sliding_window is 0, but must be from 1"),
+        ("llama", {"hidden_act": "mish"}, "activation function 'mish' is not supported"),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported"),
+        ("llama", {"rope_theta": "big"}, "rope_theta of rope_parameters is 'big', not a number"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": -2.0}}, "factor .* is -2.0"),
+        ("llama", {"rope_scaling": {"rope_type": "su", "factor": 2.0}}, "rope_type 'su' is not"),
+        (
+            "llama",
+            {"rope_scaling": {"rope_type": "longrope", "factor": 2.0, "long_factor": [1.0],
+                              "short_factor": [1.0]}},
+            "rope_type 'longrope' is not supported; choose one of default, linear",
+        ),
+        ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor"),
+        ("qwen2", {"layer_types": ["full_attention"]}, "layer"),
+        (
+            "qwen3",
+            {"num_hidden_layers": 1, "layer_types": ["chunked_attention"]},
+            "layer_types chunked_attention is not supported",
+        ),
+        ("smollm3", {"no_rope_layers": [1, 0]}, "a list has fewer entries than there are"),
+        ("mixtral", {"num_local_experts": 8}, "num_local_experts is 8, .*use a dense model"),
+        (
+            "gemma3",
+            {"text_config": {"model_type": "gemma3_text"}},
+            r"model_type gemma3 is multimodal: save its text model \(gemma3_text\)",
+        ),
+        *(
+            ("llama", {"quantization_config": {"quant_method": method}}, rf"quantised \({method}\)")
+            for method in ("gptq", "awq", "bitsandbytes", "fp8")
+        ),
+        ("t5", {}, "model_type t5 is not supported; choose one of gpt2, bloom, llama"),
+    ],
+)  # fmt: skip
+def test_what_changes_the_numbers_is_honoured_or_refused_by_name(kind, values, sentence):
+    read = {"model_type": kind} | values
+    with pytest.raises(UserError, match=rf"^m/config\.json: .*{sentence}") as error:
+        read_decoder_config(read, "m/config.json")
+    assert "\n" not in str(error.value)
+
+
+def test_old_names_of_rotary_embeddings_are_understood_and_what_was_read_is_kept():
+    scaling = {"type": "linear", "factor": 4.0}
+    values = {"model_type": "llama", "rope_theta": 500.0, "rope_scaling": scaling}
+    config = read_decoder_config(values)
+    assert scaling == {"type": "linear", "factor": 4.0}
+    assert config.rope.frequencies[1] == pytest.approx(500 ** (-2 / 128) / 4)
+
+
+def test_windows_and_rotary_embeddings_are_those_of_each_layer():
+    def kinds(kind, **values):
+        config = read_decoder_config({"model_type": kind, "num_hidden_layers": 4} | values)
+        return [(layer.window, layer.rope is not None) for layer in config.layer_kinds]
+
+    assert kinds("llama", sliding_window=8) == [(None, True)] * 4
+    assert kinds("mistral", sliding_window=8) == [(8, True)] * 4
+    assert kinds("mistral", sliding_window=None) == [(None, True)] * 4
+    assert kinds("qwen2", sliding_window=8) == [(None, True)] * 4
+    windows = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 3}
+    assert kinds("qwen3", **windows) == [(None, True)] * 3 + [(8, True)]
+    assert kinds("smollm3") == [(None, True)] * 3 + [(None, False)]
+    assert kinds("smollm3", no_rope_layers=[0, 1, 0, 1]) == [(None, False), (None, True)] * 2
+
+
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_no_two_rows_of_a_weight_table_claim_one_tensor(kind):
     config = read_decoder_config({"model_type": kind, "tie_word_embeddings": False})

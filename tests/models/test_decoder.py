@@ -24,6 +24,12 @@ from clp_jax.models.layers import ACTIVATIONS
 GPT2 = {"model_type": "gpt2", "vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4,
         "n_positions": 32, "bos_token_id": 0, "eos_token_id": 0}  # fmt: skip
 BLOOM = {"model_type": "bloom", "vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4}
+LLAMA = {"model_type": "llama", "vocab_size": 96, "hidden_size": 32, "intermediate_size": 44,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+MODERN = {
+    "llama": LLAMA | {"attention_bias": True, "mlp_bias": True},
+    **{kind: LLAMA | {"model_type": kind} for kind in ("qwen2", "qwen3", "olmo2", "smollm3")},
+}
 BOTH = pytest.mark.parametrize("values", [GPT2, BLOOM], ids=["gpt2", "bloom"])
 
 # Parameters of the published models, as their hub pages count them.
@@ -41,6 +47,38 @@ PUBLISHED = {
 }
 
 
+def modern(kind, vocab, hidden, mlp, layers, heads, kv_heads, *, tied):
+    """The sizes in a ``config.json`` of Llama's kin."""
+    return {
+        "model_type": kind,
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "intermediate_size": mlp,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "tie_word_embeddings": tied,
+    }
+
+
+PUBLISHED_MODERN = {
+    "Llama-3.2-1B": (modern("llama", 128_256, 2048, 8192, 16, 32, 8, tied=True), 1_235_814_400),
+    "Llama-3.1-8B": (modern("llama", 128_256, 4096, 14336, 32, 32, 8, tied=False), 8_030_261_248),
+    "SmolLM2-135M": (modern("llama", 49_152, 576, 1536, 30, 9, 3, tied=True), 134_515_008),
+    "Mistral-7B": (modern("mistral", 32_000, 4096, 14336, 32, 32, 8, tied=False), 7_241_732_096),
+    "Qwen2.5-0.5B": (modern("qwen2", 151_936, 896, 4864, 24, 14, 2, tied=True), 494_032_768),
+    "Qwen3-0.6B": (modern("qwen3", 151_936, 1024, 3072, 28, 16, 8, tied=True), 596_049_920),
+    "OLMo2-7B": (modern("olmo2", 100_352, 4096, 11008, 32, 32, 32, tied=False), 7_298_617_344),
+    "SmolLM3-3B": (modern("smollm3", 128_256, 2048, 11008, 36, 16, 4, tied=True), 3_075_098_624),
+}
+
+
+@pytest.mark.parametrize(("values", "count"), PUBLISHED_MODERN.values(), ids=PUBLISHED_MODERN)
+def test_published_sizes_of_modern_models(values, count):
+    model = abstract_model(read_decoder_config(values))
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model))) == count
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_sizes(name):
     values, count = PUBLISHED[name]
@@ -50,7 +88,7 @@ def test_published_sizes(name):
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model))) == count
 
 
-@BOTH
+@pytest.mark.parametrize("values", [GPT2, BLOOM, *MODERN.values()], ids=lambda x: x["model_type"])
 def test_the_table_has_a_row_for_every_parameter_and_its_shape(values):
     config = read_decoder_config(values | {"tie_word_embeddings": False})
     leaves = jax.tree_util.tree_leaves_with_path(nnx.state(abstract_model(config)))
@@ -164,19 +202,34 @@ def test_bfloat16_keeps_float32_parameters_and_logits(values):
     np.testing.assert_allclose(logits, nnx.jit(exact)(tokens), atol=0.05)
 
 
-def test_flops_are_those_the_compiler_counts():
+@pytest.mark.parametrize(
+    "values",
+    [
+        GPT2 | {"n_layer": 1, "n_embd": 256, "vocab_size": 1000, "n_positions": 64},
+        LLAMA | {"num_hidden_layers": 1, "hidden_size": 256, "vocab_size": 1000},
+    ],
+    ids=["gpt2", "llama"],
+)
+def test_flops_are_those_the_compiler_counts(values):
     """One layer, so that the compiler's habit of counting a scanned body once does no harm."""
-    config = read_decoder_config(
-        GPT2 | {"n_layer": 1, "n_embd": 256, "vocab_size": 1000, "n_positions": 64}
-    )
+    config = read_decoder_config(values)
     graphdef, params = nnx.split(abstract_model(config))
 
     def loss(params, tokens):
-        return nnx.merge(graphdef, params)(tokens).sum()
+        return jnp.square(nnx.merge(graphdef, params)(tokens)).sum()
 
     tokens = jax.ShapeDtypeStruct((4, 64), jnp.int32)
     compiled = jax.jit(jax.grad(loss)).lower(params, tokens).compile()
     counted = compiled.cost_analysis()["flops"] / (4 * 64)
     # The compiled attention computes the half that the causal mask drops as well.
     expected = abstract_model(config).flops_per_token(64) + 6 * 64 * 256
-    assert counted == pytest.approx(expected, rel=0.1)
+    assert counted == pytest.approx(expected, rel=0.02)
+
+
+def test_flops_of_a_window_are_of_the_keys_that_it_shows():
+    values = LLAMA | {"model_type": "mistral", "head_dim": 10, "sliding_window": None}
+    whole = abstract_model(read_decoder_config(values)).flops_per_token(64)
+    window = abstract_model(read_decoder_config(values | {"sliding_window": 8}))
+    keys = sum(min(position, 8) for position in range(64)) / 64, sum(range(64)) / 64
+    fewer = 12 * 2 * 4 * 10 * (keys[1] - keys[0])
+    assert whole - window.flops_per_token(64) == pytest.approx(fewer, rel=0.02)

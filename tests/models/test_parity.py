@@ -14,6 +14,7 @@ from flax import nnx
 from clp_jax.checkpoint.hf import load_model, model_tensors, save_model
 from clp_jax.checkpoint.tensors import open_tensors
 from clp_jax.config import OptimizerSection
+from clp_jax.generate import generate_tokens
 from clp_jax.loss import next_token_loss
 from clp_jax.mesh import make_mesh
 from clp_jax.models.decoder import to_logits
@@ -22,8 +23,14 @@ from clp_jax.train.optimizer import make_optimizer
 RELATIVE = 1e-4
 
 NO_DROPOUT = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
-MODERN = {"hidden_size": 48, "intermediate_size": 71, "num_hidden_layers": 3,
-          "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
+MODERN = {
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
 BASES = {
     "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 40, **NO_DROPOUT},
     "bloom": {"hidden_size": 48, "n_layer": 3, "n_head": 6},
@@ -71,6 +78,7 @@ CONFIGS = {
             "num_attention_heads": 5,
             "num_key_value_heads": 1,
             "head_dim": 6,
+            "intermediate_size": 71,
             "vocab_size": 77,
             "attention_bias": True,
             "mlp_bias": True,
@@ -120,11 +128,9 @@ def error(ours, theirs) -> float:
     return float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
 
 
-@pytest.fixture(scope="module")
-def computed(case):
+def compute(model, tokens):
     """Structure, parameters, logits, loss and gradients of our model on the batch."""
-    _, folder, tokens = case
-    graphdef, params = nnx.split(load_model(folder))
+    graphdef, params = nnx.split(model)
     params = nnx.to_pure_dict(params)
 
     @jax.jit
@@ -138,6 +144,13 @@ def computed(case):
 
     (loss, logits), gradients = loss_of(params, jnp.asarray(tokens.numpy()))
     return graphdef, params, logits, loss, gradients
+
+
+@pytest.fixture(scope="module")
+def computed(case):
+    """What `compute` returns, on one device."""
+    _, folder, tokens = case
+    return compute(load_model(folder), tokens)
 
 
 def test_logits(case, computed):
@@ -228,3 +241,25 @@ def test_every_mesh_gives_the_same_logits(case, sizes):
             params, jnp.asarray(tokens.numpy())
         )
     assert error(logits, theirs(tokens).logits) < RELATIVE
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (1, 1, 4), (1, 2, 4)], ids=str)
+@pytest.mark.parametrize("case", ["llama"], indirect=True)
+def test_every_mesh_gives_the_same_with_fewer_heads_of_keys_than_devices(case, computed, sizes):
+    _, folder, tokens = case
+    mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
+    with jax.set_mesh(mesh):
+        spread = compute(load_model(folder, mesh=mesh), tokens)
+    for one, other in zip(jax.tree.leaves(computed[2:]), jax.tree.leaves(spread[2:]), strict=True):
+        assert np.abs(one - other).max() < 1e-5 * np.abs(one).max()
+
+
+@pytest.mark.parametrize("case", ["smollm3"], indirect=True)
+def test_greedy_tokens_are_those_of_transformers(case):
+    theirs, folder, tokens = case
+    prompt = tokens[:1, :6]
+    expected = theirs.generate(
+        prompt, max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
+    ours = generate_tokens(load_model(folder), prompt[0].numpy(), max_new_tokens=20)
+    assert ours == expected[0, 6:].tolist()
