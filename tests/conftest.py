@@ -35,6 +35,18 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_models() -> Path:
+    """Folder of the models with real weights that scripts/real_models.py writes."""
+    folder = Path(os.environ.get("CLP_JAX_REAL_MODELS", REPOSITORY.parent / "real"))
+    if not folder.is_dir():
+        pytest.skip(
+            "models with real weights not at hand: write them with scripts/real_models.py and set "
+            "CLP_JAX_REAL_MODELS to their folder"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_tokenizer(tmp_path_factory) -> Path:
     """Folder of a byte-level BPE of 300 tokens, trained on a few sentences."""
     from tokenizers import ByteLevelBPETokenizer

@@ -13,11 +13,13 @@ from jaxtyping import PyTree
 
 from clp_jax.errors import UserError
 from clp_jax.mesh import sharding_for
+from clp_jax.models import gemma, llama
 from clp_jax.models.bloom import Bloom, BloomConfig
 from clp_jax.models.configuration import refuse_kinds
 from clp_jax.models.decoder import Cache, Decoder, DecoderConfig
+from clp_jax.models.gemma import Gemma, GemmaConfig
 from clp_jax.models.gpt2 import GPT2, GPT2Config
-from clp_jax.models.llama import KINDS, Llama, LlamaConfig
+from clp_jax.models.llama import Llama, LlamaConfig
 from clp_jax.models.weights import Weight
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "Decoder",
     "DecoderConfig",
     "GPT2Config",
+    "Gemma",
+    "GemmaConfig",
     "Llama",
     "LlamaConfig",
     "Weight",
@@ -45,7 +49,8 @@ __all__ = [
 ARCHITECTURES: Mapping[str, tuple[type[Decoder], Any]] = {
     "gpt2": (GPT2, GPT2Config),
     "bloom": (Bloom, BloomConfig),
-    **dict.fromkeys(KINDS, (Llama, LlamaConfig)),
+    **dict.fromkeys(llama.KINDS, (Llama, LlamaConfig)),
+    **dict.fromkeys(gemma.KINDS, (Gemma, GemmaConfig)),
 }
 """Module and configuration class by ``model_type``."""
 

@@ -132,20 +132,9 @@ class Llama(Decoder):
                 "model.embed_tokens.weight",
                 "vocab embed -> vocab embed",
             ),
-            *(_of_layers(f"{ours}.scale", f"{theirs}.weight") for ours, theirs in norms.items()),
-            *_projection("query", "q_proj", "heads", bias=config.qkv_bias),
-            *_projection("key", "k_proj", "kv_heads", bias=config.qkv_bias),
-            *_projection("value", "v_proj", "kv_heads", bias=config.qkv_bias),
-            *_qk_norms(config),
-            _of_layers(
-                "attention.out.kernel",
-                "self_attn.o_proj.weight",
-                "embed (heads head_dim) -> heads head_dim embed",
-            ),
-            *([_of_layers("attention.out.bias", "self_attn.o_proj.bias")] * config.out_bias),
-            *_mlp("gate", "embed", "mlp", bias=config.mlp_bias),
-            *_mlp("up", "embed", "mlp", bias=config.mlp_bias),
-            *_mlp("down", "mlp", "embed", bias=config.mlp_bias),
+            *(layer_weight(f"{ours}.scale", f"{theirs}.weight") for ours, theirs in norms.items()),
+            *attention_weights(config.qkv_bias, config.out_bias, config.qk_norm),
+            *mlp_weights(config.mlp_bias),
             Weight("final_norm.scale", "model.norm.weight", "embed -> embed"),
         )
 
@@ -205,37 +194,47 @@ class Llama(Decoder):
         return {ROPE: self.config.rope(positions)}
 
 
-def _of_layers(path: str, name: str, pattern: str = "embed -> embed") -> Weight:
+def layer_weight(path: str, name: str, pattern: str = "embed -> embed") -> Weight:
+    """A tensor of every layer, as Llama and Gemma name it."""
     return Weight(f"blocks.{path}", f"model.layers.{{layer}}.{name}", pattern)
 
 
-def _projection(path: str, name: str, heads: str, *, bias: bool) -> list[Weight]:
-    path, name, ours = f"attention.{path}", f"self_attn.{name}", f"{heads} head_dim"
-    kernel = _of_layers(f"{path}.kernel", f"{name}.weight", f"({ours}) embed -> embed {ours}")
-    return [kernel, *([_of_layers(f"{path}.bias", f"{name}.bias", f"({ours}) -> {ours}")] * bias)]
-
-
-def _qk_norms(config: LlamaConfig) -> list[Weight]:
-    if config.qk_norm is None:
-        return []
-    patterns = {"query": "(heads head_dim) -> heads head_dim",
-                "key": "(kv_heads head_dim) -> kv_heads head_dim"}  # fmt: skip
-    return [
-        _of_layers(
-            f"attention.{part}_norm.scale",
-            f"self_attn.{part[0]}_norm.weight",
-            "head_dim -> head_dim" if config.qk_norm == "head" else pattern,
+def attention_weights(qkv_bias: bool, out_bias: bool, qk_norm: QkNorm | None) -> list[Weight]:
+    """The tensors of an attention with separate projections."""
+    rows = []
+    for part, heads in {"query": "heads", "key": "kv_heads", "value": "kv_heads"}.items():
+        path, name, ours = f"attention.{part}", f"self_attn.{part[0]}", f"{heads} head_dim"
+        rows.append(
+            layer_weight(f"{path}.kernel", f"{name}_proj.weight", f"({ours}) embed -> embed {ours}")
         )
-        for part, pattern in patterns.items()
-    ]
-
-
-def _mlp(part: str, inputs: str, outputs: str, *, bias: bool) -> list[Weight]:
-    path, name = f"mlp.{part}", f"mlp.{part}_proj"
-    kernel = _of_layers(
-        f"{path}.kernel", f"{name}.weight", f"{outputs} {inputs} -> {inputs} {outputs}"
+        if qkv_bias:
+            rows.append(layer_weight(f"{path}.bias", f"{name}_proj.bias", f"({ours}) -> {ours}"))
+        if qk_norm is not None and part != "value":
+            pattern = "head_dim -> head_dim" if qk_norm == "head" else f"({ours}) -> {ours}"
+            rows.append(layer_weight(f"{path}_norm.scale", f"{name}_norm.weight", pattern))
+    rows.append(
+        layer_weight(
+            "attention.out.kernel",
+            "self_attn.o_proj.weight",
+            "embed (heads head_dim) -> heads head_dim embed",
+        )
     )
-    return [
-        kernel,
-        *([_of_layers(f"{path}.bias", f"{name}.bias", f"{outputs} -> {outputs}")] * bias),
-    ]
+    if out_bias:
+        rows.append(layer_weight("attention.out.bias", "self_attn.o_proj.bias"))
+    return rows
+
+
+def mlp_weights(bias: bool) -> list[Weight]:
+    """The tensors of a gated MLP."""
+    rows = []
+    for part, inputs, outputs in (
+        ("gate", "embed", "mlp"),
+        ("up", "embed", "mlp"),
+        ("down", "mlp", "embed"),
+    ):
+        path, name = f"mlp.{part}", f"mlp.{part}_proj"
+        pattern = f"{outputs} {inputs} -> {inputs} {outputs}"
+        rows.append(layer_weight(f"{path}.kernel", f"{name}.weight", pattern))
+        if bias:
+            rows.append(layer_weight(f"{path}.bias", f"{name}.bias", f"{outputs} -> {outputs}"))
+    return rows

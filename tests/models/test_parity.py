@@ -17,7 +17,6 @@ from clp_jax.config import OptimizerSection
 from clp_jax.generate import generate_tokens
 from clp_jax.loss import next_token_loss
 from clp_jax.mesh import make_mesh
-from clp_jax.models.decoder import to_logits
 from clp_jax.train.optimizer import make_optimizer
 
 RELATIVE = 1e-4
@@ -34,6 +33,8 @@ MODERN = {
 BASES = {
     "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 40, **NO_DROPOUT},
     "bloom": {"hidden_size": 48, "n_layer": 3, "n_head": 6},
+    "gemma2": {**MODERN, "head_dim": 12},
+    "gemma3_text": {**MODERN, "head_dim": 12},
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "olmo2", "smollm3"), MODERN),
 }
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0,
@@ -93,6 +94,32 @@ CONFIGS = {
     ),
     "qwen3": ("qwen3", {"head_dim": 14, "tie_word_embeddings": False}),
     "olmo2": ("olmo2", {"tie_word_embeddings": False}),
+    "gemma2": (
+        "gemma2",
+        {
+            "num_hidden_layers": 4,
+            "sliding_window": 6,
+            "query_pre_attn_scalar": 20,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 3.0,
+            "attention_bias": True,
+        },
+    ),
+    # Two periods of three layers, and one layer more.
+    "gemma3": (
+        "gemma3_text",
+        {
+            "num_hidden_layers": 7,
+            "num_key_value_heads": 1,
+            "head_dim": 10,
+            "sliding_window": 5,
+            "layer_types": [
+                *(["sliding_attention"] * 2 + ["full_attention"]) * 2,
+                "sliding_attention",
+            ],
+            "tie_word_embeddings": False,
+        },
+    ),
     "smollm3": (
         "smollm3",
         {
@@ -138,9 +165,12 @@ def compute(model, tokens):
     def loss_of(params, tokens):
         model = nnx.merge(graphdef, params)
         hidden, head = model.hidden_states(tokens, remat="full"), model.output_embedding()
+        softcap = model.config.final_softcap
         mask = jnp.ones(tokens[:, 1:].shape, bool)
-        total, sums = next_token_loss(hidden[:, :-1], head, tokens[:, 1:], mask, chunk=7)
-        return total / sums.tokens, to_logits(hidden, head)
+        total, sums = next_token_loss(
+            hidden[:, :-1], head, tokens[:, 1:], mask, chunk=7, softcap=softcap
+        )
+        return total / sums.tokens, model.logits(hidden)
 
     (loss, logits), gradients = loss_of(params, jnp.asarray(tokens.numpy()))
     return graphdef, params, logits, loss, gradients
