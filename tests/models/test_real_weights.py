@@ -68,7 +68,9 @@ def test_greedy_generation_of_64_tokens(pair, prompt):
         torch.tensor([ids]), max_new_tokens=64, min_new_tokens=64, do_sample=False
     )
     ends = np.atleast_1d(theirs.generation_config.eos_token_id)
-    found = generate_tokens(load_model(folder), ids, max_new_tokens=64, suppress=ends.tolist())
+    found = generate_tokens(
+        load_model(folder), np.array(ids), max_new_tokens=64, suppress=ends.tolist()
+    )
     assert found == expected[0, len(ids) :].tolist()
 
 
