@@ -25,6 +25,13 @@ PUBLISHED = {
     "bloom-1b5-clp-german",
     "bloom-6b4-clp-german",
 }
+MODERN = {
+    "gemma-3-270m-german",
+    "llama-3.2-1b-german",
+    "mistral-7b-german",
+    "qwen3-0.6b-german",
+    "smollm2-135m-german",
+}
 
 recipes = pytest.mark.parametrize("file", RECIPES, ids=[file.stem for file in RECIPES])
 chains = pytest.mark.parametrize("file", CHAINS, ids=[file.stem for file in CHAINS])
@@ -42,8 +49,8 @@ def commands(file: Path) -> list[list[str]]:
     return [shlex.split(line) for line in text.splitlines() if line.strip().startswith("clp-jax ")]
 
 
-def test_each_published_german_model_has_a_recipe():
-    assert {file.stem for file in RECIPES} == PUBLISHED | {"tiny", "helper"}
+def test_each_published_german_model_and_each_modern_source_has_a_recipe():
+    assert {file.stem for file in RECIPES} == PUBLISHED | MODERN | {"tiny", "helper"}
 
 
 @recipes
