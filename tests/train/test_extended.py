@@ -37,6 +37,7 @@ def training(steps):
     return f"| training | {steps} steps of 8 sequences of 16 tokens: {steps * 128} tokens |"
 
 
+@pytest.mark.slow
 def test_an_extended_run(settings, tmp_path):
     for steps in (2, 3):
         summary = train(settings, steps)

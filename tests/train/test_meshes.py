@@ -1,4 +1,4 @@
-"""Fifty steps on every kind of mesh, in one process and in two, are those of one device.
+"""Fifty steps with every axis of a mesh, in one process and in two, are those of one device.
 
 The tolerances allow for float32 sums in another order, which grow over the steps. The largest
 difference seen was 9e-7 of a loss or norm and 2e-7 in a parameter; metrics may differ by 1e-5 of
@@ -22,18 +22,14 @@ BLOOM = {"model_type": "bloom", "vocab_size": 304, "hidden_size": 32, "n_layer":
 MODELS = {"gpt2": CONFIG | {"n_head": 8}, "bloom": BLOOM}
 
 MESHES = {
-    "fsdp": {"fsdp": 8},
     "tensor": {"tensor": 8},
     "sequence": {"sequence": 8},
     "mixed": {"data": 2, "sequence": 2, "tensor": 2},
     "other mixed": {"fsdp": 2, "sequence": 2, "tensor": 2},
 }
 OF_A_MODEL = [
-    pytest.param("gpt2", "fsdp", marks=pytest.mark.slow),
-    pytest.param("gpt2", "sequence", marks=pytest.mark.slow),
     ("gpt2", "mixed"),
-    pytest.param("bloom", "tensor", marks=pytest.mark.slow),
-    ("bloom", "other mixed"),
+    pytest.param("bloom", "other mixed", marks=pytest.mark.slow),
 ]
 
 TRAIN = """

@@ -148,6 +148,7 @@ def test_too_many_are_skipped_by_going_back(long_run, monkeypatch, tmp_path, cap
     assert_same_runs(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_going_back_needs_no_second_state_and_skips_a_damaged_checkpoint(
     long_run, monkeypatch, tmp_path, capsys
 ):
@@ -173,6 +174,7 @@ def test_going_back_needs_no_second_state_and_skips_a_damaged_checkpoint(
     assert sizes[1] - sizes[0] < state / 4
 
 
+@pytest.mark.slow
 def test_a_row_of_skipped_steps_continues_after_a_stop(long_run, monkeypatch, tmp_path):
     spoil(monkeypatch, NOTHING, 8, 9)
     with monkeypatch.context() as patch:

@@ -99,8 +99,16 @@ def assert_close(result, expected, rtol=1e-5, atol=2e-6):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol, atol), result, expected)
 
 
-@pytest.mark.parametrize("name", ["gpt2 with dropout", "bloom"])
-@pytest.mark.parametrize("mesh_sizes", [(1, 8, 1), (1, 1, 4), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "mesh_sizes"),
+    [
+        ("gpt2 with dropout", (2, 2, 2)),
+        pytest.param("gpt2 with dropout", (1, 8, 1), marks=pytest.mark.slow),
+        pytest.param("bloom", (1, 1, 4), marks=pytest.mark.slow),
+        pytest.param("bloom", (2, 2, 2), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_every_mesh_computes_what_one_device_does(name, mesh_sizes):
     assert_close(train(name, mesh_sizes), train(name))
 
@@ -124,7 +132,7 @@ def test_microbatches_of_uneven_masks_add_up_to_the_whole_batch():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mesh_sizes"),
-    [("gpt2", (1, 8, 1)), ("gpt2", (1, 1, 4)), ("gpt2", (2, 2, 2)), ("bloom", (2, 2, 2))],
+    [("gpt2", (1, 8, 1)), ("bloom", (2, 2, 2))],
     ids=str,
 )
 def test_every_mesh_keeps_documents_apart_as_one_device_does(name, mesh_sizes):
@@ -260,6 +268,7 @@ def test_a_good_step_is_taken():
     )
 
 
+@pytest.mark.slow
 def test_group_norms_make_up_the_norm():
     metrics = train("gpt2")[1][0]
     groups = [metrics[f"gradient_norm/{g}"] for g in ("embeddings", "positions", "layers")]
@@ -278,7 +287,9 @@ def compiled(name, mesh_sizes=(1, 1, 1), **settings):
     )
 
 
-@pytest.mark.parametrize("mesh_sizes", [(1, 1, 1), (1, 2, 4)], ids=str)
+@pytest.mark.parametrize(
+    "mesh_sizes", [(1, 1, 1), pytest.param((1, 2, 4), marks=pytest.mark.slow)], ids=str
+)
 def test_parameters_and_optimizer_are_donated_and_spread_over_the_mesh(mesh_sizes):
     model = abstract_model(read_decoder_config(MODELS["wide gpt2"]))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model)))
@@ -289,6 +300,7 @@ def test_parameters_and_optimizer_are_donated_and_spread_over_the_mesh(mesh_size
     assert memory.output_size_in_bytes < memory.alias_size_in_bytes + 20_000
 
 
+@pytest.mark.slow
 def test_the_more_is_kept_the_more_memory_it_takes():
     model = {"n_embd": 64, "n_layer": 8, "n_positions": 256, "vocab_size": 64}
     graphdef, params = nnx.split(abstract_model(read_decoder_config(MODELS["gpt2"] | model)))
@@ -315,6 +327,7 @@ def test_the_more_is_kept_the_more_memory_it_takes():
     assert flops["full"] > flops["attention_block"] > flops["dots"]
 
 
+@pytest.mark.slow
 def test_frozen_layers_cost_neither_state_nor_gradients():
     settings = {"remat": "none", "loss_chunk": LENGTH}
     frozen = compiled("wide gpt2", frozen=("layers",), **settings)
