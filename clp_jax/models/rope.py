@@ -86,7 +86,7 @@ class _Settings(NamedTuple):
         value: Any = default if self.values.get(key) is None else self.values[key]
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not above < value < math.inf:
-            raise UserError(f"{key} of rope_parameters is {value!r}, not a number above {above}.")
+            raise UserError(f"{key} of rope_parameters is {value!r}, but must exceed {above}.")
         return float(value)
 
     def frequencies(self) -> Float[np.ndarray, " half"]:
