@@ -63,7 +63,7 @@ def test_old_names_are_understood():
         ("mistral", {"sliding_window": 0}, "sliding_window is 0, but must be from 1"),
         ("llama", {"hidden_act": "mish"}, "activation function 'mish' is not supported"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported"),
-        ("llama", {"rope_theta": "big"}, "rope_theta of rope_parameters is 'big', but must exceed 1"),
+        ("llama", {"rope_theta": "big"}, "rope_theta .* is 'big', but must exceed 1"),
         ("llama", {"rope_scaling": {"type": "linear", "factor": -2.0}}, "factor .* is -2.0"),
         ("llama", {"rope_scaling": {"rope_type": "su", "factor": 2.0}}, "rope_type 'su' is not"),
         (
