@@ -111,7 +111,6 @@ def compiled_once(monkeypatch):
     monkeypatch.setattr(loop, "make_train_step", make_train_step)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("compiled_once")
 def test_interrupted_everywhere_equals_never_interrupted(settings, monkeypatch, capsys):
     run(settings)

@@ -288,7 +288,7 @@ def compiled(name, mesh_sizes=(1, 1, 1), **settings):
 
 
 @pytest.mark.parametrize(
-    "mesh_sizes", [(1, 1, 1), pytest.param((1, 2, 4), marks=pytest.mark.slow)], ids=str
+    "mesh_sizes", [pytest.param((1, 1, 1), marks=pytest.mark.slow), (1, 2, 4)], ids=str
 )
 def test_parameters_and_optimizer_are_donated_and_spread_over_the_mesh(mesh_sizes):
     model = abstract_model(read_decoder_config(MODELS["wide gpt2"]))

@@ -9,7 +9,9 @@ import transformers
 from safetensors.numpy import load_file
 
 from clp_jax.checkpoint.hub import load_tokenizer
-from clp_jax.transfer.calibration import make_sample
+from clp_jax.checkpoint.tensors import open_tensors
+from clp_jax.mesh import single_device_mesh
+from clp_jax.transfer.calibration import Evaluator, make_sample
 from clp_jax.transfer.stage import transfer_model
 from clp_jax.vocabulary import compare_vocabularies
 
@@ -28,6 +30,20 @@ def gemma(source):
     )  # fmt: skip
     transformers.Gemma2ForCausalLM(config).save_pretrained(source)
     return source
+
+
+def test_predictions_that_calibration_sees_are_bounded(gemma, text):
+    table = load_file(gemma / "model.safetensors")[TABLE]
+    sample = make_sample(text, load_tokenizer(gemma), rows=len(table), positions=64)
+    config = json.loads((gemma / "config.json").read_text())
+    evaluator = Evaluator(config, open_tensors(gemma), [TABLE], sample, single_device_mesh())
+    model = transformers.AutoModelForCausalLM.from_pretrained(gemma, dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(torch.tensor(sample.fit[:, :-1])).logits
+    expected = torch.softmax(logits, -1).mean(dim=(0, 1)).numpy()
+    np.testing.assert_allclose(evaluator._expectations({TABLE: table})[0], expected, rtol=1e-4)
+    uncapped = torch.softmax(10 * torch.atanh(logits / 10), -1).mean(dim=(0, 1)).numpy()
+    assert np.abs(uncapped / expected - 1).max() > 1e-3
 
 
 def divergence(folder, sample):
