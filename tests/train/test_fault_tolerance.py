@@ -45,7 +45,9 @@ def stopped(settings, monkeypatch):
     return stop
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_the_step_and_nothing_is_lost(stopped, number, monkeypatch, tmp_path):
     config = RunConfig.from_dict(stopped(number))
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)

@@ -139,6 +139,7 @@ def test_every_mesh_keeps_documents_apart_as_one_device_does(name, mesh_sizes):
     assert_close(train(name, mesh_sizes, masked=True), train(name, masked=True))
 
 
+@pytest.mark.slow
 def test_microbatches_without_recomputation_keep_documents_apart():
     microbatches = train(
         "gpt2", (1, 2, 2), masked=True, gradient_accumulation_steps=4, remat="none"
@@ -374,6 +375,7 @@ def test_optimizer_lies_as_its_parameters_and_computes_what_one_device_does(name
     )
 
 
+@pytest.mark.slow
 def test_accumulation_saves_memory():
     settings = {"remat": "none", "loss_chunk": LENGTH}
     whole = compiled("gpt2", **settings).memory_analysis().temp_size_in_bytes
