@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from clp_jax.attention import precision_of
+from clp_jax.attention import precision_of, through_cap
 from clp_jax.mesh import BATCH, VOCABULARY, common_size, constrain
 from clp_jax.models.decoder import Decoder, to_logits
 
@@ -144,9 +144,7 @@ def _scan(
             return (loss, z, None), None
         scale = jnp.where(mask, (1 + 2 * z_loss * log_z) / total, 0)[..., None]
         gradient = powers * scale - (correct & mask[..., None])
-        if softcap is not None:
-            gradient = gradient * (1 - (logits / softcap) ** 2)
-        gradient = gradient.astype(hidden.dtype)
+        gradient = through_cap(gradient, logits, softcap).astype(hidden.dtype)
         more = product("xrycv,xrycd->xyvd", apart(gradient), apart(hidden))
         head_gradient = laid_out(head_gradient) + more
         hidden_gradient = product("bcv,vd->bcd", gradient, weight).astype(hidden.dtype)

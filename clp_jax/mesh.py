@@ -37,6 +37,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "length": ("sequence",),
     "logits": ("tensor", "fsdp"),
 }
+# Those that each device holds whole where the mesh does not divide them.
 MAY_STAY_WHOLE = ("vocab", "kv_heads")
 BATCH = RULES["batch"]
 ACTIVATIONS = (BATCH, RULES["length"])

@@ -1,4 +1,7 @@
-"""What every implementation does with a score: the soft cap, and which keys a query sees."""
+"""What every implementation does with a score: the soft cap, and which keys a query sees.
+
+The soft cap is that of logits too.
+"""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int

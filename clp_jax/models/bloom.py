@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 from clp_jax.attention import alibi_slopes
 from clp_jax.models.configuration import read_fields
 from clp_jax.models.decoder import Block, Decoder, DecoderConfig, split_evenly
-from clp_jax.models.layers import MLP, LayerNorm
-from clp_jax.models.self_attention import FusedSelfAttention
+from clp_jax.models.fused_block import fused_block, layer_norm
+from clp_jax.models.self_attention import LayerKind
 from clp_jax.models.weights import Weight
 
 
@@ -50,6 +50,7 @@ class BloomConfig(DecoderConfig):
             attention_dropout=hf.attention_dropout,
             residual_dropout=hf.hidden_dropout,
             initializer_range=hf.initializer_range,
+            layer_kinds=(LayerKind(),) * hf.n_layer,
             residual_after_norm=hf.apply_residual_connection_post_layernorm,
         )
 
@@ -143,37 +144,14 @@ class Bloom(Decoder):
     @staticmethod
     def make_block(config: BloomConfig, rngs: nnx.Rngs) -> Block:
         """One new layer."""
-        normal = nnx.initializers.normal(config.initializer_range)
-        return Block(
-            norm_1=Bloom.make_norm(config, rngs),
-            attention=FusedSelfAttention(
-                config.hidden_size,
-                config.num_heads,
-                config.head_dim,
-                qkv_init=normal,
-                out_init=normal,
-                dropout_rate=config.attention_dropout,
-                rngs=rngs,
-            ),
-            norm_2=Bloom.make_norm(config, rngs),
-            mlp=MLP(
-                config.hidden_size,
-                config.mlp_size,
-                config.activation,
-                up_init=normal,
-                down_init=normal,
-                rngs=rngs,
-            ),
-            dropout_rate=config.residual_dropout,
+        return fused_block(
+            config,
+            output_range=config.initializer_range,
             residual_after_norm=config.residual_after_norm,
+            rngs=rngs,
         )
 
-    @staticmethod
-    def make_norm(config: BloomConfig, rngs: nnx.Rngs) -> LayerNorm:
-        """A new norm of the hidden size."""
-        return LayerNorm(
-            config.hidden_size, epsilon=config.epsilon, use_fast_variance=False, rngs=rngs
-        )
+    make_norm = staticmethod(layer_norm)
 
     def __init__(self, config: BloomConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         super().__init__(config, dtype=dtype, rngs=rngs)

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from clp_jax.attention import dropout, precision_of
+from clp_jax.attention import capped, dropout, precision_of
 from clp_jax.config import Remat
 from clp_jax.errors import UserError
 from clp_jax.mesh import shard_activations
@@ -59,6 +59,8 @@ class DecoderConfig:
     residual_dropout: float
     initializer_range: float
     """Standard deviation of new weights."""
+    layer_kinds: tuple[LayerKind, ...]
+    """The kind of each layer."""
     final_softcap: float | None = None
     """Bound of the logits, which approach it as a tanh does; None: unbounded."""
 
@@ -95,11 +97,6 @@ class DecoderConfig:
         ]
         if faults:
             raise UserError(f"{', '.join(faults)} is not supported.")
-
-    @property
-    def layer_kinds(self) -> tuple[LayerKind, ...]:
-        """The kind of each layer."""
-        return (LayerKind(),) * self.num_layers
 
     @property
     def period(self) -> int:
@@ -171,7 +168,7 @@ def to_logits(
 ) -> Float[Array, "*batch vocab"]:
     """Float32 logits of final hidden states, multiplied in the dtype of the hidden states.
 
-    With a ``softcap``, they are softcap * tanh(logit / softcap).
+    A ``softcap`` bounds them, see `capped`.
     """
     logits = jnp.einsum(
         "...d,vd->...v",
@@ -180,7 +177,7 @@ def to_logits(
         precision=precision_of(hidden.dtype),
         preferred_element_type=jnp.float32,
     )
-    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+    return capped(logits, softcap)
 
 
 class Block(nnx.Module):

@@ -14,22 +14,24 @@ import transformers
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from clp_jax.errors import UserError
 from clp_jax.models.configuration import read_fields
 from clp_jax.models.decoder import Block, Decoder, DecoderConfig
 from clp_jax.models.layers import GatedMLP, RMSNorm
-from clp_jax.models.llama import attention_weights, layer_weight, mlp_weights
+from clp_jax.models.llama import (
+    GLOBAL,
+    LOCAL,
+    ROTARY_BUFFERS,
+    layer_types,
+    read_rope,
+    shared_fields,
+    weight_rows,
+)
 from clp_jax.models.rope import RotaryEmbedding, Rotation
 from clp_jax.models.self_attention import GroupedSelfAttention, LayerKind
 from clp_jax.models.weights import Weight
 
-KINDS: Mapping[str, type[transformers.PreTrainedConfig]] = {
-    "gemma2": transformers.Gemma2Config,
-    "gemma3_text": transformers.Gemma3TextConfig,
-}
-"""The configuration class of each ``model_type``."""
-LOCAL, GLOBAL = "sliding_attention", "full_attention"
-"""The kinds of layers by their names in ``layer_types``."""
+KINDS = ("gemma2", "gemma3_text")
+"""Each ``model_type``."""
 NORMS = {
     "norm_1": "input_layernorm",
     "post_norm_1": "post_attention_layernorm",
@@ -46,7 +48,6 @@ class GemmaConfig(DecoderConfig):
     """The rotary embedding of layers with a window."""
     global_rope: RotaryEmbedding
     """The rotary embedding of the others."""
-    kinds: tuple[LayerKind, ...]
     score_scale: float
     """Factor of the attention scores."""
     score_softcap: float | None
@@ -61,11 +62,6 @@ class GemmaConfig(DecoderConfig):
         "use_bidirectional_attention": False,
     }
 
-    @property
-    def layer_kinds(self) -> tuple[LayerKind, ...]:
-        """The kind of each layer."""
-        return self.kinds
-
     @classmethod
     def from_hf(cls, values: Mapping[str, Any]) -> "GemmaConfig":
         """Read the contents of a Hugging Face ``config.json``.
@@ -74,35 +70,23 @@ class GemmaConfig(DecoderConfig):
             UserError: a setting is not supported, or its value is invalid.
         """
         cls.refuse_unsupported(values)
-        hf: Any = read_fields(KINDS[values["model_type"]], values)
+        hf: Any = read_fields(transformers.CONFIG_MAPPING[values["model_type"]], values)
         ropes = {
-            kind: RotaryEmbedding.from_hf(
-                hf.rope_parameters.get(kind, hf.rope_parameters),
-                head_dim=hf.head_dim,
-                max_positions=hf.max_position_embeddings,
-            )
+            kind: read_rope(hf, hf.rope_parameters.get(kind, hf.rope_parameters))
             for kind in (LOCAL, GLOBAL)
         }
+        kinds = {
+            LOCAL: LayerKind(window=hf.sliding_window, rope=LOCAL),
+            GLOBAL: LayerKind(rope=GLOBAL),
+        }
         return cls(
-            vocab_size=hf.vocab_size,
-            hidden_size=hf.hidden_size,
-            num_layers=hf.num_hidden_layers,
-            num_heads=hf.num_attention_heads,
-            num_kv_heads=hf.num_key_value_heads,
-            head_dim=hf.head_dim,
-            mlp_size=hf.intermediate_size,
+            **shared_fields(hf),
             max_positions=ropes[GLOBAL].max_positions,
             activation=hf.hidden_activation,
-            epsilon=hf.rms_norm_eps,
-            tied=hf.tie_word_embeddings,
-            embedding_dropout=0.0,
-            attention_dropout=hf.attention_dropout or 0.0,
-            residual_dropout=0.0,
-            initializer_range=hf.initializer_range,
+            layer_kinds=tuple(kinds[kind] for kind in layer_types(hf)),
             final_softcap=hf.final_logit_softcapping,
             local_rope=ropes[LOCAL],
             global_rope=ropes[GLOBAL],
-            kinds=_layer_kinds(hf),
             score_scale=hf.query_pre_attn_scalar**-0.5,
             # Gemma 3 has the key, but transformers' Gemma 3 does not read it.
             score_softcap=hf.attn_logit_softcapping if hf.model_type == "gemma2" else None,
@@ -116,21 +100,17 @@ class Gemma(Decoder):
 
     config: GemmaConfig
     prefix = "model."
-    ignored = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
+    ignored = ROTARY_BUFFERS
 
     @classmethod
     def weights(cls, config: GemmaConfig) -> tuple[Weight, ...]:
         """How a Hugging Face checkpoint holds the parameters, except the untied head."""
-        return (
-            Weight(
-                "token_embedding.embedding",
-                "model.embed_tokens.weight",
-                "vocab embed -> vocab embed",
-            ),
-            *(layer_weight(f"{ours}.scale", f"{theirs}.weight") for ours, theirs in NORMS.items()),
-            *attention_weights(config.bias, config.bias, "head" if config.qk_norm else None),
-            *mlp_weights(bias=False),
-            Weight("final_norm.scale", "model.norm.weight", "embed -> embed"),
+        return weight_rows(
+            NORMS,
+            qkv_bias=config.bias,
+            out_bias=config.bias,
+            mlp_bias=False,
+            qk_norm="head" if config.qk_norm else None,
         )
 
     @staticmethod
@@ -185,11 +165,3 @@ class Gemma(Decoder):
         """The rotary embeddings of these positions for local and for global layers."""
         config = self.config
         return {LOCAL: config.local_rope(positions), GLOBAL: config.global_rope(positions)}
-
-
-def _layer_kinds(hf: Any) -> tuple[LayerKind, ...]:
-    """The window and the rotary embedding of each layer."""
-    kinds = {LOCAL: LayerKind(window=hf.sliding_window, rope=LOCAL), GLOBAL: LayerKind(rope=GLOBAL)}
-    if unknown := {*hf.layer_types} - kinds.keys():
-        raise UserError(f"layer_types {', '.join(sorted(unknown))} is not supported.")
-    return tuple(kinds[kind] for kind in hf.layer_types)

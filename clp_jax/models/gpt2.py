@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int
 
 from clp_jax.models.configuration import read_fields
 from clp_jax.models.decoder import Block, Decoder, DecoderConfig, embedding, split_evenly
-from clp_jax.models.layers import MLP, LayerNorm
-from clp_jax.models.self_attention import FusedSelfAttention
+from clp_jax.models.fused_block import fused_block, layer_norm
+from clp_jax.models.self_attention import LayerKind
 from clp_jax.models.weights import Weight
 
 
@@ -52,6 +52,7 @@ class GPT2Config(DecoderConfig):
             attention_dropout=hf.attn_pdrop,
             residual_dropout=hf.resid_pdrop,
             initializer_range=hf.initializer_range,
+            layer_kinds=(LayerKind(),) * hf.n_layer,
             scale_scores=hf.scale_attn_weights,
             scale_by_layer=hf.scale_attn_by_inverse_layer_idx,
         )
@@ -121,37 +122,10 @@ class GPT2(Decoder):
     @staticmethod
     def make_block(config: GPT2Config, rngs: nnx.Rngs) -> Block:
         """One new layer; what writes to the residual starts smaller the more layers there are."""
-        normal = nnx.initializers.normal(config.initializer_range)
-        output = nnx.initializers.normal(config.initializer_range / (2 * config.num_layers) ** 0.5)
-        return Block(
-            norm_1=GPT2.make_norm(config, rngs),
-            attention=FusedSelfAttention(
-                config.hidden_size,
-                config.num_heads,
-                config.head_dim,
-                qkv_init=normal,
-                out_init=output,
-                dropout_rate=config.attention_dropout,
-                rngs=rngs,
-            ),
-            norm_2=GPT2.make_norm(config, rngs),
-            mlp=MLP(
-                config.hidden_size,
-                config.mlp_size,
-                config.activation,
-                up_init=normal,
-                down_init=output,
-                rngs=rngs,
-            ),
-            dropout_rate=config.residual_dropout,
-        )
+        output_range = config.initializer_range / (2 * config.num_layers) ** 0.5
+        return fused_block(config, output_range=output_range, rngs=rngs)
 
-    @staticmethod
-    def make_norm(config: GPT2Config, rngs: nnx.Rngs) -> LayerNorm:
-        """A new norm of the hidden size."""
-        return LayerNorm(
-            config.hidden_size, epsilon=config.epsilon, use_fast_variance=False, rngs=rngs
-        )
+    make_norm = staticmethod(layer_norm)
 
     def __init__(self, config: GPT2Config, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         super().__init__(config, dtype=dtype, rngs=rngs)

@@ -22,15 +22,12 @@ from clp_jax.models.weights import Weight
 
 ROPE = "rope"
 
-KINDS: Mapping[str, type[transformers.PreTrainedConfig]] = {
-    "llama": transformers.LlamaConfig,
-    "mistral": transformers.MistralConfig,
-    "qwen2": transformers.Qwen2Config,
-    "qwen3": transformers.Qwen3Config,
-    "smollm3": transformers.SmolLM3Config,
-    "olmo2": transformers.Olmo2Config,
-}
-"""The configuration class of each ``model_type``."""
+KINDS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2")
+"""Each ``model_type``."""
+LOCAL, GLOBAL = "sliding_attention", "full_attention"
+"""Layers with and without a window, by their names in ``layer_types``."""
+ROTARY_BUFFERS = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
+"""Tensors of old checkpoints that are computed from the configuration."""
 QkNorm = Literal["head", "width"]
 QK_NORMS: Mapping[str, QkNorm] = {"qwen3": "head", "olmo2": "width"}
 
@@ -40,7 +37,6 @@ class LlamaConfig(DecoderConfig):
     """The configuration of a Llama or one of its kin."""
 
     rope: RotaryEmbedding
-    kinds: tuple[LayerKind, ...]
     qkv_bias: bool
     out_bias: bool
     mlp_bias: bool
@@ -48,11 +44,6 @@ class LlamaConfig(DecoderConfig):
     """Queries and keys are normalised head by head, over all heads together, or not at all."""
     norm_outputs: bool
     """Attention and MLP are normalised at their outputs instead of their inputs."""
-
-    @property
-    def layer_kinds(self) -> tuple[LayerKind, ...]:
-        """The kind of each layer."""
-        return self.kinds
 
     @classmethod
     def from_hf(cls, values: Mapping[str, Any]) -> "LlamaConfig":
@@ -63,30 +54,15 @@ class LlamaConfig(DecoderConfig):
         """
         cls.refuse_unsupported(values)
         kind = values["model_type"]
-        hf: Any = read_fields(KINDS[kind], values)
-        head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
-        rope = RotaryEmbedding.from_hf(
-            hf.rope_parameters, head_dim=head_dim, max_positions=hf.max_position_embeddings
-        )
+        hf: Any = read_fields(transformers.CONFIG_MAPPING[kind], values)
+        rope = read_rope(hf, hf.rope_parameters)
         bias = getattr(hf, "attention_bias", False)
         return cls(
-            vocab_size=hf.vocab_size,
-            hidden_size=hf.hidden_size,
-            num_layers=hf.num_hidden_layers,
-            num_heads=hf.num_attention_heads,
-            num_kv_heads=hf.num_key_value_heads,
-            head_dim=head_dim,
-            mlp_size=hf.intermediate_size,
+            **shared_fields(hf),
             max_positions=rope.max_positions,
             activation=hf.hidden_act,
-            epsilon=hf.rms_norm_eps,
-            tied=hf.tie_word_embeddings,
-            embedding_dropout=0.0,
-            attention_dropout=hf.attention_dropout or 0.0,
-            residual_dropout=0.0,
-            initializer_range=hf.initializer_range,
+            layer_kinds=_layer_kinds(hf),
             rope=rope,
-            kinds=_layer_kinds(hf),
             qkv_bias=kind == "qwen2" or bias,
             out_bias=bias,
             mlp_bias=getattr(hf, "mlp_bias", False),
@@ -95,19 +71,61 @@ class LlamaConfig(DecoderConfig):
         )
 
 
+def shared_fields(hf: Any) -> dict[str, Any]:
+    """The fields that the configurations of Llama, its kin and Gemma name alike."""
+    return {
+        "vocab_size": hf.vocab_size,
+        "hidden_size": hf.hidden_size,
+        "num_layers": hf.num_hidden_layers,
+        "num_heads": hf.num_attention_heads,
+        "num_kv_heads": hf.num_key_value_heads,
+        "head_dim": _head_dim(hf),
+        "mlp_size": hf.intermediate_size,
+        "epsilon": hf.rms_norm_eps,
+        "tied": hf.tie_word_embeddings,
+        "embedding_dropout": 0.0,
+        "attention_dropout": hf.attention_dropout or 0.0,
+        "residual_dropout": 0.0,
+        "initializer_range": hf.initializer_range,
+    }
+
+
+def read_rope(hf: Any, parameters: Mapping[str, Any]) -> RotaryEmbedding:
+    """The rotary embedding that a part of ``rope_parameters`` describes.
+
+    Raises:
+        UserError: it is not supported, or a value is invalid.
+    """
+    return RotaryEmbedding.from_hf(
+        parameters, head_dim=_head_dim(hf), max_positions=hf.max_position_embeddings
+    )
+
+
+def layer_types(hf: Any) -> list[str]:
+    """`LOCAL` or `GLOBAL` for each layer; without ``layer_types``, all have the window, if any.
+
+    Raises:
+        UserError: there is another kind of layer.
+    """
+    types = getattr(hf, "layer_types", None) or [LOCAL] * hf.num_hidden_layers
+    if unknown := {*types} - {LOCAL, GLOBAL}:
+        raise UserError(f"layer_types {', '.join(sorted(unknown))} is not supported.")
+    return types
+
+
+def _head_dim(hf: Any) -> int:
+    return getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+
+
 def _layer_kinds(hf: Any) -> tuple[LayerKind, ...]:
     """The window of each layer and whether it has rotary embeddings."""
-    layers = hf.num_hidden_layers
-    types = getattr(hf, "layer_types", None) or ["sliding_attention"] * layers
-    rotated = (
-        getattr(hf, "no_rope_layers", None) or [1] * layers
-    )  # 1 marks the layers that have it.
-    windows = {"full_attention": None, "sliding_attention": getattr(hf, "sliding_window", None)}
-    if unknown := {*types} - windows.keys():
-        raise UserError(f"layer_types {', '.join(sorted(unknown))} is not supported.")
+    types = layer_types(hf)
+    windows = {GLOBAL: None, LOCAL: getattr(hf, "sliding_window", None)}
+    # 1 marks the layers that have rotary embeddings.
+    rotated = getattr(hf, "no_rope_layers", None) or [1] * len(types)
     return tuple(
         LayerKind(window=windows[kind], rope=ROPE if has_rope else None)
-        for kind, has_rope in zip(types, rotated[:layers], strict=True)
+        for kind, has_rope in zip(types, rotated[: len(types)], strict=True)
     )
 
 
@@ -116,7 +134,7 @@ class Llama(Decoder):
 
     config: LlamaConfig
     prefix = "model."
-    ignored = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
+    ignored = ROTARY_BUFFERS
 
     @classmethod
     def weights(cls, config: LlamaConfig) -> tuple[Weight, ...]:
@@ -126,16 +144,12 @@ class Llama(Decoder):
             if config.norm_outputs
             else {"norm_1": "input_layernorm", "norm_2": "post_attention_layernorm"}
         )
-        return (
-            Weight(
-                "token_embedding.embedding",
-                "model.embed_tokens.weight",
-                "vocab embed -> vocab embed",
-            ),
-            *(layer_weight(f"{ours}.scale", f"{theirs}.weight") for ours, theirs in norms.items()),
-            *attention_weights(config.qkv_bias, config.out_bias, config.qk_norm),
-            *mlp_weights(config.mlp_bias),
-            Weight("final_norm.scale", "model.norm.weight", "embed -> embed"),
+        return weight_rows(
+            norms,
+            qkv_bias=config.qkv_bias,
+            out_bias=config.out_bias,
+            mlp_bias=config.mlp_bias,
+            qk_norm=config.qk_norm,
         )
 
     @staticmethod
@@ -194,47 +208,55 @@ class Llama(Decoder):
         return {ROPE: self.config.rope(positions)}
 
 
-def layer_weight(path: str, name: str, pattern: str = "embed -> embed") -> Weight:
-    """A tensor of every layer, as Llama and Gemma name it."""
-    return Weight(f"blocks.{path}", f"model.layers.{{layer}}.{name}", pattern)
+def weight_rows(
+    norms: Mapping[str, str],
+    *,
+    qkv_bias: bool,
+    out_bias: bool,
+    mlp_bias: bool,
+    qk_norm: QkNorm | None,
+) -> tuple[Weight, ...]:
+    """The weight table of a Llama, one of its kin, or a Gemma.
 
-
-def attention_weights(qkv_bias: bool, out_bias: bool, qk_norm: QkNorm | None) -> list[Weight]:
-    """The tensors of an attention with separate projections."""
-    rows = []
-    for part, heads in {"query": "heads", "key": "kv_heads", "value": "kv_heads"}.items():
-        path, name, ours = f"attention.{part}", f"self_attn.{part[0]}", f"{heads} head_dim"
-        rows.append(
-            layer_weight(f"{path}.kernel", f"{name}_proj.weight", f"({ours}) embed -> embed {ours}")
-        )
-        if qkv_bias:
-            rows.append(layer_weight(f"{path}.bias", f"{name}_proj.bias", f"({ours}) -> {ours}"))
-        if qk_norm is not None and part != "value":
-            pattern = "head_dim -> head_dim" if qk_norm == "head" else f"({ours}) -> {ours}"
-            rows.append(layer_weight(f"{path}_norm.scale", f"{name}_norm.weight", pattern))
-    rows.append(
-        layer_weight(
-            "attention.out.kernel",
-            "self_attn.o_proj.weight",
-            "embed (heads head_dim) -> heads head_dim embed",
-        )
+    Args:
+        norms: the names of a layer's norms in the checkpoint by those in the module.
+        qkv_bias: whether the projections to queries, keys and values have biases.
+        out_bias: whether the attention's output projection has one.
+        mlp_bias: whether the projections of the MLP have.
+        qk_norm: how queries and keys are normalised, as in `LlamaConfig`.
+    """
+    heads, kv_heads = "heads head_dim", "kv_heads head_dim"
+    qk_axes = {"head": ("head_dim",) * 2, "width": (heads, kv_heads), None: ()}[qk_norm]
+    return (
+        Weight(
+            "token_embedding.embedding", "model.embed_tokens.weight", "vocab embed -> vocab embed"
+        ),
+        *(_vector(f"{ours}.scale", f"{theirs}.weight") for ours, theirs in norms.items()),
+        *_linear("attention.query", "self_attn.q_proj", "embed", heads, bias=qkv_bias),
+        *_linear("attention.key", "self_attn.k_proj", "embed", kv_heads, bias=qkv_bias),
+        *_linear("attention.value", "self_attn.v_proj", "embed", kv_heads, bias=qkv_bias),
+        *_linear("attention.out", "self_attn.o_proj", heads, "embed", bias=out_bias),
+        *(
+            _vector(f"attention.{name}_norm.scale", f"self_attn.{name[0]}_norm.weight", axes)
+            for name, axes in zip(("query", "key"), qk_axes, strict=False)
+        ),
+        *_linear("mlp.gate", "mlp.gate_proj", "embed", "mlp", bias=mlp_bias),
+        *_linear("mlp.up", "mlp.up_proj", "embed", "mlp", bias=mlp_bias),
+        *_linear("mlp.down", "mlp.down_proj", "mlp", "embed", bias=mlp_bias),
+        Weight("final_norm.scale", "model.norm.weight", "embed -> embed"),
     )
-    if out_bias:
-        rows.append(layer_weight("attention.out.bias", "self_attn.o_proj.bias"))
-    return rows
 
 
-def mlp_weights(bias: bool) -> list[Weight]:
-    """The tensors of a gated MLP."""
-    rows = []
-    for part, inputs, outputs in (
-        ("gate", "embed", "mlp"),
-        ("up", "embed", "mlp"),
-        ("down", "mlp", "embed"),
-    ):
-        path, name = f"mlp.{part}", f"mlp.{part}_proj"
-        pattern = f"{outputs} {inputs} -> {inputs} {outputs}"
-        rows.append(layer_weight(f"{path}.kernel", f"{name}.weight", pattern))
-        if bias:
-            rows.append(layer_weight(f"{path}.bias", f"{name}.bias", f"{outputs} -> {outputs}"))
-    return rows
+def _vector(path: str, name: str, axes: str = "embed") -> Weight:
+    """A tensor with one axis in each layer of the checkpoint."""
+    return Weight(f"blocks.{path}", f"model.layers.{{layer}}.{name}", f"({axes}) -> {axes}")
+
+
+def _linear(path: str, name: str, inputs: str, outputs: str, *, bias: bool) -> list[Weight]:
+    """The kernel of a product in each layer, and its bias if it has one."""
+    kernel = Weight(
+        f"blocks.{path}.kernel",
+        f"model.layers.{{layer}}.{name}.weight",
+        f"({outputs}) ({inputs}) -> {inputs} {outputs}",
+    )
+    return [kernel, *([_vector(f"{path}.bias", f"{name}.bias", outputs)] if bias else [])]
