@@ -23,6 +23,29 @@ def bloom(width: int, layers: int, heads: int, vocabulary: int = 250880) -> dict
     return {"model_type": "bloom", **sizes, **IDS}
 
 
+def llama(
+    width: int, inner: int, layers: int, heads: int, kv_heads: int, vocabulary: int, **more: Any
+) -> dict[str, Any]:
+    sizes = {"vocab_size": vocabulary, "hidden_size": width, "intermediate_size": inner}
+    depth = {"num_hidden_layers": layers, "num_attention_heads": heads}
+    kinds = {"num_key_value_heads": kv_heads, "max_position_embeddings": 8192, **more}
+    return {"model_type": "llama", **sizes, **depth, **kinds, **IDS}
+
+
+def gemma3(width: int, inner: int, layers: int, window: int) -> dict[str, Any]:
+    sizes = {"vocab_size": 262144, "hidden_size": width, "intermediate_size": inner}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256}
+    depth = {"num_hidden_layers": layers, "sliding_window": window}
+    scale = {"query_pre_attn_scalar": 256, "max_position_embeddings": 32768}
+    return {"model_type": "gemma3_text", **sizes, **heads, **depth, **scale, **IDS}
+
+
+LLAMA3_ROPE = {
+    **{"rope_type": "llama3", "rope_theta": 500000.0, "low_freq_factor": 1.0},
+    **{"high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
+}
+
+
 MODELS: Mapping[str, dict[str, Any]] = {
     "tiny": gpt2(128, 4, 4, vocabulary=2048),
     "gpt2": gpt2(768, 12, 12),
@@ -32,6 +55,17 @@ MODELS: Mapping[str, dict[str, Any]] = {
     "bloom-1b7": bloom(2048, 24, 16),
     "bloom-3b": bloom(2560, 30, 32),
     "bloom-7b1": bloom(4096, 30, 32),
+    "smollm2-135m": llama(576, 1536, 30, 9, 3, 49152, tie_word_embeddings=True),
+    "llama-3.2-1b": llama(
+        *(2048, 8192, 16, 32, 8, 128256),
+        tie_word_embeddings=True,
+        rope_parameters=LLAMA3_ROPE | {"factor": 32.0},
+    ),
+    "llama-3.1-8b": llama(
+        *(4096, 14336, 32, 32, 8, 128256), rope_parameters=LLAMA3_ROPE | {"factor": 8.0}
+    ),
+    "gemma-3-270m": gemma3(640, 2048, 18, window=512),
+    "gemma-3-1b": gemma3(1152, 6912, 26, window=512),
 }
 
 

@@ -12,12 +12,15 @@ from models import MODELS, run_config
 
 from clp_jax.plan import plan_largest_batch
 
-LENGTHS = {"gpt2-xl": 1024, "bloom-7b1": 2048}
+LENGTHS = {"gpt2-xl": 1024, "bloom-7b1": 2048, "llama-3.1-8b": 4096, "gemma-3-1b": 4096}
 SLICES = (
     ("gpt2-xl", "v5litepod-8"),
     ("bloom-7b1", "v5litepod-32"),
     ("bloom-7b1", "v4-32"),
     ("bloom-7b1", "v5p-16"),
+    ("llama-3.1-8b", "v5litepod-32"),
+    ("llama-3.1-8b", "v5p-16"),
+    ("gemma-3-1b", "v5litepod-8"),
 )
 HEADERS = (
     *("model and slice", "chips", "largest batch per chip"),

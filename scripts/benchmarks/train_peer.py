@@ -28,7 +28,7 @@ class Step:
         self.model = model.to(device).train()
         decayed, plain = [], []
         for name, parameter in self.model.named_parameters():
-            norm_or_bias = name.endswith("bias") or "ln_" in name or "layernorm" in name
+            norm_or_bias = name.endswith("bias") or "ln_" in name or "norm" in name
             (plain if norm_or_bias else decayed).append(parameter)
         self.optimizer = torch.optim.AdamW(
             [
