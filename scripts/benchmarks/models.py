@@ -28,7 +28,7 @@ def llama(
 ) -> dict[str, Any]:
     sizes = {"vocab_size": vocabulary, "hidden_size": width, "intermediate_size": inner}
     depth = {"num_hidden_layers": layers, "num_attention_heads": heads}
-    kinds = {"num_key_value_heads": kv_heads, "max_position_embeddings": 8192, **more}
+    kinds = {"num_key_value_heads": kv_heads, "max_position_embeddings": 131072, **more}
     return {"model_type": "llama", **sizes, **depth, **kinds, **IDS}
 
 
