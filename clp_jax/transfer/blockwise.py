@@ -25,6 +25,9 @@ matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 PLACED_ROWS = 4096
 """Rows placed on the devices at a time, where the whole table is not needed there."""
 
+BLOCK_ROWS = 256
+"""Rows that a device works on at a time."""
+
 ALIGNMENT = 64
 """Bytes. A CPU device shares an array that starts at a multiple of this and copies any other."""
 
@@ -35,8 +38,11 @@ def row_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def shard_rows(table: Float[np.ndarray, "rows dim"], mesh: Mesh) -> Float[Array, "padded dim"]:
-    """Split ``table`` over all devices of ``mesh``, padded with zero rows to a multiple of them."""
-    padding = -len(table) % mesh.size
+    """Split ``table`` over all devices of ``mesh``, padded with zero rows to whole blocks.
+
+    Tables of nearly the same length so share a program.
+    """
+    padding = -len(table) % (BLOCK_ROWS * mesh.size)
     if padding:
         table = np.pad(table, ((0, padding), (0, 0)))
     return jax.device_put(table, row_sharding(mesh))
@@ -91,9 +97,6 @@ def unit_rows(table: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
 def zero_rows(table: Float[np.ndarray, "rows dim"]) -> Bool[np.ndarray, " rows"]:
     """Which rows are all zeros."""
     return np.logical_not(table.any(axis=1))
-
-
-BLOCK_ROWS = 256
 
 
 class Sparse(NamedTuple):
@@ -177,8 +180,7 @@ def _in_blocks(
         rows: Float[Array, "known dim"] | None,
         places: Int[Array, " anchor"] | None,
     ):
-        padding = -len(queries) % BLOCK_ROWS
-        blocks = jnp.pad(queries, ((0, padding), (0, 0))).reshape(-1, BLOCK_ROWS, queries.shape[1])
+        blocks = queries.reshape(-1, BLOCK_ROWS, queries.shape[1])
 
         def of_block(block: Float[Array, "block feature"]):
             weights = weigh(block, anchors)
@@ -187,7 +189,7 @@ def _in_blocks(
             )
 
         results = jax.lax.map(of_block, blocks)
-        return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[: len(queries)], results)
+        return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), results)
 
     spread, whole = row_sharding(mesh).spec, PartitionSpec()
     mapped = jax.shard_map(

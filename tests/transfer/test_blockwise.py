@@ -21,6 +21,11 @@ def test_rows_are_weights_times_rows(mesh, problem, queries):
     np.testing.assert_allclose(found, weights @ asked.rows, rtol=1e-5, atol=1e-4)
 
 
+def test_close_lengths_share_a_program(mesh):
+    placed = {engine.shard_rows(np.ones((rows, 3)), mesh).shape for rows in (1, 200, 256)}
+    assert placed == {(engine.BLOCK_ROWS * mesh.size, 3)}
+
+
 def test_no_query(mesh, problem):
     found = engine.weighted(linear_weights, problem(mesh=mesh, queries=0), np.zeros(0, bool))
     assert found.rows.shape == (0, 20)
