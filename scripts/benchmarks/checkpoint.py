@@ -1,8 +1,8 @@
 """Memory and time of importing and exporting a checkpoint.
 
-    python scripts/benchmarks/checkpoint.py [--layers 24 --width 2048 --vocabulary 250880]
+    JAX_PLATFORMS=cpu python scripts/benchmarks/checkpoint.py --model llama-3.1-8b --layers 6
 
-Writes a random BLOOM of that size to a temporary folder, loads it and writes it again, and prints
+Writes the model with random weights to a temporary folder, loads it and writes it again, and prints
 the peak of the process's own memory (without the pages of the mapped file, which the kernel may
 drop at any time) next to the floor: the model, plus the largest tensor of the checkpoint. The peak
 of the export is the model plus what writing takes beyond it.
@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 from harness import gib, measure, print_machine, print_table
-from models import bloom
+from models import MODELS
 
 from clp_jax.checkpoint.hf import load_model, save_model
 from clp_jax.checkpoint.tensors import LazyTensor, open_tensors, write_tensors
@@ -39,7 +39,7 @@ def write_random_model(folder: Path, config: dict[str, Any]) -> None:
     tensors = {
         name: tensor(weight.checkpoint_shape(decoder.sizes))
         for weight in weight_table(decoder)
-        for name in weight.names(config["n_layer"])
+        for name in weight.names(decoder.num_layers)
     }
     write_tensors(folder, tensors)
 
@@ -68,12 +68,14 @@ def rows_of(folder: Path) -> Iterator[tuple[str, ...]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, default=24)
-    parser.add_argument("--width", type=int, default=1024)
-    parser.add_argument("--vocabulary", type=int, default=250880)
+    parser.add_argument("--model", choices=MODELS, default="bloom-560m")
+    parser.add_argument("--layers", type=int, help="keep only so many")
     options = parser.parse_args()
     print_machine()
-    config = bloom(options.width, options.layers, options.width // 64, options.vocabulary)
+    config = dict(MODELS[options.model])
+    if options.layers:
+        depth = "n_layer" if "n_layer" in config else "num_hidden_layers"
+        config[depth] = options.layers
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_random_model(folder, config)

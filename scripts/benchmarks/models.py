@@ -48,6 +48,7 @@ LLAMA3_ROPE = {
 
 MODELS: Mapping[str, dict[str, Any]] = {
     "tiny": gpt2(128, 4, 4, vocabulary=2048),
+    "tiny-llama": llama(128, 256, 4, 4, 2, 2048),
     "gpt2": gpt2(768, 12, 12),
     "gpt2-medium": gpt2(1024, 24, 16),
     "gpt2-xl": gpt2(1600, 48, 25),
