@@ -30,6 +30,9 @@ LONGEST_DOCUMENT = 20_000
 """Characters used per document, so that a sample holds more than a few books."""
 
 WINDOWS = 64
+JUDGED = 16
+"""Windows on which models are compared."""
+
 LONGEST_WINDOW = 256
 UNSEEN = 0.5
 """Added to the count of every token, so that no frequency is zero."""
@@ -44,12 +47,16 @@ class Sample(NamedTuple):
         fit: windows of the first half.
         judge: windows of the second half.
         bytes_per_token: of the second half.
+        words_per_token: of the second half; words are separated by white space.
+        unknown: share of the second half's bytes that became unknown tokens, which cost too little.
     """
 
     frequencies: Float[np.ndarray, "id"]
     fit: Int32[np.ndarray, "window length"]
     judge: Int32[np.ndarray, "window length"]
     bytes_per_token: float
+    words_per_token: float
+    unknown: float
 
 
 def read_text(data: Sequence[str], text_field: str) -> list[str]:
@@ -97,6 +104,8 @@ def make_sample(
         fit=_windows(fit, length),
         judge=_windows(judge, length),
         bytes_per_token=judge.bytes / len(judge),
+        words_per_token=judge.words / len(judge),
+        unknown=judge.unknown_bytes / judge.bytes,
     )
 
 
@@ -105,11 +114,16 @@ def _windows(corpus: Corpus, length: int) -> Int32[np.ndarray, "window tokens"]:
     count = (len(corpus) - 1) // length
     if not count:
         return corpus.tokens().astype(np.int32)[None]
-    chosen = np.unique(np.linspace(0, count - 1, min(WINDOWS, count)).astype(int))
+    chosen = spread(count, WINDOWS)
     return np.stack([corpus.window(index, length)[0] for index in chosen.tolist()])
 
 
-BATCH = 8
+def spread(count: int, chosen: int) -> Int[np.ndarray, " chosen"]:
+    """At most ``chosen`` of ``count`` positions, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(chosen, count)).astype(int))
+
+
+BATCH = 4
 ROUNDS = 3
 """Rounds of calibration. With tied tables, each changes the input rows too, and so the error."""
 
@@ -145,11 +159,18 @@ class Evaluator:
         self.sample, self.mesh = sample, mesh
         self.paths = {name: paths[name] for name in tables}
 
-    def loss(self, tables: Tables) -> float:
-        """Mean loss on the sample's second half, in bits per byte: comparable across tokenizers."""
+    def loss(self, tables: Tables, windows: int = WINDOWS) -> float:
+        """Mean loss on the sample's second half, in bits per byte: comparable across tokenizers.
+
+        Args:
+            tables: the tables by name.
+            windows: how many of its windows to use, evenly spread.
+        """
+        judge = self.sample.judge
+        judge = judge[spread(len(judge), windows)]
         params, total, count = self._with(tables), 0.0, 0.0
         with jax.set_mesh(self.mesh):
-            for batch, mask in self._batches(self.sample.judge):
+            for batch, mask in self._batches(judge):
                 loss, tokens = window_loss(self.graphdef, params, batch, mask)
                 total, count = total + float(loss), count + float(tokens)
         return total / count / math.log(2) / self.sample.bytes_per_token

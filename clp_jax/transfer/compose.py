@@ -1,13 +1,21 @@
 """Composition of a new table from a method's rows and the source's."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from clp_jax.transfer.anchors import AnchorFeatures
 from clp_jax.transfer.blockwise import empty_rows, row_slices
-from clp_jax.transfer.interface import Contribution, Contributors, Method, Prediction, Problem
+from clp_jax.transfer.interface import (
+    Contribution,
+    Contributors,
+    Method,
+    Prediction,
+    Problem,
+    at_once,
+)
 from clp_jax.transfer.methods import mean_row
 from clp_jax.transfer.table import Layout, NewTable, TableRead
 
@@ -15,32 +23,55 @@ FOLDS = 5
 """Number of folds. The shared tokens of each are predicted from those of the other folds."""
 
 
+@dataclass
+class Predictions:
+    """A method's rows for the missing and for the shared tokens.
+
+    Attributes:
+        method: computes rows for tokens that the source lacks.
+        basis: the method's input.
+        layout: where every row of a new table comes from.
+        keep: hold the rows, so that several tables cost one computation and its memory.
+    """
+
+    method: Method
+    basis: AnchorFeatures
+    layout: Layout
+    keep: bool = False
+
+    @cached_property
+    def missing(self) -> Prediction:
+        """The rows of the missing tokens."""
+        return self._kept(_ask(self.method, self.basis.problem))
+
+    @cached_property
+    def shared(self) -> Prediction:
+        """The rows of the shared tokens, see `predict_shared`."""
+        return self._kept(predict_shared(self.method, self.basis, self.layout))
+
+    def _kept(self, prediction: Prediction) -> Prediction:
+        return replace(prediction, blocks=at_once(prediction.rows)) if self.keep else prediction
+
+
 def new_table(
-    method: Method,
-    basis: AnchorFeatures,
-    source: TableRead,
-    layout: Layout,
-    *,
-    source_weight: float,
-    match_spread: bool,
+    predictions: Predictions, source: TableRead, *, source_weight: float, match_spread: bool
 ) -> NewTable:
     """Compute every row of a new table.
 
     Args:
-        method: computes rows for tokens that the source lacks.
-        basis: the method's input.
+        predictions: the method's rows.
         source: the source's rows to copy.
-        layout: where every row comes from.
         source_weight: the weight of the source in a shared token's row; the rest is the method's.
             Special tokens, and shared tokens that the method cannot serve, are copied unchanged.
         match_spread: scale the method's rows so that they vary as much as the source's do.
     """
+    layout = predictions.layout
     rows = empty_rows(layout.rows, source.rows.shape[1])
-    missing = _ask(method, basis.problem)
+    missing = predictions.missing
     _write(missing, rows, layout.missing)
     mixed = np.zeros(len(layout.copied), bool)
     if source_weight < 1:
-        shared = predict_shared(method, basis, layout)
+        shared = predictions.shared
         _write(shared, rows, layout.copied)
         mixed[: layout.anchors] = ~unserved(shared)
     if match_spread:
@@ -58,7 +89,7 @@ def new_table(
         rows,
         _origins(layout, missing, layout.copied[mixed]),
         missing.facts,
-        _source_contributors(missing, basis),
+        _source_contributors(missing, predictions.basis),
     )
 
 

@@ -1,6 +1,6 @@
 """A source and a helper, opened and matched, with lazily read inputs for every method."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.errors import UserError
 from clp_jax.models import read_decoder_config
 from clp_jax.transfer.anchors import AnchorFeatures, TableInputs
-from clp_jax.transfer.calibration import Evaluator, make_sample
-from clp_jax.transfer.compose import new_table, predict_held_out
+from clp_jax.transfer.calibration import Evaluator, Sample, make_sample
+from clp_jax.transfer.compose import Predictions, new_table, predict_held_out
 from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.external_vectors import read_vectors
 from clp_jax.transfer.helper import Helper
@@ -91,12 +91,16 @@ class TransferPair:
             inputs.release()
 
     @cached_property
+    def sample(self) -> Sample:
+        """The text as tokenized by the new tokenizer."""
+        positions = read_decoder_config(self.config(None)).max_positions
+        return make_sample(self.text, self.tokenizer, rows=self.layout.rows, positions=positions)
+
+    @cached_property
     def evaluator(self) -> Evaluator:
-        """The loaded body of the source, and the text as tokenized by the new tokenizer."""
-        config = self.config(None)
-        positions = read_decoder_config(config).max_positions
-        sample = make_sample(self.text, self.tokenizer, rows=self.layout.rows, positions=positions)
-        return Evaluator(config, self.source.tensors, self.source.tables, sample, self.mesh)
+        """The loaded body of the source, with the text."""
+        source = self.source
+        return Evaluator(self.config(None), source.tensors, source.tables, self.sample, self.mesh)
 
     def config(self, dtype: str | None) -> dict[str, Any]:
         """The new model's ``config.json``; a ``dtype`` of None keeps the source's."""
@@ -139,12 +143,25 @@ class TransferPair:
 
     def tables(self, recipe: Recipe) -> dict[str, NewTable]:
         """The new tables by name, not calibrated."""
+        return self.compose(self.predictions(recipe), recipe)
+
+    def predictions(self, recipe: Recipe, *, keep: bool = False) -> dict[str, Predictions]:
+        """For each table the rows that a recipe's method predicts; see `Predictions`."""
+        return {
+            name: Predictions(
+                recipe.function, self._basis(name, recipe.method), self.layout, keep=keep
+            )
+            for name in self.inputs
+        }
+
+    def compose(
+        self, predictions: Mapping[str, Predictions], recipe: Recipe
+    ) -> dict[str, NewTable]:
+        """The new tables of a recipe, from what `predictions` returned for its method."""
         return {
             name: new_table(
-                recipe.function,
-                self._basis(name, recipe.method),
+                predictions[name],
                 inputs.source,
-                self.layout,
                 source_weight=recipe.source_weight,
                 match_spread=recipe.match_spread,
             )

@@ -16,6 +16,7 @@ from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.helper import Helper
 from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.models import Checkpoint
+from clp_jax.transfer.reading import Reading
 from clp_jax.transfer.selection import BY_OVERLAP, Choice
 from clp_jax.transfer.table import NewTable
 from clp_jax.vocabulary import Token, read_vocabulary
@@ -33,6 +34,7 @@ MEANINGS = {
 def describe_transfer(
     choice: Choice,
     tables: Mapping[str, NewTable],
+    readings: Mapping[str, Reading],
     source: str,
     helpers: Sequence[str],
     config: TransferConfig,
@@ -42,6 +44,7 @@ def describe_transfer(
     Args:
         choice: the source, the helper and the recipe.
         tables: the new tables by tensor name.
+        readings: what the text costs the ``source`` and the ``new`` model; empty without text.
         source: the source as the user wrote it.
         helpers: all helpers to choose from.
         config: the configuration of the transfer.
@@ -53,6 +56,7 @@ def describe_transfer(
         "command": command_line(source, helpers, config),
         "seed": config.seed,
         **choice.to_dict(),
+        **({"readings": {k: r.to_dict() for k, r in readings.items()}} if readings else {}),
         "vocabulary": pair.vocabulary.to_dict(),
         **({} if spelling is None else {"spelling": dict(spelling.counts)}),
         "tables": {
@@ -148,7 +152,7 @@ Method: {describe_recipe(manifest["recipe"])}.
 | all | {rows["total"]:,} |
 
 `transfer.json` has the details: the ranking of methods, norms, hashes of the inputs, versions.
-"""
+{_tokenizers_in_markdown(manifest)}"""
 
 
 def model_card(manifest: Mapping[str, Any], source: Checkpoint, helper: Helper) -> str:
@@ -186,8 +190,11 @@ The licences and known limits of both original models apply.
     return render_card(f"{names[0]} with {kept} of {names[1]}", metadata, body)
 
 
-RANKED = 5
+RANKED = 3
 """Number of methods of a ranking to show, each with its best options."""
+
+READERS = {"source": "the source with its own tokenizer", "new": "the new model"}
+SHORT = {"source": "source's own", "new": "new"}
 
 WIDTH = 100
 INDENT = " " * 12
@@ -207,6 +214,7 @@ def summarize(manifest: Mapping[str, Any], out: str) -> str:
         f"are known to the source ({vocabulary['share_of_target']:.1%})",
         *_spelling(manifest),
         *_ranking(manifest),
+        *_tokenizers(manifest),
         *wrap(
             f"method      {describe_recipe(manifest['recipe'])}", WIDTH, subsequent_indent=INDENT
         ),
@@ -251,6 +259,76 @@ def _ranking(manifest: Mapping[str, Any]) -> list[str]:
     if clp >= RANKED:
         lines.append(f"{INDENT}{ranking[clp]['score']:8.4f}  clp, rank {clp + 1}")
     return lines
+
+
+def verdict(manifest: Mapping[str, Any]) -> str:
+    """What the new tokenizer changes, in words; empty if there is nothing to compare."""
+    found = manifest.get("readings", {})
+    if "source" not in found:
+        return ""
+    old, new = found["source"], found["new"]
+    cost = new["flops_per_byte"] / old["flops_per_byte"] - 1
+    words = (
+        f"Per byte, the new tokenizer takes {abs(cost):.0%} {'less' if cost < 0 else 'more'} "
+        "compute than the source's own."
+    )
+    if old["bits_per_byte"] is not None:
+        more = new["bits_per_byte"] - old["bits_per_byte"]
+        words += (
+            f" Before training, the new model needs {abs(more):.2f} bits per byte "
+            f"{'less' if more < 0 else 'more'}."
+        )
+    return f"{words} {_unknown(old)}".rstrip()
+
+
+def _unknown(reading: Mapping[str, Any]) -> str:
+    if not reading["unknown"]:
+        return ""
+    return (
+        f"The source's tokenizer cannot encode {reading['unknown']:.1%} of the bytes, so the "
+        "source's figures are too good."
+    )
+
+
+def _tokenizers(manifest: Mapping[str, Any]) -> list[str]:
+    """What the text costs the source with its own tokenizer, and the new model."""
+    lines: list[str] = []
+    for reader, figures in manifest.get("readings", {}).items():
+        bits, start = figures["bits_per_byte"], f"{'' if lines else 'tokenizer':<12}"
+        lines.append(
+            f"{start}{SHORT[reader]:<13}"
+            + ("" if bits is None else f"{bits:7.4f} bits  ")
+            + f"{figures['tokens_per_byte']:.3f} tokens  "
+            f"{figures['flops_per_byte'] / 1e6:8,.1f} MFLOP per byte, "
+            f"{figures['tokens_per_word']:.2f} tokens per word"
+        )
+        lines += wrap(
+            _unknown(figures).strip(), WIDTH, initial_indent=INDENT, subsequent_indent=INDENT
+        )
+    return lines
+
+
+def _tokenizers_in_markdown(manifest: Mapping[str, Any]) -> str:
+    rows: list[str] = []
+    for reader, figures in manifest.get("readings", {}).items():
+        bits = figures["bits_per_byte"]
+        rows.append(
+            f"| {READERS[reader]} | {'' if bits is None else format(bits, '.4f')} "
+            f"| {figures['tokens_per_byte']:.3f} | {figures['tokens_per_word']:.2f} "
+            f"| {figures['flops_per_byte'] / 1e6:,.1f} |"
+        )
+    if not rows:
+        return ""
+    table = "\n".join(rows)
+    return f"""
+## The tokenizer
+
+What the same text costs before any training. {verdict(manifest)}
+
+| | bits per byte | tokens per byte | tokens per word | MFLOP per byte |
+|---|---:|---:|---:|---:|
+{table}
+"""
 
 
 def _rows(name: str, table: Mapping[str, Any]) -> list[str]:

@@ -1,19 +1,28 @@
 """The ranking of methods for a pair of models, before any training."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from tqdm import tqdm
 
+from clp_jax.transfer.calibration import JUDGED, Tables
 from clp_jax.transfer.methods import METHODS, ROTATION, Recipe
 from clp_jax.transfer.pair import TransferPair
 from clp_jax.transfer.table import NewTable
 
 BY_TEXT = "bits per byte of text"
 BY_OVERLAP = "error on held-out shared tokens"
-SHARES = (1.0, 0.25)
+SHARES = (1.0, 0.5, 0.25)
 """Weights of the source in shared rows, tried with every method."""
+
+SCREENED = 4
+"""Windows of text that every candidate is scored on."""
+
+FINALISTS = 3
+"""How many of them are scored on `JUDGED` windows, as they are and calibrated."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +33,13 @@ class Score:
         pair: the source and the helper.
         recipe: the method and its options.
         value: bits per byte on text, or the error on held-out shared tokens; lower is better.
+        windows: the number of windows of that text.
     """
 
     pair: TransferPair
     recipe: Recipe
     value: float
+    windows: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,7 @@ class Choice:
                     "helper": score.pair.helper.name,
                     **score.recipe.to_dict(),
                     "score": score.value,
+                    "windows": score.windows,
                 }
                 for score in self.scores
             ],
@@ -70,46 +82,95 @@ def make_tables(pair: TransferPair, recipe: Recipe) -> dict[str, NewTable]:
     """The new tables of a recipe by name, calibrated if the recipe says so."""
     tables = pair.tables(recipe)
     if recipe.calibrate:
-        pair.evaluator.calibrate({name: table.rows for name, table in tables.items()})
+        pair.evaluator.calibrate(rows_of(tables))
     return tables
 
 
-def rank_by_text(pair: TransferPair) -> list[Score]:
-    """Score the methods that use features of a token by the transferred model's loss on text.
+def ordered(scores: Iterable[Score]) -> list[Score]:
+    """The best first; of equals, to the last digits that devices agree on, the first tried."""
+    return sorted(scores, key=lambda score: round(score.value, 6))
 
-    Each is calibrated and tried with all `SHARES`; maps are tried with and without matched spread.
-    If the source's vocabulary is kept, its rows are neither mixed nor calibrated.
+
+def rank_by_text(pairs: Sequence[TransferPair]) -> list[Score]:
+    """Rank all candidates by the transferred model's loss on text, the best first.
+
+    All are scored on a little of it, the best of them again on more. If the source's vocabulary is
+    kept, its rows are neither mixed nor calibrated.
     """
-    keeps = pair.layout.keeps
+    screened: list[Score] = []
+    for pair in pairs:
+        screened += _screen(pair)
+        if len(pairs) > 1:
+            pair.release()
+    screened = ordered(screened)
+    finals: list[Score] = []
+    for score in screened[:FINALISTS]:
+        finals += _judge(score)
+        if len(pairs) > 1:
+            score.pair.release()
+    return [*ordered(finals), *screened[FINALISTS:]]
 
-    def score(recipe: Recipe) -> Score:
-        tables = make_tables(pair, recipe)
-        rows = {name: table.rows for name, table in tables.items()}
-        return Score(pair, recipe, pair.evaluator.loss(rows))
 
-    recipes = [
-        Recipe(method, share, match_spread, calibrate=not keeps)
+def candidates(pair: TransferPair) -> list[Recipe]:
+    """The methods that use features of a token, with all `SHARES`; maps also with matched spread.
+
+    Those that differ only in how the table is composed follow each other.
+    """
+    return [
+        Recipe(method, share, match_spread)
         for method in pair.methods()
         if METHODS[method].basis != "nothing"
-        for share in (SHARES if not keeps else (1.0,))
+        for share in (SHARES if not pair.layout.keeps else (1.0,))
         for match_spread in ((False, True) if METHODS[method].maps else (False,))
     ]
-    return [score(recipe) for recipe in tqdm(recipes, desc="methods", leave=False, disable=None)]
 
 
-def rank_by_overlap(pair: TransferPair) -> list[Score]:
-    """Score all methods except `ROTATION` by their error on held-out shared tokens.
+def _screen(pair: TransferPair) -> Iterator[Score]:
+    """The scores of all candidates; each method's rows are computed once."""
+    recipes = candidates(pair)
+    with tqdm(total=len(recipes), desc="methods", leave=False, disable=None) as progress:
+        for _, alike in groupby(recipes, attrgetter("method")):
+            group = [*alike]
+            predictions = pair.predictions(group[0], keep=True)
+            for recipe in group:
+                rows = rows_of(pair.compose(predictions, recipe))
+                yield Score(pair, recipe, pair.evaluator.loss(rows, SCREENED), SCREENED)
+                progress.update()
+
+
+def _judge(score: Score) -> Iterator[Score]:
+    """The score on more text, and that of the same table after calibration."""
+    pair, rows = score.pair, rows_of(score.pair.tables(score.recipe))
+    yield replace(score, value=pair.evaluator.loss(rows, JUDGED), windows=JUDGED)
+    if not pair.layout.keeps:
+        pair.evaluator.calibrate(rows)
+        recipe = replace(score.recipe, calibrate=True)
+        yield Score(pair, recipe, pair.evaluator.loss(rows, JUDGED), JUDGED)
+
+
+def rows_of(tables: Mapping[str, NewTable]) -> Tables:
+    """The rows of tables, by name."""
+    return {name: table.rows for name, table in tables.items()}
+
+
+def rank_by_overlap(pairs: Sequence[TransferPair]) -> list[Score]:
+    """Rank all methods except `ROTATION` by their error on held-out shared tokens, the best first.
 
     Each is scored with its default options: the error says nothing about shares and norms.
 
     Raises:
-        UserError: the models share no token.
+        UserError: a helper and the source share no token.
     """
-    pair.check("clp")
-    methods = [method for method in pair.methods() if method != ROTATION]
-    errors = {method: pair.held_out_error(method) for method in methods}
-    return [
-        Score(pair, pair.defaults(method), error)
-        for method, error in errors.items()
-        if error is not None
-    ]
+    scores = []
+    for pair in pairs:
+        pair.check("clp")
+        methods = [method for method in pair.methods() if method != ROTATION]
+        errors = {method: pair.held_out_error(method) for method in methods}
+        scores += [
+            Score(pair, pair.defaults(method), error)
+            for method, error in errors.items()
+            if error is not None
+        ]
+        if len(pairs) > 1:
+            pair.release()
+    return ordered(scores)

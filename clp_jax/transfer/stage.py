@@ -30,6 +30,7 @@ from clp_jax.transfer.config import TransferConfig, TransferOptions
 from clp_jax.transfer.helper import open_helper
 from clp_jax.transfer.models import open_source, with_target_tokens
 from clp_jax.transfer.pair import TransferPair
+from clp_jax.transfer.reading import read_with_source, read_with_target
 from clp_jax.transfer.report import describe_transfer, model_card, write_trace
 from clp_jax.transfer.selection import Choice, rank_by_overlap, rank_by_text
 from clp_jax.transfer.table import NewTable
@@ -82,14 +83,19 @@ def transfer_model(
             TransferPair(source_model, helper, config, text, scratch / str(i), mesh)
             for i, helper in enumerate(opened)
         ]
+        measured, readings = config.method == AUTO or config.calibrate, {}
+        if text and source_model.tokenizer.eos is not None:
+            readings["source"] = read_with_source(pairs[0], measured=measured)
         choice = choose(pairs, config)
         tables = choice.tables()
+        if text:
+            readings["new"] = read_with_target(choice, tables, measured=measured)
         tensors = {name: tensor.astype(dtype) for name, tensor in source_model.tensors.items()}
         for name, table in tables.items():
             check_finite(table, name, tensors[name].dtype, choice.pair)
             tensors[name] = LazyTensor.of(table.rows).astype(tensors[name].dtype)
         manifest = describe_transfer(
-            choice, tables, str(source), [str(name) for name in helpers], config
+            choice, tables, readings, str(source), [str(name) for name in helpers], config
         )
         write_tensors(folder, tensors)
         write_configuration(folder, choice.pair, config.dtype)
@@ -124,19 +130,13 @@ def choose(pairs: Sequence[TransferPair], config: TransferConfig) -> Choice:
             **{key: value for key, value in given.items() if value is not None},
         )
         return Choice(pair, recipe)
-    rank = rank_by_text if config.data else rank_by_overlap
-    scores = []
-    for pair in pairs:
-        scores += rank(pair)
-        if len(pairs) > 1:
-            pair.release()
-    for score in scores:
+    ranking = rank_by_text(pairs) if config.data else rank_by_overlap(pairs)
+    for score in ranking:
         if not np.isfinite(score.value):
             raise UserError(
                 f"{score.recipe.method} with {score.pair.helper.name} has a score that is not "
                 "finite: check the rows of that helper and of the source for huge values."
             )
-    ranking = sorted(scores, key=lambda score: score.value)
     return Choice(ranking[0].pair, ranking[0].recipe, ranking)
 
 

@@ -22,7 +22,7 @@ from clp_jax.checkpoint.tensors import LazyTensor, open_tensors, write_tensors
 from clp_jax.mesh import single_device_mesh
 from clp_jax.transfer.anchors import TableInputs
 from clp_jax.transfer.blockwise import matmul
-from clp_jax.transfer.compose import new_table
+from clp_jax.transfer.compose import Predictions, new_table
 from clp_jax.transfer.interface import Problem
 from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.methods.clp import clp
@@ -161,8 +161,8 @@ def prepare_part(name: str, folder: Path) -> Callable[[], float]:
 def stage(size: Size, folder: Path) -> None:
     """Clp from checkpoints on disk to a checkpoint on disk: read, hash, compile, combine, write."""
     inputs = open_inputs(size, folder)
-    basis = inputs.helper_rows()
-    table = new_table(clp, basis, inputs.source, inputs.layout, source_weight=1, match_spread=False)
+    predictions = Predictions(clp, inputs.helper_rows(), inputs.layout)
+    table = new_table(predictions, inputs.source, source_weight=1, match_spread=False)
     (folder / "new").mkdir()
     write_tensors(folder / "new", {"table": LazyTensor.of(table.rows)})
 

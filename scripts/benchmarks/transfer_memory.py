@@ -18,7 +18,7 @@ from transfer import layout_of, random_table
 from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.mesh import single_device_mesh
 from clp_jax.transfer.anchors import AnchorFeatures, TableInputs
-from clp_jax.transfer.compose import new_table
+from clp_jax.transfer.compose import Predictions, new_table
 from clp_jax.transfer.methods import METHODS
 
 HELPER_DIM = 768
@@ -40,9 +40,8 @@ def make_inputs(vocabulary: int, width: int) -> TableInputs:
 def compute(name: str, inputs: TableInputs) -> None:
     entry = METHODS[name]
     basis: AnchorFeatures = getattr(inputs, entry.basis)()
-    new_table(
-        entry.method, basis, inputs.source, inputs.layout, source_weight=0.25, match_spread=True
-    )
+    predictions = Predictions(entry.method, basis, inputs.layout)
+    new_table(predictions, inputs.source, source_weight=0.25, match_spread=True)
 
 
 def prepare(name: str, vocabulary: int, width: int) -> Callable[[], None]:

@@ -1,8 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from clp_jax.transfer.anchors import TableInputs
-from clp_jax.transfer.compose import new_table, predict_held_out, predict_shared, rescale_spread
+from clp_jax.transfer.compose import (
+    Predictions,
+    new_table,
+    predict_held_out,
+    predict_shared,
+    rescale_spread,
+)
 from clp_jax.transfer.interface import Prediction, at_once
 
 
@@ -28,10 +36,10 @@ def with_failures(problem):
 
 
 def compose(inputs, method=nearest_row, source_weight=1.0, match_spread=False):
+    predictions = Predictions(method, inputs.helper_rows(), inputs.layout)
     return new_table(
-        method, inputs.helper_rows(), inputs.source, inputs.layout,
-        source_weight=source_weight, match_spread=match_spread,
-    )  # fmt: skip
+        predictions, inputs.source, source_weight=source_weight, match_spread=match_spread
+    )
 
 
 def test_rows_are_copied_bit_for_bit_and_computed(table_inputs, layout):
@@ -89,6 +97,26 @@ def test_shared_tokens_that_the_method_does_not_know_are_copied_whole(table_inpu
     np.testing.assert_array_equal(table.rows[anchors], expected)
     np.testing.assert_array_equal(table.origins["copied"], np.sort(anchors[unknown]))
     np.testing.assert_array_equal(table.origins["mixed"], np.sort(anchors[~unknown]))
+
+
+def test_kept_predictions_are_computed_once_for_all_tables(table_inputs, layout):
+    asked = []
+
+    def count(problem):
+        asked.append(len(problem.queries))
+        found = nearest_row(problem)
+        return replace(found, blocks=lambda: (asked.append(-1), found.blocks())[1])
+
+    predictions = Predictions(count, table_inputs.helper_rows(), layout, keep=True)
+    for share in (1.0, 0.25, 0.0):
+        for match_spread in (False, True):
+            options = {"source_weight": share, "match_spread": match_spread}
+            found = new_table(predictions, table_inputs.source, **options)
+            expected = compose(table_inputs, **options)
+            np.testing.assert_array_equal(found.rows, expected.rows)
+    folds = 5
+    assert sorted(asked)[: folds + 1] == [-1] * (folds + 1)
+    assert len(asked) == 2 * (folds + 1)
 
 
 def with_changed_row(inputs, id):

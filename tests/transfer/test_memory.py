@@ -10,7 +10,7 @@ from clp_jax.mesh import single_device_mesh
 from clp_jax.transfer import blockwise as engine
 from clp_jax.transfer import blockwise as rows
 from clp_jax.transfer.anchors import TableInputs
-from clp_jax.transfer.compose import new_table
+from clp_jax.transfer.compose import Predictions, new_table
 from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.table import Layout
 
@@ -50,8 +50,8 @@ def test_a_new_table_takes_little_more_than_itself(inputs, method, monkeypatch):
     basis = getattr(inputs, entry.basis)()
 
     def compute():
-        arguments = {"source_weight": 0.25, "match_spread": True}
-        return new_table(entry.method, basis, inputs.source, inputs.layout, **arguments)
+        predictions = Predictions(entry.method, basis, inputs.layout)
+        return new_table(predictions, inputs.source, source_weight=0.25, match_spread=True)
 
     compute()  # compiles
     CLEAR.write_text("5")

@@ -234,8 +234,12 @@ def test_text_decides_where_there_is_some(pair, german, tmp_path):
     new, same = (weights(tmp_path / name)[TABLE] for name in ("one", "two"))
     np.testing.assert_array_equal(new, same)
     assert manifest["ranked_by"] == "bits per byte of text"
-    assert manifest["recipe"]["calibrate"]
-    assert manifest["ranking"][0]["score"] < manifest["ranking"][-1]["score"]
+    best = manifest["ranking"][0]
+    assert best["score"] < manifest["ranking"][-1]["score"]
+    assert best["score"] == manifest["readings"]["new"]["bits_per_byte"]
+    assert manifest["readings"]["source"]["bits_per_byte"] > 0
+    card = (tmp_path / "one" / "README.md").read_text("utf-8")
+    assert f"| the new model | {best['score']:.4f} |" in card
     assert {"clp", "ridge", "subword"} <= {row["method"] for row in manifest["ranking"]}
 
 

@@ -3,11 +3,13 @@ import re
 import pytest
 
 from clp_jax.transfer.methods import METHODS, Recipe
+from clp_jax.transfer.reading import Reading
 from clp_jax.transfer.report import RANKED, summarize
 from clp_jax.transfer.selection import BY_OVERLAP, BY_TEXT
 from clp_jax.transfer.stage import transfer_model
 
 TABLE = "transformer.wte.weight"
+READING = Reading(2.0, 0.3, 2.0, 1234.5e6, unknown=0.123).to_dict()
 OTHERS = [name for name in METHODS if name != "clp"]
 
 
@@ -29,6 +31,7 @@ def ranked(manifest, methods, fallbacks=("fallback: mean",)):
         "arguments": {"source": "gpt2-xl", "helper": "de-small"},
         "recipe": recipes[0],
         "ranked_by": BY_TEXT,
+        "readings": dict.fromkeys(("source", "new"), READING | {"unknown": 0.0}),
         "ranking": [recipe | {"helper": "x", "score": 2.0 + i} for i, recipe in enumerate(recipes)],
         "tables": {TABLE: table, "lm_head.weight": table},
     }
@@ -84,6 +87,21 @@ def test_a_method_is_shown_with_its_best_options_alone(manifest):
     text = summarize(ranked(manifest, ["ridge", "omp", "ridge"]), "out")
     assert "2.0000  ridge" in text
     assert "4.0000" not in text
+
+
+def test_the_source_with_its_own_tokenizer_is_beside_the_new_one(manifest):
+    found = ranked(manifest, ["ridge"])
+    new = READING | {"bits_per_byte": None, "unknown": 0}
+    lines = summarize(found | {"readings": {"source": READING, "new": new}}, "out").splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("tokenizer"))
+    costs = "0.300 tokens   1,234.5 MFLOP per byte, 2.00 tokens per word"
+    assert lines[place : place + 4] == [
+        f"tokenizer   source's own  2.0000 bits  {costs}",
+        "            The source's tokenizer cannot encode 12.3% of the bytes, so the source's "
+        "figures are too",
+        "            good.",
+        f"            new          {costs}",
+    ]
 
 
 def test_a_helper_no_better_than_the_mean_row_is_reported(manifest):
