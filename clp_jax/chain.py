@@ -34,11 +34,11 @@ from clp_jax.train.inputs import check_sizes, open_corpora
 from clp_jax.train.loop import train_model
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.run_folder import FREE, find_run, flat_settings
-from clp_jax.transfer.calibration import read_text
 from clp_jax.transfer.external_vectors import read_vectors
 from clp_jax.transfer.models import check_readable_alone, open_source
 from clp_jax.transfer.report import summarize
 from clp_jax.transfer.stage import transfer_model
+from clp_jax.transfer.text import draw_text
 
 RUN = "run"
 SETTINGS = "settings.json"
@@ -135,7 +135,7 @@ def plan_chain(config: ChainConfig) -> list[Stage]:
         if origin == section.source:
             values["vocab_size"] = rows
             if config.transfer.data:
-                read_text(config.transfer.data, config.transfer.text_field)
+                draw_text(config.transfer.data, config.transfer.text_field, config.transfer.seed)
             # A plan fetches no weights from the hub and reads none of a run.
             if Path(origin).is_dir() and not is_run_folder(origin):
                 source = open_source(origin)

@@ -15,19 +15,11 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 from clp_jax.checkpoint.hf import build_model
 from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.data.corpus.store import Corpus
-from clp_jax.data.io.readers import read_documents
-from clp_jax.errors import UserError
 from clp_jax.loss import window_loss
 from clp_jax.mesh import batch_divisor, batch_sharding, to_host
 from clp_jax.models import Decoder, parameter_path, read_decoder_config, weight_table
 from clp_jax.tokenizer import Tokenizer
 from clp_jax.transfer.blockwise import row_slices
-
-MOST_READ = 4_000_000
-"""Characters of text to read, from the beginning."""
-
-LONGEST_DOCUMENT = 20_000
-"""Characters used per document, so that a sample holds more than a few books."""
 
 WINDOWS = 64
 JUDGED = 16
@@ -57,26 +49,6 @@ class Sample(NamedTuple):
     bytes_per_token: float
     words_per_token: float
     unknown: float
-
-
-def read_text(data: Sequence[str], text_field: str) -> list[str]:
-    """Read the beginning of each document of files or hub data sets, up to `MOST_READ` characters.
-
-    Raises:
-        UserError: there are fewer than two documents.
-    """
-    taken, characters = [], 0
-    for document in read_documents(data, text_field=text_field):
-        taken.append(document[:LONGEST_DOCUMENT])
-        characters += len(taken[-1])
-        if characters > MOST_READ:
-            break
-    if len(taken) < 2:
-        raise UserError(
-            f"{' '.join(data)} holds {len(taken)} documents: a sample needs two or more, half of "
-            "them to calibrate and half to judge."
-        )
-    return taken
 
 
 def make_sample(

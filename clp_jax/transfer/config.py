@@ -46,7 +46,7 @@ class TransferConfig(Configuration):
     trace: bool = False
     """Also write transfer_trace.jsonl: the main contributors of each row."""
     seed: Seed = 0
-    """Seed of random rows and of the training of token vectors."""
+    """Seed of random rows, of the text that is drawn, and of the training of token vectors."""
     dtype: Dtype | None = None
     """float32, bfloat16, float16 or float64; empty: the source's."""
 

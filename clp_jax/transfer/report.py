@@ -19,6 +19,7 @@ from clp_jax.transfer.models import Checkpoint
 from clp_jax.transfer.reading import Reading
 from clp_jax.transfer.selection import BY_OVERLAP, Choice
 from clp_jax.transfer.table import NewTable
+from clp_jax.transfer.text import DrawnText
 from clp_jax.vocabulary import Token, read_vocabulary
 
 PACKAGES = ("clp-jax", "jax", "numpy", "tokenizers", "transformers")
@@ -34,6 +35,7 @@ MEANINGS = {
 def describe_transfer(
     choice: Choice,
     tables: Mapping[str, NewTable],
+    drawn: DrawnText,
     readings: Mapping[str, Reading],
     source: str,
     helpers: Sequence[str],
@@ -44,6 +46,7 @@ def describe_transfer(
     Args:
         choice: the source, the helper and the recipe.
         tables: the new tables by tensor name.
+        drawn: the text.
         readings: what the text costs the ``source`` and the ``new`` model; empty without text.
         source: the source as the user wrote it.
         helpers: all helpers to choose from.
@@ -56,6 +59,7 @@ def describe_transfer(
         "command": command_line(source, helpers, config),
         "seed": config.seed,
         **choice.to_dict(),
+        **({"text": drawn.to_dict()} if drawn.documents else {}),
         **({"readings": {k: r.to_dict() for k, r in readings.items()}} if readings else {}),
         "vocabulary": pair.vocabulary.to_dict(),
         **({} if spelling is None else {"spelling": dict(spelling.counts)}),
@@ -243,7 +247,7 @@ def _ranking(manifest: Mapping[str, Any]) -> list[str]:
     if not ranking:
         return []
     several = len({score["helper"] for score in ranking}) > 1
-    lines = [f"ranking     by {manifest['ranked_by']}, lower is better"]
+    lines = [f"ranking     by {manifest['ranked_by']}{_drawn(manifest)}, lower is better"]
     for score in ranking[:RANKED]:
         helper = f"  {score['helper']}" if several else ""
         norms = "  spread matched" if score["match_spread"] else ""
@@ -329,6 +333,15 @@ What the same text costs before any training. {verdict(manifest)}
 |---|---:|---:|---:|---:|
 {table}
 """
+
+
+def _drawn(manifest: Mapping[str, Any]) -> str:
+    """How many documents were drawn from how many, and whether that was all there is."""
+    if "text" not in manifest:
+        return ""
+    text = manifest["text"]
+    beginning = " at the beginning" if text["cut"] else ""
+    return f" ({text['documents']:,} of {text['of']:,} documents{beginning})"
 
 
 def _rows(name: str, table: Mapping[str, Any]) -> list[str]:

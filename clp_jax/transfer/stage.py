@@ -24,7 +24,6 @@ from clp_jax.errors import UserError
 from clp_jax.files import new_folder, scratch_folder, write_json
 from clp_jax.limits import LocalPath, PathOrName
 from clp_jax.mesh import make_mesh
-from clp_jax.transfer.calibration import read_text
 from clp_jax.transfer.checks import AUTO, check_transfer
 from clp_jax.transfer.config import TransferConfig, TransferOptions
 from clp_jax.transfer.helper import open_helper
@@ -34,6 +33,7 @@ from clp_jax.transfer.reading import read_with_source, read_with_target
 from clp_jax.transfer.report import describe_transfer, model_card, write_trace
 from clp_jax.transfer.selection import Choice, rank_by_overlap, rank_by_text
 from clp_jax.transfer.table import NewTable
+from clp_jax.transfer.text import DrawnText, draw_text
 
 
 @checked
@@ -76,26 +76,28 @@ def transfer_model(
     dtype = None if config.dtype is None else parse_dtype(config.dtype)
     mesh = mesh or make_mesh()
     source_model = open_source(source)
-    text = read_text(config.data, config.text_field) if config.data else []
+    drawn = DrawnText()
+    if config.data:
+        drawn = draw_text(config.data, config.text_field, config.seed)
     with new_folder(out) as folder, scratch_folder() as scratch:
         opened = [open_helper(name, config.tokenizer) for name in helpers]
         pairs = [
-            TransferPair(source_model, helper, config, text, scratch / str(i), mesh)
+            TransferPair(source_model, helper, config, drawn.documents, scratch / str(i), mesh)
             for i, helper in enumerate(opened)
         ]
         measured, readings = config.method == AUTO or config.calibrate, {}
-        if text and source_model.tokenizer.eos is not None:
+        if config.data and source_model.tokenizer.eos is not None:
             readings["source"] = read_with_source(pairs[0], measured=measured)
         choice = choose(pairs, config)
         tables = choice.tables()
-        if text:
+        if config.data:
             readings["new"] = read_with_target(choice, tables, measured=measured)
         tensors = {name: tensor.astype(dtype) for name, tensor in source_model.tensors.items()}
         for name, table in tables.items():
             check_finite(table, name, tensors[name].dtype, choice.pair)
             tensors[name] = LazyTensor.of(table.rows).astype(tensors[name].dtype)
         manifest = describe_transfer(
-            choice, tables, readings, str(source), [str(name) for name in helpers], config
+            choice, tables, drawn, readings, str(source), [str(name) for name in helpers], config
         )
         write_tensors(folder, tensors)
         write_configuration(folder, choice.pair, config.dtype)

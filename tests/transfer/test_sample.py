@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from clp_jax.errors import UserError
 from clp_jax.tokenizer import Tokenizer
 from clp_jax.transfer import calibration as module
-from clp_jax.transfer.calibration import make_sample, read_text
+from clp_jax.transfer.calibration import make_sample
 
 DOCUMENTS = [f"Die Katze {i} schläft auf dem Dach. The cat {'ä' * i} sleeps." for i in range(7)]
 
@@ -64,17 +63,3 @@ def test_a_text_shorter_than_a_window_is_one_window(tokenizer):
     sample = make_sample(["Die Katze", "Das Dach"], Tokenizer.of(tokenizer), rows=300, positions=64)
     assert sample.fit.tolist() == [encoded(tokenizer, ["Die Katze"])]
     assert sample.judge.tolist() == [encoded(tokenizer, ["Das Dach"])]
-
-
-def test_only_the_beginnings_are_read(tmp_path, monkeypatch):
-    (tmp_path / "a.jsonl").write_text("".join(f'{{"de": "{c * 50}"}}\n' for c in "abcdef"))
-    monkeypatch.setattr(module, "LONGEST_DOCUMENT", 20)
-    monkeypatch.setattr(module, "MOST_READ", 50)
-    found = read_text([str(tmp_path / "a.jsonl")], "de")
-    assert found == ["a" * 20, "b" * 20, "c" * 20]
-
-
-def test_one_document_cannot_be_halved(tmp_path):
-    (tmp_path / "a.txt").write_text("Die Katze")
-    with pytest.raises(UserError, match=r"a\.txt holds 1 documents: a sample needs two or more"):
-        read_text([str(tmp_path / "a.txt")], "text")

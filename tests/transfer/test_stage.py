@@ -238,6 +238,7 @@ def test_text_decides_where_there_is_some(pair, german, tmp_path):
     assert best["score"] < manifest["ranking"][-1]["score"]
     assert best["score"] == manifest["readings"]["new"]["bits_per_byte"]
     assert manifest["readings"]["source"]["bits_per_byte"] > 0
+    assert manifest["text"] == {"documents": 8, "of": 8, "cut": []}
     card = (tmp_path / "one" / "README.md").read_text("utf-8")
     assert f"| the new model | {best['score']:.4f} |" in card
     assert {"clp", "ridge", "subword"} <= {row["method"] for row in manifest["ranking"]}

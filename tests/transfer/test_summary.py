@@ -72,6 +72,13 @@ def test_the_papers_method_is_always_named_with_its_place(manifest, place):
     assert place < RANKED or lines[0].endswith(f"rank {place + 1}")
 
 
+@pytest.mark.parametrize(("cut", "words"), [([], ""), (["a.jsonl"], " at the beginning")])
+def test_the_text_that_ranked_is_counted(manifest, cut, words):
+    found = ranked(manifest, ["ridge"]) | {"text": {"documents": 1234, "of": 56789, "cut": cut}}
+    expected = f"by bits per byte of text (1,234 of 56,789 documents{words}), lower is better"
+    assert expected in summarize(found, "out")
+
+
 def test_helpers_are_named_if_there_are_several(manifest):
     one = ranked(manifest, ["ridge", "omp"])
     assert "  x" not in summarize(one, "out")

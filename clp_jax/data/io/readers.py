@@ -75,14 +75,24 @@ def read_documents(inputs: Inputs, text_field: Name = "text") -> Iterator[str]:
 def _texts(splits: Sequence[Split], inputs: str) -> Iterator[str]:
     empty = True
     for split in splits:
-        for document in read_split(split):
-            if isinstance(document, BrokenRecord):
-                raise UserError(f"{document}.")
-            if document.text.strip():
-                empty = False
-                yield document.text
+        for text in read_texts(split):
+            empty = False
+            yield text
     if empty:
         raise NoText(f"{inputs}: no document holds any text.")
+
+
+def read_texts(split: Split) -> Iterator[str]:
+    """The text of each document of a split that is not blank.
+
+    Raises:
+        UserError: a record is broken, or as in `read_split`.
+    """
+    for document in read_split(split):
+        if isinstance(document, BrokenRecord):
+            raise UserError(f"{document}.")
+        if document.text.strip():
+            yield document.text
 
 
 class Read(PipelineStep):
