@@ -16,7 +16,7 @@ import pytest
 from clp_jax.config import RunConfig
 
 from ..started import Started, start_two
-from .conftest import without_times
+from .conftest import without_times, write_model_files
 
 pytestmark = pytest.mark.slow
 
@@ -53,9 +53,18 @@ cli.main(["train", "--config", sys.argv[1], "--resume"])
 """
 
 
+# Two layers whose four heads share two of keys and values.
+LLAMA = {"model_type": "llama", "vocab_size": 304, "hidden_size": 32, "intermediate_size": 48,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "bos_token_id": 0, "eos_token_id": 0}  # fmt: skip
+
+
 @pytest.fixture
 def configure(settings, tmp_path):
     """Writes the configuration of a run with this folder."""
+    (tmp_path / "llama").mkdir()
+    write_model_files(tmp_path / "llama", LLAMA)
+    settings["model"]["path"] = str(tmp_path / "llama")
     settings["data"]["validation"] = None
     settings["model"]["dropout"] = 0.1
     settings["optimizer"]["warmup_steps"] = 5
