@@ -29,7 +29,13 @@ from clp_jax.checkpoint.hub import (
 )
 from clp_jax.checkpoint.orbax import restore_params
 from clp_jax.checkpoint.run_folder import is_run_folder
-from clp_jax.checkpoint.tensors import FLOATS, LazyTensor, open_tensors, write_tensors
+from clp_jax.checkpoint.tensors import (
+    FLOAT_NAMES,
+    FLOATS,
+    LazyTensor,
+    open_tensors,
+    write_tensors,
+)
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, public_name, write_json
 from clp_jax.limits import FloatType, LocalPath, Name, PathOrName
@@ -171,12 +177,12 @@ def checkpoint_tensors(folder: Path, config: DecoderConfig) -> dict[str, LazyTen
             names[full] = name
             if tensor.shape != shapes[full]:
                 faults.append(f"{name} has the shape {tensor.shape}, not {shapes[full]}")
-            elif tensor.dtype not in FLOATS:
-                faults.append(f"{name} has the type {tensor.dtype}, which is not floating-point")
-        elif not (full == HEAD.name or re.fullmatch(module.ignored, full)):
+        elif full == HEAD.name:
+            found[full] = tensor
+        elif not re.fullmatch(module.ignored, full):
             faults.append(f"{name} is not part of this model")
-        if full == HEAD.name and config.tied:
-            found[HEAD.name] = tensor
+        if full in found and tensor.dtype not in FLOATS:
+            faults.append(f"{name} has the type {tensor.dtype}, not one of {FLOAT_NAMES}")
     faults += [f"{name} is missing" for name in shapes if name not in found]
     table_name = weight_table(config)[0].name
     copy = found.pop(HEAD.name, None) if config.tied else None

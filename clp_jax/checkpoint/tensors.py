@@ -28,10 +28,18 @@ DTYPES: Mapping[str, np.dtype] = {
     "I16": np.dtype(np.int16),
     "I8": np.dtype(np.int8),
     "U8": np.dtype(np.uint8),
+    "U16": np.dtype(np.uint16),
+    "U32": np.dtype(np.uint32),
+    "U64": np.dtype(np.uint64),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
     "BOOL": np.dtype(np.bool_),
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 FLOATS = {DTYPES[name] for name in ("F64", "F32", "F16", "BF16")}
+"""The types of parameters; a checkpoint may hold tensors of others, which are not read."""
+FLOAT_NAMES = ", ".join(sorted(map(str, FLOATS)))
 MAX_SHARD_BYTES = 5 * 10**9
 _CACHED = 1 << 16
 """Values checked at a time; they fit into a core's cache."""
@@ -135,7 +143,7 @@ def parse_dtype(name: str) -> np.dtype:
     """
     by_name = {str(dtype): dtype for dtype in FLOATS}
     if name not in by_name:
-        raise UserError(f"dtype {name!r} is not one of {', '.join(sorted(by_name))}.")
+        raise UserError(f"dtype {name!r} is not one of {FLOAT_NAMES}.")
     return by_name[name]
 
 

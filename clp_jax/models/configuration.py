@@ -8,7 +8,8 @@ import transformers
 
 from clp_jax.errors import UserError
 
-# Minimum and maximum of each number that defines a model, by its key in `transformers`.
+# Minimum and maximum of each number that defines a model, by its key in `transformers`; where both
+# are integers, so is the number.
 LIMITS: Mapping[str, tuple[float, float]] = {
     "vocab_size": (1, 1 << 24),
     "n_positions": (1, 1 << 24),
@@ -26,18 +27,29 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "max_position_embeddings": (1, 1 << 30),
     "layer_norm_epsilon": (1e-30, 1),
     "rms_norm_eps": (1e-30, 1),
-    "initializer_range": (0, 10),
+    "initializer_range": (0.0, 10.0),
     "embd_pdrop": (0, 0.999),
     "attn_pdrop": (0, 0.999),
     "resid_pdrop": (0, 0.999),
     "hidden_dropout": (0, 0.999),
     "attention_dropout": (0, 0.999),
+    "query_pre_attn_scalar": (1e-6, 1e6),
+    "attn_logit_softcapping": (1e-6, 1e30),
+    "final_logit_softcapping": (1e-6, 1e30),
+    "sliding_window_pattern": (1, 4096),
+    "no_rope_layer_interval": (1, 4096),
 }
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 """Keys of mixtures of experts in the families that have them."""
 UNDECLARED = ("n_embed", "head_dim")
 """Keys that `transformers` reads without declaring them."""
-UNDECLARED_OF_ROPE = ("rope_theta", "rope_scaling", "partial_rotary_factor")
+UNDECLARED_OF_ROPE = (
+    "rope_theta",
+    "rope_scaling",
+    "partial_rotary_factor",
+    "rope_local_base_freq",
+    "sliding_window_pattern",
+)
 """The same for architectures with ``rope_parameters``."""
 
 
@@ -59,19 +71,34 @@ def read_fields(
     known = {*kind.__annotations__, *kind.attribute_map, *UNDECLARED}
     if "rope_parameters" in known:
         known.update(UNDECLARED_OF_ROPE)
+    declared = {key: value for key, value in values.items() if key in known}
+    _check_limits(declared)  # Before `transformers` makes lists with an entry for each layer.
+    _check_objects(declared)
     try:
-        declared = {key: value for key, value in values.items() if key in known}
         fields = kind.from_dict(deepcopy(declared))  # It completes `rope_parameters` in place.
     except IndexError:
         raise UserError("a list has fewer entries than there are layers.") from None
     except Exception as error:  # `transformers` raises exceptions of several packages.
         reason = str(error).rpartition("Error: ")[2]
         raise UserError(f"{' '.join(reason.split())[:300].removesuffix('.')}.") from None
-    for key, (least, most) in LIMITS.items():
-        value = getattr(fields, key, None)
-        if value is not None and not least <= value <= most:
-            raise UserError(f"{key} is {value}, but must be from {least} to {most}.")
+    _check_limits({key: getattr(fields, key, None) for key in LIMITS})
     return fields
+
+
+def _check_limits(values: Mapping[str, Any]) -> None:
+    for key in LIMITS.keys() & values.keys():
+        value, (least, most) = values[key], LIMITS[key]
+        kinds = (int,) if isinstance(most, int) and isinstance(least, int) else (int, float)
+        if value is not None and not (type(value) in kinds and least <= value <= most):
+            kind = "an integer" if kinds == (int,) else "a number"
+            raise UserError(f"{key} is {value!r:.40}, but must be {kind} from {least} to {most}.")
+
+
+def _check_objects(values: Mapping[str, Any]) -> None:
+    for key in ("rope_parameters", "rope_scaling"):
+        value = values.get(key)
+        if not isinstance(value, Mapping | None):
+            raise UserError(f"{key} is {value!r:.40}, but must be an object.")
 
 
 def refuse_kinds(values: Mapping[str, Any]) -> None:

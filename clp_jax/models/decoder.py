@@ -67,7 +67,9 @@ class DecoderConfig:
     # Settings that change the results and are not implemented, with the value that is accepted.
     only: ClassVar[Mapping[str, Any]] = {
         "add_cross_attention": False,
+        "is_causal": True,
         "is_encoder_decoder": False,
+        "per_layer_config": {},
         "pruned_heads": {},
     }
 

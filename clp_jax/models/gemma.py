@@ -71,27 +71,27 @@ class GemmaConfig(DecoderConfig):
         """
         cls.refuse_unsupported(values)
         hf: Any = read_fields(transformers.CONFIG_MAPPING[values["model_type"]], values)
-        ropes = {
-            kind: read_rope(hf, hf.rope_parameters.get(kind, hf.rope_parameters))
-            for kind in (LOCAL, GLOBAL)
-        }
+        gemma3, ropes = hf.model_type == "gemma3_text", hf.rope_parameters
+        local, everywhere = (
+            read_rope(hf, ropes[kind] if gemma3 else ropes) for kind in (LOCAL, GLOBAL)
+        )
         kinds = {
             LOCAL: LayerKind(window=hf.sliding_window, rope=LOCAL),
             GLOBAL: LayerKind(rope=GLOBAL),
         }
         return cls(
             **shared_fields(hf),
-            max_positions=ropes[GLOBAL].max_positions,
+            max_positions=everywhere.max_positions or local.max_positions,
             activation=hf.hidden_activation,
             layer_kinds=tuple(kinds[kind] for kind in layer_types(hf)),
             final_softcap=hf.final_logit_softcapping,
-            local_rope=ropes[LOCAL],
-            global_rope=ropes[GLOBAL],
+            local_rope=local,
+            global_rope=everywhere,
             score_scale=hf.query_pre_attn_scalar**-0.5,
             # Gemma 3 has the key, but transformers' Gemma 3 does not read it.
-            score_softcap=hf.attn_logit_softcapping if hf.model_type == "gemma2" else None,
+            score_softcap=None if gemma3 else hf.attn_logit_softcapping,
             bias=hf.attention_bias,
-            qk_norm=hf.model_type == "gemma3_text",
+            qk_norm=gemma3,
         )
 
 

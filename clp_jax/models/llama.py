@@ -105,11 +105,15 @@ def layer_types(hf: Any) -> list[str]:
     """`LOCAL` or `GLOBAL` for each layer; without ``layer_types``, all have the window, if any.
 
     Raises:
-        UserError: there is another kind of layer.
+        UserError: there is another kind of layer, or one has a window that is not given.
     """
-    types = getattr(hf, "layer_types", None) or [LOCAL] * hf.num_hidden_layers
+    types = getattr(hf, "layer_types", None)
+    if not types:
+        return [LOCAL] * hf.num_hidden_layers
     if unknown := {*types} - {LOCAL, GLOBAL}:
         raise UserError(f"layer_types {', '.join(sorted(unknown))} is not supported.")
+    if LOCAL in types and hf.sliding_window is None:
+        raise UserError(f"layer_types has {LOCAL}, but there is no sliding_window, or it is off.")
     return types
 
 

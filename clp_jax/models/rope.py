@@ -55,7 +55,7 @@ class RotaryEmbedding:
             UserError: the kind of scaling is not supported, or a value is invalid.
         """
         kind = parameters.get("rope_type", "default")
-        if kind not in SCALINGS:
+        if str(kind) not in SCALINGS:
             raise UserError(
                 f"rope_type {kind!r} is not supported; choose one of {', '.join(SCALINGS)}."
             )
@@ -63,6 +63,8 @@ class RotaryEmbedding:
             raise UserError(
                 f"partial_rotary_factor={parameters['partial_rotary_factor']!r} is not supported."
             )
+        if head_dim % 2:
+            raise UserError(f"head_dim is {head_dim}, but rotary embeddings need an even one.")
         settings = _Settings(parameters, head_dim)
         frequencies, factor = SCALINGS[kind](settings)
         return cls(
@@ -75,6 +77,10 @@ class RotaryEmbedding:
         return Rotation(self.factor * jnp.cos(angles), self.factor * jnp.sin(angles))
 
 
+MOST = 1e12
+"""Above all settings of ``rope_parameters``."""
+
+
 class _Settings(NamedTuple):
     """``rope_parameters`` and the width of a head."""
 
@@ -82,11 +88,14 @@ class _Settings(NamedTuple):
     head_dim: int
 
     def number(self, key: str, default: int | None = None, *, above: int = 0) -> float:
-        """A finite number above a limit."""
+        """A number above a limit and not beyond what is useful."""
         value: Any = default if self.values.get(key) is None else self.values[key]
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not above < value < math.inf:
-            raise UserError(f"{key} of rope_parameters is {value!r}, but must exceed {above}.")
+        if not number or not above < value < MOST:
+            raise UserError(
+                f"{key} of rope_parameters is {value!r:.40}, but must exceed {above} and be less "
+                f"than {MOST:g}."
+            )
         return float(value)
 
     def frequencies(self) -> Float[np.ndarray, " half"]:
@@ -104,6 +113,11 @@ def _unscaled(settings: _Settings) -> _Scaled:
 
 def _linear(settings: _Settings) -> _Scaled:
     return settings.frequencies() / np.float32(settings.number("factor")), 1.0
+
+
+def _dynamic(settings: _Settings) -> _Scaled:
+    settings.number("factor")  # It matters only beyond `max_position_embeddings`.
+    return _unscaled(settings)
 
 
 def _llama3(settings: _Settings) -> _Scaled:
@@ -159,7 +173,7 @@ def _yarn_factor(settings: _Settings) -> float:
 SCALINGS: Mapping[str, Callable[[_Settings], _Scaled]] = {
     "default": _unscaled,
     "linear": _linear,
-    "dynamic": _unscaled,
+    "dynamic": _dynamic,
     "llama3": _llama3,
     "yarn": _yarn,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from clp_jax.checkpoint.hub import load_tokenizer, model_files, read_config, tokenizer_hash
 from clp_jax.checkpoint.run_folder import is_run_folder
-from clp_jax.checkpoint.tensors import FLOATS, LazyTensor, open_tensors
+from clp_jax.checkpoint.tensors import FLOAT_NAMES, FLOATS, LazyTensor, open_tensors
 from clp_jax.errors import UserError
 from clp_jax.tokenizer import Tokenizer
 from clp_jax.transfer.models import Checkpoint, folder_of, run_tensors
@@ -119,8 +119,12 @@ def find_tables(
         )
     tables = found if config.get("tie_word_embeddings") else [*found, *heads[:1]]
     for table in tables:
-        if tensors[table].dtype not in FLOATS or len(tensors[table].shape) != 2:
-            raise UserError(f"{name}: {table} is not a matrix of floating-point numbers.")
+        tensor = tensors[table]
+        if tensor.dtype not in FLOATS or len(tensor.shape) != 2:
+            raise UserError(
+                f"{name}: {table} is {tensor.dtype} of shape {tensor.shape}, but must be a matrix "
+                f"of one of {FLOAT_NAMES}."
+            )
     return tables
 
 

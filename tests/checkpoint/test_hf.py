@@ -5,10 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 import transformers
 from flax import nnx
 from jax.sharding import PartitionSpec
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch_file
 
 from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hf import load_model, save_model
@@ -78,11 +80,14 @@ def test_one_tensor_under_two_names_is_refused(folder):
     assert f"{name} and {short} are the same tensor" in str(error.value)
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.bool_])
-def test_weights_that_are_not_floats_are_refused(folder, dtype):
-    name = embedding_name(folder)
-    change_tensors(folder, lambda tensors: tensors.update({name: tensors[name].astype(dtype)}))
-    with pytest.raises(UserError, match=rf"{name} has the type {np.dtype(dtype)}, which is not f"):
+@pytest.mark.parametrize("dtype", ["int8", "bool", "float8_e4m3fn"])
+@pytest.mark.parametrize("name", ["its table", "lm_head.weight"])
+def test_weights_that_are_not_floats_are_refused(folder, dtype, name):
+    name, file = name.replace("its table", embedding_name(folder)), folder / "model.safetensors"
+    tensors = {key: torch.from_numpy(value) for key, value in load_file(file).items()}
+    table = tensors[embedding_name(folder)]
+    save_torch_file(tensors | {name: table.to(getattr(torch, dtype))}, file)
+    with pytest.raises(UserError, match=rf"{name} has the type {dtype}, not one of bfloat16, f"):
         load_model(folder)
 
 

@@ -123,7 +123,6 @@ def test_torch_files_of_parameters_are_read(arrays, tmp_path, legacy):
         ({"a": [torch.ones(2)]}, "holds more than tensors \\('a'\\)"),
         ({"a": torch.ones(2, device="meta")}, "a has the unsupported type meta"),
         ({"a": torch.ones(2, dtype=torch.complex64)}, "a has the unsupported type complex64"),
-        ({"a": torch.ones(2).to(torch.float8_e4m3fn)}, "a has the unsupported type float8_e4m3fn"),
         ({"a": torch.ones(2).to_sparse()}, "a has the unsupported type float32 sparse_coo"),
         (
             {"a": torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8)},

@@ -59,11 +59,22 @@ def test_old_names_are_understood():
     [
         ("llama", {"num_key_value_heads": 5}, "32 attention heads are not a multiple of the 5"),
         ("llama", {"head_dim": 7}, "even rotary dimension, but got `head_dim`=7"),
-        ("llama", {"rms_norm_eps": 0.0}, "rms_norm_eps is 0.0, but must be from"),
-        ("mistral", {"sliding_window": 0}, "sliding_window is 0, but must be from 1"),
+        ("llama", {"head_dim": 3}, "head_dim is 3, but rotary embeddings need an even one"),
+        ("qwen2", {"head_dim": "4"}, "head_dim is '4', but must be an integer from 1"),
+        ("qwen2", {"head_dim": 4.0}, "head_dim is 4.0, but must be an integer from 1"),
+        # `transformers` would make a list with an entry for each layer.
+        ("qwen2", {"num_hidden_layers": 10**12}, "num_hidden_layers is 10+, but must be"),
+        ("llama", {"rms_norm_eps": 0.0}, "rms_norm_eps is 0.0, but must be a number from"),
+        ("mistral", {"sliding_window": 0}, "sliding_window is 0, but must be an integer from 1"),
         ("llama", {"hidden_act": "mish"}, "activation function 'mish' is not supported"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported"),
         ("llama", {"rope_theta": "big"}, "rope_theta .* is 'big', but must exceed 1"),
+        ("llama", {"rope_theta": 1e300}, r"rope_theta .* is 1e\+300, but must exceed"),
+        ("llama", {"rope_theta": 10**400}, "rope_theta .* is 10+, but must exceed 1"),
+        ("llama", {"rope_parameters": [1]}, r"rope_parameters is \[1\], but must be an object"),
+        ("gemma3_text", {"rope_scaling": 8}, "rope_scaling is 8, but must be an object"),
+        ("llama", {"rope_parameters": {"rope_type": []}}, r"rope_type \[\] is not supported"),
+        ("gemma2", {"rope_parameters": {"full_attention": None}}, "rope_theta .* is None"),
         ("llama", {"rope_scaling": {"type": "linear", "factor": -2.0}}, "factor .* is -2.0"),
         ("llama", {"rope_scaling": {"rope_type": "su", "factor": 2.0}}, "rope_type 'su' is not"),
         (
@@ -80,6 +91,24 @@ def test_old_names_are_understood():
             "layer_types chunked_attention is not supported",
         ),
         ("smollm3", {"no_rope_layers": [1, 0]}, "a list has fewer entries than there are"),
+        ("smollm3", {"no_rope_layer_interval": 0}, "no_rope_layer_interval is 0, but must be an"),
+        ("gemma3_text", {"sliding_window": None}, "attention, but there is no sliding_window"),
+        (
+            "qwen2",
+            {"num_hidden_layers": 1, "layer_types": ["sliding_attention"], "sliding_window": 8},
+            "layer_types has sliding_attention, but there is no sliding_window, or it is off",
+        ),
+        ("gemma3_text", {"sliding_window_pattern": 0}, "sliding_window_pattern is 0, but must be"),
+        ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0, but must be a"),
+        ("gemma2", {"query_pre_attn_scalar": -4}, "query_pre_attn_scalar is -4, but must be a"),
+        *(
+            (kind, {f"{part}_logit_softcapping": cap}, f"{part}_logit_softcapping is {cap}, but")
+            for kind in ("gemma2", "gemma3_text")
+            for part in ("attn", "final")
+            for cap in (0.0, -30.0, float("nan"), float("inf"))
+        ),
+        ("llama", {"is_causal": False}, "is_causal=False is not supported"),
+        ("qwen3", {"per_layer_config": {"0": {"head_dim": 8}}}, "per_layer_config=.* is not"),
         ("mixtral", {"num_local_experts": 8}, "num_local_experts is 8, .*use a dense model"),
         (
             "gemma3",
@@ -106,6 +135,14 @@ def test_old_names_of_rotary_embeddings_are_understood_and_what_was_read_is_kept
     config = read_decoder_config(values)
     assert scaling == {"type": "linear", "factor": 4.0}
     assert config.rope.frequencies[1] == pytest.approx(500 ** (-2 / 128) / 4)
+
+
+def test_old_names_of_gemma3_are_understood():
+    old = {"rope_theta": 500.0, "rope_local_base_freq": 100.0, "sliding_window_pattern": 3}
+    config = read_decoder_config({"model_type": "gemma3_text", "num_hidden_layers": 6, **old})
+    assert [kind.window is None for kind in config.layer_kinds] == [False, False, True] * 2
+    assert config.global_rope.frequencies[1] == pytest.approx(500 ** (-2 / 256))
+    assert config.local_rope.frequencies[1] == pytest.approx(100 ** (-2 / 256))
 
 
 def test_windows_and_rotary_embeddings_are_those_of_each_layer():

@@ -3,6 +3,7 @@ import pytest
 import torch
 import transformers
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch_file
 
 from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.errors import UserError
@@ -75,12 +76,27 @@ def test_where_no_name_is_known_the_shape_decides():
         ({"a": (310, 4), "b": (320, 4)}, "but found a and b: keep one table, as embed_tokens"),
         ({"a": (9, 4), "b": (4, 9)}, "but found none: keep one"),
         ({"a": (310,)}, "but found none: keep one"),
-        ({"wte__weight": (310, 4, 1)}, "m: wte.weight is not a matrix of floating-point"),
+        ({"wte__weight": (310, 4, 1)}, r"m: wte.weight is float32 of shape \(310, 4, 1\), but"),
     ],
 )
 def test_no_table_or_two_are_an_error(shapes, message):
     with pytest.raises(UserError, match=message):
         tables(**shapes)
+
+
+def test_only_the_table_of_a_helper_must_be_of_floats(helper):
+    file = helper / "model.safetensors"
+    stored = {name: torch.from_numpy(value) for name, value in load_file(file).items()}
+    eight_bits = {name: value.to(torch.float8_e4m3fn) for name, value in stored.items()}
+    save_torch_file(eight_bits | {TABLE: stored[TABLE]}, file)
+    opened = open_helper(helper)
+    np.testing.assert_array_equal(opened.tensors[TABLE].read(), stored[TABLE])
+    assert opened.tables == [TABLE]
+    save_torch_file(eight_bits, file)
+    with pytest.raises(
+        UserError, match=rf"{TABLE} is float8_e4m3fn of .* one of bfloat16, float16"
+    ):
+        open_helper(helper)
 
 
 def test_a_folder_of_a_tokenizer_and_one_table_is_a_helper(pair, helper, tmp_path):
