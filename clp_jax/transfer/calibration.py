@@ -21,9 +21,12 @@ from clp_jax.models import Decoder, parameter_path, read_decoder_config, weight_
 from clp_jax.tokenizer import Tokenizer
 from clp_jax.transfer.blockwise import row_slices
 
+FIT_WINDOWS = 1024
 WINDOWS = 64
+"""Windows to measure a loss on, and to calibrate on."""
+
 JUDGED = 16
-"""Windows on which models are compared."""
+"""Windows to compare models on."""
 
 LONGEST_WINDOW = 256
 UNSEEN = 0.5
@@ -73,20 +76,20 @@ def make_sample(
     length = min(LONGEST_WINDOW, positions or LONGEST_WINDOW)
     return Sample(
         frequencies=counts / counts.sum(),
-        fit=_windows(fit, length),
-        judge=_windows(judge, length),
+        fit=_windows(fit, length, FIT_WINDOWS),
+        judge=_windows(judge, length, WINDOWS),
         bytes_per_token=judge.bytes / len(judge),
         words_per_token=judge.words / len(judge),
         unknown=judge.unknown_bytes / judge.bytes,
     )
 
 
-def _windows(corpus: Corpus, length: int) -> Int32[np.ndarray, "window tokens"]:
+def _windows(corpus: Corpus, length: int, most: int) -> Int32[np.ndarray, "window tokens"]:
     """Full windows, evenly spread over the corpus; a single short one if no full one fits."""
     count = (len(corpus) - 1) // length
     if not count:
         return corpus.tokens().astype(np.int32)[None]
-    chosen = spread(count, WINDOWS)
+    chosen = spread(count, most)
     return np.stack([corpus.window(index, length)[0] for index in chosen.tolist()])
 
 
@@ -130,6 +133,11 @@ class Evaluator:
         self.graphdef, self.params = nnx.split(model)
         self.sample, self.mesh = sample, mesh
         self.paths = {name: paths[name] for name in tables}
+        self.places = {
+            parameter_path(path): leaf.sharding
+            for path, leaf in jax.tree_util.tree_leaves_with_path(self.params)
+            if parameter_path(path) in self.paths.values()
+        }
 
     def loss(self, tables: Tables, windows: int = WINDOWS) -> float:
         """Mean loss on the sample's second half, in bits per byte: comparable across tokenizers.
@@ -140,9 +148,9 @@ class Evaluator:
         """
         judge = self.sample.judge
         judge = judge[spread(len(judge), windows)]
-        params, total, count = self._with(tables), 0.0, 0.0
+        params, total, count = self.with_tables(tables), 0.0, 0.0
         with jax.set_mesh(self.mesh):
-            for batch, mask in self._batches(judge):
+            for batch, mask in self.batches(judge):
                 loss, tokens = window_loss(self.graphdef, params, batch, mask)
                 total, count = total + float(loss), count + float(tokens)
         return total / count / math.log(2) / self.sample.bytes_per_token
@@ -172,29 +180,28 @@ class Evaluator:
         self, tables: Tables
     ) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, " dim"]]:
         """The mean predicted distribution and the mean final hidden state."""
-        params = self._with(tables)
+        params = self.with_tables(tables)
         rows, dim = tables[list(self.paths)[-1]].shape
         expected, hidden, count = np.zeros(rows), np.zeros(dim), 0.0
+        fit = self.sample.fit
         with jax.set_mesh(self.mesh):
-            for batch, mask in self._batches(self.sample.fit):
+            for batch, mask in self.batches(fit[spread(len(fit), JUDGED)]):
                 found = _sums(self.graphdef, params, batch, mask)
                 expected += to_host(found[0])
                 hidden += to_host(found[1])
                 count += float(mask.sum())
         return expected / count, hidden / count
 
-    def _with(self, tables: Tables) -> nnx.State:
-        new = {self.paths[name]: table for name, table in tables.items()}
-        return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: (
-                jax.device_put(new[parameter_path(path)], leaf.sharding)
-                if parameter_path(path) in new
-                else leaf
-            ),
-            self.params,
-        )
+    def with_tables(self, tables: Tables) -> nnx.State:
+        """All parameters, with these tables."""
+        return replaced(self.params, self.placed(tables))
 
-    def _batches(
+    def placed(self, tables: Tables) -> dict[str, Float[Array, "row dim"]]:
+        """Tables on the devices, by the path of the parameter that they are."""
+        paths = {self.paths[name]: table for name, table in tables.items()}
+        return {path: jax.device_put(paths[path], self.places[path]) for path in paths}
+
+    def batches(
         self, windows: Int[np.ndarray, "window length"]
     ) -> Iterator[tuple[Int[Array, "batch length"], Bool[Array, "batch predicted"]]]:
         """Batches of equal size; rows that only pad the last one are masked."""
@@ -206,6 +213,13 @@ class Evaluator:
             batch = np.pad(batch, ((0, size - len(batch)), (0, 0)))
             mask = np.tile(mask[:, None], (1, batch.shape[1] - 1))
             yield jax.device_put(batch, place), jax.device_put(mask, place)
+
+
+def replaced(params: nnx.State, tables: Mapping[str, Float[Array, "row dim"]]) -> nnx.State:
+    """Parameters of which some, by their path, are others."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: tables.get(parameter_path(path), leaf), params
+    )
 
 
 @partial(jax.jit, static_argnums=0)

@@ -7,7 +7,7 @@ from pydantic import model_validator
 from typing_extensions import TypedDict
 
 from clp_jax.config import Configuration
-from clp_jax.limits import Dtype, LocalName, Method, Name, PadMultiple, Seed, Share
+from clp_jax.limits import Dtype, LocalName, Method, Name, Natural, PadMultiple, Seed, Share
 
 
 class TransferConfig(Configuration):
@@ -25,6 +25,8 @@ class TransferConfig(Configuration):
     """Weight of the source in a shared token's row, 0 to 1; empty: the method's default."""
     match_spread: bool | None = None
     """Scale computed rows to the spread of the source's rows; empty: no, and `auto` tries both."""
+    rank_steps: Natural = 0
+    """Train the best three candidates of `auto` for so many steps, body frozen, to choose one."""
     calibrate: bool = False
     """Shift the output rows so that each token is predicted as often as it occurs in the text."""
     no_fallback: bool = False
@@ -59,6 +61,8 @@ class TransferConfig(Configuration):
             raise ValueError(f"the method auto chooses {chosen[0]}: remove it, or name a method")
         if self.no_fallback and self.method != "clp":
             raise ValueError(f"no_fallback applies only to the method clp, not to {self.method}")
+        if self.rank_steps and not (self.method == "auto" and self.data):
+            raise ValueError("rank_steps needs the method auto and text: give data")
         if self.calibrate and not self.data:
             raise ValueError("calibrate needs text of the target language: give data")
         if self.extend and (self.calibrate or self.source_weight not in (None, 1)):
@@ -84,6 +88,7 @@ class TransferOptions(TypedDict, total=False):
     text_field: Name
     source_weight: Share | None
     match_spread: bool | None
+    rank_steps: Natural
     calibrate: bool
     no_fallback: bool
     fuzzy: bool

@@ -81,7 +81,8 @@ def read_with_target(choice: Choice, tables: Mapping[str, NewTable], *, measured
     """
     pair, loss = choice.pair, None
     if choice.scores:
-        loss = choice.scores[0].value
+        best = choice.scores[0]
+        loss = best.start if best.steps else best.value
     elif measured:
         loss = pair.evaluator.loss(rows_of(tables), JUDGED)
     return Reading.of(pair.config(None), pair.sample, loss)

@@ -251,6 +251,8 @@ def _ranking(manifest: Mapping[str, Any]) -> list[str]:
     for score in ranking[:RANKED]:
         helper = f"  {score['helper']}" if several else ""
         norms = "  spread matched" if score["match_spread"] else ""
+        if "start" in score:
+            norms += f"  from {score['start']:.4f} in {score['steps']:,} steps"
         lines.append(
             f"{INDENT}{score['score']:8.4f}  {score['method']:<11} "
             f"copy {score['source_weight']:g}{norms}{helper}"

@@ -11,9 +11,11 @@ from tqdm import tqdm
 from clp_jax.transfer.calibration import JUDGED, Tables
 from clp_jax.transfer.methods import METHODS, ROTATION, Recipe
 from clp_jax.transfer.pair import TransferPair
+from clp_jax.transfer.short_training import train_tables
 from clp_jax.transfer.table import NewTable
 
 BY_TEXT = "bits per byte of text"
+BY_TRAINING = "bits per byte of text after training of the new rows"
 BY_OVERLAP = "error on held-out shared tokens"
 SHARES = (1.0, 0.5, 0.25)
 """Weights of the source in shared rows, tried with every method."""
@@ -22,7 +24,7 @@ SCREENED = 4
 """Windows of text that every candidate is scored on."""
 
 FINALISTS = 3
-"""How many of them are scored on `JUDGED` windows, as they are and calibrated."""
+"""How many of them are scored on `JUDGED` windows, or trained."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,16 @@ class Score:
         recipe: the method and its options.
         value: bits per byte on text, or the error on held-out shared tokens; lower is better.
         windows: the number of windows of that text.
+        steps: the number of steps of training before.
+        start: the loss without them, if there were any.
     """
 
     pair: TransferPair
     recipe: Recipe
     value: float
     windows: int = 0
+    steps: int = 0
+    start: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,16 +68,19 @@ class Choice:
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe and the ranking, ready for JSON."""
-        by_text = bool(self.pair.text)
+        criterion = BY_TEXT if self.pair.text else BY_OVERLAP
+        if self.scores and self.scores[0].steps:
+            criterion = BY_TRAINING
         return {
             "recipe": self.recipe.to_dict(),
-            "ranked_by": BY_TEXT if by_text else BY_OVERLAP,
+            "ranked_by": criterion,
             "ranking": [
                 {
                     "helper": score.pair.helper.name,
                     **score.recipe.to_dict(),
                     "score": score.value,
                     "windows": score.windows,
+                    **({"steps": score.steps, "start": score.start} if score.steps else {}),
                 }
                 for score in self.scores
             ],
@@ -91,11 +100,16 @@ def ordered(scores: Iterable[Score]) -> list[Score]:
     return sorted(scores, key=lambda score: round(score.value, 6))
 
 
-def rank_by_text(pairs: Sequence[TransferPair]) -> list[Score]:
+def rank_by_text(pairs: Sequence[TransferPair], steps: int = 0) -> list[Score]:
     """Rank all candidates by the transferred model's loss on text, the best first.
 
-    All are scored on a little of it, the best of them again on more. If the source's vocabulary is
-    kept, its rows are neither mixed nor calibrated.
+    All are scored on a little of it, the best `FINALISTS` again on more, or after training. Without
+    training the best one is also tried calibrated. If the source's vocabulary is kept, its rows are
+    neither mixed nor calibrated.
+
+    Args:
+        pairs: the source with each helper.
+        steps: steps of training of the new rows, with the body frozen.
     """
     screened: list[Score] = []
     for pair in pairs:
@@ -105,9 +119,12 @@ def rank_by_text(pairs: Sequence[TransferPair]) -> list[Score]:
     screened = ordered(screened)
     finals: list[Score] = []
     for score in screened[:FINALISTS]:
-        finals += _judge(score)
+        finals.append(_train(score, steps) if steps else _judge(score))
         if len(pairs) > 1:
             score.pair.release()
+    best = ordered(finals)[0]
+    if not (steps or best.pair.layout.keeps):
+        finals.append(_judge(replace(best, recipe=replace(best.recipe, calibrate=True))))
     return [*ordered(finals), *screened[FINALISTS:]]
 
 
@@ -138,14 +155,18 @@ def _screen(pair: TransferPair) -> Iterator[Score]:
                 progress.update()
 
 
-def _judge(score: Score) -> Iterator[Score]:
-    """The score on more text, and that of the same table after calibration."""
-    pair, rows = score.pair, rows_of(score.pair.tables(score.recipe))
-    yield replace(score, value=pair.evaluator.loss(rows, JUDGED), windows=JUDGED)
-    if not pair.layout.keeps:
-        pair.evaluator.calibrate(rows)
-        recipe = replace(score.recipe, calibrate=True)
-        yield Score(pair, recipe, pair.evaluator.loss(rows, JUDGED), JUDGED)
+def _judge(score: Score) -> Score:
+    """The score of a recipe on more text."""
+    rows = rows_of(make_tables(score.pair, score.recipe))
+    return replace(score, value=score.pair.evaluator.loss(rows, JUDGED), windows=JUDGED)
+
+
+def _train(score: Score, steps: int) -> Score:
+    """The score of a recipe after training."""
+    evaluator, rows = score.pair.evaluator, rows_of(make_tables(score.pair, score.recipe))
+    start, trained = evaluator.loss(rows, JUDGED), train_tables(evaluator, rows, steps)
+    value = evaluator.loss(trained, JUDGED)
+    return replace(score, value=value, windows=JUDGED, steps=steps, start=start)
 
 
 def rows_of(tables: Mapping[str, NewTable]) -> Tables:

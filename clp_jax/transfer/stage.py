@@ -132,7 +132,7 @@ def choose(pairs: Sequence[TransferPair], config: TransferConfig) -> Choice:
             **{key: value for key, value in given.items() if value is not None},
         )
         return Choice(pair, recipe)
-    ranking = rank_by_text(pairs) if config.data else rank_by_overlap(pairs)
+    ranking = rank_by_text(pairs, config.rank_steps) if config.data else rank_by_overlap(pairs)
     for score in ranking:
         if not np.isfinite(score.value):
             raise UserError(

@@ -50,8 +50,9 @@ def test_windows_of_both_halves_follow_their_text(tokenizer):
 
 def test_a_long_text_is_sampled_evenly(tokenizer):
     sample = make_sample(DOCUMENTS * 100, Tokenizer.of(tokenizer), rows=300, positions=4)
-    assert len(sample.fit) == module.WINDOWS
-    assert len(np.unique(sample.fit, axis=0)) > module.WINDOWS / 4
+    assert len(sample.fit) == module.FIT_WINDOWS
+    assert len(sample.judge) == module.WINDOWS
+    assert len(np.unique(sample.judge, axis=0)) > module.WINDOWS / 4
 
 
 def test_windows_have_a_length_where_the_model_has_none(tokenizer):

@@ -18,6 +18,7 @@ from clp_jax.transfer.selection import (
     rank_by_text,
     rows_of,
 )
+from clp_jax.transfer.short_training import train_tables
 from clp_jax.transfer.stage import choose
 
 TABLE = "transformer.wte.weight"
@@ -49,8 +50,10 @@ def test_every_method_is_tried_with_all_shares_and_maps_with_matched_norms(setti
 def test_all_are_screened_and_the_best_judged_on_more_text(setting, scores):
     finals = [score for score in scores if score.windows == JUDGED]
     others = scores[len(finals) :]
-    assert len(finals) == 2 * FINALISTS
-    assert sum(score.recipe.calibrate for score in finals) == FINALISTS
+    assert len(finals) == FINALISTS + 1
+    (calibrated,) = [score for score in finals if score.recipe.calibrate]
+    best = next(score for score in finals if not score.recipe.calibrate)
+    assert replace(calibrated.recipe, calibrate=False) == best.recipe
     assert {score.windows for score in others} == {SCREENED}
     judged = {replace(score.recipe, calibrate=False) for score in finals}
     assert judged | {score.recipe for score in others} == {*candidates(setting)}
@@ -61,9 +64,32 @@ def test_all_are_screened_and_the_best_judged_on_more_text(setting, scores):
 
 
 def test_a_score_is_the_loss_of_the_recipe(setting, scores):
-    for score in (*scores[: 2 * FINALISTS], scores[-1]):
+    for score in (*scores[: FINALISTS + 1], scores[-1]):
         rows = rows_of(make_tables(setting, score.recipe))
         assert setting.evaluator.loss(rows, score.windows) == score.value
+
+
+def test_training_chooses_among_the_best(setting, scores, monkeypatch):
+    """Of the candidates that are best before training, the one that is best after it."""
+    monkeypatch.setattr("clp_jax.transfer.selection._screen", lambda _: [
+        replace(score, recipe=replace(score.recipe, calibrate=False), windows=SCREENED)
+        for score in scores[1::5]
+    ])  # fmt: skip
+    found = rank_by_text([setting], steps=2)
+    finals, others = found[:FINALISTS], found[FINALISTS:]
+    assert {(score.steps, score.windows) for score in finals} == {(2, JUDGED)}
+    assert [score.value for score in finals] == sorted(score.value for score in finals)
+    for score in finals:
+        rows = rows_of(make_tables(setting, score.recipe))
+        assert score.start == setting.evaluator.loss(rows, JUDGED)
+        trained = train_tables(setting.evaluator, rows, 2)
+        assert score.value == setting.evaluator.loss(trained, JUDGED) != score.start
+    assert {(score.steps, score.start) for score in others} == {(0, None)}
+    described = Choice(setting, found[0].recipe, found).to_dict()
+    assert described["ranked_by"] == "bits per byte of text after training of the new rows"
+    first, *_, last = described["ranking"]
+    assert (first["steps"], first["start"]) == (2, finals[0].start)
+    assert "start" not in last
 
 
 def test_equal_scores_keep_the_order_in_which_they_were_tried(setting):
@@ -74,7 +100,7 @@ def test_equal_scores_keep_the_order_in_which_they_were_tried(setting):
 
 
 def test_the_choice_is_the_lowest_and_the_ranking_sorted(setting, scores, monkeypatch):
-    monkeypatch.setattr("clp_jax.transfer.stage.rank_by_text", lambda _: scores)
+    monkeypatch.setattr("clp_jax.transfer.stage.rank_by_text", lambda *_: scores)
     choice = choose([setting], TransferConfig(data=("text",)))
     values = [score.value for score in choice.scores]
     assert (choice.recipe, choice.pair) == (choice.scores[0].recipe, setting)
