@@ -43,6 +43,7 @@ class TransferPair:
         text: a little text of the target language; may be empty.
         mesh: devices to compute on.
         helper_tables: for each of the source's tables, the helper's that supplies similarities.
+        made: the recipe and the tables that were computed last.
     """
 
     def __init__(
@@ -81,11 +82,13 @@ class TransferPair:
             )
             for name, other in self.helper_tables.items()
         }
+        self.made: tuple[Recipe, dict[str, NewTable]] | None = None
         self._bases: dict[tuple[str, str], AnchorFeatures] = {}
 
     def release(self) -> None:
         """Drop everything from memory that can be read again."""
         self.__dict__.pop("evaluator", None)
+        self.made = None
         self._bases.clear()
         for inputs in self.inputs.values():
             inputs.release()

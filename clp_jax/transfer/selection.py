@@ -18,7 +18,7 @@ BY_TEXT = "bits per byte of text"
 BY_TRAINING = "bits per byte of text after training of the new rows"
 BY_OVERLAP = "error on held-out shared tokens"
 SHARES = (1.0, 0.5, 0.25)
-"""Weights of the source in shared rows, tried with every method."""
+"""Weights of the source in shared rows: all methods are tried with the first, the best with all."""
 
 SCREENED = 4
 """Windows of text that every candidate is scored on."""
@@ -88,11 +88,17 @@ class Choice:
 
 
 def make_tables(pair: TransferPair, recipe: Recipe) -> dict[str, NewTable]:
-    """The new tables of a recipe by name, calibrated if the recipe says so."""
-    tables = pair.tables(recipe)
-    if recipe.calibrate:
-        pair.evaluator.calibrate(rows_of(tables))
-    return tables
+    """The new tables of a recipe by name, calibrated if the recipe says so.
+
+    The pair holds the last ones, which are often those of the recipe that is chosen.
+    """
+    if pair.made is None or pair.made[0] != recipe:
+        pair.made = None  # before others take memory
+        tables = pair.tables(recipe)
+        if recipe.calibrate:
+            pair.evaluator.calibrate(rows_of(tables))
+        pair.made = recipe, tables
+    return pair.made[1]
 
 
 def ordered(scores: Iterable[Score]) -> list[Score]:
@@ -103,8 +109,9 @@ def ordered(scores: Iterable[Score]) -> list[Score]:
 def rank_by_text(pairs: Sequence[TransferPair], steps: int = 0) -> list[Score]:
     """Rank all candidates by the transferred model's loss on text, the best first.
 
-    All are scored on a little of it, the best `FINALISTS` again on more, or after training. Without
-    training the best one is also tried calibrated. If the source's vocabulary is kept, its rows are
+    All are scored on a little of it, the best `FINALISTS` also with other shares. The best of all
+    those are scored again on more, or after training; without training the first one is also tried
+    calibrated. If the source's vocabulary is kept, its rows are
     neither mixed nor calibrated.
 
     Args:
@@ -113,9 +120,12 @@ def rank_by_text(pairs: Sequence[TransferPair], steps: int = 0) -> list[Score]:
     """
     screened: list[Score] = []
     for pair in pairs:
-        screened += _screen(pair)
+        screened += _screen(pair, candidates(pair))
         if len(pairs) > 1:
             pair.release()
+    for pair in pairs:
+        best = [score.recipe for score in ordered(screened)[:FINALISTS] if score.pair is pair]
+        screened += _screen(pair, with_other_shares(pair, best))
     screened = ordered(screened)
     finals: list[Score] = []
     for score in screened[:FINALISTS]:
@@ -129,22 +139,33 @@ def rank_by_text(pairs: Sequence[TransferPair], steps: int = 0) -> list[Score]:
 
 
 def candidates(pair: TransferPair) -> list[Recipe]:
-    """The methods that use features of a token, with all `SHARES`; maps also with matched spread.
+    """The methods that use features of a token; maps also with matched spread.
 
-    Those that differ only in how the table is composed follow each other.
+    Those of one method follow each other.
     """
     return [
-        Recipe(method, share, match_spread)
+        Recipe(method, SHARES[0], match_spread)
         for method in pair.methods()
         if METHODS[method].basis != "nothing"
-        for share in (SHARES if not pair.layout.keeps else (1.0,))
         for match_spread in ((False, True) if METHODS[method].maps else (False,))
     ]
 
 
-def _screen(pair: TransferPair) -> Iterator[Score]:
-    """The scores of all candidates; each method's rows are computed once."""
-    recipes = candidates(pair)
+def with_other_shares(pair: TransferPair, recipes: Sequence[Recipe]) -> list[Recipe]:
+    """The same recipes with the other `SHARES`; those of one method follow each other.
+
+    Pieces spell a shared token as itself, so shares do not matter to them.
+    """
+    return [
+        replace(recipe, source_weight=share)
+        for recipe in sorted(recipes, key=attrgetter("method"))
+        if METHODS[recipe.method].basis != "pieces" and not pair.layout.keeps
+        for share in SHARES[1:]
+    ]
+
+
+def _screen(pair: TransferPair, recipes: Sequence[Recipe]) -> Iterator[Score]:
+    """The scores of recipes on a little text; each method's rows are computed once."""
     with tqdm(total=len(recipes), desc="methods", leave=False, disable=None) as progress:
         for _, alike in groupby(recipes, attrgetter("method")):
             group = [*alike]

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from clp_jax.errors import UserError
+from clp_jax.mesh import make_mesh
 from clp_jax.transfer.calibration import JUDGED
 from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.methods import Recipe
@@ -17,6 +18,7 @@ from clp_jax.transfer.selection import (
     rank_by_overlap,
     rank_by_text,
     rows_of,
+    with_other_shares,
 )
 from clp_jax.transfer.short_training import train_tables
 from clp_jax.transfer.stage import choose
@@ -34,20 +36,18 @@ def scores(setting):
     return rank_by_text([setting])
 
 
-def test_every_method_is_tried_with_all_shares_and_maps_with_matched_norms(setting):
-    tried = candidates(setting)
+def test_every_method_is_tried_and_maps_with_matched_norms(setting):
     methods = [method for method in setting.methods() if method not in ("random", "mean")]
     assert "focus" in methods
-    assert len(set(tried)) == len(tried)
-    assert set(tried) == {
-        Recipe(method, share, norms)
+    assert candidates(setting) == [
+        Recipe(method, 1.0, norms)
         for method in methods
-        for share in (1.0, 0.5, 0.25)
         for norms in ((False, True) if method in ("ridge", "procrustes") else (False,))
-    }
+    ]
 
 
 def test_all_are_screened_and_the_best_judged_on_more_text(setting, scores):
+    """The best methods also with other shares: pieces have none, a token is spelled by itself."""
     finals = [score for score in scores if score.windows == JUDGED]
     others = scores[len(finals) :]
     assert len(finals) == FINALISTS + 1
@@ -56,7 +56,16 @@ def test_all_are_screened_and_the_best_judged_on_more_text(setting, scores):
     assert replace(calibrated.recipe, calibrate=False) == best.recipe
     assert {score.windows for score in others} == {SCREENED}
     judged = {replace(score.recipe, calibrate=False) for score in finals}
-    assert judged | {score.recipe for score in others} == {*candidates(setting)}
+    tried = judged | {score.recipe for score in others}
+    whole = {recipe for recipe in tried if recipe.source_weight == 1}
+    assert whole == {*candidates(setting)}
+    best = {replace(recipe, source_weight=1.0) for recipe in tried - whole}
+    assert 0 < len(best) <= FINALISTS
+    assert tried - whole == {*with_other_shares(setting, [*best])}
+    subword = Recipe("subword", 1.0)
+    assert with_other_shares(setting, [Recipe("ridge", 1.0), subword]) == [
+        Recipe("ridge", share) for share in (0.5, 0.25)
+    ]
     for part in (finals, others):
         values = [score.value for score in part]
         assert values == sorted(values)
@@ -71,10 +80,10 @@ def test_a_score_is_the_loss_of_the_recipe(setting, scores):
 
 def test_training_chooses_among_the_best(setting, scores, monkeypatch):
     """Of the candidates that are best before training, the one that is best after it."""
-    monkeypatch.setattr("clp_jax.transfer.selection._screen", lambda _: [
-        replace(score, recipe=replace(score.recipe, calibrate=False), windows=SCREENED)
-        for score in scores[1::5]
-    ])  # fmt: skip
+    few = [score for score in scores if not score.recipe.calibrate][::5]
+    monkeypatch.setattr("clp_jax.transfer.selection._screen", lambda _, recipes: [
+        replace(score, windows=SCREENED) for score in few
+    ] if len(recipes) > 4 else [])  # fmt: skip
     found = rank_by_text([setting], steps=2)
     finals, others = found[:FINALISTS], found[FINALISTS:]
     assert {(score.steps, score.windows) for score in finals} == {(2, JUDGED)}
@@ -90,6 +99,19 @@ def test_training_chooses_among_the_best(setting, scores, monkeypatch):
     first, *_, last = described["ranking"]
     assert (first["steps"], first["start"]) == (2, finals[0].start)
     assert "start" not in last
+
+
+def test_eight_devices_choose_as_one(make_setting, pair, text, setting, monkeypatch):
+    recipes = [Recipe("ridge", 1.0), Recipe("clp-topk", 1.0), Recipe("subword", 1.0)]
+    monkeypatch.setattr("clp_jax.transfer.selection.candidates", lambda _: recipes)
+    spread = make_setting(*pair, text)
+    spread.mesh = make_mesh(2, 2, 2)
+    for inputs in spread.inputs.values():
+        inputs.mesh = spread.mesh
+    one, eight = rank_by_text([setting]), rank_by_text([spread])
+    assert [score.recipe for score in eight] == [score.recipe for score in one]
+    values = [score.value for score in one]
+    assert [score.value for score in eight] == pytest.approx(values, abs=1e-6)
 
 
 def test_equal_scores_keep_the_order_in_which_they_were_tried(setting):
