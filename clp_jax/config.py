@@ -314,6 +314,31 @@ class TrainingSection(Section):
         return self
 
 
+class TeacherSection(Section):
+    """The source of a transfer as the teacher of the new embeddings: polishing."""
+
+    path: Name | None = None
+    """Hugging Face folder or hub id of the source; empty: no teacher. The rest of the model must be
+    frozen, by `optimizer.lr_multipliers`."""
+    revision: Name | None = None
+    """Branch, tag or commit of a hub id."""
+    next_token: Factor = 1.0
+    """Weight of the next-token loss."""
+    hidden_states: Factor = 1.0
+    """Weight of the relative squared error of the final hidden states, where tokens of both
+    tokenizers end at the same byte."""
+    likelihoods: Factor = 0.0
+    """Weight of the divergence of the likelihoods of the text between two such places (ALM)."""
+    sequence_length: SequenceLength | None = None
+    """Tokens of the source per sequence; empty: twice `data.sequence_length`."""
+
+    @model_validator(mode="after")
+    def _teaches(self) -> "TeacherSection":
+        if not (self.next_token or self.hidden_states or self.likelihoods):
+            raise ValueError("next_token, hidden_states and likelihoods are all 0: give one weight")
+        return self
+
+
 class TrainSection(TrainingSection):
     """How to train, and where the run goes."""
 
@@ -328,4 +353,21 @@ class RunConfig(Configuration):
     data: DataSection
     mesh: MeshSection = MeshSection()
     optimizer: OptimizerSection = OptimizerSection()
+    teacher: TeacherSection = TeacherSection()
     train: TrainSection
+
+    @model_validator(mode="after")
+    def _teacher_keeps_layers(self) -> "RunConfig":
+        free = [
+            group
+            for group in get_args(ParameterGroup)
+            if group != "embeddings" and self.optimizer.lr_multipliers.get(group, 1)
+        ]
+        if self.teacher.path and free:
+            raise ValueError(
+                "the teacher shares everything but the embeddings with the model: set "
+                f"optimizer.lr_multipliers to {{{', '.join(f'{group}: 0' for group in free)}}}"
+            )
+        if self.teacher.path and self.data.restart_positions:
+            raise ValueError("a teacher does not support data.restart_positions: turn it off")
+        return self

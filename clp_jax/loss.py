@@ -36,6 +36,7 @@ def next_token_loss(
     chunk: int,
     z_loss: float = 0.0,
     softcap: float | None = None,
+    weights: Float[Array, "batch length"] | None = None,
 ) -> tuple[Float[Array, ""], LossSums]:
     """The sum over the masked targets of -log p + z_loss * log(Z)^2, and its terms.
 
@@ -53,24 +54,41 @@ def next_token_loss(
         chunk: positions whose logits exist at the same time.
         z_loss: the coefficient of the second term.
         softcap: bound of the logits, see `to_logits`.
+        weights: factor of each target's -log p in the sum; the terms are not weighted. None: 1.
 
     Returns:
         The sum, which is differentiable, and its terms, which are not.
     """
-    length = hidden.shape[1]
-    chunks = -(-length // min(chunk, length))
-
-    def in_chunks(
-        x: Shaped[Array, "batch length *rest"],
-    ) -> Shaped[Array, "chunks batch positions *rest"]:
-        # A chunk takes positions far apart, so that each position stays on its device.
-        padding = [(0, 0), (0, -length % chunks)] + [(0, 0)] * (x.ndim - 2)
-        x = jnp.pad(x, padding)
-        return jnp.moveaxis(x.reshape(x.shape[0], -1, chunks, *x.shape[2:]), 2, 0)
-
-    parts = in_chunks(hidden), head, in_chunks(targets), in_chunks(mask)
-    objective, loss, z = _sums(z_loss, softcap, *parts)
+    weights = mask.astype(jnp.float32) if weights is None else weights
+    parts = [_in_chunks(x, chunk) for x in (hidden, targets, mask, weights)]
+    objective, loss, z = _sums(z_loss, softcap, parts[0], head, *parts[1:])
     return objective, LossSums(loss, z, jnp.sum(mask, dtype=jnp.float32))
+
+
+def token_losses(
+    hidden: Float[Array, "batch length embed"],
+    head: Float[Array, "vocab embed"],
+    targets: Int[Array, "batch length"],
+    *,
+    chunk: int,
+    softcap: float | None = None,
+) -> Float[Array, "batch length"]:
+    """-log p of each target in nats, not differentiable; see `next_token_loss`."""
+    rows = hidden, targets, jnp.ones(targets.shape, bool), jnp.ones(targets.shape)
+    states, *rest = (_in_chunks(x, chunk) for x in rows)
+    *_, losses = _scan(0.0, softcap, states, head, *rest, with_gradients=False)
+    return jnp.moveaxis(losses, 0, 2).reshape(len(targets), -1)[:, : targets.shape[1]]
+
+
+def _in_chunks(
+    x: Shaped[Array, "batch length *rest"], chunk: int
+) -> Shaped[Array, "chunks batch positions *rest"]:
+    """Chunks of positions far apart, so that each position stays on its device."""
+    length = x.shape[1]
+    chunks = -(-length // min(chunk, length))
+    padding = [(0, 0), (0, -length % chunks)] + [(0, 0)] * (x.ndim - 2)
+    x = jnp.pad(x, padding)
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, chunks, *x.shape[2:]), 2, 0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -88,14 +106,16 @@ def _scan(
     head: Float[Array, "vocab embed"],
     targets: Int[Array, "chunks batch positions"],
     mask: Bool[Array, "chunks batch positions"],
+    weights: Float[Array, "chunks batch positions"],
     *,
     with_gradients: bool,
 ) -> tuple[
     tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]],
     Float[Array, "chunks batch positions embed"] | None,
     Float[Array, "vocab embed"] | None,
+    Float[Array, "chunks batch positions"],
 ]:
-    """The sums over all chunks, and the first one's gradients for hidden states and head.
+    """The sums over all chunks, the first one's gradients for hidden states and head, the losses.
 
     Devices that share parameters each compute the logits of all their rows for a part of the
     vocabulary: hidden states are exchanged, and no device ever holds the whole head or its
@@ -109,6 +129,7 @@ def _scan(
         head: the output embedding.
         targets: the token that follows each position.
         mask: the targets that count.
+        weights: their factors in the first sum.
         with_gradients: whether to compute the gradients; None otherwise.
     """
     rows, positions = hidden.shape[1], hidden.shape[2]
@@ -129,8 +150,8 @@ def _scan(
         return constrain(head_gradient, "data", "sequence", VOCABULARY)
 
     def add_chunk(sums: Any, part: Any) -> Any:
-        loss, z, head_gradient = sums
-        hidden, targets, mask = (constrain(x, "data", "sequence") for x in part)
+        objective, loss, z, head_gradient = sums
+        hidden, targets, mask, weights = (constrain(x, "data", "sequence") for x in part)
         logits = constrain(to_logits(hidden, weight, softcap), "data", "sequence", VOCABULARY)
         correct = targets[..., None] == jnp.arange(head.shape[0])
         highest = jnp.max(logits, axis=-1)
@@ -138,35 +159,39 @@ def _scan(
         total = jnp.sum(powers, axis=-1)
         log_z = highest + jnp.log(total)
         losses = log_z - jnp.sum(jnp.where(correct, logits, 0), axis=-1)
-        loss = loss + jnp.sum(jnp.where(mask, losses, 0))
-        z = z + jnp.sum(jnp.where(mask, log_z**2, 0))
+        terms = jnp.where(mask, losses, 0), jnp.where(mask, log_z**2, 0)
+        weights = jnp.where(mask, weights, 0)
+        objective = objective + jnp.sum(weights * terms[0] + z_loss * terms[1])
+        loss, z = loss + jnp.sum(terms[0]), z + jnp.sum(terms[1])
         if not with_gradients:
-            return (loss, z, None), None
-        scale = jnp.where(mask, (1 + 2 * z_loss * log_z) / total, 0)[..., None]
-        gradient = powers * scale - (correct & mask[..., None])
+            return (objective, loss, z, None), (None, losses)
+        scale = jnp.where(mask, (weights + 2 * z_loss * log_z) / total, 0)[..., None]
+        gradient = powers * scale - jnp.where(correct, weights[..., None], 0)
         gradient = through_cap(gradient, logits, softcap).astype(hidden.dtype)
         more = product("xrycv,xrycd->xyvd", apart(gradient), apart(hidden))
         head_gradient = laid_out(head_gradient) + more
         hidden_gradient = product("bcv,vd->bcd", gradient, weight).astype(hidden.dtype)
-        return (loss, z, head_gradient), constrain(hidden_gradient, BATCH, "sequence")
+        sums = objective, loss, z, head_gradient
+        return sums, (constrain(hidden_gradient, BATCH, "sequence"), losses)
 
     nothing: Any = jnp.zeros((*copies, *head.shape), jnp.float32) if with_gradients else None
-    (loss, z, head_gradient), hidden_gradient = jax.lax.scan(
-        add_chunk, (jnp.float32(0), jnp.float32(0), nothing), (hidden, targets, mask)
+    zero = jnp.float32(0)
+    (objective, loss, z, head_gradient), (hidden_gradient, losses) = jax.lax.scan(
+        add_chunk, (zero, zero, zero, nothing), (hidden, targets, mask, weights)
     )
     if with_gradients:
         head_gradient = jnp.sum(laid_out(head_gradient), axis=(0, 1))
-    return (loss + z_loss * z, loss, z), hidden_gradient, head_gradient
+    return (objective, loss, z), hidden_gradient, head_gradient, losses
 
 
 def _forward(z_loss: float, softcap: float | None, *parts: Array) -> tuple[Any, Any]:
-    sums, *gradients = _scan(z_loss, softcap, *parts, with_gradients=True)
+    sums, *gradients, _ = _scan(z_loss, softcap, *parts, with_gradients=True)
     return sums, gradients
 
 
 def _backward(z_loss: float, softcap: float | None, gradients: Any, cotangents: Any) -> Any:
     hidden, head = (gradient * cotangents[0].astype(gradient.dtype) for gradient in gradients)
-    return hidden, head, None, None
+    return hidden, head, None, None, None
 
 
 _sums.defvjp(_forward, _backward)

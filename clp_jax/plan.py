@@ -26,6 +26,7 @@ from clp_jax.train.auto_mesh import run_mesh
 from clp_jax.train.inputs import check_sizes, read_decoder
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.step import make_train_step
+from clp_jax.train.teacher import open_teacher
 
 GIB = 2**30
 
@@ -141,6 +142,7 @@ def plan_run(
             mesh=mesh,
             config=config,
             eos_id=0,
+            teacher=open_teacher(config, decoder),
         )
     except jax.errors.JaxRuntimeError as error:
         raise _refusal(str(error), config, accelerator) from None

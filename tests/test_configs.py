@@ -50,7 +50,7 @@ def commands(file: Path) -> list[list[str]]:
 
 
 def test_each_published_german_model_and_each_modern_source_has_a_recipe():
-    assert {file.stem for file in RECIPES} == PUBLISHED | MODERN | {"tiny", "helper"}
+    assert {file.stem for file in RECIPES} == PUBLISHED | MODERN | {"tiny", "helper", "polish"}
 
 
 @recipes

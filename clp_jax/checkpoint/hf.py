@@ -1,7 +1,7 @@
 """Hugging Face folder or run folder -> model on a mesh -> Hugging Face folder."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -103,6 +103,34 @@ def load_model(
         return nnx.merge(nnx.graphdef(model), params)
     return build_model(
         config, checkpoint_tensors(folder, config), mesh, dtype=dtype, compute_dtype=compute_dtype
+    )
+
+
+def load_parts(
+    name: PathOrName,
+    parts: Collection[str],
+    *,
+    mesh: Mesh,
+    dtype: FloatType | None = None,
+    revision: Name | None = None,
+) -> dict[str, PyTree[Array]]:
+    """Some parts of a model's parameters, such as ``token_embedding``, and nothing of the others.
+
+    The arguments and errors are those of `load_model`; a part that the model lacks is left out.
+    """
+    if is_run_folder(name):
+        whole = nnx.to_pure_dict(nnx.state(load_model(name, mesh=mesh, dtype=dtype)))
+        return {part: tree for part, tree in whole.items() if part in parts}
+    folder = resolve(name, revision)
+    config = read_decoder_config(read_config(folder), folder / "config.json")
+    tensors = checkpoint_tensors(folder, config)
+    table = {weight.path: weight for weight in weight_table(config)}
+    shapes = abstract_parameters(abstract_model(config), mesh)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _load_parameter(
+            table[parameter_path(path)], tensors, config, leaf.sharding, dtype
+        ),
+        {part: tree for part, tree in shapes.items() if part in parts},
     )
 
 

@@ -17,6 +17,7 @@ from clp_jax.files import public_name
 from clp_jax.mesh import batch_divisor
 from clp_jax.models import DecoderConfig, read_decoder_config
 from clp_jax.train.auto_mesh import run_mesh
+from clp_jax.train.teacher import Teacher, open_teacher
 
 DROPOUT_RATES = (
     "embd_pdrop",
@@ -37,6 +38,7 @@ class Inputs:
     mesh: Mesh
     corpora: tuple[Corpus, ...]
     validation: Corpus | None
+    teacher: Teacher | None
 
 
 def open_inputs(config: RunConfig, run: Path | None = None) -> Inputs:
@@ -58,7 +60,8 @@ def open_inputs(config: RunConfig, run: Path | None = None) -> Inputs:
     if config.train.keep_best and config.data.validation is None:
         raise UserError("train.keep_best needs data.validation: name a corpus to measure on.")
     corpora, validation = open_corpora(config.data, hash_, section.path)
-    return Inputs(files=files, decoder=decoder, mesh=mesh, corpora=corpora, validation=validation)
+    teacher = open_teacher(config, decoder)
+    return Inputs(files, decoder, mesh, corpora, validation, teacher)
 
 
 def read_decoder(files: Path, section: ModelSection) -> DecoderConfig:

@@ -18,6 +18,7 @@ from jaxtyping import PyTree
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.card import CARD
 from clp_jax.checkpoint.hf import load_model
+from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.checkpoint.orbax import RunCheckpoints, restore_newest
 from clp_jax.checkpoint.run_folder import MODEL
 from clp_jax.config import RunConfig
@@ -47,6 +48,7 @@ from clp_jax.train.step import (
     initialize_optimizer,
     make_train_step,
 )
+from clp_jax.train.teacher import Lessons
 from clp_jax.train.trackers import Profile, check_wandb, start_wandb
 
 CURVE = "curve.png"
@@ -161,6 +163,7 @@ def _train_model(
         batch_size=train.batch_size,
         seed=train.seed,
         rows=local_rows(inputs.mesh, train.batch_size),
+        extend=Lessons(inputs.teacher, load_tokenizer(inputs.files)) if inputs.teacher else None,
     )
     corpora = corpora_table(config, inputs.corpora, batches)
 
@@ -169,7 +172,13 @@ def _train_model(
     graphdef, shapes = nnx.graphdef(model), abstract_parameters(model, inputs.mesh)
     eos_id = inputs.corpora[0].eos_id
     step = make_train_step(
-        graphdef, shapes, optimizer, mesh=inputs.mesh, config=config, eos_id=eos_id
+        graphdef,
+        shapes,
+        optimizer,
+        mesh=inputs.mesh,
+        config=config,
+        eos_id=eos_id,
+        teacher=inputs.teacher,
     )
     flops = model.flops_per_token(length)
     run = _Run(
@@ -247,6 +256,8 @@ def _train(
     """Train from a state to the last step; ``losses`` gets the validation loss by step."""
     config, train, mesh = run.config, run.config.train, run.inputs.mesh
     params, optimizer_state = state.params, state.optimizer
+    teacher = run.inputs.teacher
+    taught = {} if teacher is None else {"teacher": teacher.embeddings(params, mesh)}
     skipped = SkippedSteps(train.max_skipped, state.skipped)
     with RunLog(
         run.place.folder,
@@ -268,9 +279,9 @@ def _train(
         for step, batch in zip(steps, following, strict=False):
             watchdog.stage(f"step {step}")
             profile.before(step)
-            rows = {key: shard_batch(batch[key], mesh) for key in ("tokens", "mask")}
+            rows = {key: shard_batch(array, mesh) for key, array in batch.items()}
             params, optimizer_state, metrics = run.step(
-                params, optimizer_state, np.int32(step - 1), rows
+                params, optimizer_state, np.int32(step - 1), rows | taught
             )
             profile.after(step, metrics)
             skipped.add(step, metrics["skipped"])

@@ -16,7 +16,13 @@ from jax.experimental.multihost_utils import sync_global_devices
 from jaxtyping import PyTree
 
 from clp_jax.checkpoint.card import CARD
-from clp_jax.checkpoint.hub import MANIFEST, ORIGINS, copy_model_files, resolve
+from clp_jax.checkpoint.hub import (
+    MANIFEST,
+    ORIGINS,
+    copy_model_files,
+    resolve,
+    tokenizer_hash,
+)
 from clp_jax.checkpoint.orbax import latest_step
 from clp_jax.checkpoint.run_folder import CHECKPOINTS, MODEL, is_run_folder
 from clp_jax.checkpoint.sums import SUMS, file_sum
@@ -334,6 +340,8 @@ def _hashes(inputs: Inputs) -> dict[str, str]:
     }
     if inputs.validation is not None:
         hashes["validation corpus"] = inputs.validation.fingerprint
+    if inputs.teacher is not None:
+        hashes["tokenizer of the teacher"] = tokenizer_hash(inputs.teacher.tokenizer)
     return hashes | {"tokenizer": inputs.corpora[0].tokenizer_hash}
 
 

@@ -1,5 +1,6 @@
 """One optimizer step as one compiled function: loss, gradients, update, on any mesh."""
 
+from functools import partial
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -8,13 +9,15 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from clp_jax.config import RunConfig
-from clp_jax.loss import LossSums, next_token_loss
+from clp_jax.loss import LossSums, next_token_loss, token_losses
 from clp_jax.mesh import BATCH, batch_sharding, replicated
 from clp_jax.train.anomalies import Health, check_step
+from clp_jax.train.distillation import Lesson, give_lesson, lesson_metrics
 from clp_jax.train.optimizer import group_norms, learning_rate_schedule, trainable
+from clp_jax.train.teacher import Teacher
 
 
 def document_numbers(tokens: Int[Array, "batch length"], eos_id: int) -> Int[Array, "batch length"]:
@@ -34,7 +37,9 @@ def document_positions(
     return positions - jax.lax.cummax(starts, axis=1)
 
 
-Batch = dict[str, Array]
+Batch = dict[str, Any]
+Sums = tuple[LossSums, dict[str, Float[Array, ""]]]
+"""The terms of the loss, and those of a teacher's, summed."""
 
 
 class OptimizerState(NamedTuple):
@@ -95,6 +100,7 @@ def make_train_step(
     mesh: Mesh,
     config: RunConfig,
     eos_id: int,
+    teacher: Teacher | None = None,
 ) -> jax.stages.Compiled:
     """Compile one optimizer step; no array has to exist yet, and devices may be descriptions.
 
@@ -111,16 +117,19 @@ def make_train_step(
         mesh: The mesh of all arrays.
         config: The run's configuration.
         eos_id: The id that opens a document, for `data.document_mask`.
+        teacher: The source, if it teaches the embeddings.
 
     Returns:
         ``step(params, optimizer_state, index, batch)`` -> parameters, optimizer state, metrics.
         The first two arguments are donated. ``index`` is an int32 scalar from 0. ``batch`` holds
-        ``tokens`` int32 [batch, length + 1] and ``mask`` bool [batch, length]. The metrics are
-        float32 scalars: ``loss`` (nats per token), ``gradient_norm`` (before clipping; of all
-        parameters, and as ``gradient_norm/GROUP`` of each group), ``learning_rate``, ``tokens``,
-        ``skipped`` (1 if nothing changed because the loss or the gradient was not finite or the
-        gradient was a spike), ``spike`` (1 if it was a spike) and, if enabled, ``z_loss``, which is
-        not part of ``loss``.
+        ``tokens`` int32 [batch, length + 1] and ``mask`` bool [batch, length]; with a teacher also
+        ``source_tokens`` int32 [batch, source length], ``positions`` int32 [batch, length + 1] and
+        ``teacher``, its embeddings. The metrics are float32 scalars: ``loss`` (nats per token),
+        ``gradient_norm`` (before clipping; of all parameters, and as ``gradient_norm/GROUP`` of
+        each group), ``learning_rate``, ``tokens``, ``skipped`` (1 if nothing changed because the
+        loss or the gradient was not finite or the gradient was a spike), ``spike`` (1 if it was a
+        spike), if enabled ``z_loss``, which is not part of ``loss``, and with a teacher those of
+        `lesson_metrics`.
     """
     train, data = config.train, config.data
     schedule = learning_rate_schedule(config.optimizer, train.steps)
@@ -128,55 +137,74 @@ def make_train_step(
     trainable_shardings = trainable(shardings, config.optimizer)
     optimizer_state = abstract_optimizer(optimizer, params, mesh)
 
-    def microbatch_loss(
-        free: PyTree,
-        params: PyTree,
-        tokens: Int[Array, "microbatch tokens"],
-        mask: Bool[Array, "microbatch length"],
-        key: PRNGKeyArray,
-    ) -> tuple[Float[Array, ""], LossSums]:
-        model, inputs = nnx.merge(graphdef, params | free), tokens[:, :-1]
-        hidden = model.hidden_states(
-            inputs,
-            segments=document_numbers(inputs, eos_id) if data.document_mask else None,
-            positions=document_positions(inputs, eos_id) if data.restart_positions else None,
+    def hidden_states(
+        model: Any, tokens: Int[Array, "microbatch length"], eos_id: int, key: PRNGKeyArray | None
+    ) -> Float[Array, "microbatch length embed"]:
+        return model.hidden_states(
+            tokens,
+            segments=document_numbers(tokens, eos_id) if data.document_mask else None,
+            positions=document_positions(tokens, eos_id) if data.restart_positions else None,
             dropout_key=key,
             remat=train.remat,
         )
-        return next_token_loss(
+
+    def microbatch_loss(
+        free: PyTree, params: PyTree, batch: Batch, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Sums]:
+        model, tokens = nnx.merge(graphdef, params | free), batch["tokens"]
+        hidden = hidden_states(model, tokens[:, :-1], eos_id, key)
+        head, softcap = model.output_embedding(), model.config.final_softcap
+        losses = partial(token_losses, chunk=train.loss_chunk, softcap=softcap)
+        lesson = Lesson()
+        if teacher is not None:
+            source = nnx.merge(teacher.graphdef, params | batch["teacher"])
+            end = teacher.tokenizer.separator()
+            known = hidden_states(source, batch["source_tokens"], end, None)
+            lesson = give_lesson(
+                config.teacher,
+                (hidden, known),
+                (head, source.output_embedding()),
+                batch,
+                losses=losses,
+                eos_id=eos_id,
+            )
+        objective, terms = next_token_loss(
             hidden,
-            model.output_embedding(),
+            head,
             tokens[:, 1:],
-            mask,
+            batch["mask"],
             chunk=train.loss_chunk,
             z_loss=train.z_loss,
-            softcap=model.config.final_softcap,
+            softcap=softcap,
+            weights=lesson.weights,
         )
+        return objective + lesson.loss, (terms, lesson.sums)
 
     def summed_gradients(
         free: PyTree, params: PyTree, index: Int[Array, ""], batch: Batch
-    ) -> tuple[PyTree, LossSums]:
+    ) -> tuple[PyTree, Sums]:
         """The gradients of the trainable parameters and the loss terms, summed over the batch."""
         key = jax.random.fold_in(jax.random.key(train.seed), index)
+        rows = {name: array for name, array in batch.items() if name != "teacher"}
+        fixed = {name: array for name, array in batch.items() if name == "teacher"}
 
-        def microbatch_sums(
-            number: int | Int[Array, ""],
-            tokens: Int[Array, "microbatch tokens"],
-            mask: Bool[Array, "microbatch length"],
-        ) -> tuple[PyTree, LossSums]:
+        def microbatch_sums(number: int | Int[Array, ""], rows: Batch) -> tuple[PyTree, Sums]:
             (_, sums), gradients = jax.value_and_grad(microbatch_loss, has_aux=True)(
-                free, params, tokens, mask, jax.random.fold_in(key, number)
+                free, params, rows | fixed, jax.random.fold_in(key, number)
             )
             return jax.lax.with_sharding_constraint(gradients, trainable_shardings), sums
 
-        if train.gradient_accumulation_steps == 1:
-            return microbatch_sums(0, batch["tokens"], batch["mask"])
+        count = train.gradient_accumulation_steps
+        if count == 1:
+            return microbatch_sums(0, rows)
         microbatches = (
-            jnp.arange(train.gradient_accumulation_steps),
-            _in_microbatches(batch["tokens"], train.gradient_accumulation_steps, mesh),
-            _in_microbatches(batch["mask"], train.gradient_accumulation_steps, mesh),
+            jnp.arange(count),
+            {name: _in_microbatches(array, count, mesh) for name, array in rows.items()},
         )
-        nothing = (jax.tree.map(jnp.zeros_like, free), LossSums(*[jnp.float32(0)] * 3))
+        first = jax.tree.map(lambda x: x[0], microbatches)
+        _, shapes = jax.eval_shape(microbatch_sums, *first)
+        no_sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        nothing = (jax.tree.map(jnp.zeros_like, free), no_sums)
         return jax.lax.scan(
             lambda sums, one: (jax.tree.map(jnp.add, sums, microbatch_sums(*one)), None),
             nothing,
@@ -187,7 +215,7 @@ def make_train_step(
         params: PyTree, state: OptimizerState, index: Int[Array, ""], batch: Batch
     ) -> tuple[PyTree, OptimizerState, dict[str, Float[Array, ""]]]:
         free = trainable(params, config.optimizer)
-        gradients, sums = summed_gradients(free, params, index, batch)
+        gradients, (sums, taught) = summed_gradients(free, params, index, batch)
         gradients = jax.tree.map(lambda gradient: gradient / sums.tokens, gradients)
         loss, norm = sums.loss / sums.tokens, optax.tree_utils.tree_norm(gradients)
         check, health = check_step(state.health, loss, norm, spike_factor=train.spike_factor)
@@ -207,6 +235,7 @@ def make_train_step(
         }
         if train.z_loss:
             metrics["z_loss"] = train.z_loss * sums.z / sums.tokens
+        metrics |= lesson_metrics(taught, sums.tokens)
         return (
             params | free,
             OptimizerState(updates, health),
@@ -220,14 +249,24 @@ def make_train_step(
     )
     index = jax.ShapeDtypeStruct((), jnp.int32)
     with jax.set_mesh(mesh):
-        return step.lower(params, optimizer_state, index, _abstract_batch(config, mesh)).compile()
+        batch = _abstract_batch(config, mesh, teacher)
+        return step.lower(params, optimizer_state, index, batch).compile()
 
 
-def _abstract_batch(config: RunConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def _abstract_batch(config: RunConfig, mesh: Mesh, teacher: Teacher | None) -> Batch:
     rows, length = config.train.batch_size, config.data.sequence_length
-    tokens = jax.ShapeDtypeStruct((rows, length + 1), jnp.int32, sharding=batch_sharding(mesh))
-    mask = jax.ShapeDtypeStruct((rows, length), jnp.bool_, sharding=batch_sharding(mesh))
-    return {"tokens": tokens, "mask": mask}
+
+    def array(columns: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, columns), dtype, sharding=batch_sharding(mesh))
+
+    batch = {"tokens": array(length + 1), "mask": array(length, jnp.bool_)}
+    if teacher is None:
+        return batch
+    return batch | {
+        "source_tokens": array(teacher.length),
+        "positions": array(length + 1),
+        "teacher": teacher.shapes(mesh),
+    }
 
 
 def _dict_keys(path: tuple[Any, ...]) -> tuple[str, ...]:

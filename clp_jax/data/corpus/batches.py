@@ -1,7 +1,7 @@
 """Training batches: windows of corpora in an order that any number of processes can resume."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import gcd, lcm
 from typing import Any, TypedDict
@@ -76,6 +76,7 @@ class TrainingBatches:
         batch_size: Sequences per batch, over all processes.
         seed: Decides the order.
         rows: Which rows of each batch this process gets; None: all.
+        extend: Computes more arrays of a batch from it.
     """
 
     def __init__(
@@ -87,8 +88,9 @@ class TrainingBatches:
         batch_size: int,
         seed: int,
         rows: Int[np.ndarray, " rows"] | None = None,
+        extend: Callable[[Batch], Mapping[str, np.ndarray]] | None = None,
     ):
-        self._corpora = corpora
+        self._corpora, self._extend = corpora, extend
         self._length = sequence_length
         self._batch_size = batch_size
         self._rows = np.arange(batch_size) if rows is None else rows
@@ -106,7 +108,7 @@ class TrainingBatches:
             for count, spread in zip(windows, seeds, strict=True)
         ]
 
-    def starting_at(self, position: int = 0) -> Iterator[Batch]:
+    def starting_at(self, position: int = 0) -> Iterator[Mapping[str, np.ndarray]]:
         """Iterate over the batches from a position; threads prefetch a few of them.
 
         Args:
@@ -115,10 +117,12 @@ class TrainingBatches:
         firsts = grain.MapDataset.range(position, sys.maxsize, self._batch_size)
         return iter(firsts.map(self._batch).to_iter_dataset(READ_AHEAD))
 
-    def _batch(self, first: int) -> Batch:
+    def _batch(self, first: int) -> Mapping[str, np.ndarray]:
         windows = [self._window(first + int(row)) for row in self._rows]
         tokens, mask = zip(*windows, strict=True)
-        return Batch(tokens=np.stack(tokens), mask=np.stack(mask))
+        batch = Batch(tokens=np.stack(tokens), mask=np.stack(mask))
+        more = self._extend(batch) if self._extend else {}
+        return {"tokens": batch["tokens"], "mask": batch["mask"], **more}
 
     def _window(
         self, index: int
