@@ -1,6 +1,6 @@
 """The ranking of methods for a pair of models, before any training."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
@@ -111,30 +111,27 @@ def rank_by_text(pairs: Sequence[TransferPair], steps: int = 0) -> list[Score]:
 
     All are scored on a little of it, the best `FINALISTS` also with other shares. The best of all
     those are scored again on more, or after training; without training the first one is also tried
-    calibrated. If the source's vocabulary is kept, its rows are
-    neither mixed nor calibrated.
+    calibrated. If the source's vocabulary is kept, its rows are neither mixed nor calibrated.
 
     Args:
         pairs: the source with each helper.
         steps: steps of training of the new rows, with the body frozen.
     """
-    screened: list[Score] = []
-    for pair in pairs:
-        screened += _screen(pair, candidates(pair))
-        if len(pairs) > 1:
-            pair.release()
-    for pair in pairs:
-        best = [score.recipe for score in ordered(screened)[:FINALISTS] if score.pair is pair]
-        screened += _screen(pair, with_other_shares(pair, best))
+    screened = _screen_pairs(pairs, candidates)
+    best = ordered(screened)[:FINALISTS]
+    screened += _screen_pairs(
+        pairs,
+        lambda pair: with_other_shares(pair, [s.recipe for s in best if s.pair is pair]),
+    )
     screened = ordered(screened)
     finals: list[Score] = []
     for score in screened[:FINALISTS]:
         finals.append(_train(score, steps) if steps else _judge(score))
         if len(pairs) > 1:
             score.pair.release()
-    best = ordered(finals)[0]
-    if not (steps or best.pair.layout.keeps):
-        finals.append(_judge(replace(best, recipe=replace(best.recipe, calibrate=True))))
+    first = ordered(finals)[0]
+    if not (steps or first.pair.layout.keeps):
+        finals.append(_judge(replace(first, recipe=replace(first.recipe, calibrate=True))))
     return [*ordered(finals), *screened[FINALISTS:]]
 
 
@@ -162,6 +159,18 @@ def with_other_shares(pair: TransferPair, recipes: Sequence[Recipe]) -> list[Rec
         if METHODS[recipe.method].basis != "pieces" and not pair.layout.keeps
         for share in SHARES[1:]
     ]
+
+
+def _screen_pairs(
+    pairs: Sequence[TransferPair], recipes: Callable[[TransferPair], list[Recipe]]
+) -> list[Score]:
+    """The scores of each pair's recipes on a little text; only one of several pairs is loaded."""
+    scores: list[Score] = []
+    for pair in pairs:
+        scores += _screen(pair, recipes(pair))
+        if len(pairs) > 1:
+            pair.release()
+    return scores
 
 
 def _screen(pair: TransferPair, recipes: Sequence[Recipe]) -> Iterator[Score]:
