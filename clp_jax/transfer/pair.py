@@ -7,13 +7,19 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float
 
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.errors import UserError
 from clp_jax.models import read_decoder_config
 from clp_jax.transfer.anchors import AnchorFeatures, TableInputs
 from clp_jax.transfer.calibration import Evaluator, Sample, make_sample
-from clp_jax.transfer.compose import Predictions, new_table, predict_held_out
+from clp_jax.transfer.compose import (
+    Predictions,
+    new_table,
+    predict_held_out,
+    rescale_spread,
+)
 from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.external_vectors import read_vectors
 from clp_jax.transfer.helper import Helper
@@ -171,21 +177,25 @@ class TransferPair:
             for name, inputs in self.inputs.items()
         }
 
-    def held_out_error(self, method: str) -> float | None:
-        """The squared error of the rows of held-out shared tokens, relative to the mean row's.
+    def held_out_errors(self, recipe: Recipe) -> Float[np.ndarray, " held_out"] | None:
+        """The squared error of the row of each held-out shared token, relative to the mean row's.
 
-        A tenth of the shared tokens is held out. 0 is perfect, 1 is as good as the source's mean
-        row. None for methods that use no features of a token, or only the pieces that spell it.
+        A tenth of the shared tokens is held out, and the computed rows are scaled if the recipe
+        says so. A mean of 0 is perfect, 1 is as good as the source's mean row. None for methods
+        that use no features of a token, or only the pieces that spell it.
         """
         name = self.source.tables[0]
-        basis, inputs = self._basis(name, method), self.inputs[name]
+        basis, inputs = self._basis(name, recipe.method), self.inputs[name]
         held_out = np.arange(self.layout.anchors) % HELD_OUT == 0
-        if METHODS[method].basis in ("nothing", "pieces") or not held_out.any():
+        if METHODS[recipe.method].basis in ("nothing", "pieces") or not held_out.any():
             return None
-        found = predict_held_out(METHODS[method].method, basis, self.layout, held_out).rows
-        wanted = inputs.source.rows[: self.layout.anchors][held_out]
-        spread = np.square(wanted - inputs.source.mean).sum(dtype=np.float64)
-        return float(np.square(found - wanted).sum(dtype=np.float64) / spread)
+        found = predict_held_out(recipe.function, basis, self.layout, held_out).rows
+        known = inputs.source.rows[: self.layout.anchors]
+        if recipe.match_spread:
+            rescale_spread(found, np.arange(len(found)), known)
+        errors = np.square(found - known[held_out]).sum(axis=1, dtype=np.float64)
+        of_mean = np.square(known[held_out] - inputs.source.mean).sum(axis=1, dtype=np.float64)
+        return errors / of_mean.mean()
 
     def _basis(self, table: str, method: str) -> AnchorFeatures:
         kind = METHODS[method].basis

@@ -261,6 +261,8 @@ def _ranking(manifest: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{INDENT}No method beats the mean row: check that the helper is a trained model."
         )
+    if manifest["ranked_by"] == BY_OVERLAP:
+        lines += _caution(ranking)
     clp = next((i for i, score in enumerate(ranking) if score["method"] == "clp"), 0)
     if clp >= RANKED:
         lines.append(f"{INDENT}{ranking[clp]['score']:8.4f}  clp, rank {clp + 1}")
@@ -335,6 +337,14 @@ What the same text costs before any training. {verdict(manifest)}
 |---|---:|---:|---:|---:|
 {table}
 """
+
+
+def _caution(ranking: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How sure a ranking without text is."""
+    behind = ranking[1]["behind"] if len(ranking) > 1 else None
+    words = "" if behind is None else f"The second is {behind:.1f} standard errors behind. "
+    words += "Without text this is a guess: give --data."
+    return wrap(words, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)
 
 
 def _drawn(manifest: Mapping[str, Any]) -> str:

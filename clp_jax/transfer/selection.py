@@ -6,6 +6,8 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from tqdm import tqdm
 
 from clp_jax.transfer.calibration import JUDGED, Tables
@@ -38,6 +40,8 @@ class Score:
         windows: the number of windows of that text.
         steps: the number of steps of training before.
         start: the loss without them, if there were any.
+        behind: without text, how much larger the error is than that of the best candidate, in
+            standard errors of the difference; None for the best.
     """
 
     pair: TransferPair
@@ -46,6 +50,7 @@ class Score:
     windows: int = 0
     steps: int = 0
     start: float | None = None
+    behind: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Choice:
                     "helper": score.pair.helper.name,
                     **score.recipe.to_dict(),
                     "score": score.value,
-                    "windows": score.windows,
+                    **({"windows": score.windows} if score.windows else {"behind": score.behind}),
                     **({"steps": score.steps, "start": score.start} if score.steps else {}),
                 }
                 for score in self.scores
@@ -205,23 +210,35 @@ def rows_of(tables: Mapping[str, NewTable]) -> Tables:
 
 
 def rank_by_overlap(pairs: Sequence[TransferPair]) -> list[Score]:
-    """Rank all methods except `ROTATION` by their error on held-out shared tokens, the best first.
+    """Rank all candidates except `ROTATION` by their error on held-out shared tokens, best first.
 
-    Each is scored with its default options: the error says nothing about shares and norms.
+    Shares are those of the method: the error says nothing about them.
 
     Raises:
         UserError: a helper and the source share no token.
     """
-    scores = []
+    found: list[tuple[Score, np.ndarray]] = []
     for pair in pairs:
         pair.check("clp")
-        methods = [method for method in pair.methods() if method != ROTATION]
-        errors = {method: pair.held_out_error(method) for method in methods}
-        scores += [
-            Score(pair, pair.defaults(method), error)
-            for method, error in errors.items()
-            if error is not None
-        ]
+        for recipe in candidates(pair):
+            given = replace(pair.defaults(recipe.method), match_spread=recipe.match_spread)
+            errors = None if recipe.method == ROTATION else pair.held_out_errors(given)
+            if errors is not None:
+                found.append((Score(pair, given, float(errors.mean())), errors))
         if len(pairs) > 1:
             pair.release()
-    return ordered(scores)
+    ranking = ordered(score for score, _ in found)
+    errors_of = {id(score): errors for score, errors in found}
+    best = errors_of[id(ranking[0])]
+    return [replace(score, behind=_behind(errors_of[id(score)], best)) for score in ranking]
+
+
+def _behind(
+    errors: Float[np.ndarray, " held_out"], best: Float[np.ndarray, " other"]
+) -> float | None:
+    """The mean difference of errors in its standard errors; None if it is not known."""
+    if len(errors) != len(best) or len(errors) < 2:
+        return None
+    differences = errors - best
+    deviation = differences.std(ddof=1) / np.sqrt(len(errors))
+    return float(differences.mean() / deviation) if deviation else None

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+from scipy.stats import ttest_rel
 
 from clp_jax.errors import UserError
 from clp_jax.mesh import make_mesh
@@ -137,7 +138,8 @@ def test_without_text_a_rotation_is_never_chosen_even_where_it_is_planted(make_s
     setting = make_setting(*planted)
     choice = choose([setting], TransferConfig())
     assert choice.recipe == Recipe("ridge", 1.0, match_spread=False)
-    assert setting.held_out_error("procrustes") < choice.scores[0].value < 1e-5
+    rotated = setting.held_out_errors(Recipe("procrustes", 1.0)).mean()
+    assert rotated < choice.scores[0].value < 1e-5
     assert choice.to_dict()["ranked_by"] == "error on held-out shared tokens"
     scored = {score.recipe.method for score in choice.scores}
     assert scored == set(setting.methods()) - {"subword", "mean", "random", "procrustes"}
@@ -194,8 +196,14 @@ def test_a_calibrated_recipe_expects_what_the_text_has(setting):
     assert setting.evaluator.loss({TABLE: calibrated}) < setting.evaluator.loss({TABLE: plain})
 
 
-def test_scores_of_the_overlap_are_the_settings(setting):
-    for score in rank_by_overlap([setting]):
-        assert score == Score(setting, setting.defaults(score.recipe.method), score.value)
-        assert score.value == setting.held_out_error(score.recipe.method)
+def test_scores_of_the_overlap_are_the_settings(make_setting, planted):
+    setting = make_setting(*planted)
+    ranking = rank_by_overlap([setting])
+    best, *others = (setting.held_out_errors(score.recipe) for score in ranking)
+    assert [score.value for score in ranking] == [errors.mean() for errors in (best, *others)]
+    assert ranking[0].behind is None
+    for score, errors in zip(ranking[1:], others, strict=True):
+        assert score.recipe.source_weight == setting.defaults(score.recipe.method).source_weight
+        assert score.behind == pytest.approx(ttest_rel(errors, best).statistic)
+    assert {score.recipe.match_spread for score in ranking} == {False, True}
     assert Choice(setting, Recipe("mean", 1.0)).to_dict()["ranking"] == []

@@ -115,4 +115,8 @@ def test_a_helper_no_better_than_the_mean_row_is_reported(manifest):
     found = ranked(manifest, ["ridge", "omp"])
     warning = "No method beats the mean row: check that the helper is a trained model."
     assert warning not in summarize(found, "out")
-    assert warning in summarize(found | {"ranked_by": BY_OVERLAP}, "out")
+    for score in found["ranking"]:
+        score["behind"] = 12.34
+    text = summarize(found | {"ranked_by": BY_OVERLAP}, "out")
+    assert warning in text
+    assert "The second is 12.3 standard errors behind. Without text this is a guess" in text
