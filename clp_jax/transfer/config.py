@@ -26,7 +26,7 @@ class TransferConfig(Configuration):
     match_spread: bool | None = None
     """Scale computed rows to the spread of the source's rows; empty: no, and `auto` tries both."""
     rank_steps: Natural = 0
-    """Steps of training, with the body frozen, of the best three candidates before `auto` chooses."""
+    """Steps of training, body frozen, of the best three candidates before `auto` chooses."""
     calibrate: bool = False
     """Shift the output rows so that each token is predicted as often as it occurs in the text."""
     no_fallback: bool = False

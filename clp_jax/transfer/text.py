@@ -79,7 +79,7 @@ def draw_text(data: Sequence[str], text_field: str, seed: int) -> DrawnText:
 
 
 def _beginning(split: Split, characters: int, cut: list[str]) -> Iterator[str]:
-    """Documents of an input up to a number of characters; if there are more, ``cut`` gets its name."""
+    """Documents of an input up to a number of characters; ``cut`` gets its name if it has more."""
     left = min(characters, MOST_KEPT) if split.is_hub else characters
     for document in read_texts(split):
         if left <= 0:
