@@ -35,8 +35,8 @@ Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 Dtype = Literal["bfloat16", "float16", "float32", "float64"]
 Method = Literal[
-    "auto", "random", "mean", "subword", "clp", "clp-sparse", "clp-topk", "ridge", "procrustes",
-    "omp", "wechsel", "focus",
+    "auto", "random", "mean", "subword", "clp", "clp-sparse", "clp-topk", "ridge",
+    "ridge-residual", "ridge-joint", "sava", "flor", "procrustes", "omp", "wechsel", "focus",
 ]  # fmt: skip
 SourceKind = Literal[
     "files", "oscar-2019", "oscar", "gc4", "wikipedia", "culturax", "fineweb-2", "mc4",

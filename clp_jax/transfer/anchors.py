@@ -12,7 +12,7 @@ from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.transfer.blockwise import zero_rows
 from clp_jax.transfer.interface import Problem
 from clp_jax.transfer.methods.similarity import as_queries
-from clp_jax.transfer.pieces import Spelling
+from clp_jax.transfer.pieces import Spelling, mean_rows, used_pieces
 from clp_jax.transfer.table import Layout, TableRead, read_table
 
 
@@ -70,9 +70,36 @@ class TableInputs:
         problem = self._problem(np.zeros((count, 0), np.float32), *self._no_anchors())
         return AnchorFeatures(problem, np.zeros((self.layout.anchors, 0), np.float32), np.arange(0))
 
-    def helper_rows(self) -> AnchorFeatures:
-        """The helper's rows as features."""
-        return self._features(*np.split(self.helper.rows, [len(self.layout.missing)]))
+    def helper_rows(
+        self, frequencies: Float[np.ndarray, " anchor"] | None = None
+    ) -> AnchorFeatures:
+        """The helper's rows as features, with the frequencies of the layout's anchors if known."""
+        missing, shared = np.split(self.helper.rows, [len(self.layout.missing)])
+        return self._features(missing, shared, frequencies)
+
+    def rows_and_pieces(
+        self,
+        missing: Sequence[list[int]],
+        shared: Sequence[list[int]],
+        frequencies: Float[np.ndarray, " anchor"] | None = None,
+    ) -> AnchorFeatures:
+        """The helper's row and the mean row of the source's pieces together as features.
+
+        Both are taken about their means over the anchors, and count equally. Where one of them is
+        missing, it is that mean.
+
+        Args:
+            missing: for each missing token the source ids that spell it; may be empty.
+            shared: the same for each of the layout's anchors, other than the token itself.
+            frequencies: how often each of them occurs in text.
+        """
+        spellings = [*missing, *shared]
+        used = used_pieces(spellings)
+        own = mean_rows(spellings, used, read_table(self.source_tensor, used).rows)
+        split = len(missing)
+        halves = [_standardised(table, split) for table in (self.helper.rows, own)]
+        features = np.concatenate(halves, axis=1)
+        return self._features(features[:split], features[split:], frequencies)
 
     def token_vectors(self, vectors: Float[np.ndarray, "token dim"]) -> AnchorFeatures:
         """The target's token vectors as features."""
@@ -80,11 +107,15 @@ class TableInputs:
         return self._features(vectors[layout.missing_helper], vectors[layout.anchor_helper])
 
     def _features(
-        self, missing: Float[np.ndarray, "missing dim"], shared: Float[np.ndarray, "anchor dim"]
+        self,
+        missing: Float[np.ndarray, "missing dim"],
+        shared: Float[np.ndarray, "anchor dim"],
+        frequencies: Float[np.ndarray, " anchor"] | None = None,
     ) -> AnchorFeatures:
         """Features of the target's tokens; the shared tokens whose are not zero are the anchors."""
         unknown = zero_rows(shared)
         problem = self._problem(missing, shared, self._shared_rows())
+        problem = problem._replace(frequencies=frequencies)
         return AnchorFeatures(
             problem.without(unknown) if unknown.any() else problem,
             shared,
@@ -110,7 +141,7 @@ class TableInputs:
 
     def pieces(self, missing: Sequence[list[int]], shared: Sequence[list[int]]) -> AnchorFeatures:
         """The source ids that spell each missing token and each shared token, as features."""
-        ids = np.unique([id for spelling in (*missing, *shared) for id in spelling]).astype(int)
+        ids = used_pieces([*missing, *shared])
         queries = as_queries([*missing, *shared], ids)
         rows = read_table(self.source_tensor, ids).rows
         unused = np.zeros((len(ids), queries.shape[1]), np.float32)
@@ -136,3 +167,19 @@ class TableInputs:
     ) -> Problem:
         read = self.source
         return Problem(queries, anchors, rows, read.mean, read.std, self.mesh, self.seed)
+
+
+def _standardised(
+    table: Float[np.ndarray, "row dim"], missing: int
+) -> Float[np.ndarray, "row dim"]:
+    """Rows minus the mean of those after the ``missing`` first, whose mean square becomes one.
+
+    Rows of zeros say nothing: they stay zero, and do not count.
+    """
+    unknown = zero_rows(table)
+    anchors = table[missing:][~unknown[missing:]]
+    if not len(anchors):
+        return np.zeros_like(table)
+    center = anchors.mean(axis=0)
+    spread = np.sqrt(np.square(anchors - center, dtype=np.float64).mean()) or 1
+    return np.where(unknown[:, None], 0, (table - center) / np.float32(spread))

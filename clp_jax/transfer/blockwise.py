@@ -114,8 +114,8 @@ def weighted(weigh: Weigh, problem: Problem, unknown: Bool[np.ndarray, " query"]
     """For every query, the anchors' rows combined with the weights that ``weigh`` returns.
 
     Args:
-        weigh: maps a block of queries and all anchors to weights. It must be a module-level
-            function, since one program is compiled for each function.
+        weigh: maps a block of queries and all anchors to weights. One program is compiled for
+            each that differs, so it must be a module-level function, or equal if made anew.
         problem: queries, anchors and their rows.
         unknown: queries that ``weigh`` cannot serve; they get the mean row.
     """

@@ -7,7 +7,28 @@ from pydantic import model_validator
 from typing_extensions import TypedDict
 
 from clp_jax.config import Configuration
-from clp_jax.limits import Dtype, LocalName, Method, Name, Natural, PadMultiple, Seed, Share
+from clp_jax.limits import (
+    Dtype,
+    Factor,
+    LocalName,
+    Method,
+    Name,
+    Natural,
+    PadMultiple,
+    Positive,
+    PositiveFactor,
+    Seed,
+    Share,
+)
+
+CONSTANTS: dict[str, tuple[Method, ...]] = {
+    "neighbours": ("clp-topk", "ridge-residual", "wechsel"),
+    "temperature": ("clp-topk", "ridge-residual", "wechsel"),
+    "strength": ("ridge", "ridge-residual", "ridge-joint"),
+    "count_exponent": ("ridge", "ridge-residual", "ridge-joint"),
+    "atoms": ("omp",),
+}
+"""The keys that set a constant of methods, and those methods."""
 
 
 class TransferConfig(Configuration):
@@ -27,6 +48,16 @@ class TransferConfig(Configuration):
     """Scale computed rows to the spread of the source's rows; empty: no, and `auto` tries both."""
     rank_steps: Natural = 0
     """Steps of training, body frozen, of the best three candidates before `auto` chooses."""
+    neighbours: Positive | None = None
+    """How many anchors share a row of `clp-topk`, `wechsel` (10) or `ridge-residual` (20)."""
+    temperature: PositiveFactor | None = None
+    """Temperature of their softmax; empty: 0.1. The smaller, the more the nearest anchor gets."""
+    strength: Factor | None = None
+    """Ridge's regularisation, in mean squares of a feature; empty: as held-out anchors allow."""
+    count_exponent: Share | None = None
+    """With `data`, ridge weighs anchors by their count to the power of this; empty: 0.5."""
+    atoms: Positive | None = None
+    """How many anchors `omp` combines in a row; empty: 64."""
     calibrate: bool = False
     """Shift the output rows so that each token is predicted as often as it occurs in the text."""
     no_fallback: bool = False
@@ -63,6 +94,11 @@ class TransferConfig(Configuration):
             raise ValueError(f"no_fallback applies only to the method clp, not to {self.method}")
         if self.rank_steps and not (self.method == "auto" and self.data):
             raise ValueError("rank_steps needs the method auto and text: give data")
+        for key, methods in CONSTANTS.items():
+            if getattr(self, key) is not None and self.method not in ("auto", *methods):
+                raise ValueError(
+                    f"{key} applies only to {' and '.join(methods)}, not to {self.method}"
+                )
         if self.calibrate and not self.data:
             raise ValueError("calibrate needs text of the target language: give data")
         if self.extend and (self.calibrate or self.source_weight not in (None, 1)):
@@ -72,6 +108,11 @@ class TransferConfig(Configuration):
         if (self.source_vectors is None) != (self.target_vectors is None):
             raise ValueError("source_vectors and target_vectors need each other: give both")
         return self
+
+    def constants_of(self, method: str) -> dict[str, Any]:
+        """The constants of a method that are given."""
+        values = {key: getattr(self, key) for key in CONSTANTS if method in CONSTANTS[key]}
+        return {key: value for key, value in values.items() if value is not None}
 
     @property
     def given(self) -> dict[str, Any]:
@@ -89,6 +130,11 @@ class TransferOptions(TypedDict, total=False):
     source_weight: Share | None
     match_spread: bool | None
     rank_steps: Natural
+    neighbours: Positive | None
+    temperature: PositiveFactor | None
+    strength: Factor | None
+    count_exponent: Share | None
+    atoms: Positive | None
     calibrate: bool
     no_fallback: bool
     fuzzy: bool

@@ -28,6 +28,8 @@ class Problem(NamedTuple):
         seed: seed of random methods.
         places: the position in ``rows`` of each anchor's row, ascending, or None if ``rows`` holds
             exactly the anchors' rows. Leaving anchors out thus needs no copy of the table.
+        frequencies: how often each anchor occurs in text, in any unit, never zero; None without
+            text.
     """
 
     queries: Float[np.ndarray, "query feature"]
@@ -38,6 +40,7 @@ class Problem(NamedTuple):
     mesh: Mesh
     seed: int
     places: Int[np.ndarray, " anchor"] | None = None
+    frequencies: Float[np.ndarray, " anchor"] | None = None
 
     def rows_of(self, anchors: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "chosen dim"]:
         """The rows of some anchors."""
@@ -47,7 +50,8 @@ class Problem(NamedTuple):
         """The same problem without the held-out anchors."""
         kept = np.flatnonzero(~held_out)
         places = kept if self.places is None else self.places[kept]
-        return self._replace(anchors=self.anchors[kept], places=places)
+        frequencies = None if self.frequencies is None else self.frequencies[kept]
+        return self._replace(anchors=self.anchors[kept], places=places, frequencies=frequencies)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class Prediction:
         return rows
 
 
-Method = Callable[[Problem], Prediction]
+Method = Callable[..., Prediction]
+"""Takes a `Problem`, and the method's constants as keyword arguments with their defaults."""
 
 
 def at_once(rows: Float[np.ndarray, "query dim"]) -> Blocks:

@@ -29,6 +29,7 @@ from clp_jax.transfer.models import Checkpoint, target_config
 from clp_jax.transfer.table import NewTable, extending, replacing
 from clp_jax.vocabulary import match_vocabularies, read_vocabulary
 from clp_jax.vocabulary.extend import extend_tokenizer
+from clp_jax.vocabulary.parts import parts_of
 
 HELD_OUT = 10
 """One shared token in this many is held out to evaluate a method without text."""
@@ -62,6 +63,7 @@ class TransferPair:
         mesh: Mesh,
     ) -> None:
         self.source, self.helper, self.text, self.mesh = source, helper, text, mesh
+        self.constants_of = config.constants_of
         self.vocabularies = read_vocabulary(source.tokenizer), read_vocabulary(helper.target)
         self.vocabulary = match_vocabularies(*self.vocabularies, fuzzy=config.fuzzy)
         multiple = config.pad_to_multiple_of
@@ -120,10 +122,9 @@ class TransferPair:
         return [name for name in METHODS if self._lacks(name) is None]
 
     def defaults(self, method: str) -> Recipe:
-        """A method with its default options."""
-        entry = METHODS[method]
-        share = 1.0 if self.layout.keeps else entry.source_weight
-        return Recipe(method, share)
+        """A method with its default options, and the constants that the configuration gives."""
+        share = 1.0 if self.layout.keeps else METHODS[method].source_weight
+        return Recipe(method, share, constants=tuple(self.constants_of(method).items()))
 
     def check(self, method: str) -> None:
         """Check that all inputs of a method are available.
@@ -136,7 +137,7 @@ class TransferPair:
 
     def _lacks(self, method: str) -> str | None:
         basis = METHODS[method].basis
-        if basis in ("helper_rows", "token_vectors") and not self.layout.anchors:
+        if basis in ("helper_rows", "rows_and_pieces", "token_vectors") and not self.layout.anchors:
             return (
                 f"The tokenizers of {self.source.name} and {self.helper.target_name} have no token "
                 f"in common, but {method} computes new rows from those of shared tokens: use "
@@ -197,6 +198,17 @@ class TransferPair:
         of_mean = np.square(known[held_out] - inputs.source.mean).sum(axis=1, dtype=np.float64)
         return errors / of_mean.mean()
 
+    @cached_property
+    def _parts(self) -> Mapping[int, list[int]]:
+        """The two source ids that each token of the source is made of."""
+        return parts_of(self.source.tokenizer, self.vocabularies[0])
+
+    @property
+    def _anchor_frequencies(self) -> Float[np.ndarray, " anchor"] | None:
+        if not self.text:
+            return None
+        return self.sample.frequencies[self.layout.copied[: self.layout.anchors]]
+
     def _basis(self, table: str, method: str) -> AnchorFeatures:
         kind = METHODS[method].basis
         if (table, kind) not in self._bases:
@@ -207,7 +219,13 @@ class TransferPair:
         vectors, layout = self.vectors, self.layout
         match kind:
             case "helper_rows":
-                return inputs.helper_rows()
+                return inputs.helper_rows(self._anchor_frequencies)
+            case "rows_and_pieces":
+                spellings = (
+                    spell(*self.vocabularies, layout.missing_helper),
+                    [self._parts.get(id, []) for id in layout.copied_source[: layout.anchors]],
+                )
+                return inputs.rows_and_pieces(*spellings, self._anchor_frequencies)
             case "token_vectors":
                 assert vectors.tokens is not None
                 return inputs.token_vectors(vectors.tokens)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 from clp_jax.checkpoint.tensors import LazyTensor
@@ -34,14 +34,34 @@ class Spelling:
         The statistics are those of the helper's table, which is read once.
         """
         spelled = [self.pieces[id] for id in ids.tolist()]
-        lengths = np.array([len(pieces) for pieces in spelled], np.int64)
-        flat = np.array([piece for pieces in spelled for piece in pieces], np.int64)
-        used, places = np.unique(flat, return_inverse=True)
-        weights = np.repeat(1 / np.maximum(lengths, 1), lengths).astype(np.float32)
-        starts = np.concatenate([[0], np.cumsum(lengths)])
+        used = used_pieces(spelled)
         table = read_table(tensor, used)
-        means = csr_array((weights, places, starts), shape=(len(ids), len(used))) @ table.rows
-        return table._replace(rows=means)
+        return table._replace(rows=mean_rows(spelled, used, table.rows))
+
+
+def used_pieces(spellings: Sequence[Sequence[int]]) -> Int[np.ndarray, " used"]:
+    """The ids that occur in spellings, ascending."""
+    return np.unique(np.array([id for spelling in spellings for id in spelling], np.int64))
+
+
+def mean_rows(
+    spellings: Sequence[Sequence[int]],
+    used: Int[np.ndarray, " used"],
+    rows: Float[np.ndarray, "used dim"],
+) -> Float[np.ndarray, "spelling dim"]:
+    """The mean of the rows of each spelling's ids, zeros where there are none.
+
+    Args:
+        spellings: the ids of each.
+        used: all of them, ascending.
+        rows: their rows.
+    """
+    lengths = np.array([len(spelling) for spelling in spellings], np.int64)
+    flat = np.array([id for spelling in spellings for id in spelling], np.int64)
+    weights = np.repeat(1 / np.maximum(lengths, 1), lengths).astype(np.float32)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    shape = len(spellings), len(used)
+    return csr_array((weights, np.searchsorted(used, flat), starts), shape=shape) @ rows
 
 
 def spell_vocabulary(helper: Tokenizer, target: Tokenizer) -> Spelling:

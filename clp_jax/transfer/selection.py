@@ -141,14 +141,14 @@ def rank_by_text(pairs: Sequence[TransferPair], steps: int = 0) -> list[Score]:
 
 
 def candidates(pair: TransferPair) -> list[Recipe]:
-    """The methods that use features of a token; maps also with matched spread.
+    """The methods that are worth it; maps also with matched spread.
 
     Those of one method follow each other.
     """
     return [
-        Recipe(method, SHARES[0], match_spread)
+        replace(pair.defaults(method), source_weight=SHARES[0], match_spread=match_spread)
         for method in pair.methods()
-        if METHODS[method].basis != "nothing"
+        if METHODS[method].ranked
         for match_spread in ((False, True) if METHODS[method].maps else (False,))
     ]
 

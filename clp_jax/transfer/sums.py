@@ -22,24 +22,34 @@ class Sums(NamedTuple):
     products: Float[Array, "feature dim"]
 
 
-def sums_of(features: Float[Array, "anchor feature"], rows: Float[Array, "anchor dim"]) -> Sums:
-    """The sums over a block of anchors, float32; rows that are zero in both tables add nothing."""
+def sums_of(
+    features: Float[Array, "anchor feature"],
+    rows: Float[Array, "anchor dim"],
+    weights: Float[Array, "anchor 1"] | float = 1.0,
+) -> Sums:
+    """The weighted sums over a block of anchors, float32.
+
+    Anchors of weight zero add nothing, nor do those whose features and row are zero.
+    """
+    weighed = weights * features
     return Sums(
-        features.sum(axis=0),
-        rows.sum(axis=0),
-        matmul(features.T, features),
-        matmul(features.T, rows),
+        weighed.sum(axis=0),
+        (weights * rows).sum(axis=0),
+        matmul(weighed.T, features),
+        matmul(weighed.T, rows),
     )
 
 
 def add_blocks(
-    add_up: Callable[[Float[Array, "padded feature"], Float[Array, "padded dim"], int], Sums],
+    add_up: Callable[
+        [Float[Array, "padded feature"], Float[Array, "padded dim"], Int[np.ndarray, " part"]], Sums
+    ],
     problem: Problem,
     ids: Int[np.ndarray, " chosen"],
 ) -> Sums:
-    """What ``add_up`` returns for features, rows and number of anchors, summed over the blocks."""
+    """What ``add_up`` returns for features, rows and ids of anchors, summed over the blocks."""
     blocks = (
-        jax.block_until_ready(add_up(anchors, rows, len(chosen)))
+        jax.block_until_ready(add_up(anchors, rows, chosen))
         for chosen, anchors, rows in known_blocks(problem, ids)
     )
     return reduce(partial(jax.tree.map, jnp.add), blocks)

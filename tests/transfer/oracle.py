@@ -84,29 +84,82 @@ def subword(problem):
     )
 
 
-def ridge_map(anchors, rows, strength):
-    """Least squares by the solver of NumPy, the penalty as additional equations."""
-    a, y = anchors - anchors.mean(axis=0), rows - rows.mean(axis=0)
-    penalty = np.sqrt(strength * np.mean(np.sum(a**2, axis=0))) * np.eye(a.shape[1])
-    equations = np.concatenate([a, penalty])
-    wanted = np.concatenate([y, np.zeros((a.shape[1], y.shape[1]))])
+def ridge_map(anchors, rows, strength, weights):
+    """Least squares by the solver of NumPy: weighted equations, the penalty as additional ones."""
+    share = weights / weights.sum()
+    a, y = anchors - share @ anchors, rows - share @ rows
+    root = np.sqrt(weights)[:, None]
+    penalty = np.sqrt(strength * np.mean(np.sum((root * a) ** 2, axis=0))) * np.eye(a.shape[1])
+    equations = np.concatenate([root * a, penalty])
+    wanted = np.concatenate([root * y, np.zeros((a.shape[1], y.shape[1]))])
     return np.linalg.lstsq(equations, wanted, rcond=None)[0]
+
+
+def anchor_weights(problem, exponent=0.5):
+    """The root of the frequencies; 0 where a norm is not within a factor of 3 of the median."""
+    _, anchors, known = in_float64(problem)
+    weights = np.ones(len(anchors))
+    if problem.frequencies is not None:
+        weights = np.asarray(problem.frequencies, np.float64) ** exponent
+    for table in (anchors, known):
+        norms = np.linalg.norm(table, axis=1)
+        ratio = np.maximum(norms / np.median(norms), np.median(norms) / norms)
+        weights[ratio > 3] = 0
+    return weights
 
 
 def ridge(problem, strength):
     queries, anchors, known = in_float64(problem)
-    mapping = ridge_map(anchors, known, strength)
-    center, base = anchors.mean(axis=0), known.mean(axis=0)
-    return np.array([(query - center) @ mapping + base for query in queries])
+    weights = anchor_weights(problem)
+    mapping, share = ridge_map(anchors, known, strength, weights), weights / weights.sum()
+    return np.array([(query - share @ anchors) @ mapping + share @ known for query in queries])
 
 
-def ridge_errors(problem, strengths):
-    """The error of every tenth anchor's row by the others, as a share of the mean row's error."""
+def ridge_residual(problem, strength, neighbours=20, temperature=0.1):
+    """Ridge, and the mean of what it misses at the anchors nearest about the mean."""
+    queries, anchors, known = in_float64(problem)
+    used = anchor_weights(problem) > 0
+    missed = (known - ridge(problem._replace(queries=anchors), strength))[used]
+    center = anchors[used].mean(axis=0)
+    weights = [
+        softmax_weights(cosines(query, anchors[used] - center), neighbours, temperature)
+        for query in queries - center
+    ]
+    return ridge(problem, strength) + weights @ missed
+
+
+def ridge_choice(problem, strengths):
+    """The weakest strength with an error within 2% of the best, and its relative error.
+
+    Every tenth of the anchors that count is predicted by the others.
+    """
     _, anchors, known = in_float64(problem)
-    hidden = np.arange(len(anchors)) % 10 == 9
-    seen = problem._replace(queries=anchors[hidden], anchors=anchors[~hidden], rows=known[~hidden])
-    spread = np.sum((known[hidden] - seen.rows.mean(axis=0)) ** 2)
-    return [np.sum((ridge(seen, strength) - known[hidden]) ** 2) / spread for strength in strengths]
+    weights = anchor_weights(problem)
+    hidden = np.zeros(len(anchors), bool)
+    hidden[np.flatnonzero(weights)[9::10]] = True
+    seen, share = weights * ~hidden, weights[hidden] / weights[hidden].sum()
+    center, base = (seen @ table / seen.sum() for table in (anchors, known))
+    errors = []
+    for strength in strengths:
+        mapping = ridge_map(anchors, known, strength, seen)
+        found = (anchors[hidden] - center) @ mapping + base
+        errors.append(np.sum((found - known[hidden]) ** 2, axis=1))
+    means = errors @ share
+    chosen = next(i for i, mean in enumerate(means) if mean <= 1.02 * min(means))
+    return strengths[chosen], means[chosen] / (np.sum((known[hidden] - base) ** 2, axis=1) @ share)
+
+
+def sava(problem):
+    queries, anchors, known = in_float64(problem)
+    ones = np.ones((len(anchors), 1))
+    mapping = np.linalg.lstsq(np.hstack([anchors, ones]), known, rcond=None)[0]
+    return np.array([np.append(query, 1) @ mapping for query in queries])
+
+
+def flor(problem):
+    queries, anchors, known = in_float64(problem)
+    mapping = np.linalg.lstsq(anchors, known, rcond=None)[0]
+    return np.array([query @ mapping for query in queries])
 
 
 def procrustes(problem):
@@ -117,7 +170,7 @@ def procrustes(problem):
     return np.array([(q - anchors.mean(axis=0)) @ rotation + known.mean(axis=0) for q in queries])
 
 
-def pursuit_weights(query, anchors, atoms=8):
+def pursuit_weights(query, anchors, atoms=64):
     unit = anchors / np.linalg.norm(anchors, axis=1, keepdims=True)
     chosen, rest = [], query
     for _ in range(min(atoms, len(anchors))):
@@ -133,6 +186,6 @@ def pursuit_weights(query, anchors, atoms=8):
     return weights
 
 
-def omp(problem):
+def omp(problem, atoms=64):
     queries, anchors, known = in_float64(problem)
-    return np.array([pursuit_weights(query, anchors) @ known for query in queries])
+    return np.array([pursuit_weights(query, anchors, atoms) @ known for query in queries])

@@ -66,3 +66,31 @@ def test_pieces_are_positions_among_the_rows_that_are_read(table_inputs, source_
     for queries, spellings in ((basis.problem.queries, missing), (basis.shared, shared)):
         found = [[ids[int(place)] for place in row if place >= 0] for row in queries]
         assert found == spellings
+
+
+def test_helper_rows_and_pieces_about_their_means_and_of_equal_size(table_inputs, layout):
+    missing, shared = [[1, 2], [], [3]], [[0], [1, 1, 4], [], [5, 6], [2], [9]]
+    frequencies = np.arange(1, 7, dtype=np.float32)
+    found = table_inputs.rows_and_pieces(missing, shared, frequencies)
+    source = table_inputs.source_tensor.read().astype(np.float64)
+    helper = table_inputs.helper_tensor.read().astype(np.float64)
+    own = np.array(
+        [source[ids].mean(axis=0) if ids else np.full(4, np.nan) for ids in missing + shared]
+    )
+    rows = helper[np.concatenate([layout.missing_helper, layout.anchor_helper])]
+    expected = []
+    for table in (rows, own):
+        about = table - np.nanmean(table[3:], axis=0)
+        expected.append(np.nan_to_num(about / np.sqrt(np.nanmean(about[3:] ** 2))))
+    expected = np.concatenate(expected, axis=1)
+    np.testing.assert_allclose(found.problem.queries, expected[:3], atol=1e-5)
+    np.testing.assert_allclose(found.shared, expected[3:], atol=1e-5)
+    np.testing.assert_array_equal(found.problem.frequencies, frequencies)
+    left = found.problem.without(np.arange(6) == 2)
+    assert left.frequencies.tolist() == [1, 2, 4, 5, 6]
+
+
+def test_without_any_pieces_the_helpers_rows_are_left(table_inputs):
+    found = table_inputs.rows_and_pieces([[]] * 3, [[]] * 6)
+    assert found.problem.anchors[:, :3].any()
+    assert not found.problem.anchors[:, 3:].any()

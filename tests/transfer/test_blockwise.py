@@ -8,7 +8,7 @@ from clp_jax.transfer.blockwise import row_sharding
 from clp_jax.transfer.methods import similarity as similar
 from clp_jax.transfer.methods.clp import cosine_weights
 from clp_jax.transfer.methods.linear import linear_weights
-from clp_jax.transfer.methods.pursuit import pursue
+from clp_jax.transfer.methods.pursuit import Pursuit
 
 MANY = 8 * engine.BLOCK_ROWS + 100
 
@@ -31,7 +31,7 @@ def test_no_query(mesh, problem):
     assert found.rows.shape == (0, 20)
 
 
-@pytest.mark.parametrize("weigh", [linear_weights, similar.nearest])
+@pytest.mark.parametrize("weigh", [linear_weights, similar.Nearest()])
 def test_anchors_between_other_rows(mesh, problem, weigh):
     """To leave some anchors out is to have never had them."""
     asked = problem(mesh=mesh)
@@ -57,10 +57,10 @@ def test_contributors_are_the_largest_weights_by_size(mesh, problem):
     ("weigh", "largest"),
     [
         (cosine_weights, 5),
-        (similar.nearest, None),
+        (similar.Nearest(), None),
         (similar.sparsemax, None),
         (similar.sparsemax, 5),
-        (pursue, None),
+        (Pursuit(8), None),
     ],
 )
 def test_the_queries_never_meet_all_anchors_at_once(weigh, largest):

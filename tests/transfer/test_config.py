@@ -6,12 +6,23 @@ import pytest
 from clp_jax.errors import UserError
 from clp_jax.faults import RENAMED
 from clp_jax.limits import Method
-from clp_jax.transfer.config import TransferConfig, TransferOptions
+from clp_jax.transfer.config import CONSTANTS, TransferConfig, TransferOptions
 from clp_jax.transfer.methods import METHODS
 
 
 def test_methods_of_the_configuration_are_those_that_exist():
     assert get_args(Method) == ("auto", *METHODS)
+
+
+def test_the_keys_of_constants_are_those_that_methods_take():
+    taken = {name: entry.constants for name, entry in METHODS.items()}
+    assert {key: set(methods) for key, methods in CONSTANTS.items()} == {
+        key: {name for name in METHODS if key in taken[name]}
+        for key in {key for constants in taken.values() for key in constants}
+    }
+    config = TransferConfig(strength=0.5, atoms=3)
+    assert config.constants_of("ridge") == {"strength": 0.5}
+    assert config.constants_of("clp") == {}
 
 
 def test_defaults():
@@ -31,6 +42,8 @@ def test_defaults():
         {"method": "ridge", "source_weight": 0.5, "calibrate": True, "data": ["x"]},
         {"method": "clp", "extend": True, "source_weight": 1},
         {"extend": True, "data": ["x"]},
+        {"method": "ridge-residual", "strength": 0, "neighbours": 5, "temperature": 0.5},
+        {"atoms": 8, "count_exponent": 1},
         {"source_vectors": "a", "target_vectors": "b", "dictionary": "c"},
     ],
 )
@@ -65,6 +78,13 @@ def test_options_that_fit_together(keys):
             {"method": "ridge", "extend": True, "calibrate": True, "data": ["x"]},
             "extend keeps the source's rows",
         ),
+        (
+            {"method": "clp", "neighbours": 5},
+            "neighbours applies only to clp-topk and ridge-residual and wechsel, not to clp",
+        ),
+        ({"method": "omp", "atoms": 0}, "atoms: .*greater than 0"),
+        ({"temperature": 0}, "temperature: .*greater than 0"),
+        ({"count_exponent": 2}, "count_exponent: .*less than or equal to 1"),
         ({"source_vectors": "a"}, "source_vectors and target_vectors need each other"),
         ({"pad_to_multiple_of": 0}, "pad_to_multiple_of: .*greater than 0"),
         ({"metod": "clp"}, "unknown key metod"),

@@ -9,7 +9,7 @@ from clp_jax.transfer.compose import predict_held_out
 from clp_jax.transfer.methods import METHODS, Recipe
 
 TABLE = "transformer.wte.weight"
-PLAIN = ["random", "mean", "subword", "clp", "clp-sparse", "clp-topk", "ridge", "procrustes", "omp"]
+PLAIN = [name for name in METHODS if name not in ("wechsel", "focus")]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,13 @@ def expected(oracle, setting, tables, method, problem, served):
             )  # fmt: skip
         case "clp":
             return oracle.guarded_clp(by_helper)
-        case "ridge":
-            return oracle.ridge(by_helper, setting.tables(plain(method))[TABLE].facts["strength"])
+        case "ridge" | "ridge-residual":
+            rows = oracle.ridge if method == "ridge" else oracle.ridge_residual
+            return rows(by_helper, setting.tables(plain(method))[TABLE].facts["strength"])
+        case "ridge-joint":
+            of_both, _, _, _ = setting._basis(TABLE, method)
+            of_both = of_both._replace(queries=of_both.queries[served])
+            return oracle.ridge(of_both, setting.tables(plain(method))[TABLE].facts["strength"])
         case _:
             return getattr(oracle, method.replace("-", "_"))(by_helper)
 

@@ -5,7 +5,6 @@ import pytest
 from transformers import AutoTokenizer
 
 from clp_jax.transfer.methods.similarity import (
-    NEIGHBOURS,
     as_queries,
     clp_sparse,
     clp_topk,
@@ -15,6 +14,7 @@ from clp_jax.transfer.methods.similarity import (
 )
 from clp_jax.vocabulary import read_vocabulary
 
+NEIGHBOURS = 10
 METHODS = pytest.mark.parametrize("method", [clp_topk, clp_sparse])
 
 

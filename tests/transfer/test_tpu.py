@@ -17,8 +17,8 @@ from clp_jax.mesh import make_mesh
 from clp_jax.transfer.blockwise import _in_blocks
 from clp_jax.transfer.methods.clp import combine, unit_sums
 from clp_jax.transfer.methods.linear import Center, add_up
-from clp_jax.transfer.methods.pursuit import pursue
-from clp_jax.transfer.methods.similarity import nearest, sparsemax
+from clp_jax.transfer.methods.pursuit import Pursuit
+from clp_jax.transfer.methods.similarity import Nearest, sparsemax
 
 topology = topologies.get_topology_desc("v5e:2x4", platform="tpu")
 mesh = make_mesh(fsdp=2, tensor=4, devices=topology.devices)
@@ -32,10 +32,12 @@ programs = {
     "clp": jax.jit(lambda missing, *shared: combine(missing, unit_sums(*shared))).lower(
         rows(256), rows(256), rows(512)
     ),
-    "linear": add_up.lower(rows(256), rows(512), center, 8192),
+    "linear": add_up.lower(
+        rows(256), rows(512), jax.ShapeDtypeStruct((8192,), "float32"), center
+    ),
 } | {
-    weigh.__name__: _in_blocks.lower(rows(256), *whole, None, weigh=weigh, largest=None, mesh=mesh)
-    for weigh in (nearest, sparsemax, pursue)
+    name: _in_blocks.lower(rows(256), *whole, None, weigh=weigh, largest=None, mesh=mesh)
+    for name, weigh in {"nearest": Nearest(), "sparsemax": sparsemax, "pursuit": Pursuit(8)}.items()
 }
 sizes = {}
 for name, program in programs.items():
@@ -64,5 +66,5 @@ def test_transfer_compiles_for_eight_tpu_chips():
     assert sizes["clp"] < 1.1 * tables / 8, "every table is spread over the chips"
     assert sizes["linear"] < 1.5 * 8192 * (256 + 512) * 4 / 8
     similarities = 8192 * 8192 * 4
-    for weigh in ("nearest", "sparsemax", "pursue"):
+    for weigh in ("nearest", "sparsemax", "pursuit"):
         assert sizes[weigh] < similarities / 8, "the similarities never exist together, on no chip"

@@ -44,7 +44,7 @@ from clp_jax.transfer.blockwise import (
     unit_rows,
 )
 from clp_jax.transfer.interface import Contribution, Prediction, Problem
-from clp_jax.transfer.methods.similarity import clp_topk, cosines, nearest
+from clp_jax.transfer.methods.similarity import Nearest, clp_topk, cosines
 from clp_jax.transfer.sums import Sums, add_blocks, sums_of
 
 MINIMUM_COHERENCE = 0.5
@@ -99,7 +99,7 @@ def clp(problem: Problem) -> Prediction:
     guarded = problem._replace(queries=problem.queries[ill])
     guard, places = clp_topk(guarded), np.flatnonzero(ill)
     of_formula = contributors_by(cosine_weights, problem)
-    of_guard = contributors_by(nearest, guarded)
+    of_guard = contributors_by(Nearest(), guarded)
     unknown = np.zeros_like(ill)
     unknown[ill] = guard.fallback["mean"]
 

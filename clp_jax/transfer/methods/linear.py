@@ -1,13 +1,20 @@
 r"""Linear maps from the space of the features to that of the source's rows, fitted to the anchors.
 
-With A and Y the anchors' features and rows, each minus its mean, both maps are W = G A^T Y:
+With A and Y the anchors' features and rows, each minus its mean, all maps are W = G A^T Y:
 
-* ridge: minimises |A W - Y|^2 + l |W|^2, so G = (A^T A + l I)^-1;
+* ridge: minimises |A W - Y|^2 + l |W|^2, so G = (A^T A + l I)^-1. Each anchor counts in means and
+  products by its weight, a power of how often the text has it;
+* least squares, as SAVA has it: ridge with l = 0, all anchors equal. FLOR's code subtracts no mean;
 * Procrustes: the rotation that best maps A onto Y, times the best scale. With the singular value
   decomposition A^T Y = U S V^T, W = s U V^T, so G = s U S^-1 U^T and s = sum(S) / |A|^2.
 
 A query q gets the row (q - mean(A)) W + mean(Y). The row is also linear in the anchors' rows:
-anchor o has the weight (q - mean(A)) G a_o, in addition to the shared mean.
+anchor o has the weight w_o (q - mean(A)) G a_o, in addition to the shared mean.
+
+**Ridge's strength.** The larger l, the closer the rows come together, which costs a model more than
+the squared error shows: with real weights that error is flat. From the weakest strength to the
+best, 0.1, it falls by 1%, while the transferred model needs 0.09 bits per byte more (docs/lab.md).
+So ridge takes the weakest strength whose error on held-out anchors is within 2% of the least.
 """
 
 from typing import NamedTuple
@@ -25,12 +32,19 @@ from clp_jax.transfer.blockwise import (
 )
 from clp_jax.transfer.interface import Contribution, Prediction, Problem
 from clp_jax.transfer.sums import Sums, add_blocks, known_blocks, sums_of
+from clp_jax.transfer.table import row_norms
 
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 3))
 """Candidates for ridge's regularisation l, in units of tr(A^T A) / d, a feature's mean square."""
 
 HELD_OUT = 10
 """One anchor in this many is held out to choose the strength."""
+
+NEARLY = 1.02
+"""A strength is as good as the best if its error is at most this many times the best's."""
+
+OUTLIER = 3.0
+"""An anchor is taken as untrained if a norm differs from the median by more than this factor."""
 
 
 class Moments(NamedTuple):
@@ -53,25 +67,22 @@ class Center(NamedTuple):
 def add_up(
     anchors: Float[Array, "anchor feature"],
     rows: Float[Array, "anchor dim"],
+    weights: Float[Array, " anchor"],
     center: Center,
-    count: int | Int[Array, ""],
 ) -> Sums:
-    """The sums over the first ``count`` anchors minus the center; the rest is padding."""
-    real = (jnp.arange(len(anchors)) < count)[:, None]
-    a = jnp.where(real, anchors - center.features, 0)
-    y = jnp.where(real, rows - center.rows, 0)
-    return sums_of(a, y)
+    """The weighted sums over anchors minus the center; padding has weight zero."""
+    return sums_of(anchors - center.features, rows - center.rows, weights[:, None])
 
 
 @jax.jit
-def about_means(of: Sums, center: Center, count: int | Int[Array, ""]) -> Moments:
-    """The moments of the ``count`` summed anchors about their means."""
-    a, y = of.features / count, of.rows / count
+def about_means(of: Sums, center: Center, weight: float | Float[Array, ""]) -> Moments:
+    """The moments of the summed anchors, whose weights add up to ``weight``, about their means."""
+    a, y = of.features / weight, of.rows / weight
     return Moments(
         a + center.features,
         y + center.rows,
-        of.squares - count * jnp.outer(a, a),
-        of.products - count * jnp.outer(a, y),
+        of.squares - weight * jnp.outer(a, a),
+        of.products - weight * jnp.outer(a, y),
     )
 
 
@@ -93,10 +104,14 @@ def apply_map(
 def ridge_inverse(
     of: Moments, strength: float | Float[Array, ""]
 ) -> Float[Array, "feature feature"]:
-    """Ridge's G, for a strength in units of the mean square of a feature."""
+    """Ridge's G, for a strength in units of the mean square of a feature; 0 is least squares.
+
+    Directions in which the anchors do not vary are dropped, so that the map is the smallest.
+    """
     values, vectors = jnp.linalg.eigh(of.features)
-    scaled = strength * jnp.maximum(values.mean(), jnp.finfo(values.dtype).tiny)
-    return matmul(vectors / (jnp.maximum(values, 0) + scaled), vectors.T)
+    varied = values > values.max() * len(values) * jnp.finfo(values.dtype).eps
+    scaled = jnp.where(varied, values, 1) + strength * values.mean()
+    return matmul(vectors * jnp.where(varied, 1 / scaled, 0), vectors.T)
 
 
 @jax.jit
@@ -128,104 +143,191 @@ def _squared_errors(
     spectrum: Spectrum,
     anchors: Float[Array, "anchor feature"],
     rows: Float[Array, "anchor dim"],
-    count: int | Int[Array, ""],
-) -> Float[Array, " one_more_than_strengths"]:
-    """The squared error over the first ``count`` rows, for the mean row, then for each strength."""
+) -> Float[Array, "one_more_than_strengths anchor"]:
+    """The squared error of each row: of the mean row, then of each strength's."""
     values, vectors, products = spectrum
-    real = (jnp.arange(len(anchors)) < count)[:, None]
-    wanted = jnp.where(real, rows - of.row_mean, 0)
+    wanted = rows - of.row_mean
     inside = matmul(anchors - of.feature_mean, vectors)
 
-    def error(strength: Float[Array, ""]) -> Float[Array, ""]:
+    def error(strength: Float[Array, ""]) -> Float[Array, " anchor"]:
         scaled = jnp.maximum(values, 0) + strength * values.mean()
-        found = jnp.where(real, matmul(inside / scaled, products), 0)
-        return jnp.sum((found - wanted) ** 2)
+        return jnp.sum((matmul(inside / scaled, products) - wanted) ** 2, axis=1)
 
     errors = jax.lax.map(error, jnp.array(STRENGTHS))
-    return jnp.concatenate([jnp.sum(wanted**2)[None], errors])
+    return jnp.concatenate([jnp.sum(wanted**2, axis=1)[None], errors])
 
 
-def ridge(problem: Problem) -> Prediction:
-    """Least squares from features to rows, with the regularisation that held-out anchors favour.
+class LinearMap(NamedTuple):
+    """A fitted map.
 
-    With too few anchors to hold one out, it uses the strongest regularisation.
+    Attributes:
+        of: the moments of the anchors that it was fitted to.
+        inverse: G.
+        weights: the weight of each of the problem's anchors; 0 for those left out.
+        facts: what was chosen, for the manifest.
     """
-    center, ids = _center(problem), np.arange(len(problem.anchors))
-    held_out = ids % HELD_OUT == HELD_OUT - 1
-    sums, facts = _sums(problem, center, ids[~held_out]), {"strength": STRENGTHS[-1]}
-    if held_out.any():
-        errors = _held_out_errors(
-            problem, about_means(sums, center, (~held_out).sum()), ids[held_out]
+
+    of: Moments
+    inverse: Float[Array, "feature feature"]
+    weights: Float[np.ndarray, " anchor"]
+    facts: dict[str, float]
+
+    def keys(self, problem: Problem) -> Float[np.ndarray, "anchor feature"]:
+        """With a centred query, these give the weight of each anchor's row in the query's."""
+        centred = problem.anchors - np.asarray(self.of.feature_mean)
+        return centred @ np.asarray(self.inverse) * self.weights[:, None]
+
+    def predict(self, problem: Problem) -> Prediction:
+        """The rows of the problem's queries."""
+        of, unknown = self.of, zero_rows(problem.queries)
+        mapping = make_map(of, self.inverse)
+
+        def contributors(k: int) -> Contribution:
+            queries = problem.queries - np.asarray(of.feature_mean)
+            centred = problem._replace(queries=queries, anchors=self.keys(problem))
+            return contributors_by(linear_weights, centred)(k)
+
+        return Prediction(
+            (len(problem.queries), problem.rows.shape[1]),
+            in_blocks(lambda queries: apply_map(queries, of, mapping), problem, unknown),
+            {"mean": unknown},
+            self.facts,
+            contributors,
         )
-        best = int(np.argmin(errors))
-        facts = {"strength": STRENGTHS[best], "held_out_error": float(errors[best])}
-        sums = jax.tree.map(jnp.add, sums, _sums(problem, center, ids[held_out]))
-    of = about_means(sums, center, len(ids))
-    return _mapped(problem, of, ridge_inverse(of, facts["strength"]), facts)
+
+
+def ridge(
+    problem: Problem, *, strength: float | None = None, count_exponent: float = 0.5
+) -> Prediction:
+    """Least squares from features to rows, regularised, with weighted anchors."""
+    return fit_ridge(problem, strength, count_exponent).predict(problem)
+
+
+def fit_ridge(problem: Problem, strength: float | None, count_exponent: float) -> LinearMap:
+    """Fit ridge's map to the anchors that look trained.
+
+    Args:
+        problem: the anchors.
+        strength: the regularisation, in units of the mean square of a feature; None chooses it by
+            held-out anchors. With too few anchors to hold one out, that is the strongest.
+        count_exponent: an anchor's weight is its frequency in the text to the power of this.
+    """
+    kept = trained_anchors(problem)
+    weights = np.zeros(len(problem.anchors), np.float32)
+    weights[kept] = 1
+    if problem.frequencies is not None:
+        weights[kept] = problem.frequencies[kept] ** count_exponent
+        weights /= weights.mean()
+    center = _center(problem)
+    held_out = kept[HELD_OUT - 1 :: HELD_OUT]
+    sums = _sums(problem, center, weights, np.setdiff1d(kept, held_out))
+    if strength is None and len(held_out):
+        of = about_means(sums, center, weights.sum() - weights[held_out].sum())
+        facts = _choose_strength(problem, of, weights, held_out)
+    else:
+        facts = {"strength": STRENGTHS[-1] if strength is None else strength}
+    if len(held_out):
+        sums = jax.tree.map(jnp.add, sums, _sums(problem, center, weights, held_out))
+    of = about_means(sums, center, weights.sum())
+    inverse = ridge_inverse(of, facts["strength"])
+    return LinearMap(of, inverse, weights, facts | {"left_out": len(weights) - len(kept)})
+
+
+def trained_anchors(problem: Problem) -> Int[np.ndarray, " trained"]:
+    """The anchors whose features and rows have a norm near the usual one.
+
+    A row that was never trained is often far shorter or longer than the others.
+    """
+    trained = np.ones(len(problem.anchors), bool)
+    of_rows = row_norms(problem.rows)
+    if problem.places is not None:
+        of_rows = of_rows[problem.places]
+    for norms in (row_norms(problem.anchors), of_rows):
+        usual = np.median(norms)
+        trained &= (norms * OUTLIER >= usual) & (norms <= usual * OUTLIER)
+    return np.flatnonzero(trained) if trained.any() else np.arange(len(trained))
+
+
+def sava(problem: Problem) -> Prediction:
+    """Plain least squares from features to rows."""
+    of = moments(problem)
+    return _equal(problem, of, ridge_inverse(of, 0.0))
+
+
+def flor(problem: Problem) -> Prediction:
+    """Plain least squares through the origin: no mean is subtracted."""
+    features, rows = problem.anchors.shape[1], problem.rows.shape[1]
+    origin = Center(np.zeros(features, np.float32), np.zeros(rows, np.float32))
+    weights, ids = np.ones(len(problem.anchors), np.float32), np.arange(len(problem.anchors))
+    sums = _sums(problem, origin, weights, ids)
+    of = Moments(jnp.zeros(features), jnp.zeros(rows), sums.squares, sums.products)
+    return _equal(problem, of, ridge_inverse(of, 0.0))
 
 
 def procrustes(problem: Problem) -> Prediction:
     """The rotation and the scale that best map the features onto the rows."""
     of = moments(problem)
-    return _mapped(problem, of, procrustes_inverse(of), {})
+    return _equal(problem, of, procrustes_inverse(of))
 
 
 def moments(problem: Problem) -> Moments:
-    """The moments of all anchors."""
+    """The moments of all anchors, each of weight one."""
     center, ids = _center(problem), np.arange(len(problem.anchors))
-    return about_means(_sums(problem, center, ids), center, len(ids))
+    sums = _sums(problem, center, np.ones(len(ids), np.float32), ids)
+    return about_means(sums, center, float(len(ids)))
+
+
+def _equal(problem: Problem, of: Moments, inverse: Float[Array, "feature feature"]) -> Prediction:
+    weights = np.ones(len(problem.anchors), np.float32)
+    return LinearMap(of, inverse, weights, {}).predict(problem)
 
 
 def _center(problem: Problem) -> Center:
     return Center(problem.anchors.mean(axis=0, dtype=np.float64).astype(np.float32), problem.mean)
 
 
-def _sums(problem: Problem, center: Center, ids: Int[np.ndarray, " chosen"]) -> Sums:
-    """The sums over some anchors, minus the center."""
-    return add_blocks(
-        lambda anchors, rows, count: add_up(anchors, rows, center, count), problem, ids
-    )
+def _sums(
+    problem: Problem,
+    center: Center,
+    weights: Float[np.ndarray, " anchor"],
+    ids: Int[np.ndarray, " chosen"],
+) -> Sums:
+    """The weighted sums over some anchors, minus the center."""
+
+    def of_block(
+        anchors: Float[Array, "padded feature"],
+        rows: Float[Array, "padded dim"],
+        chosen: Int[np.ndarray, " part"],
+    ) -> Sums:
+        padded = np.pad(weights[chosen], (0, len(anchors) - len(chosen)))
+        return add_up(anchors, rows, padded, center)
+
+    return add_blocks(of_block, problem, ids)
 
 
-def _held_out_errors(
-    problem: Problem, of: Moments, ids: Int[np.ndarray, " held_out"]
-) -> Float[np.ndarray, " strength"]:
-    """The squared error on the held-out rows for each strength, relative to the mean row's."""
-    spectrum = _spectrum(of)
-    errors = [
-        np.asarray(_squared_errors(of, spectrum, anchors, rows, len(chosen)), np.float64)
-        for chosen, anchors, rows in known_blocks(problem, ids)
-    ]
-    total = np.sum(errors, axis=0)
-    return total[1:] / total[0]
-
-
-def _mapped(
+def _choose_strength(
     problem: Problem,
     of: Moments,
-    inverse: Float[Array, "feature feature"],
-    facts: dict[str, float],
-) -> Prediction:
-    unknown, mapping = zero_rows(problem.queries), make_map(of, inverse)
+    weights: Float[np.ndarray, " anchor"],
+    ids: Int[np.ndarray, " held_out"],
+) -> dict[str, float]:
+    """The weakest strength that is nearly as good as the best on held-out anchors, and its error.
 
-    def contributors(k: int) -> Contribution:
-        center, keys = np.asarray(of.feature_mean), np.asarray(inverse)
-        centred = problem._replace(
-            queries=problem.queries - center, anchors=(problem.anchors - center) @ keys
-        )
-        return contributors_by(linear_weights, centred)(k)
-
-    return Prediction(
-        (len(problem.queries), problem.rows.shape[1]),
-        in_blocks(lambda queries: apply_map(queries, of, mapping), problem, unknown),
-        {"mean": unknown},
-        facts,
-        contributors,
-    )
+    The error is the weighted mean square relative to the mean row's.
+    """
+    spectrum = _spectrum(of)
+    blocks = [
+        np.asarray(_squared_errors(of, spectrum, anchors, rows), np.float64)[:, : len(chosen)]
+        for chosen, anchors, rows in known_blocks(problem, ids)
+    ]
+    errors, shares = np.concatenate(blocks, axis=1), weights[ids] / weights[ids].sum()
+    base, *means = errors @ shares
+    chosen = next(i for i, mean in enumerate(means) if mean <= NEARLY * min(means))
+    return {"strength": STRENGTHS[chosen], "held_out_error": float(means[chosen] / base)}
 
 
 def linear_weights(
     queries: Float[Array, "query feature"], keys: Float[Array, "anchor feature"]
 ) -> Float[Array, "query anchor"]:
-    """The weight of every anchor, from centred queries and keys (a G)."""
+    """The weight of every anchor, from centred queries and keys."""
     return matmul(queries, keys.T)

@@ -6,6 +6,8 @@ coefficients of the query's features then combine the source's rows; they may be
 not sum to one.
 """
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,61 +15,68 @@ from jaxtyping import Array, Float
 from clp_jax.transfer.blockwise import Sparse, matmul, unit_rows, weighted, zero_rows
 from clp_jax.transfer.interface import Prediction, Problem
 
-ATOMS = 8
-"""Anchors per combination. Each costs one more pass over all anchors."""
-
 DEPENDENT = 1e-4
 """An anchor whose direction is this close to the span of the earlier ones gets no weight."""
 
 
-def pursue(
-    queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
-) -> Sparse:
-    """The chosen anchors of a block of queries and their least-squares coefficients."""
-    unit = unit_rows(anchors)
-    atoms = min(ATOMS, len(anchors))
-    size, dim = queries.shape
-    each = jnp.arange(size)
+@dataclass(frozen=True)
+class Pursuit:
+    """Weights by matching pursuit.
 
-    def choose(step, state):
-        rest, basis, triangle, parts, ids = state
-        fit = jnp.abs(matmul(rest, unit.T))
-        taken = jnp.where(jnp.arange(atoms) < step, ids, len(anchors))
-        # Equivalent to argmax, which takes three times as long on a CPU.
-        _, best = jax.lax.top_k(fit.at[each[:, None], taken].set(-1, mode="drop"), 1)
-        best = best[:, 0]
-        atom = unit[best]
-        # Gram-Schmidt, twice because of rounding; basis rows that are not yet set are zero.
-        shares = jnp.einsum("qkd,qd->qk", basis, atom, precision="highest")
-        new = atom - jnp.einsum("qk,qkd->qd", shares, basis, precision="highest")
-        again = jnp.einsum("qkd,qd->qk", basis, new, precision="highest")
-        new = new - jnp.einsum("qk,qkd->qd", again, basis, precision="highest")
-        length = jnp.linalg.norm(new, axis=1)
-        independent = length > DEPENDENT
-        new = jnp.where(independent[:, None], new / jnp.maximum(length, DEPENDENT)[:, None], 0)
-        part = jnp.sum(new * queries, axis=1)
-        column = (shares + again).at[:, step].set(jnp.where(independent, length, 1))
-        return (
-            rest - part[:, None] * new,
-            basis.at[:, step].set(new),
-            triangle.at[:, :, step].set(column),
-            parts.at[:, step].set(part),
-            ids.at[:, step].set(best),
+    Attributes:
+        atoms: how many anchors to choose. Each costs one more pass over all anchors.
+    """
+
+    atoms: int
+
+    def __call__(
+        self, queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
+    ) -> Sparse:
+        """The chosen anchors of a block of queries and their least-squares coefficients."""
+        unit = unit_rows(anchors)
+        atoms = min(self.atoms, len(anchors))
+        size, dim = queries.shape
+        each = jnp.arange(size)
+
+        def choose(step, state):
+            rest, basis, triangle, parts, ids = state
+            fit = jnp.abs(matmul(rest, unit.T))
+            taken = jnp.where(jnp.arange(atoms) < step, ids, len(anchors))
+            # Equivalent to argmax, which takes three times as long on a CPU.
+            _, best = jax.lax.top_k(fit.at[each[:, None], taken].set(-1, mode="drop"), 1)
+            best = best[:, 0]
+            atom = unit[best]
+            # Gram-Schmidt, twice because of rounding; basis rows that are not yet set are zero.
+            shares = jnp.einsum("qkd,qd->qk", basis, atom, precision="highest")
+            new = atom - jnp.einsum("qk,qkd->qd", shares, basis, precision="highest")
+            again = jnp.einsum("qkd,qd->qk", basis, new, precision="highest")
+            new = new - jnp.einsum("qk,qkd->qd", again, basis, precision="highest")
+            length = jnp.linalg.norm(new, axis=1)
+            independent = length > DEPENDENT
+            new = jnp.where(independent[:, None], new / jnp.maximum(length, DEPENDENT)[:, None], 0)
+            part = jnp.sum(new * queries, axis=1)
+            column = (shares + again).at[:, step].set(jnp.where(independent, length, 1))
+            return (
+                rest - part[:, None] * new,
+                basis.at[:, step].set(new),
+                triangle.at[:, :, step].set(column),
+                parts.at[:, step].set(part),
+                ids.at[:, step].set(best),
+            )
+
+        start = (
+            queries,
+            jnp.zeros((size, atoms, dim)),
+            jnp.zeros((size, atoms, atoms)),
+            jnp.zeros((size, atoms)),
+            jnp.zeros((size, atoms), jnp.int32),
         )
-
-    start = (
-        queries,
-        jnp.zeros((size, atoms, dim)),
-        jnp.zeros((size, atoms, atoms)),
-        jnp.zeros((size, atoms)),
-        jnp.zeros((size, atoms), jnp.int32),
-    )
-    _, _, triangle, parts, ids = jax.lax.fori_loop(0, atoms, choose, start)
-    weights = jax.scipy.linalg.solve_triangular(triangle, parts[..., None])[..., 0]
-    norms = jnp.linalg.norm(anchors, axis=1)
-    return Sparse(weights / jnp.where(norms == 0, 1, norms)[ids], ids)
+        _, _, triangle, parts, ids = jax.lax.fori_loop(0, atoms, choose, start)
+        weights = jax.scipy.linalg.solve_triangular(triangle, parts[..., None])[..., 0]
+        norms = jnp.linalg.norm(anchors, axis=1)
+        return Sparse(weights / jnp.where(norms == 0, 1, norms)[ids], ids)
 
 
-def omp(problem: Problem) -> Prediction:
+def omp(problem: Problem, *, atoms: int = 64) -> Prediction:
     """The combination of a few anchors' rows whose features best approximate the query's."""
-    return weighted(pursue, problem, zero_rows(problem.queries))
+    return weighted(Pursuit(atoms), problem, zero_rows(problem.queries))

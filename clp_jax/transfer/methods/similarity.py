@@ -2,11 +2,13 @@
 
 With z the cosines of a query to the anchors (0 for zero rows):
 
-* `nearest`: softmax(z / temperature) over the k largest, as in WECHSEL (Minixhofer et al. 2022);
+* `Nearest`: softmax(z / temperature) over the k largest, as in WECHSEL (Minixhofer et al. 2022);
 * `sparsemax`: max(0, z - theta) with theta such that the weights sum to one (Martins & Astudillo
   2016), as in FOCUS (Dobler & de Melo 2023), and in CLP+ (Yamaguchi et al. 2024) for CLP's
   anchors. Many anchors share the weight of a row, since all cosines are close together.
 """
+
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -59,10 +61,6 @@ def subword(problem: Problem) -> Prediction:
     return weighted(equal_parts, problem, (problem.queries == NOTHING).all(axis=1))
 
 
-NEIGHBOURS = 10
-TEMPERATURE = 0.1
-
-
 def cosines(
     queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
 ) -> Float[Array, "query anchor"]:
@@ -70,12 +68,29 @@ def cosines(
     return matmul(unit_rows(queries), unit_rows(anchors).T)
 
 
-def nearest(
-    queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
-) -> Sparse:
-    """Softmax over the most similar anchors."""
-    best, ids = jax.lax.top_k(cosines(queries, anchors), min(NEIGHBOURS, len(anchors)))
-    return Sparse(jax.nn.softmax(best / TEMPERATURE, axis=1), ids)
+@dataclass(frozen=True)
+class Nearest:
+    """Softmax over the most similar anchors.
+
+    Attributes:
+        neighbours: how many anchors share the weight.
+        temperature: divides the cosines; the smaller, the more the nearest gets.
+        centred: whether cosines are about the anchors' mean.
+    """
+
+    neighbours: int = 10
+    temperature: float = 0.1
+    centred: bool = False
+
+    def __call__(
+        self, queries: Float[Array, "query feature"], anchors: Float[Array, "anchor feature"]
+    ) -> Sparse:
+        """The weights of a block of queries."""
+        if self.centred:
+            center = anchors.mean(axis=0)
+            queries, anchors = queries - center, anchors - center
+        best, ids = jax.lax.top_k(cosines(queries, anchors), min(self.neighbours, len(anchors)))
+        return Sparse(jax.nn.softmax(best / self.temperature, axis=1), ids)
 
 
 _Michelot = tuple[Float[Array, "query 1"], Int[Array, "query 1"], Bool[Array, "query 1"]]
@@ -115,9 +130,9 @@ def sparsemax(
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def clp_topk(problem: Problem) -> Prediction:
+def clp_topk(problem: Problem, *, neighbours: int = 10, temperature: float = 0.1) -> Prediction:
     """The softmax-weighted mean of the most similar anchors' rows."""
-    return weighted(nearest, problem, zero_rows(problem.queries))
+    return weighted(Nearest(neighbours, temperature), problem, zero_rows(problem.queries))
 
 
 def clp_sparse(problem: Problem) -> Prediction:
