@@ -713,9 +713,10 @@ def arguments(material: Path, scratch: Path) -> dict[str, dict[str, Any]]:
     out, recipe, chain = scratch / "out", material / "run.yaml", material / "chain.yaml"
     values = yaml.safe_load(chain.read_text()) | {"out": str(out)}
     run = RunConfig.from_yaml(recipe, ["--train.out", str(out)])
-    vectors: dict[str, Any] = dict.fromkeys(
-        ("token_vectors", "source_vectors", "target_vectors", "dictionary", "source_weight")
-    )
+    unset: dict[str, Any] = dict.fromkeys(
+        ("token_vectors", "source_vectors", "target_vectors", "dictionary", "source_weight",
+         "neighbours", "temperature", "strength", "count_exponent", "atoms")
+    )  # fmt: skip
     return {
         "convert_checkpoint": {"source": gpt2, "out": out, "to": "hf", "dtype": None, "mesh": None},
         "load_model": {
@@ -727,7 +728,7 @@ def arguments(material: Path, scratch: Path) -> dict[str, dict[str, Any]]:
             "source": gpt2, "helper": [bloom], "out": out, "mesh": None, "method": "mean",
             "data": [lines], "text_field": "text", "match_spread": None, "calibrate": False,
             "no_fallback": False, "fuzzy": False, "extend": False, "pad_to_multiple_of": 1,
-            "trace": False, "seed": 0, "dtype": None, **vectors,
+            "trace": False, "seed": 0, "dtype": None, **unset,
         },
         "train_model": {"config": run, "resume": False, "profile": False},
         "evaluate_perplexity": {

@@ -12,8 +12,8 @@ A query q gets the row (q - mean(A)) W + mean(Y). The row is also linear in the 
 anchor o has the weight w_o (q - mean(A)) G a_o, in addition to the shared mean.
 
 **Ridge's strength.** The larger l, the closer the rows come together, which costs a model more than
-the squared error shows: with real weights that error is flat. From the weakest strength to the
-best, 0.1, it falls by 1%, while the transferred model needs 0.09 bits per byte more (docs/lab.md).
+the squared error shows. With real weights, the error falls by 1% from the weakest strength to the
+best, 0.1, where the transferred model needs 0.09 bits per byte more (docs/lab.md).
 So ridge takes the weakest strength whose error on held-out anchors is within 2% of the least.
 """
 
