@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.errors import UserError
@@ -26,7 +26,8 @@ from clp_jax.transfer.helper import Helper
 from clp_jax.transfer.methods import METHODS, Recipe
 from clp_jax.transfer.methods.similarity import spell
 from clp_jax.transfer.models import Checkpoint, target_config
-from clp_jax.transfer.table import NewTable, extending, replacing
+from clp_jax.transfer.pieces import mean_rows, used_pieces
+from clp_jax.transfer.table import NewTable, extending, read_table, replacing
 from clp_jax.vocabulary import match_vocabularies, read_vocabulary
 from clp_jax.vocabulary.extend import extend_tokenizer
 from clp_jax.vocabulary.parts import parts_of
@@ -182,21 +183,38 @@ class TransferPair:
         """The squared error of the row of each held-out shared token, relative to the mean row's.
 
         A tenth of the shared tokens is held out, and the computed rows are scaled if the recipe
-        says so. A mean of 0 is perfect, 1 is as good as the source's mean row. None for methods
-        that use no features of a token, or only the pieces that spell it.
+        says so. A mean of 0 is perfect, 1 is as good as the source's mean row. Where only the
+        pieces of a token count, those of a shared token are the two parts that it is made of. None
+        for methods that use no features of a token.
         """
         name = self.source.tables[0]
-        basis, inputs = self._basis(name, recipe.method), self.inputs[name]
-        held_out = np.arange(self.layout.anchors) % HELD_OUT == 0
-        if METHODS[recipe.method].basis in ("nothing", "pieces") or not held_out.any():
+        inputs, layout = self.inputs[name], self.layout
+        held_out = np.arange(layout.anchors) % HELD_OUT == 0
+        kind = METHODS[recipe.method].basis
+        if kind == "nothing" or not held_out.any():
             return None
-        found = predict_held_out(recipe.function, basis, self.layout, held_out).rows
-        known = inputs.source.rows[: self.layout.anchors]
+        if kind == "pieces":
+            found = self._rows_of_parts(inputs, layout.copied_source[: layout.anchors][held_out])
+        else:
+            basis = self._basis(name, recipe.method)
+            found = predict_held_out(recipe.function, basis, layout, held_out).rows
+        known = inputs.source.rows[: layout.anchors]
         if recipe.match_spread:
             rescale_spread(found, np.arange(len(found)), known)
         errors = np.square(found - known[held_out]).sum(axis=1, dtype=np.float64)
         of_mean = np.square(known[held_out] - inputs.source.mean).sum(axis=1, dtype=np.float64)
         return errors / of_mean.mean()
+
+    def _rows_of_parts(
+        self, inputs: TableInputs, ids: Int[np.ndarray, " source"]
+    ) -> Float[np.ndarray, "source dim"]:
+        """The mean row of the parts of source tokens; the table's for those without parts."""
+        spellings = [self._parts.get(id, []) for id in ids.tolist()]
+        used = used_pieces(spellings)
+        rows = mean_rows(spellings, used, read_table(inputs.source_tensor, used).rows)
+        whole = np.array([not spelling for spelling in spellings])
+        rows[whole] = inputs.source.mean
+        return rows
 
     @cached_property
     def _parts(self) -> Mapping[int, list[int]]:

@@ -133,7 +133,7 @@ def test_defaults_of_the_methods(setting):
     assert setting.defaults("wechsel") == Recipe("wechsel", 0.0, match_spread=False)
 
 
-@pytest.mark.parametrize("method", ["random", "mean", "subword"])
+@pytest.mark.parametrize("method", ["random", "mean"])
 def test_methods_without_a_held_out_token_have_no_error(setting, method):
     assert setting.held_out_errors(plain(method)) is None
 
@@ -154,6 +154,20 @@ def test_error_on_held_out_tokens_is_relative_to_the_mean_rows(setting, tables, 
     error /= np.square(known[held_out] - source.mean(axis=0)).sum()
     recipe = Recipe("clp-topk", 1.0, match_spread=match_spread)
     assert setting.held_out_errors(recipe).mean() == pytest.approx(error, rel=1e-5)
+
+
+def test_error_on_held_out_tokens_of_pieces_is_that_of_their_parts(make_setting, byte_pair):
+    setting = make_setting(*byte_pair)
+    source = load_file(byte_pair[0] / "model.safetensors")[TABLE].astype(np.float64)
+    model = json.loads((byte_pair[0] / "tokenizer.json").read_text())["model"]
+    merges = [merge.split() if isinstance(merge, str) else merge for merge in model["merges"]]
+    parts = {model["vocab"][a + b]: [model["vocab"][a], model["vocab"][b]] for a, b in merges}
+    ids = setting.layout.copied_source[: setting.layout.anchors : 10].tolist()
+    assert {id in parts for id in ids} == {False, True}
+    found = [source[parts[id]].mean(axis=0) if id in parts else source.mean(axis=0) for id in ids]
+    errors = np.square(found - source[ids]).sum(axis=1)
+    expected = errors / np.square(source[ids] - source.mean(axis=0)).sum(axis=1).mean()
+    np.testing.assert_allclose(setting.held_out_errors(plain("subword")), expected, rtol=1e-5)
 
 
 def test_error_on_held_out_tokens_of_a_map(make_setting, planted):

@@ -13,6 +13,7 @@ from clp_jax.transfer.selection import (
     SCREENED,
     Choice,
     Score,
+    _rank,
     candidates,
     make_tables,
     ordered,
@@ -145,7 +146,7 @@ def test_without_text_a_rotation_is_never_chosen_even_where_it_is_planted(make_s
     assert choice.to_dict()["ranked_by"] == "error on held-out shared tokens"
     scored = {score.recipe.method for score in choice.scores}
     assert scored == set(setting.methods()) - {
-        "subword", "mean", "random", "procrustes", "sava", "flor", "omp",
+        "mean", "random", "procrustes", "sava", "flor", "omp",
     }  # fmt: skip
 
 
@@ -207,6 +208,13 @@ def test_a_calibrated_recipe_expects_what_the_text_has(setting):
         for wish in (False, True)
     )
     assert setting.evaluator.loss({TABLE: calibrated}) < setting.evaluator.loss({TABLE: plain})
+
+
+def test_pieces_come_before_methods_that_are_worse_than_the_mean_row(setting):
+    errors = {"ridge": 0.8, "clp": 1.2, "subword": 1.5}
+    scores = [Score(setting, Recipe(name, 1.0), error) for name, error in errors.items()]
+    ranking = sorted(scores, key=_rank)
+    assert [score.recipe.method for score in ranking] == ["ridge", "subword", "clp"]
 
 
 def test_scores_of_the_overlap_are_the_settings(make_setting, planted):
