@@ -8,7 +8,8 @@ A case is a number. It decides which input is damaged (a model's configuration, 
 weights, a run, a corpus, text, vectors, YAML, a flag, an argument in Python, a place), how, and
 which stage gets it. Each runs in a forked process of its own, with bounds on time and memory. It
 should end in success or in one sentence, exit status 1 and nothing left behind; what cannot mean
-anything must not succeed, what a chain's plan promises must come, and no input may change.
+anything must not succeed, what a chain's plan promises must come, logits must be PyTorch's, and no
+input may change.
 """
 
 import argparse
@@ -35,10 +36,12 @@ from unittest.mock import patch
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 import transformers
 import yaml
+from flax import nnx
 from safetensors.numpy import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer
 
@@ -51,8 +54,8 @@ from clp_jax.terminal import printable
 LABELS = ("OTHER", "OFFENSE")
 SENTENCES = ["Die Katze schläft auf dem Dach.", "The cat sleeps on the roof.", "語 ü 🙂 и так"] * 20
 ENDINGS = (
-    "fine", "one sentence", "traceback", "silent acceptance", "found late", "control characters",
-    "leftover", "input changed", "over memory", "no end", "killed",
+    "fine", "one sentence", "traceback", "silent acceptance", "found late", "other numbers",
+    "control characters", "leftover", "input changed", "over memory", "no end", "killed",
 )  # fmt: skip
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 NESTED = 200_000
@@ -124,6 +127,38 @@ def make_models(folder: Path) -> None:
     (folder / "text.jsonl").write_text(lines, "utf-8")
 
 
+LOCAL, GLOBAL = "sliding_attention", "full_attention"
+ROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 100.0}
+MODERN = {
+    "vocab_size": 300, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+    "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None, "tie_word_embeddings": True,
+    "initializer_range": 0.3, "rope_parameters": ROPE,
+}  # fmt: skip
+WINDOWS = {"use_sliding_window": True, "sliding_window": 8}
+BY_TURNS = {"sliding_window": 8, "layer_types": [LOCAL, GLOBAL] * 2, "query_pre_attn_scalar": 4}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"sliding_window": 8},
+    "qwen2": {**WINDOWS, "max_window_layers": 2},
+    "qwen3": {**WINDOWS, "max_window_layers": 2, "head_dim": 6},
+    "smollm3": {**WINDOWS, "no_rope_layer_interval": 2},
+    "olmo2": {},
+    "gemma2": {**BY_TURNS, "head_dim": 6},
+    "gemma3_text": {**BY_TURNS, "head_dim": 6, "rope_parameters": {LOCAL: ROPE, GLOBAL: ROPE}},
+}
+"""Settings by family, in addition to those that all have."""
+
+
+def make_families(folder: Path) -> None:
+    """A model of each modern family, tiny and good."""
+    for kind, settings in FAMILIES.items():
+        config = transformers.AutoConfig.for_model(kind, **MODERN | settings)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder / kind)
+        for file in (folder / "gpt2").glob("tokenizer*"):
+            shutil.copy(file, folder / kind)
+
+
 def make_vectors(folder: Path) -> None:
     """Vectors of words and tokens, a dictionary, and the examples of a task."""
     words = sorted(set(" ".join(SENTENCES[:2]).split()))
@@ -143,6 +178,7 @@ def make_vectors(folder: Path) -> None:
 def make_material(folder: Path) -> None:
     """The same, recipes, a corpus that is begun and one that is done, and a run."""
     make_models(folder)
+    make_families(folder)
     make_vectors(folder)
     recipe = {
         "model": {"path": str(folder / "gpt2")},
@@ -301,6 +337,67 @@ def config(rng: random.Random, material: Path, scratch: Path) -> Made:
     model = copied(rng, material, scratch)
     what = damage_json(rng, model / "config.json")
     return what, use_model(rng, model, material, scratch), False
+
+
+LONGER = {**ROPE, "rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}
+LLAMA3 = {**LONGER, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+ROPES: tuple[Any, ...] = (
+    LLAMA3, LONGER, {**ROPE, "rope_type": "linear", "factor": 4.0},
+    {**ROPE, "rope_type": "dynamic", "factor": 2.0}, {**ROPE, "rope_type": "longrope"},
+    {**LONGER, "beta_fast": 1, "beta_slow": 32}, {**LONGER, "mscale": 0.7, "mscale_all_dim": 1.0},
+    {**LONGER, "truncate": False}, {LOCAL: ROPE, GLOBAL: LLAMA3}, {GLOBAL: ROPE}, {LOCAL: None},
+)  # fmt: skip
+# Values of each field that is read, in addition to odd ones; not all are wrong.
+FIELDS: dict[str, tuple[Any, ...]] = {
+    "rope_parameters": ROPES, "rope_scaling": ROPES, "rope_theta": (1e4,),
+    "rope_local_base_freq": (50.0,), "partial_rotary_factor": (0.5,), "head_dim": (3, 4, 7, "4"),
+    "num_key_value_heads": (1, 3, 4, 5), "num_attention_heads": (3, 8), "hidden_size": (15,),
+    "num_hidden_layers": (2, 3, 5), "max_position_embeddings": (4,), "vocab_size": (299, 301),
+    "layer_types": ([LOCAL] * 4, [GLOBAL] * 4, [GLOBAL, LOCAL] * 2, [GLOBAL] * 3, ["odd"] * 4),
+    "sliding_window": (1, 2, 3.0, "8", 100), "use_sliding_window": ("yes",),
+    "sliding_window_pattern": (2, 3), "max_window_layers": (1, 3, -3), "no_rope_layers": (
+        [1] * 4, [0] * 4, [1, 0, 0, 1], [1] * 3, [1] * 6, [2] * 4, ["a"] * 4),
+    "no_rope_layer_interval": (3, 7), "attn_logit_softcapping": (0.5, -30.0),
+    "final_logit_softcapping": (0.5, -30.0), "query_pre_attn_scalar": (7, -4),
+    "attention_bias": (), "mlp_bias": (), "hidden_act": ("gelu", "relu2"),
+    "hidden_activation": ("gelu", "relu2"), "rms_norm_eps": (0.1,), "attention_dropout": (0.5,),
+    "tie_word_embeddings": (), "is_causal": (), "use_bidirectional_attention": (),
+    "per_layer_config": ({"0": {"head_dim": 2}},), "num_experts": (8,), "text_config": (MODERN,),
+    "quantization_config": ({"quant_method": "gptq"}, {"quant_method": "fp8"}),
+}  # fmt: skip
+
+
+def family(rng: random.Random, material: Path, scratch: Path) -> Made:
+    """A configuration of a modern family with one or two values that are odd."""
+    kind = rng.choice(sorted(FAMILIES))
+    model = shutil.copytree(material / kind, scratch / "model")
+    file = model / "config.json"
+    odd = [value for value in ODD if value is not HUGE]
+    values = {
+        key: rng.choice(FIELDS[key] if FIELDS[key] and rng.random() < 0.6 else odd)
+        for key in rng.sample(sorted(FIELDS), rng.choice([1, 1, 2]))
+    }
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | values), "utf-8")
+    compared: Call = partial(same_as_pytorch, model=str(model))
+    call = compared if rng.random() < 0.7 else use_model(rng, model, material, scratch)
+    return f"{kind} {str(values)[:150]!r}", call, False
+
+
+def same_as_pytorch(model: str) -> None:
+    """Load a model, and compare its logits with those of `transformers`, if it is accepted."""
+    tokens = np.arange(48).reshape(2, 24) % 7
+    ours = np.asarray(nnx.jit(clp_jax.load_model(model))(jnp.asarray(tokens)))
+    try:
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            model, attn_implementation="eager"
+        )
+        theirs = loaded.eval()(torch.from_numpy(tokens), use_cache=False).logits.detach().numpy()
+        difference = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    except Exception as error:
+        print(f"other numbers: PyTorch ends with {type(error).__name__}: {error}")
+    else:
+        if not difference < 1e-4:
+            print(f"other numbers: by {difference}")
 
 
 def tokenizer(rng: random.Random, material: Path, scratch: Path) -> Made:
@@ -836,6 +933,7 @@ def place(rng: random.Random, material: Path, scratch: Path) -> Made:
 Maker = Callable[[random.Random, Path, Path], Made]
 TARGETS: tuple[tuple[str, int, Maker], ...] = (
     ("config", 5, config),
+    ("family", 5, family),
     ("tokenizer", 4, tokenizer),
     ("bytes", 4, bytes_of_a_model),
     ("weights", 4, weights),
@@ -888,6 +986,8 @@ def judge(case: Case, status: int, said: str) -> Ending:
         ending = "control characters"
     elif "found late" in said:
         ending = "found late"
+    elif "other numbers" in said:
+        ending = "other numbers"
     elif status == 0:
         ending = "silent acceptance" if case.must_fail else "fine"
     else:

@@ -115,7 +115,7 @@ def refuse_kinds(values: Mapping[str, Any]) -> None:
             "checkpoint in float32, bfloat16 or float16, or dequantise it with transformers."
         )
     text = values.get("text_config")
-    if text:
+    if text is not None:
         kind = text.get("model_type") if isinstance(text, Mapping) else None
         raise UserError(
             f"model_type {values.get('model_type')} is multimodal: save its text model "

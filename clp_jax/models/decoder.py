@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -101,10 +103,16 @@ class DecoderConfig:
             raise UserError(f"{', '.join(faults)} is not supported.")
 
     @property
-    def period(self) -> int:
-        """The number of layers after which their kinds repeat."""
-        kinds = self.layer_kinds
-        return next(n for n in range(1, len(kinds) + 1) if kinds[n:] == kinds[:-n])
+    def segments(self) -> tuple[tuple[tuple[LayerKind, ...], int], ...]:
+        """Successive parts of the depth: the kinds of a period, and how often it repeats."""
+        left, found = self.layer_kinds, []
+        while left:
+            covered = {n: _covered(left, n) for n in range(1, len(left) // 2 + 1)}
+            period = max(covered, key=lambda n: covered[n], default=1)
+            layers = covered.get(period) or 1
+            found.append((left[:period], layers // period))
+            left = left[layers:]
+        return tuple(found)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -120,6 +128,13 @@ class DecoderConfig:
             "head_dim": self.head_dim,
             "mlp": self.mlp_size,
         }
+
+
+def _covered(kinds: tuple[LayerKind, ...], period: int) -> int:
+    """How many of the kinds the first ``period`` and their repetitions are; 0 if there are none."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(kinds, kinds[period:], strict=False))
+    repetitions = sum(1 for _ in same) // period
+    return period * (1 + repetitions) if repetitions else 0
 
 
 def split_evenly(hidden_size: int, heads: int) -> int:
@@ -405,20 +420,23 @@ class Decoder(nnx.Module):
             policy = jax.checkpoint_policies.save_only_these_names(*SAVED_BY_POLICY[remat])
             layer = jax.checkpoint(layer, policy=policy, prevent_cse=False, static_argnums=0)
 
-        def layers(carried: tuple[Array, Any], own: Any) -> tuple[tuple[Array, Any], None]:
-            """Successive layers, the first of them at the beginning of a period."""
-            for place, kind in enumerate(config.layer_kinds[: len(own[-1])]):
+        def layers(
+            kinds: tuple[LayerKind, ...], carried: tuple[Array, Any], own: Any
+        ) -> tuple[tuple[Array, Any], None]:
+            """One period of layers."""
+            for place, kind in enumerate(kinds):
                 carried = layer(kind, carried, _select(own, place))
             return carried, None
 
         x = dropout(self.embed(tokens, positions), config.embedding_dropout, input_key)
         carried: Any = (x, None if cache is None else (cache.key, cache.value))
         own = (params, self.softmax_scales(), layer_keys, jnp.arange(config.num_layers))
-        periods, rest = divmod(config.num_layers, config.period)
-        repeated = config.num_layers - rest
-        carried, _ = jax.lax.scan(layers, carried, _grouped(_select(own, slice(repeated)), periods))
-        if rest:
-            carried, _ = layers(carried, _select(own, slice(repeated, None)))
+        begin = 0
+        for kinds, count in config.segments:
+            end = begin + len(kinds) * count
+            part = _grouped(_select(own, slice(begin, end)), count)
+            carried, _ = jax.lax.scan(partial(layers, kinds), carried, part)
+            begin = end
         x, stored = carried
         if cache is not None:
             key, value = stored

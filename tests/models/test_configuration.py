@@ -115,6 +115,7 @@ def test_old_names_are_understood():
             {"text_config": {"model_type": "gemma3_text"}},
             r"model_type gemma3 is multimodal: save its text model \(gemma3_text\)",
         ),
+        ("gemma2", {"text_config": 0}, r"model_type gemma2 is multimodal: save its text model"),
         *(
             ("llama", {"quantization_config": {"quant_method": method}}, rf"quantised \({method}\)")
             for method in ("gptq", "awq", "bitsandbytes", "fp8")
@@ -158,6 +159,26 @@ def test_windows_and_rotary_embeddings_are_those_of_each_layer():
     assert kinds("qwen3", **windows) == [(None, True)] * 3 + [(8, True)]
     assert kinds("smollm3") == [(None, True)] * 3 + [(None, False)]
     assert kinds("smollm3", no_rope_layers=[0, 1, 0, 1]) == [(None, False), (None, True)] * 2
+
+
+def test_layers_are_scanned_in_as_few_programs_as_their_kinds_allow():
+    def segments(kinds):
+        types = [{"S": "sliding_attention", "F": "full_attention"}[kind] for kind in kinds]
+        values = {"num_hidden_layers": len(types), "layer_types": types, "sliding_window": 8}
+        config = read_decoder_config({"model_type": "gemma3_text"} | values)
+        found = [
+            ("".join("FS"[kind.window == 8] for kind in period), times)
+            for period, times in config.segments
+        ]
+        assert "".join(period * times for period, times in found) == kinds
+        return found
+
+    assert segments("F") == [("F", 1)]
+    assert segments("F" * 5) == [("F", 5)]
+    assert segments("F" * 5 + "S" * 3) == [("F", 5), ("S", 3)]
+    assert segments("SSF" * 4) == [("SSF", 4)]
+    assert segments("SSSSSF" * 4 + "SS") == [("SSSSSF", 4), ("S", 2)]
+    assert segments("SFFS") == [("S", 1), ("F", 2), ("S", 1)]
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
