@@ -21,10 +21,11 @@ def fuzz():
 def material(fuzz, tmp_path_factory):
     folder = tmp_path_factory.mktemp("material")
     fuzz.make_models(folder)
+    fuzz.make_families(folder)
     return folder
 
 
-@pytest.mark.parametrize("kind", ["config", "tokenizer", "bytes", "weights"])
+@pytest.mark.parametrize("kind", ["config", "family", "tokenizer", "bytes", "weights"])
 def test_damaged_models_succeed_or_end_in_one_sentence(fuzz, material, tmp_path, kind):
     endings, number = [], 0
     while len(endings) < 8:
