@@ -98,6 +98,14 @@ def spread(count: int, chosen: int) -> Int[np.ndarray, " chosen"]:
     return np.unique(np.linspace(0, count - 1, min(chosen, count)).astype(int))
 
 
+def part_of(
+    windows: Int32[np.ndarray, "window tokens"], count: int
+) -> Int32[np.ndarray, "chosen tokens"]:
+    """As many tokens as ``count`` windows of `LONGEST_WINDOW` hold, in windows evenly spread."""
+    length = windows.shape[1] - 1
+    return windows[spread(len(windows), -(-count * LONGEST_WINDOW // length))]
+
+
 BATCH = 4
 ROUNDS = 3
 """Rounds of calibration. With tied tables, each changes the input rows too, and so the error."""
@@ -144,10 +152,9 @@ class Evaluator:
 
         Args:
             tables: the tables by name.
-            windows: how many of its windows to use, evenly spread.
+            windows: how much of it to use, see `part_of`.
         """
-        judge = self.sample.judge
-        judge = judge[spread(len(judge), windows)]
+        judge = part_of(self.sample.judge, windows)
         params, total, count = self.with_tables(tables), 0.0, 0.0
         with jax.set_mesh(self.mesh):
             for batch, mask in self.batches(judge):
@@ -183,9 +190,8 @@ class Evaluator:
         params = self.with_tables(tables)
         rows, dim = tables[list(self.paths)[-1]].shape
         expected, hidden, count = np.zeros(rows), np.zeros(dim), 0.0
-        fit = self.sample.fit
         with jax.set_mesh(self.mesh):
-            for batch, mask in self.batches(fit[spread(len(fit), JUDGED)]):
+            for batch, mask in self.batches(part_of(self.sample.fit, JUDGED)):
                 found = _sums(self.graphdef, params, batch, mask)
                 expected += to_host(found[0])
                 hidden += to_host(found[1])

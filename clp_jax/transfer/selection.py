@@ -23,7 +23,7 @@ SHARES = (1.0, 0.5, 0.25)
 """Weights of the source in shared rows: all methods are tried with the first, the best with all."""
 
 SCREENED = 4
-"""Windows of text that every candidate is scored on."""
+"""Windows of text that every candidate is scored on, see `part_of`."""
 
 FINALISTS = 3
 """How many of them are scored on `JUDGED` windows, or trained."""
@@ -114,9 +114,10 @@ def ordered(scores: Iterable[Score]) -> list[Score]:
 def rank_by_text(pairs: Sequence[TransferPair], steps: int = 0) -> list[Score]:
     """Rank all candidates by the transferred model's loss on text, the best first.
 
-    All are scored on a little of it, the best `FINALISTS` also with other shares. The best of all
-    those are scored again on more, or after training; without training the first one is also tried
-    calibrated. If the source's vocabulary is kept, its rows are neither mixed nor calibrated.
+    All are scored on a little of it, the methods of the best `FINALISTS` also with other shares.
+    The best of all those are scored again on more, or after training; without training, the first
+    one with matched spread and the first without are also tried calibrated, which suits them
+    unequally. If the source's vocabulary is kept, its rows are neither mixed nor calibrated.
 
     Args:
         pairs: the source with each helper.
@@ -126,7 +127,9 @@ def rank_by_text(pairs: Sequence[TransferPair], steps: int = 0) -> list[Score]:
     best = ordered(screened)[:FINALISTS]
     screened += _screen_pairs(
         pairs,
-        lambda pair: with_other_shares(pair, [s.recipe for s in best if s.pair is pair]),
+        lambda pair: with_other_shares(
+            pair, sorted({score.recipe.method for score in best if score.pair is pair})
+        ),
     )
     screened = ordered(screened)
     finals: list[Score] = []
@@ -134,9 +137,12 @@ def rank_by_text(pairs: Sequence[TransferPair], steps: int = 0) -> list[Score]:
         finals.append(_train(score, steps) if steps else _judge(score))
         if len(pairs) > 1:
             score.pair.release()
-    first = ordered(finals)[0]
-    if not (steps or first.pair.layout.keeps):
-        finals.append(_judge(replace(first, recipe=replace(first.recipe, calibrate=True))))
+    if not (steps or finals[0].pair.layout.keeps):
+        firsts = {score.recipe.match_spread: score for score in reversed(ordered(finals))}
+        finals += [
+            _judge(replace(score, recipe=replace(score.recipe, calibrate=True)))
+            for score in firsts.values()
+        ]
     return [*ordered(finals), *screened[FINALISTS:]]
 
 
@@ -153,16 +159,18 @@ def candidates(pair: TransferPair) -> list[Recipe]:
     ]
 
 
-def with_other_shares(pair: TransferPair, recipes: Sequence[Recipe]) -> list[Recipe]:
-    """The same recipes with the other `SHARES`; those of one method follow each other.
+def with_other_shares(pair: TransferPair, methods: Iterable[str]) -> list[Recipe]:
+    """Methods with the other `SHARES`, maps also with matched spread.
 
-    Pieces spell a shared token as itself, so shares do not matter to them.
+    Those of one method follow each other. Pieces spell a shared token as itself, so shares do not
+    matter to them.
     """
     return [
-        replace(recipe, source_weight=share)
-        for recipe in sorted(recipes, key=attrgetter("method"))
-        if METHODS[recipe.method].basis != "pieces" and not pair.layout.keeps
+        replace(pair.defaults(method), source_weight=share, match_spread=match_spread)
+        for method in methods
+        if METHODS[method].basis != "pieces" and not pair.layout.keeps
         for share in SHARES[1:]
+        for match_spread in ((False, True) if METHODS[method].maps else (False,))
     ]
 
 
