@@ -113,13 +113,12 @@ class Study:
         folder = self.out / "arms" / arm / "start"
         if not folder.exists():
             options = {k: v for k, v in self.config.arms[arm].items() if k != "train"}
-            if options.get("method") == "auto":
-                options["data"] = [str(self.texts / "sample.jsonl")]
             transfer_model(
                 self.config.source,
                 self.config.helper,
                 folder,
                 tokenizer=self.config.tokenizer,
+                data=[str(self.texts / "sample.jsonl")],
                 **options,
             )
         return folder

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from clp_jax.transfer.blockwise import contributors_by, empty_rows, matmul, weighted
+from clp_jax.transfer.blockwise import contributors_by, matmul, shard_rows, weighted, zero_rows
 from clp_jax.transfer.interface import Contribution, Prediction, Problem
-from clp_jax.transfer.methods.linear import LinearMap, fit_ridge
+from clp_jax.transfer.methods.linear import fit_ridge, make_map
 from clp_jax.transfer.methods.similarity import Nearest
 
 
@@ -32,26 +32,26 @@ def ridge_residual(
     fit = fit_ridge(problem, strength, count_exponent)
     near = Nearest(neighbours, temperature, centred=True)
     kept = np.flatnonzero(fit.weights)
-    mapped = fit.predict(problem)
-    residuals = Problem(
-        queries=problem.queries,
-        anchors=problem.anchors[kept],
-        rows=_residuals(problem, fit)[kept],
-        mean=np.zeros_like(problem.mean),
-        std=problem.std,
-        mesh=problem.mesh,
-        seed=problem.seed,
-    )
-    corrections = weighted(near, residuals, mapped.fallback["mean"])
+    trained = problem.without(fit.weights == 0)
+    mapped, unknown = fit.predict(problem), zero_rows(problem.queries)
 
     def blocks():
-        for (positions, rows), (_, more) in zip(mapped.blocks(), corrections.blocks(), strict=True):
-            yield positions, rows + more
+        # The weights sum to one, so sum_o w_o r_o = sum_o w_o E[o] - f(sum_o w_o H[o]).
+        mapping = make_map(fit.of, fit.inverse)
+        features = trained._replace(
+            rows=trained.anchors, mean=np.zeros(trained.anchors.shape[1], np.float32), places=None
+        )
+        means = (weighted(near, of, unknown).blocks() for of in (trained, features))
+        for (positions, rows), (_, centers) in zip(*means, strict=True):
+            away = shard_rows(problem.queries[positions] - centers, problem.mesh)
+            mapped_away = np.asarray(matmul(away, mapping))[: len(positions)]
+            lost = unknown[positions, None]
+            yield positions, rows + np.where(lost, 0, mapped_away)
 
     def contributors(k: int) -> Contribution:
         center = np.asarray(fit.of.feature_mean)
-        keys, anchors = fit.keys(problem)[kept], residuals.anchors - center
-        both = residuals._replace(
+        keys, anchors = fit.keys(problem)[kept], trained.anchors - center
+        both = trained._replace(
             queries=np.concatenate([problem.queries - center] * 2, axis=1),
             anchors=np.concatenate([anchors, keys], axis=1),
         )
@@ -59,15 +59,6 @@ def ridge_residual(
         return kept[ids], weights
 
     return replace(mapped, blocks=blocks, contributors=contributors)
-
-
-def _residuals(problem: Problem, fit: LinearMap) -> Float[np.ndarray, "anchor dim"]:
-    """What the map misses at each anchor."""
-    found = fit.predict(problem._replace(queries=problem.anchors))
-    rows = empty_rows(*found.shape)
-    for ids, block in found.blocks():
-        rows[ids] = problem.rows_of(ids) - block
-    return rows
 
 
 @dataclass(frozen=True)
