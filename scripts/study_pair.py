@@ -13,7 +13,7 @@ import argparse
 import math
 import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -32,7 +32,7 @@ from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import new_file, new_folder, read_json, write_json
 from clp_jax.mesh import use_compilation_cache
 from clp_jax.models import abstract_model, read_decoder_config
-from clp_jax.quickstart.inputs import write_text
+from clp_jax.quickstart.inputs import take, write_text
 
 OWN = "own tokenizer"
 """The arm that is the source as it is."""
@@ -79,23 +79,15 @@ def write_texts(config: StudyConfig, out: Path) -> None:
     with new_folder(out) as folder:
         documents = list(read_documents(config.text))
         random.Random(0).shuffle(documents)
-        train = _first(iter(documents), config.train_characters)
-        sample = _first(reversed(documents[len(train) :]), config.sample_characters)
+        train = take(documents, config.train_characters)
+        sample = take(reversed(documents[len(train) :]), config.sample_characters)
         write_text(train, folder / "train.jsonl")
         write_text(sample, folder / "sample.jsonl")
         for language, files in config.heldout.items():
             documents = [document[:DOCUMENT] for document in read_documents([files])]
             random.Random(0).shuffle(documents)
-            heldout = _first(iter(documents), config.heldout_characters)
+            heldout = take(documents, config.heldout_characters)
             write_text(heldout, folder / f"{language}.jsonl")
-
-
-def _first(documents: Iterator[str], characters: int) -> list[str]:
-    taken: list[str] = []
-    while characters > 0 and (document := next(documents, None)) is not None:
-        taken.append(document)
-        characters -= len(document)
-    return taken
 
 
 class Study:

@@ -114,9 +114,10 @@ def load_parts(
     dtype: FloatType | None = None,
     revision: Name | None = None,
 ) -> dict[str, PyTree[Array]]:
-    """Some parts of a model's parameters, such as ``token_embedding``, and nothing of the others.
+    """Some parts of a model's parameters, such as ``token_embedding``.
 
-    The arguments and errors are those of `load_model`; a part that the model lacks is left out.
+    The arguments and errors are those of `load_model`; a part that the model lacks is left out. Of
+    a run folder everything is read first.
     """
     if is_run_folder(name):
         whole = nnx.to_pure_dict(nnx.state(load_model(name, mesh=mesh, dtype=dtype)))
@@ -124,14 +125,9 @@ def load_parts(
     folder = resolve(name, revision)
     config = read_decoder_config(read_config(folder), folder / "config.json")
     tensors = checkpoint_tensors(folder, config)
-    table = {weight.path: weight for weight in weight_table(config)}
-    shapes = abstract_parameters(abstract_model(config), mesh)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: _load_parameter(
-            table[parameter_path(path)], tensors, config, leaf.sharding, dtype
-        ),
-        {part: tree for part, tree in shapes.items() if part in parts},
-    )
+    places = nnx.to_pure_dict(parameter_shardings(abstract_model(config), mesh))
+    chosen = {part: tree for part, tree in places.items() if part in parts}
+    return _load_parameters(config, tensors, chosen, dtype)
 
 
 def _check_finite(run: str | Path, params: PyTree[Array]) -> None:
@@ -167,14 +163,24 @@ def build_model(
         compute_dtype: of the computation.
     """
     model = abstract_model(config, dtype=compute_dtype)
+    params = _load_parameters(config, tensors, parameter_shardings(model, mesh), dtype)
+    return nnx.merge(nnx.graphdef(model), params)
+
+
+def _load_parameters(
+    config: DecoderConfig,
+    tensors: Mapping[str, LazyTensor],
+    places: PyTree[NamedSharding],
+    dtype: DTypeLike | None,
+) -> PyTree[Array]:
+    """The parameters that have a place, each read to it."""
     table = {weight.path: weight for weight in weight_table(config)}
-    params = jax.tree_util.tree_map_with_path(
+    return jax.tree_util.tree_map_with_path(
         lambda path, sharding: _load_parameter(
             table[parameter_path(path)], tensors, config, sharding, dtype
         ),
-        parameter_shardings(model, mesh),
+        places,
     )
-    return nnx.merge(nnx.graphdef(model), params)
 
 
 def checkpoint_tensors(folder: Path, config: DecoderConfig) -> dict[str, LazyTensor]:

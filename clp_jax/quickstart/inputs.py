@@ -28,8 +28,8 @@ def made_up_text(
 ) -> tuple[list[str], list[str]]:
     """Training and held-out documents from `clp_jax.quickstart.sentences`."""
     return (
-        _take(documents(language, TRAINING_SEEDS[language]), characters),
-        _take(documents(language, HELDOUT_SEED), heldout_characters),
+        take(documents(language, TRAINING_SEEDS[language]), characters),
+        take(documents(language, HELDOUT_SEED), heldout_characters),
     )
 
 
@@ -47,7 +47,7 @@ def own_text(
     Raises:
         UserError: there are too few documents.
     """
-    found = _take((document[:LONGEST_DOCUMENT] for document in files), MOST_READ)
+    found = take((document[:LONGEST_DOCUMENT] for document in files), MOST_READ)
     if len(found) < LEAST_DOCUMENTS:
         raise UserError(
             f"{name} holds {len(found)} documents, but the quickstart needs {LEAST_DOCUMENTS} to "
@@ -55,11 +55,11 @@ def own_text(
         )
     random.Random(0).shuffle(found)
     tenth = len(found) // 10
-    heldout = _take(found[:tenth], heldout_characters)
-    return _take(found[tenth:], characters), heldout
+    heldout = take(found[:tenth], heldout_characters)
+    return take(found[tenth:], characters), heldout
 
 
-def _take(documents: Iterable[str], characters: int) -> list[str]:
+def take(documents: Iterable[str], characters: int) -> list[str]:
     """The first documents with at least ``characters`` characters in total, or all."""
     taken: list[str] = []
     for document in documents:

@@ -27,7 +27,7 @@ LEAST = 1e-6
 
 
 class Lesson(NamedTuple):
-    """What a teacher adds to the loss of a batch; nothing by default.
+    """What a teacher adds to the loss of a batch.
 
     Attributes:
         loss: its own term, summed over the batch.
@@ -35,9 +35,9 @@ class Lesson(NamedTuple):
         sums: what `lesson_metrics` reports, summed over the batch.
     """
 
-    loss: Float[Array, ""] | float = 0.0
-    weights: Float[Array, "batch length"] | None = None
-    sums: dict[str, Float[Array, ""]] = {}  # noqa: RUF012
+    loss: Float[Array, ""] | float
+    weights: Float[Array, "batch length"] | None
+    sums: dict[str, Float[Array, ""]]
 
 
 def give_lesson(

@@ -155,7 +155,7 @@ def make_train_step(
         hidden = hidden_states(model, tokens[:, :-1], eos_id, key)
         head, softcap = model.output_embedding(), model.config.final_softcap
         losses = partial(token_losses, chunk=train.loss_chunk, softcap=softcap)
-        lesson = Lesson()
+        lesson = Lesson(0.0, None, {})
         if teacher is not None:
             source = nnx.merge(teacher.graphdef, params | batch["teacher"])
             end = teacher.tokenizer.separator()
@@ -185,12 +185,12 @@ def make_train_step(
     ) -> tuple[PyTree, Sums]:
         """The gradients of the trainable parameters and the loss terms, summed over the batch."""
         key = jax.random.fold_in(jax.random.key(train.seed), index)
-        rows = {name: array for name, array in batch.items() if name != "teacher"}
-        fixed = {name: array for name, array in batch.items() if name == "teacher"}
+        rows = dict(batch)
+        embeddings = rows.pop("teacher", None)
 
         def microbatch_sums(number: int | Int[Array, ""], rows: Batch) -> tuple[PyTree, Sums]:
             (_, sums), gradients = jax.value_and_grad(microbatch_loss, has_aux=True)(
-                free, params, rows | fixed, jax.random.fold_in(key, number)
+                free, params, rows | {"teacher": embeddings}, jax.random.fold_in(key, number)
             )
             return jax.lax.with_sharding_constraint(gradients, trainable_shardings), sums
 

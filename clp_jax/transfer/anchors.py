@@ -12,7 +12,7 @@ from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.transfer.blockwise import zero_rows
 from clp_jax.transfer.interface import Problem
 from clp_jax.transfer.methods.similarity import as_queries
-from clp_jax.transfer.pieces import Spelling, mean_rows, used_pieces
+from clp_jax.transfer.pieces import Spelling, read_means, used_pieces
 from clp_jax.transfer.table import Layout, TableRead, read_table
 
 
@@ -93,9 +93,7 @@ class TableInputs:
             shared: the same for each of the layout's anchors, other than the token itself.
             frequencies: how often each of them occurs in text.
         """
-        spellings = [*missing, *shared]
-        used = used_pieces(spellings)
-        own = mean_rows(spellings, used, read_table(self.source_tensor, used).rows)
+        own = read_means(self.source_tensor, [*missing, *shared]).rows
         split = len(missing)
         halves = [_standardised(table, split) for table in (self.helper.rows, own)]
         features = np.concatenate(halves, axis=1)

@@ -22,13 +22,17 @@ from clp_jax.tokenizer import Tokenizer
 from clp_jax.transfer.blockwise import row_slices
 
 FIT_WINDOWS = 1024
+"""Windows to keep of the first half of a text, at the most."""
+
 WINDOWS = 64
-"""Windows to measure a loss on, and to calibrate on."""
+"""Windows to keep of the second half, at the most."""
 
 JUDGED = 16
-"""Windows to compare models on."""
+"""Windows to compare models on, and to calibrate on; see `part_of`."""
 
 LONGEST_WINDOW = 256
+"""Tokens per window, if the model has as many positions."""
+
 UNSEEN = 0.5
 """Added to the count of every token, so that no frequency is zero."""
 

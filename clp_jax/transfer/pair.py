@@ -26,8 +26,8 @@ from clp_jax.transfer.helper import Helper
 from clp_jax.transfer.methods import METHODS, Recipe
 from clp_jax.transfer.methods.similarity import spell
 from clp_jax.transfer.models import Checkpoint, target_config
-from clp_jax.transfer.pieces import mean_rows, used_pieces
-from clp_jax.transfer.table import NewTable, extending, read_table, replacing
+from clp_jax.transfer.pieces import read_means
+from clp_jax.transfer.table import NewTable, extending, replacing
 from clp_jax.vocabulary import match_vocabularies, read_vocabulary
 from clp_jax.vocabulary.extend import extend_tokenizer
 from clp_jax.vocabulary.parts import parts_of
@@ -210,8 +210,7 @@ class TransferPair:
     ) -> Float[np.ndarray, "source dim"]:
         """The mean row of the parts of source tokens; the table's for those without parts."""
         spellings = [self._parts.get(id, []) for id in ids.tolist()]
-        used = used_pieces(spellings)
-        rows = mean_rows(spellings, used, read_table(inputs.source_tensor, used).rows)
+        rows = read_means(inputs.source_tensor, spellings).rows
         whole = np.array([not spelling for spelling in spellings])
         rows[whole] = inputs.source.mean
         return rows

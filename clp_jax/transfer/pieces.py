@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from scipy.sparse import csr_array
 
 from clp_jax.checkpoint.tensors import LazyTensor
@@ -33,10 +33,7 @@ class Spelling:
 
         The statistics are those of the helper's table, which is read once.
         """
-        spelled = [self.pieces[id] for id in ids.tolist()]
-        used = used_pieces(spelled)
-        table = read_table(tensor, used)
-        return table._replace(rows=mean_rows(spelled, used, table.rows))
+        return read_means(tensor, [self.pieces[id] for id in ids.tolist()])
 
 
 def used_pieces(spellings: Sequence[Sequence[int]]) -> Int[np.ndarray, " used"]:
@@ -44,24 +41,20 @@ def used_pieces(spellings: Sequence[Sequence[int]]) -> Int[np.ndarray, " used"]:
     return np.unique(np.array([id for spelling in spellings for id in spelling], np.int64))
 
 
-def mean_rows(
-    spellings: Sequence[Sequence[int]],
-    used: Int[np.ndarray, " used"],
-    rows: Float[np.ndarray, "used dim"],
-) -> Float[np.ndarray, "spelling dim"]:
+def read_means(tensor: LazyTensor, spellings: Sequence[Sequence[int]]) -> TableRead:
     """The mean of the rows of each spelling's ids, zeros where there are none.
 
-    Args:
-        spellings: the ids of each.
-        used: all of them, ascending.
-        rows: their rows.
+    The statistics are those of the whole table, which is read once.
     """
+    used = used_pieces(spellings)
+    table = read_table(tensor, used)
     lengths = np.array([len(spelling) for spelling in spellings], np.int64)
     flat = np.array([id for spelling in spellings for id in spelling], np.int64)
     weights = np.repeat(1 / np.maximum(lengths, 1), lengths).astype(np.float32)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     shape = len(spellings), len(used)
-    return csr_array((weights, np.searchsorted(used, flat), starts), shape=shape) @ rows
+    means = csr_array((weights, np.searchsorted(used, flat), starts), shape=shape) @ table.rows
+    return table._replace(rows=means)
 
 
 def spell_vocabulary(helper: Tokenizer, target: Tokenizer) -> Spelling:

@@ -151,12 +151,8 @@ def candidates(pair: TransferPair) -> list[Recipe]:
 
     Those of one method follow each other.
     """
-    return [
-        replace(pair.defaults(method), source_weight=SHARES[0], match_spread=match_spread)
-        for method in pair.methods()
-        if METHODS[method].ranked
-        for match_spread in ((False, True) if METHODS[method].maps else (False,))
-    ]
+    ranked = (method for method in pair.methods() if METHODS[method].ranked)
+    return _recipes(pair, ranked, SHARES[:1])
 
 
 def with_other_shares(pair: TransferPair, methods: Iterable[str]) -> list[Recipe]:
@@ -165,11 +161,17 @@ def with_other_shares(pair: TransferPair, methods: Iterable[str]) -> list[Recipe
     Those of one method follow each other. Pieces spell a shared token as itself, so shares do not
     matter to them.
     """
+    if pair.layout.keeps:
+        return []
+    mixed = (method for method in methods if METHODS[method].basis != "pieces")
+    return _recipes(pair, mixed, SHARES[1:])
+
+
+def _recipes(pair: TransferPair, methods: Iterable[str], shares: Sequence[float]) -> list[Recipe]:
     return [
         replace(pair.defaults(method), source_weight=share, match_spread=match_spread)
         for method in methods
-        if METHODS[method].basis != "pieces" and not pair.layout.keeps
-        for share in SHARES[1:]
+        for share in shares
         for match_spread in ((False, True) if METHODS[method].maps else (False,))
     ]
 

@@ -37,6 +37,16 @@ def test_hidden_states():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_hidden_states_in_bfloat16_are_compared_in_float32():
+    """Long rows of the size of a small model's, whose squares bfloat16 could not add up."""
+    hidden, taught = (RANDOM.normal(size=(4, 256, 576)).astype(jnp.bfloat16) for _ in range(2))
+    positions = np.tile(np.arange(256, dtype=np.int32), (4, 1))
+    wide = hidden.astype(np.float64), taught.astype(np.float64)
+    expected = np.sum(np.sum((wide[0] - wide[1]) ** 2, -1) / np.sum(wide[1] ** 2, -1))
+    found = hidden_state_loss(jnp.asarray(hidden), jnp.asarray(taught), jnp.asarray(positions))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def divergence(losses, taught):
     """The sum over the stretches, one after the other."""
     total, count = 0.0, 0

@@ -8,13 +8,20 @@ where the cosines are about the anchors' mean. A linear map explains what two sp
 the residuals hold the rest, as far as neighbours agree on it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
+from scipy.sparse import csr_array
 
-from clp_jax.transfer.blockwise import contributors_by, matmul, shard_rows, weighted, zero_rows
+from clp_jax.transfer.blockwise import (
+    contributors_by,
+    matmul,
+    row_slices,
+    shard_rows,
+    zero_rows,
+)
 from clp_jax.transfer.interface import Contribution, Prediction, Problem
 from clp_jax.transfer.methods.linear import fit_ridge, make_map
 from clp_jax.transfer.methods.similarity import Nearest
@@ -33,20 +40,18 @@ def ridge_residual(
     near = Nearest(neighbours, temperature, centred=True)
     kept = np.flatnonzero(fit.weights)
     trained = problem.without(fit.weights == 0)
-    mapped, unknown = fit.predict(problem), zero_rows(problem.queries)
+    unknown, everything = zero_rows(problem.queries), np.arange(len(problem.queries))
 
     def blocks():
         # The weights sum to one, so sum_o w_o r_o = sum_o w_o E[o] - f(sum_o w_o H[o]).
         mapping = make_map(fit.of, fit.inverse)
-        features = trained._replace(
-            rows=trained.anchors, mean=np.zeros(trained.anchors.shape[1], np.float32), places=None
-        )
-        means = (weighted(near, of, unknown).blocks() for of in (trained, features))
-        for (positions, rows), (_, centers) in zip(*means, strict=True):
-            away = shard_rows(problem.queries[positions] - centers, problem.mesh)
-            mapped_away = np.asarray(matmul(away, mapping))[: len(positions)]
-            lost = unknown[positions, None]
-            yield positions, rows + np.where(lost, 0, mapped_away)
+        ids, weights = contributors_by(near, trained)(neighbours)
+        places = ids if trained.places is None else trained.places[ids]
+        for part in row_slices(len(everything)):
+            away = problem.queries[part] - _means(weights[part], ids[part], trained.anchors)
+            found = np.asarray(matmul(shard_rows(away, problem.mesh), mapping))[: len(away)]
+            rows = found + _means(weights[part], places[part], trained.rows)
+            yield everything[part], np.where(unknown[part, None], problem.mean, rows)
 
     def contributors(k: int) -> Contribution:
         center = np.asarray(fit.of.feature_mean)
@@ -58,7 +63,18 @@ def ridge_residual(
         ids, weights = contributors_by(Corrected(near), both)(k)
         return kept[ids], weights
 
-    return replace(mapped, blocks=blocks, contributors=contributors)
+    shape = len(everything), problem.rows.shape[1]
+    return Prediction(shape, blocks, {"mean": unknown}, fit.facts, contributors)
+
+
+def _means(
+    weights: Float[np.ndarray, "query k"],
+    ids: Int[np.ndarray, "query k"],
+    table: Float[np.ndarray, "row dim"],
+) -> Float[np.ndarray, "query dim"]:
+    """Each query's weighted sum of k rows of a table."""
+    starts = np.arange(0, ids.size + 1, ids.shape[1])
+    return csr_array((weights.ravel(), ids.ravel(), starts), shape=(len(ids), len(table))) @ table
 
 
 @dataclass(frozen=True)
