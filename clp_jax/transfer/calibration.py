@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Int, Int32
 
 from clp_jax.checkpoint.hf import build_model
@@ -17,7 +18,14 @@ from clp_jax.checkpoint.tensors import LazyTensor
 from clp_jax.data.corpus.store import Corpus
 from clp_jax.loss import window_loss
 from clp_jax.mesh import batch_divisor, batch_sharding, to_host
-from clp_jax.models import Decoder, parameter_path, read_decoder_config, weight_table
+from clp_jax.models import (
+    Decoder,
+    abstract_model,
+    parameter_path,
+    parameter_shardings,
+    read_decoder_config,
+    weight_table,
+)
 from clp_jax.tokenizer import Tokenizer
 from clp_jax.transfer.blockwise import row_slices
 
@@ -145,9 +153,27 @@ class Evaluator:
         self.graphdef, self.params = nnx.split(model)
         self.sample, self.mesh = sample, mesh
         self.paths = {name: paths[name] for name in tables}
-        self.places = {
-            parameter_path(path): leaf.sharding
-            for path, leaf in jax.tree_util.tree_leaves_with_path(self.params)
+        self.places = self._places(model)
+
+    def with_tokenizer(self, config: Mapping[str, Any], sample: Sample) -> "Evaluator":
+        """The same body on the same devices, for tables and text of another tokenizer.
+
+        Args:
+            config: ``config.json`` of a model with that body.
+            sample: the text.
+        """
+        other, model = copy(self), abstract_model(read_decoder_config(dict(config)))
+        other.graphdef, other.sample = nnx.graphdef(model), sample
+        other.places = self._places(model)
+        return other
+
+    def _places(self, model: Decoder) -> dict[str, NamedSharding]:
+        """Where the tables of a model go, by their paths."""
+        return {
+            parameter_path(path): sharding
+            for path, sharding in jax.tree_util.tree_leaves_with_path(
+                parameter_shardings(model, self.mesh)
+            )
             if parameter_path(path) in self.paths.values()
         }
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from clp_jax.models import abstract_model, read_decoder_config
-from clp_jax.transfer.calibration import JUDGED, Evaluator, Sample, make_sample
+from clp_jax.transfer.calibration import JUDGED, Sample, make_sample
 from clp_jax.transfer.pair import TransferPair
 from clp_jax.transfer.selection import Choice, rows_of
 from clp_jax.transfer.table import NewTable
@@ -66,7 +66,7 @@ def read_with_source(pair: TransferPair, *, measured: bool) -> Reading:
     sample = make_sample(pair.text, source.tokenizer, rows=rows, positions=positions)
     if not measured:
         return Reading.of(source.config, sample, None)
-    evaluator = Evaluator(source.config, source.tensors, source.tables, sample, pair.mesh)
+    evaluator = pair.evaluator.with_tokenizer(source.config, sample)
     tables = {name: source.tensors[name].read().astype("f4") for name in source.tables}
     return Reading.of(source.config, sample, evaluator.loss(tables, JUDGED))
 

@@ -52,7 +52,8 @@ def test_the_source_reads_with_its_own_tokenizer(setting, pair, text):
 
 
 def test_without_a_loss_no_model_is_loaded(setting, monkeypatch):
-    monkeypatch.setattr("clp_jax.transfer.reading.Evaluator", None)
+    setting.release()
+    monkeypatch.setattr("clp_jax.transfer.pair.Evaluator", None)
     found = read_with_source(setting, measured=False)
     assert found.bits_per_byte is None
     assert found.flops_per_byte > 0
