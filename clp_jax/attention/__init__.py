@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from clp_jax.attention.alibi import alibi_slopes as alibi_slopes
 from clp_jax.attention.dense import attend_dense
 from clp_jax.attention.dense import dropout as dropout
-from clp_jax.attention.fused import attend_fused
+from clp_jax.attention.dispatch import attend_fused
 from clp_jax.attention.precision import precision_of as precision_of
 from clp_jax.attention.scores import capped as capped
 from clp_jax.attention.scores import through_cap as through_cap

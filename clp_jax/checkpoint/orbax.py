@@ -16,8 +16,8 @@ from jax.experimental import multihost_utils
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
+from clp_jax.checkpoint.checksums import SUMS, find_damage, write_checksums
 from clp_jax.checkpoint.run_folder import CHECKPOINTS
-from clp_jax.checkpoint.sums import SUMS, find_damage, write_sums
 from clp_jax.errors import UserError
 from clp_jax.files import is_address
 from clp_jax.mesh import decided_by_first
@@ -118,7 +118,7 @@ class RunCheckpoints:
         if is_address(str(self._manager.directory)):
             return
         (folder,) = Path(self._manager.directory).glob(f"{self._writing}{UNFINISHED}*")
-        write_sums(folder)
+        write_checksums(folder)
 
     @contextmanager
     def _reporting_writes(self) -> Iterator[None]:

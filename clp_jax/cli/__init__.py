@@ -31,9 +31,9 @@ from clp_jax.cli import (
 )
 from clp_jax.errors import RunStopped, UserError
 from clp_jax.faults import renamed
-from clp_jax.flags import set_compiler_flags
 from clp_jax.signals import Stopped, answered_signals
 from clp_jax.terminal import printable, printable_output
+from clp_jax.xla_flags import set_compiler_flags
 
 DESCRIPTION = """\
 Turn a language model of one language into a model of another (CLP-Transfer).

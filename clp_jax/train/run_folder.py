@@ -16,6 +16,7 @@ from jax.experimental.multihost_utils import sync_global_devices
 from jaxtyping import PyTree
 
 from clp_jax.checkpoint.card import CARD
+from clp_jax.checkpoint.checksums import SUMS, file_checksum
 from clp_jax.checkpoint.hub import (
     MANIFEST,
     ORIGINS,
@@ -25,7 +26,6 @@ from clp_jax.checkpoint.hub import (
 )
 from clp_jax.checkpoint.orbax import latest_step
 from clp_jax.checkpoint.run_folder import CHECKPOINTS, MODEL, is_run_folder
-from clp_jax.checkpoint.sums import SUMS, file_sum
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.files import (
@@ -358,4 +358,4 @@ def _weights(config: RunConfig) -> dict[str, str]:
     else:
         files = [*resolve(config.model.path, config.model.revision).iterdir()]
         files = [file for file in files if file.suffix in WEIGHTS]
-    return {file.name: file_sum(file) for file in sorted(files)}
+    return {file.name: file_checksum(file) for file in sorted(files)}

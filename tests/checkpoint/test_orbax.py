@@ -8,6 +8,7 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from clp_jax.checkpoint.checksums import LATE, SUMS, find_damage
 from clp_jax.checkpoint.orbax import (
     RunCheckpoints,
     latest_step,
@@ -15,7 +16,6 @@ from clp_jax.checkpoint.orbax import (
     restore_params,
     save_params,
 )
-from clp_jax.checkpoint.sums import LATE, SUMS, find_damage
 from clp_jax.errors import UserError
 
 OPTIMIZER = optax.adam(1e-3)

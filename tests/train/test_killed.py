@@ -48,7 +48,7 @@ make_train_step = loop.make_train_step
 pause = 0.1 if jax.process_count() == 2 else 0.0  # It takes JAX a second to pass on a SIGTERM.
 loop.make_train_step = lambda *a, **k: told("step", make_train_step(*a, **k), pause)
 orbax.RunCheckpoints.save = told("save", orbax.RunCheckpoints.save)
-orbax.write_sums = told("sums", orbax.write_sums, pause=0.2)
+orbax.write_checksums = told("sums", orbax.write_checksums, pause=0.2)
 cli.main(["train", "--config", sys.argv[1], "--resume"])
 """
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clp_jax.attention import attend, fused, splash, triton
+from clp_jax.attention import attend, dispatch, splash, triton
 from clp_jax.mesh import make_mesh
 
 # data, fsdp, tensor, sequence. The last two divide neither the rows nor the heads.
@@ -50,7 +50,7 @@ def test_every_mesh_with_kernels_equals_the_formula(
     make_problem, assert_solved, sizes, devices, monkeypatch
 ):
     """Interpreted; lengths that kernels do not take are filled up."""
-    monkeypatch.setattr(fused, "platform", lambda mesh: devices)
+    monkeypatch.setattr(dispatch, "platform", lambda mesh: devices)
     monkeypatch.setattr(splash, "make_kernel", partial(splash.make_kernel, interpret=True))
     monkeypatch.setattr(triton, "attend_triton", partial(triton.attend_triton, interpret=True))
     problem = make_problem(200, 16, heads=2, kv_heads=1, alibi=True, window=120, packed=True)

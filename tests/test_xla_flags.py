@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from clp_jax import flags
+from clp_jax import xla_flags
 
 
 @pytest.fixture
 def on_gpus(monkeypatch):
-    monkeypatch.setattr(flags, "find_spec", lambda name: name == "jax_cuda13_plugin")
+    monkeypatch.setattr(xla_flags, "find_spec", lambda name: name == "jax_cuda13_plugin")
 
 
 def start_jax(given):
@@ -23,8 +23,8 @@ def start_jax(given):
 
 def test_the_compiler_knows_every_flag(on_gpus, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    flags.set_compiler_flags()
-    assert os.environ["XLA_FLAGS"].split() == list(flags.GPU_FLAGS)
+    xla_flags.set_compiler_flags()
+    assert os.environ["XLA_FLAGS"].split() == list(xla_flags.GPU_FLAGS)
     assert start_jax(os.environ["XLA_FLAGS"]).returncode == 0
     unknown = start_jax("--xla_gpu_no_such_flag=true")
     assert unknown.returncode != 0
@@ -32,15 +32,15 @@ def test_the_compiler_knows_every_flag(on_gpus, monkeypatch):
 
 
 def test_what_the_user_sets_is_left_alone(on_gpus, monkeypatch):
-    first, *others = flags.GPU_FLAGS
+    first, *others = xla_flags.GPU_FLAGS
     own = f"{first.partition('=')[0]}=false --xla_dump_to=/tmp/dump"
     monkeypatch.setenv("XLA_FLAGS", own)
-    flags.set_compiler_flags()
+    xla_flags.set_compiler_flags()
     assert os.environ["XLA_FLAGS"] == " ".join([own, *others])
 
 
 def test_nothing_is_set_without_gpus(monkeypatch):
-    monkeypatch.setattr(flags, "find_spec", lambda name: None)
+    monkeypatch.setattr(xla_flags, "find_spec", lambda name: None)
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    flags.set_compiler_flags()
+    xla_flags.set_compiler_flags()
     assert "XLA_FLAGS" not in os.environ

@@ -18,13 +18,15 @@ LATE = "_CHECKPOINT_METADATA"
 _BLOCK = 1 << 24
 
 
-def write_sums(folder: Path) -> None:
+def write_checksums(folder: Path) -> None:
     """Flush the files of a checkpoint to the disk, then write their sizes and sums.
 
     The sums are 128-bit XXH3. ``sums.json`` is written last: if it exists, so does the rest.
     """
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != LATE)
-    sums = {str(file.relative_to(folder)): [file.stat().st_size, _safe_sum(file)] for file in files}
+    sums = {
+        str(file.relative_to(folder)): [file.stat().st_size, _safe_checksum(file)] for file in files
+    }
     for inner in folder.rglob("*/"):
         sync(inner)
     write_json(folder / SUMS, sums)
@@ -50,12 +52,12 @@ def find_damage(folder: Path, *, within: str = "", part: int = 0, parts: int = 1
         file, noted = folder / name, sums[name]
         if not (isinstance(noted, list) and len(noted) == 2 and file.is_file()):
             return name
-        if file.stat().st_size != noted[0] or file_sum(file) != noted[1]:
+        if file.stat().st_size != noted[0] or file_checksum(file) != noted[1]:
             return name
     return None
 
 
-def file_sum(file: Path) -> str:
+def file_checksum(file: Path) -> str:
     """The XXH3 sum of a file, 128 bits in hexadecimal."""
     digest = xxhash.xxh3_128()
     buffer = memoryview(bytearray(_BLOCK))
@@ -65,7 +67,7 @@ def file_sum(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _safe_sum(file: Path) -> str:
+def _safe_checksum(file: Path) -> str:
     """Flush a file to the disk, and return its sum."""
     sync(file)
-    return file_sum(file)
+    return file_checksum(file)
