@@ -4,12 +4,14 @@
 
 For each arm of the configuration: the transfer, then bits per byte of held-out text of each
 language. For those that are trained, and each seed: continued pretraining on the same text in the
-same order, at a constant learning rate, so that every point of a curve is a result of its own. The
-source with its own tokenizer is an arm too, trained until it has read as many bytes. What is there
-already is not made again. Writes text/, arms/, study.json, tables.md and curves.png.
+same order, at a constant learning rate, so that every point of a curve is a result of its own. An
+arm may be trained in phases, of which one with a teacher polishes the new rows. The source with its
+own tokenizer is an arm too. What is there already is not made again. Writes text/, arms/,
+study.json, tables.md and curves.png.
 """
 
 import argparse
+import hashlib
 import math
 import random
 import shutil
@@ -20,10 +22,10 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clp_jax import RunConfig, evaluate_perplexity, prepare_corpus, train_model, transfer_model
-from clp_jax.checkpoint.hub import read_config
+from clp_jax.checkpoint.hub import model_files, read_config
 from clp_jax.config import Configuration
 from clp_jax.data.corpus.store import Corpus
 from clp_jax.data.io.readers import read_documents
@@ -36,11 +38,10 @@ from clp_jax.quickstart.inputs import take, write_text
 
 OWN = "own tokenizer"
 """The arm that is the source as it is."""
-DOCUMENT = 700
-"""Characters used of a held-out document."""
-
 Point = dict[str, float]
 """Tokens, bytes of text and FLOPs of training so far, and bits per byte of the target language."""
+Sections = dict[str, dict[str, Any]]
+"""Sections of the configuration of a run."""
 
 
 class StudyConfig(Configuration):
@@ -58,18 +59,36 @@ class StudyConfig(Configuration):
     """Text to measure on by the name of its language, the target language first."""
     heldout_characters: int = 40_000
     """Characters to measure on, of each language."""
+    passage_characters: int = 1000
+    """All documents are cut into passages of at most so many characters."""
     sample_characters: int = 200_000
     """Characters to choose by, from the end of the shuffled text."""
     train_characters: int = 4_000_000
     """Characters to train on, from its beginning."""
     arms: dict[str, dict[str, Any]]
-    """Options of `clp-jax transfer` by the name of the arm, and of the run under ``train``."""
-    trained: tuple[str, ...] = ()
-    """Arms to train."""
-    run: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Options of `clp-jax transfer` by the name of the arm."""
+    phases: dict[str, tuple[Sections, ...]] = Field(default_factory=dict)
+    """For each arm to train, what its phases of training have in addition to ``run``; an arm may
+    begin with the rows of another: `ridge | polished` with those of `ridge`."""
+    run: Sections = Field(default_factory=dict)
     """Sections of a run, as for `clp-jax train`."""
     seeds: tuple[int, ...] = (0,)
-    """Each decides the order of the text and the random rows."""
+    """Each decides the order of the text."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "StudyConfig":
+        unknown = {transferred(arm) for arm in self.phases} - {OWN, *self.arms}
+        if unknown:
+            raise ValueError(f"phases: there is no arm {', '.join(sorted(unknown))}")
+        needed = {"steps", "batch_size", "validate_every"} - set(self.run.get("train", ()))
+        if self.phases and needed:
+            raise ValueError(f"run.train has no {', '.join(sorted(needed))}")
+        return self
+
+
+def transferred(arm: str) -> str:
+    """The arm whose rows a trained arm begins with."""
+    return arm.split(" | ")[0]
 
 
 def write_texts(config: StudyConfig, out: Path) -> None:
@@ -77,17 +96,25 @@ def write_texts(config: StudyConfig, out: Path) -> None:
     if out.exists():
         return
     with new_folder(out) as folder:
-        documents = list(read_documents(config.text))
-        random.Random(0).shuffle(documents)
-        train = take(documents, config.train_characters)
-        sample = take(reversed(documents[len(train) :]), config.sample_characters)
+        passages = shuffled_passages(config.text, config.passage_characters)
+        train = take(passages, config.train_characters)
+        sample = take(reversed(passages[len(train) :]), config.sample_characters)
         write_text(train, folder / "train.jsonl")
         write_text(sample, folder / "sample.jsonl")
         for language, files in config.heldout.items():
-            documents = [document[:DOCUMENT] for document in read_documents([files])]
-            random.Random(0).shuffle(documents)
-            heldout = take(documents, config.heldout_characters)
-            write_text(heldout, folder / f"{language}.jsonl")
+            passages = shuffled_passages([files], config.passage_characters)
+            write_text(take(passages, config.heldout_characters), folder / f"{language}.jsonl")
+
+
+def shuffled_passages(files: Sequence[str], characters: int) -> list[str]:
+    """All passages of all documents, in random order."""
+    passages = [
+        document[start : start + characters]
+        for document in read_documents(files)
+        for start in range(0, len(document), characters)
+    ]
+    random.Random(0).shuffle(passages)
+    return passages
 
 
 class Study:
@@ -104,14 +131,13 @@ class Study:
             return Path(self.config.source)
         folder = self.out / "arms" / arm / "start"
         if not folder.exists():
-            options = {k: v for k, v in self.config.arms[arm].items() if k != "train"}
             transfer_model(
                 self.config.source,
                 self.config.helper,
                 folder,
                 tokenizer=self.config.tokenizer,
                 data=[str(self.texts / "sample.jsonl")],
-                **options,
+                **self.config.arms[arm],
             )
         return folder
 
@@ -122,7 +148,7 @@ class Study:
             found = self._measure(self.start(arm))
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, found)
-            if arm not in (OWN, *self.config.trained):
+            if arm != OWN and arm not in map(transferred, self.config.phases):
                 shutil.rmtree(self.start(arm))
         return read_json(file)
 
@@ -145,7 +171,8 @@ class Study:
         for text in ("train", next(iter(self.config.heldout))):
             folder = self.out / "corpora" / f"{text}-{whose}"
             if not folder.exists():
-                prepare_corpus([str(self.texts / f"{text}.jsonl")], self.start(arm), folder)
+                model = self.start(transferred(arm))
+                prepare_corpus([str(self.texts / f"{text}.jsonl")], model, folder)
             folders.append(folder)
         return folders[0], folders[1]
 
@@ -153,48 +180,77 @@ class Study:
         """The curve of a training, and bits per byte of each language at its end."""
         file = self.out / "arms" / arm / f"after-{seed}.json"
         if not file.exists():
-            run = self.out / "arms" / arm / f"run-{seed}"
-            train, heldout = self.corpora(arm)
-            settings = self._settings(arm, seed, run, train, heldout)
-            summary = train_model(RunConfig.from_dict(settings), resume=run.exists())
-            text, measured = Corpus.open(train), Corpus.open(heldout)
-            model = abstract_model(read_decoder_config(read_config(self.start(arm))))
-            flops = model.flops_per_token(settings["data"]["sequence_length"])
-            start = {"tokens": 0.0, "bytes": 0.0, "flops": 0.0}
-            curve = [start | {"bits_per_byte": self.before(arm)[next(iter(self.config.heldout))]}]
-            for tokens, perplexity in summary.curve:
-                curve.append(
-                    {
-                        "tokens": float(tokens),
-                        "bytes": tokens * text.bytes / len(text),
-                        "flops": float(tokens * flops),
-                        "bits_per_byte": math.log2(perplexity) * len(measured) / measured.bytes,
-                    }
-                )
-            write_json(file, {"curve": curve, "end": self._measure(run)})
-            shutil.rmtree(run)
+            scratch = file.parent / f"run-{seed}"
+            model, curve = self.start(transferred(arm)), list[Point]()
+            for number, phase in enumerate(self.config.phases[arm]):
+                run = scratch / str(number)
+                sections = self._sections(arm, phase, model, run, seed + 1000 * number)
+                curve += self._train(RunConfig.from_dict(sections), curve[-1:])
+                model = run
+            write_json(file, {"curve": curve, "end": self._measure(model)})
+            shutil.rmtree(scratch)
         return read_json(file)
 
-    def _settings(
-        self, arm: str, seed: int, run: Path, train: Path, heldout: Path
-    ) -> dict[str, Any]:
-        """The run of an arm; the source with its own tokenizer reads as many bytes as others."""
-        sections = {
-            "model": {"path": str(self.start(arm))},
+    def _train(self, config: RunConfig, last: list[Point]) -> list[Point]:
+        """The curve of one phase, which goes on from the last point of the one before, if any."""
+        summary = train_model(config, resume=Path(config.train.out).exists())
+        text, measured = Corpus.open(config.data.train), Corpus.open(config.data.validation)
+        each = {"tokens": 1.0, "bytes": text.bytes / len(text), "flops": flops_per_token(config)}
+        [start] = last or [dict.fromkeys(each, 0.0)]
+        return [
+            {name: start[name] + tokens * step for name, step in each.items()}
+            | {"bits_per_byte": math.log2(perplexity) * len(measured) / measured.bytes}
+            for tokens, perplexity in summary.curve[len(last) :]
+        ]
+
+    def _sections(self, arm: str, phase: Sections, model: Path, run: Path, seed: int) -> Sections:
+        """The run of a phase."""
+        train, heldout = self.corpora(arm)
+        sections: Sections = {
+            "model": {"path": str(model)},
             "data": {"train": str(train), "validation": str(heldout)},
             "optimizer": {"schedule": "constant"},
             "train": {"out": str(run), "seed": seed},
         }
-        wished = self.config.arms.get(arm, {}).get("train", {})
-        for name, section in sections.items():
-            section |= self.config.run.get(name, {}) | wished.get(name, {})
-        if arm == OWN:
-            mine, theirs = Corpus.open(train), Corpus.open(self.corpora(self.config.trained[0])[0])
-            longer = len(mine) / mine.bytes * theirs.bytes / len(theirs)
-            steps = sections["train"]["steps"] * longer
-            every = sections["train"]["validate_every"]
-            sections["train"]["steps"] = round(steps / every) * every
+        for name in {*sections, *self.config.run, *phase}:
+            sections[name] = (
+                sections.get(name, {}) | self.config.run.get(name, {}) | phase.get(name, {})
+            )
         return sections
+
+    def provenance(self) -> dict[str, Any]:
+        """The configuration, and the SHA-256 of all that was read."""
+        models = [Path(self.config.source), Path(self.config.helper)]
+        files = [file for model in models for file in sorted(model.glob("*.safetensors"))]
+        if self.config.tokenizer:
+            files.append(Path(self.config.tokenizer) / "tokenizer.json")
+        files += sorted(self.texts.iterdir())
+        hashes = {}
+        for file in files:
+            name = file.relative_to(self.out) if file.is_relative_to(self.out) else file
+            with file.open("rb") as stream:
+                hashes[str(name)] = hashlib.file_digest(stream, "sha256").hexdigest()
+        return {"config": self.config.model_dump(mode="json"), "sha256": hashes}
+
+
+def flops_per_token(config: RunConfig) -> float:
+    """FLOPs of training on one token, those of a teacher's forward pass included.
+
+    A frozen body counts as if it were trained, though it needs no gradients of its weights:
+    polishing costs less than this.
+    """
+
+    def of(path: str, length: int) -> float:
+        return abstract_model(read_decoder_config(read_config(model_files(path)))).flops_per_token(
+            length
+        )
+
+    length, teacher = config.data.sequence_length, config.teacher
+    flops = of(config.model.path, length)
+    if teacher.path is not None:
+        read = teacher.sequence_length or 2 * length
+        flops += of(teacher.path, read) / 3 * read / length
+    return flops
 
 
 def table_before(found: Mapping[str, Mapping[str, float]]) -> str:
@@ -232,18 +288,19 @@ def table_after(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
     last = {arm: mean(run["end"][languages[0]] for run in runs) for arm, runs in found.items()}
     ranked = sorted(last, key=last.__getitem__)
-    best = ranked[0]
+    best = next(arm for arm in ranked if arm != OWN)
     rows = [
         (
             arm,
             *(interval([run["end"][name] for run in found[arm]], ".3f") for name in languages),
+            f"{mean(run['curve'][-1]['bytes'] for run in found[arm]) / 1000:,.0f}",
             f"{mean(run['curve'][-1]['tokens'] for run in found[arm]):,.0f}",
             f"{mean(run['curve'][-1]['flops'] for run in found[arm]):.2e}",
             "-" if arm == best else reached(best, arm),
         )
         for arm in ranked
     ]
-    heads = ("tokens", "FLOPs", f"bytes that {best} needs to get there")
+    heads = ("kB read", "tokens", "FLOPs", f"bytes that {best} needs to get there")
     return markdown_table(("arm", *languages, *heads), rows)
 
 
@@ -285,10 +342,12 @@ def main() -> None:
         print(arm, before[arm], flush=True)
     tables = [table_before(before)]
     for seed in config.seeds:
-        for arm in (OWN, *config.trained) if config.trained else ():
+        for arm in config.phases:
             after.setdefault(arm, []).append(study.after(arm, seed))
             print(arm, seed, after[arm][-1]["end"], flush=True)
-        write_json(options.out / "study.json", {"before": before, "after": after})
+        write_json(
+            options.out / "study.json", study.provenance() | {"before": before, "after": after}
+        )
         if after:
             tables = [table_before(before), table_after(after)]
             plot(after, options.out / "curves.png", options.config.stem)
