@@ -44,9 +44,12 @@ def attend_dense(
     precision = precision_of(value.dtype)
     batch, queries, heads, dim = query.shape
     keys, kv_heads = key.shape[1:3]
+    # With the axes of the products in order, no array of scores is transposed.
+    grouped = jnp.moveaxis(query.reshape(batch, queries, kv_heads, -1, dim), 1, 3)
+    key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
     scores = jnp.einsum(
-        "bqgrd,bkgd->bgrqk",
-        query.reshape(batch, queries, kv_heads, -1, dim),
+        "bgrqd,bgkd->bgrqk",
+        grouped,
         key,
         precision=precision,
         preferred_element_type=jnp.float32,
@@ -64,5 +67,5 @@ def attend_dense(
     scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
     weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, dropout_key)
     weights = weights.astype(value.dtype).reshape(batch, kv_heads, -1, queries, keys)
-    attended = jnp.einsum("bgrqk,bkgd->bqgrd", weights, value, precision=precision)
-    return attended.reshape(query.shape)
+    attended = jnp.einsum("bgrqk,bgkd->bgrqd", weights, value, precision=precision)
+    return jnp.moveaxis(attended, 3, 1).reshape(query.shape)
