@@ -27,7 +27,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("PATH")
 tokenizer = AutoTokenizer.from_pretrained("PATH")
+inputs = tokenizer("PROMPT", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))
 ```
+
+If the tokenizer puts a token such as `</s>` after every text, as those of encoders do, call it with
+`add_special_tokens=False`: the model has learned to end there.
 """
 
 
