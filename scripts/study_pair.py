@@ -194,7 +194,8 @@ class Study:
     def _train(self, config: RunConfig, last: list[Point]) -> list[Point]:
         """The curve of one phase, which goes on from the last point of the one before, if any."""
         summary = train_model(config, resume=Path(config.train.out).exists())
-        text, measured = Corpus.open(config.data.train), Corpus.open(config.data.validation)
+        [train] = config.data.train
+        text, measured = Corpus.open(train.path), Corpus.open(config.data.validation)
         each = {"tokens": 1.0, "bytes": text.bytes / len(text), "flops": flops_per_token(config)}
         [start] = last or [dict.fromkeys(each, 0.0)]
         return [

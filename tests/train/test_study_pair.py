@@ -6,9 +6,11 @@ import pytest
 import yaml
 
 from clp_jax.checkpoint.hf import save_model
+from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.mesh import single_device_mesh
 from clp_jax.models import initialize, read_decoder_config
+from clp_jax.transfer.config import TransferConfig
 from tests.conftest import REPOSITORY
 
 from .conftest import CONFIG, sentences, write_model_files
@@ -91,6 +93,23 @@ def test_a_study(study_pair, wishes, tmp_path, monkeypatch):
     written = (out / "arms" / "mean" / "after-0.json").stat().st_mtime_ns
     study_pair.main()
     assert (out / "arms" / "mean" / "after-0.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    "file", sorted((REPOSITORY / "configs" / "study").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_each_study_names_methods_and_runs_that_exist(study_pair, file):
+    config = study_pair.StudyConfig.from_yaml(file)
+    for options in config.arms.values():
+        TransferConfig.from_dict({"data": ["d"], **options})
+    for phase in (phase for phases in config.phases.values() for phase in phases):
+        sections = {
+            name: config.run.get(name, {}) | phase.get(name, {}) for name in {*config.run, *phase}
+        }
+        sections["model"] = {"path": "m"}
+        sections["data"] |= {"train": "t", "validation": "v"}
+        sections["train"] |= {"out": "o"}
+        RunConfig.from_dict(sections)
 
 
 def test_a_wrong_study_is_refused(study_pair, wishes, tmp_path):
