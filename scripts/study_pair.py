@@ -280,7 +280,7 @@ def table_after(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         shares = []
         for mine, theirs in zip(found[arm], found[other], strict=True):
             last = theirs["curve"][-1]
-            curve = [(p["bytes"], 2 ** p["bits_per_byte"]) for p in mine["curve"]]
+            curve = [(round(p["bytes"]), 2 ** p["bits_per_byte"]) for p in mine["curve"]]
             needed = tokens_to_reach(curve, 2 ** last["bits_per_byte"])
             if needed is None:
                 return "-"
