@@ -35,7 +35,9 @@ from clp_jax.files import new_file, new_folder, read_json, write_json
 from clp_jax.mesh import use_compilation_cache
 from clp_jax.models import abstract_model, read_decoder_config
 from clp_jax.quickstart.inputs import take, write_text
+from clp_jax.train.metrics import read_metrics
 
+MEASURED = "validation/byte_perplexity"
 OWN = "own tokenizer"
 """The arm that is the source as it is."""
 Point = dict[str, float]
@@ -193,15 +195,16 @@ class Study:
 
     def _train(self, config: RunConfig, last: list[Point]) -> list[Point]:
         """The curve of one phase, which goes on from the last point of the one before, if any."""
-        summary = train_model(config, resume=Path(config.train.out).exists())
+        train_model(config, resume=Path(config.train.out).exists())
         [train] = config.data.train
-        text, measured = Corpus.open(train.path), Corpus.open(config.data.validation)
+        text = Corpus.open(train.path)
         each = {"tokens": 1.0, "bytes": text.bytes / len(text), "flops": flops_per_token(config)}
         [start] = last or [dict.fromkeys(each, 0.0)]
+        measured = [line for line in read_metrics(config.train.out) if MEASURED in line]
         return [
-            {name: start[name] + tokens * step for name, step in each.items()}
-            | {"bits_per_byte": math.log2(perplexity) * len(measured) / measured.bytes}
-            for tokens, perplexity in summary.curve[len(last) :]
+            {name: start[name] + line["tokens"] * step for name, step in each.items()}
+            | {"bits_per_byte": math.log2(line[MEASURED])}
+            for line in measured[len(last) :]
         ]
 
     def _sections(self, arm: str, phase: Sections, model: Path, run: Path, seed: int) -> Sections:

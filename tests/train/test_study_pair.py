@@ -72,7 +72,7 @@ def wishes(tmp_path):
 @pytest.mark.slow
 def test_a_study(study_pair, wishes, tmp_path, monkeypatch):
     config, out = tmp_path / "pair.yaml", tmp_path / "out"
-    config.write_text(yaml.safe_dump(wishes))
+    config.write_text(yaml.safe_dump(wishes, sort_keys=False))
     monkeypatch.setattr("sys.argv", ["study_pair.py", str(config), "--out", str(out)])
     study_pair.main()
     found = json.loads((out / "study.json").read_text())
