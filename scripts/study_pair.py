@@ -71,7 +71,7 @@ class StudyConfig(Configuration):
     """Options of `clp-jax transfer` by the name of the arm."""
     phases: dict[str, tuple[Sections, ...]] = Field(default_factory=dict)
     """For each arm to train, what its phases of training have in addition to ``run``; an arm may
-    begin with the rows of another: `ridge | polished` with those of `ridge`."""
+    begin with the rows of another: `ridge + polished` with those of `ridge`."""
     run: Sections = Field(default_factory=dict)
     """Sections of a run, as for `clp-jax train`."""
     seeds: tuple[int, ...] = (0,)
@@ -90,7 +90,7 @@ class StudyConfig(Configuration):
 
 def transferred(arm: str) -> str:
     """The arm whose rows a trained arm begins with."""
-    return arm.split(" | ")[0]
+    return arm.split(" + ")[0]
 
 
 def write_texts(config: StudyConfig, out: Path) -> None:

@@ -56,7 +56,7 @@ def wishes(tmp_path):
         "arms": {"mean": {"method": "mean"}, "random": {"method": "random"}},
         "phases": {
             "mean": [{}],
-            "mean | polished": [
+            "mean + polished": [
                 {"optimizer": FROZEN, "teacher": teacher, "train": {"steps": 2}},
                 {"train": {"steps": 2}},
             ],
@@ -85,11 +85,11 @@ def test_a_study(study_pair, wishes, tmp_path, monkeypatch):
         before = found["before"][study_pair.transferred(arm)]["German"]
         assert curve[0]["bits_per_byte"] == pytest.approx(before, rel=1e-4)
         assert run["end"]["German"] == pytest.approx(curve[-1]["bits_per_byte"], rel=1e-4)
-    plain, polished = (found["after"][arm][0]["curve"] for arm in ("mean", "mean | polished"))
+    plain, polished = (found["after"][arm][0]["curve"] for arm in ("mean", "mean + polished"))
     # The first phase also reads the text, twice as many tokens of it, with the source.
     assert polished[1]["flops"] > plain[1]["flops"] * 1.5
     assert polished[2]["flops"] - polished[1]["flops"] == pytest.approx(plain[1]["flops"])
-    assert "mean | polished" in (out / "tables.md").read_text()
+    assert "mean + polished" in (out / "tables.md").read_text()
     written = (out / "arms" / "mean" / "after-0.json").stat().st_mtime_ns
     study_pair.main()
     assert (out / "arms" / "mean" / "after-0.json").stat().st_mtime_ns == written
