@@ -153,11 +153,11 @@ def _scan(
         objective, loss, z, head_gradient = sums
         hidden, targets, mask, weights = (constrain(x, "data", "sequence") for x in part)
         logits = constrain(to_logits(hidden, weight, softcap), "data", "sequence", VOCABULARY)
-        correct = targets[..., None] == jnp.arange(head.shape[0])
-        highest = jnp.max(logits, axis=-1)
-        powers = jnp.exp(logits - highest[..., None])
+        correct = targets[..., None] == jnp.arange(head.shape[0])[None, None, :]
+        row_max = jnp.max(logits, axis=-1)
+        powers = jnp.exp(logits - row_max[..., None])
         total = jnp.sum(powers, axis=-1)
-        log_z = highest + jnp.log(total)
+        log_z = row_max + jnp.log(total)
         losses = log_z - jnp.sum(jnp.where(correct, logits, 0), axis=-1)
         terms = jnp.where(mask, losses, 0), jnp.where(mask, log_z**2, 0)
         weights = jnp.where(mask, weights, 0)

@@ -139,14 +139,14 @@ def _scores(
     """Masked float32 scores [rows, columns] of query [queries, dim] and key [keys, dim]."""
     key, _, segments = keys
     q_pos = start + jnp.arange(rows.start, rows.stop)
-    k_pos = jnp.arange(columns.start, columns.stop)
+    k_pos = jnp.arange(columns.start, columns.stop)[None, :]
     scores = capped(_product("qd,kd->qk", query[rows], key[columns]), kind.softcap)
     if slope is not None:
         # Relative to the block, since rounding errors grow with the positions.
         scores = scores + slope * (k_pos - q_pos[-1]).astype(jnp.float32)
     mask = seen_by(q_pos[:, None], k_pos, kind.window)
     if segments is not None:
-        mask = mask & (segments[q_pos][:, None] == segments[columns])
+        mask = mask & (segments[q_pos][:, None] == segments[columns][None, :])
     return jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
 
 

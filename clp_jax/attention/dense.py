@@ -55,16 +55,17 @@ def attend_dense(
         preferred_element_type=jnp.float32,
     ).reshape(batch, heads, queries, keys)
     scores = capped(scores * scale, softcap)
-    own, others = start + jnp.arange(queries), jnp.arange(keys)
+    q_pos = (start + jnp.arange(queries))[None, None, :, None]
+    k_pos = jnp.arange(keys)[None, None, None, :]
     if slopes is not None:
         # Relative to the last query, since rounding errors grow with the positions.
-        distances = others - own[-1]
-        scores = scores + slopes[:, None, None] * distances.astype(jnp.float32)
-    seen = seen_by(own[:, None], others, window)
+        distances = k_pos - (start + queries - 1)
+        scores = scores + slopes[None, :, None, None] * distances.astype(jnp.float32)
+    mask = seen_by(q_pos, k_pos, window)
     if segments is not None:
-        documents = jax.lax.dynamic_slice_in_dim(segments, start, queries, axis=1)
-        seen = seen & (documents[:, None, :, None] == segments[:, None, None, :])
-    scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
+        q_segments = jax.lax.dynamic_slice_in_dim(segments, start, queries, axis=1)
+        mask = mask & (q_segments[:, None, :, None] == segments[:, None, None, :])
+    scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, dropout_key)
     weights = weights.astype(value.dtype).reshape(batch, kv_heads, -1, queries, keys)
     attended = jnp.einsum("bgrqk,bgkd->bgrqd", weights, value, precision=precision)

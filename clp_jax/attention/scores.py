@@ -28,11 +28,11 @@ def through_cap(
 
 
 def seen_by(
-    query: Int[Array, "*queries"], key: Int[Array, "*keys"], window: int | None
-) -> Bool[Array, "*both"]:
-    """Whether queries at these positions see keys at those, which are broadcast to each other.
+    q_pos: Int[Array, "..."], k_pos: Int[Array, "..."], window: int | None
+) -> Bool[Array, "..."]:
+    """Whether queries at these positions see keys at those: arrays that broadcast to the scores.
 
     A query sees itself and what comes before it; with a window, the ``window`` nearest of them.
     """
-    seen = key <= query
-    return seen if window is None else seen & (key > query - window)
+    mask = k_pos <= q_pos
+    return mask if window is None else mask & (k_pos > q_pos - window)

@@ -87,8 +87,8 @@ def attend_splash(
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # [batch, heads, ...]
     documents = None
     if segments is not None:
-        own = jax.lax.dynamic_slice_in_dim(segments, start, query.shape[2], axis=1)
-        documents = splash_attention.SegmentIds(own, segments)
+        q_segments = jax.lax.dynamic_slice_in_dim(segments, start, query.shape[2], axis=1)
+        documents = splash_attention.SegmentIds(q_segments, segments)
     return _in_precision(kernel, query, key, value, documents).swapaxes(1, 2)
 
 

@@ -55,7 +55,7 @@ class Linear(nnx.LinearGeneral):
         product = multiply(x, self.kernel[...], len(self.in_features))
         if self.bias is None:
             return product
-        return (product.astype(jnp.float32) + self.bias[...]).astype(x.dtype)
+        return (product.astype(jnp.float32) + self.bias[None, None]).astype(x.dtype)
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -88,6 +88,7 @@ class RMSNorm(nnx.Module):
         wide = x.astype(jnp.float32)
         axes = tuple(range(-scale.ndim, 0))
         square = jnp.mean(wide**2, axis=axes, keepdims=True)
+        scale = jnp.expand_dims(scale, tuple(range(x.ndim - scale.ndim)))
         return (wide * jax.lax.rsqrt(square + self.epsilon) * scale).astype(x.dtype)
 
 

@@ -73,7 +73,8 @@ class RotaryEmbedding:
 
     def __call__(self, positions: Int[Array, "#batch length"]) -> Rotation:
         """Cosines and sines at these positions, in float32."""
-        angles = positions[..., None].astype(jnp.float32) * jnp.array(self.frequencies, jnp.float32)
+        frequencies = jnp.array(self.frequencies, jnp.float32)[None, None, :]
+        angles = positions[:, :, None].astype(jnp.float32) * frequencies
         return Rotation(self.factor * jnp.cos(angles), self.factor * jnp.sin(angles))
 
 

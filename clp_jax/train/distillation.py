@@ -142,7 +142,7 @@ def likelihood_loss(
     count = losses.shape[1] + 2
     ours = jax.vmap(lambda x, at: jax.ops.segment_sum(x, at, count))(-losses, own)
     source = jax.vmap(lambda x, at: jax.ops.segment_sum(x, at, count))(-taught, theirs)
-    stretch = jnp.arange(count)
+    stretch = jnp.arange(count)[None, :]
     missing = jax.vmap(lambda x, at: jax.ops.segment_max(x, at, count))(~mask, own)
     complete = (stretch > 0) & (stretch < aligned.sum(axis=1, keepdims=True)) & ~missing
     # 1 - exp(x) is small and would lose its digits.

@@ -32,7 +32,7 @@ def document_positions(
     tokens: Int[Array, "batch length"], eos_id: int
 ) -> Int[Array, "batch length"]:
     """Position of each token in its document, or in the part of it that the sequence contains."""
-    positions = jnp.arange(tokens.shape[1])
+    positions = jnp.arange(tokens.shape[1])[None, :]
     starts = jnp.where(tokens == eos_id, positions, 0)
     return positions - jax.lax.cummax(starts, axis=1)
 

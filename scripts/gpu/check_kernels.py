@@ -77,15 +77,15 @@ def expected(problem: dict[str, Any], slopes: np.ndarray | None, case: Case) -> 
     def attend_row(query: Array, key: Array, value: Array, documents: Array) -> Array:
         group = query.shape[1] // key.shape[1]
         key, value = (jnp.repeat(x, group, axis=1) for x in (key, value))
-        distance = jnp.arange(key.shape[0]) - jnp.arange(query.shape[0])[:, None]
+        distance = jnp.arange(key.shape[0])[None, :] - jnp.arange(query.shape[0])[:, None]
         scores = jnp.einsum("qhd,khd->hqk", query, key) * query.shape[-1] ** -0.5
         if case.softcap is not None:
             scores = case.softcap * jnp.tanh(scores / case.softcap)
         if slopes is not None:
-            scores += jnp.asarray(slopes, jnp.float64)[:, None, None] * distance
+            scores += jnp.asarray(slopes, jnp.float64)[:, None, None] * distance[None]
         nearest = -(case.window or case.length)
-        seen = (distance <= 0) & (distance > nearest) & (documents[:, None] == documents)
-        weights = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1)
+        mask = (distance <= 0) & (distance > nearest) & (documents[:, None] == documents[None, :])
+        weights = jax.nn.softmax(jnp.where(mask[None], scores, -jnp.inf), axis=-1)
         return jnp.einsum("hqk,khd->qhd", weights, value)
 
     @jax.jit

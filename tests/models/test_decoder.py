@@ -146,7 +146,7 @@ def test_remat_changes_no_gradient(values):
             hidden = nnx.merge(graphdef, params).hidden_states(
                 tokens, dropout_key=jax.random.key(0), remat=remat
             )
-            return jnp.square(hidden * jnp.arange(32)).mean()
+            return jnp.square(hidden * jnp.arange(32)[None, None]).mean()
 
         return jax.jit(jax.grad(loss))(params)
 

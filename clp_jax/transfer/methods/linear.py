@@ -71,7 +71,7 @@ def add_up(
     center: Center,
 ) -> Sums:
     """The weighted sums over anchors minus the center; padding has weight zero."""
-    return sums_of(anchors - center.features, rows - center.rows, weights[:, None])
+    return sums_of(anchors - center.features[None], rows - center.rows[None], weights[:, None])
 
 
 @jax.jit
@@ -97,7 +97,7 @@ def apply_map(
     queries: Float[Array, "query feature"], of: Moments, mapping: Float[Array, "feature dim"]
 ) -> Float[Array, "query dim"]:
     """The rows of the queries."""
-    return matmul(queries - of.feature_mean, mapping) + of.row_mean
+    return matmul(queries - of.feature_mean[None], mapping) + of.row_mean[None]
 
 
 @jax.jit
@@ -111,7 +111,7 @@ def ridge_inverse(
     values, vectors = jnp.linalg.eigh(of.features)
     varied = values > values.max() * len(values) * jnp.finfo(values.dtype).eps
     scaled = jnp.where(varied, values, 1) + strength * values.mean()
-    return matmul(vectors * jnp.where(varied, 1 / scaled, 0), vectors.T)
+    return matmul(vectors * jnp.where(varied, 1 / scaled, 0)[None], vectors.T)
 
 
 @jax.jit
@@ -120,7 +120,8 @@ def procrustes_inverse(of: Moments) -> Float[Array, "feature feature"]:
     left, values, _ = jnp.linalg.svd(of.products, full_matrices=False)
     safe = values > values[0] * 1e-6
     scale = values.sum() / jnp.maximum(jnp.trace(of.features), jnp.finfo(values.dtype).tiny)
-    return scale * matmul(left * jnp.where(safe, 1 / jnp.where(safe, values, 1), 0), left.T)
+    inverse = jnp.where(safe, 1 / jnp.where(safe, values, 1), 0)
+    return scale * matmul(left * inverse[None], left.T)
 
 
 class Spectrum(NamedTuple):
@@ -146,12 +147,12 @@ def _squared_errors(
 ) -> Float[Array, "one_more_than_strengths anchor"]:
     """The squared error of each row: of the mean row, then of each strength's."""
     values, vectors, products = spectrum
-    wanted = rows - of.row_mean
-    inside = matmul(anchors - of.feature_mean, vectors)
+    wanted = rows - of.row_mean[None]
+    inside = matmul(anchors - of.feature_mean[None], vectors)
 
     def error(strength: Float[Array, ""]) -> Float[Array, " anchor"]:
         scaled = jnp.maximum(values, 0) + strength * values.mean()
-        return jnp.sum((matmul(inside / scaled, products) - wanted) ** 2, axis=1)
+        return jnp.sum((matmul(inside / scaled[None], products) - wanted) ** 2, axis=1)
 
     errors = jax.lax.map(error, jnp.array(STRENGTHS))
     return jnp.concatenate([jnp.sum(wanted**2, axis=1)[None], errors])

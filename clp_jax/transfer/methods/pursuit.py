@@ -41,7 +41,7 @@ class Pursuit:
         def choose(step, state):
             rest, basis, triangle, parts, ids = state
             fit = jnp.abs(matmul(rest, unit.T))
-            taken = jnp.where(jnp.arange(atoms) < step, ids, len(anchors))
+            taken = jnp.where(jnp.arange(atoms)[None] < step, ids, len(anchors))
             # Equivalent to argmax, which takes three times as long on a CPU.
             _, best = jax.lax.top_k(fit.at[each[:, None], taken].set(-1, mode="drop"), 1)
             best = best[:, 0]

@@ -87,7 +87,7 @@ class Nearest:
     ) -> Sparse:
         """The weights of a block of queries."""
         if self.centred:
-            center = anchors.mean(axis=0)
+            center = anchors.mean(axis=0, keepdims=True)
             queries, anchors = queries - center, anchors - center
         best, ids = jax.lax.top_k(cosines(queries, anchors), min(self.neighbours, len(anchors)))
         return Sparse(jax.nn.softmax(best / self.temperature, axis=1), ids)
