@@ -3,7 +3,7 @@
 import ast
 import importlib.util
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -21,12 +21,15 @@ OUTSIDE = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECUR
 
 
 @cache
-def reference():
-    """The script that generates a part of the pages."""
-    spec = importlib.util.spec_from_file_location("reference", REPOSITORY / "scripts/reference.py")
+def script(name: str):
+    """A script that generates a part of the site."""
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / f"scripts/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+reference = partial(script, "reference")
 
 
 @cache
@@ -82,6 +85,24 @@ def test_every_page_is_in_the_navigation_once():
     assert sorted(nav) == sorted(
         str(file.relative_to(DOCS)) for file in pages() if file.is_relative_to(DOCS)
     )
+
+
+def test_curves_are_those_of_the_tables():
+    figures = script("figures")
+    curves = {
+        file: picture.curves(figures.read_table(picture.page, picture.heading))
+        for file, picture in figures.PICTURES.items()
+    }
+    assert all((DOCS / "images" / file).is_file() for file in curves)
+    for file in ("quickstart-real.png", "quickstart-made-up.png"):
+        assert list(curves[file]) == ["transfer", "scratch"]
+        for curve in curves[file].values():
+            assert [tokens for tokens, _ in curve] == [*range(0, 81_921, 10_240)]
+            assert all(1 < perplexity < 3_000 for _, perplexity in curve)
+    assert list(curves["methods.png"]) == list(figures.METHODS)
+    for curve in curves["methods.png"].values():
+        assert [tokens for tokens, _ in curve] == [0, 102_400, 204_800]
+        assert curve[0][1] > curve[-1][1] > 100
 
 
 @pytest.mark.parametrize("part", ["start", "how-to", "concepts", "reference"])
