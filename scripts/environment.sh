@@ -53,7 +53,8 @@ use_environment() {
     return
   fi
   echo "Installing clp_jax${extras:+ with $extras} (one to five minutes, once) ..."
-  "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
+  # What is imported is compiled then; of most packages that is little.
+  "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
     --constraint "$root/constraints.txt" --editable "$root${extras:+[$extras]}"
   echo "$wanted extras=$extras" >>"$marker"
 }
