@@ -51,6 +51,34 @@ def real_models() -> Path:
     return folder
 
 
+COMPILED_STEPS = {}
+
+
+@pytest.fixture
+def compiled_once():
+    """Runs that compute the same share a compiled training step, wherever they are."""
+    from clp_jax.train import loop
+
+    real = loop.make_train_step
+    elsewhere = {
+        "data": {"validation"},
+        "train": {"out", "log_every", "validate_every", "checkpoint_every"},
+    }
+
+    def make_train_step(graphdef, *args, mesh, config, teacher, **kwargs):
+        assert teacher is None
+        key = graphdef, mesh, config.model_dump_json(exclude=elsewhere), *kwargs.items()
+        if key not in COMPILED_STEPS:
+            COMPILED_STEPS[key] = real(
+                graphdef, *args, mesh=mesh, config=config, teacher=teacher, **kwargs
+            )
+        return COMPILED_STEPS[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_train_step", make_train_step)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer(tmp_path_factory) -> Path:
     """Folder of a byte-level BPE of 300 tokens, trained on a few sentences."""

@@ -9,6 +9,8 @@ from clp_jax.train.loop import train_model
 
 from .conftest import on_step, without_times
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 class Killed(BaseException):
     """What no part of the program catches."""

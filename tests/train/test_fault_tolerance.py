@@ -5,7 +5,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -24,6 +23,8 @@ from clp_jax.train.run_folder import LEASE, RunStorage
 
 from ..started import Started
 from .conftest import leaves, on_step, without_times
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture
@@ -152,37 +153,28 @@ def test_a_stage_without_end_is_ended_unless_nothing_is_watched(ends, minutes, e
     assert ends[:1] == ["the save"] * ended
 
 
-HOLD = """
-import sys, time
-from clp_jax.train.fault_tolerance import RunLease
-from clp_jax.train.run_folder import RunStorage
-with RunLease(RunStorage(sys.argv[1])) as lease:
-    lease.take()
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
 @pytest.fixture
 def hurry(monkeypatch):
     monkeypatch.setattr(module, "BEAT", 0.05)
     monkeypatch.setattr(module, "PATIENCE", 0.5)
 
 
+def a_lease(folder):
+    return RunLease(RunStorage(str(folder)))
+
+
 @pytest.fixture
 def other(tmp_path):
-    """A process that holds the lease of the folder."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "held\n"
+    """A process in whose name the lease of the folder is held."""
+    process = subprocess.Popen(["sleep", "600"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: process.pid)
+        lease = a_lease(tmp_path)
+    lease.take()
     yield process
     process.kill()
     process.wait()
-
-
-def a_lease(folder):
-    return RunLease(RunStorage(str(folder)))
+    lease.__exit__()
 
 
 def test_a_run_belongs_to_one_process_until_it_is_dead(tmp_path, other, capsys):

@@ -25,6 +25,8 @@ TRAINING = {"loss", "perplexity", "learning_rate", "gradient_norm", "skipped_ste
 SPEED = {"tokens_per_second", "tokens_per_second_per_chip", "data_wait"}
 STAGES = {f"time/{name}" for name in ("start", "training", "data", "validation", "saving", "lost")}
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
     summary = train_model(RunConfig.from_dict(settings))

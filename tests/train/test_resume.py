@@ -14,6 +14,8 @@ from clp_jax.train.metrics import read_metrics
 from ..started import Started, start_two
 from .conftest import leaves, without_times
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 KILLED_RUN = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -23,13 +25,13 @@ from clp_jax.config import RunConfig
 from clp_jax.train import loop
 
 config = RunConfig.from_dict(json.loads(sys.argv[1]))
-checkpoint = Path(config.train.out) / "checkpoints" / "20"
+checkpoint = Path(config.train.out) / "checkpoints" / "8"
 real_step = loop.make_train_step
 
 def make_train_step(*args, **kwargs):
     step = real_step(*args, **kwargs)
     def step_until_killed(params, optimizer_state, index, batch):
-        if index == 27:
+        if index == 11:
             while not checkpoint.exists():
                 time.sleep(0.05)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -61,15 +63,15 @@ def use_a_mixture_of_documents(settings):
 
 @pytest.fixture
 def long_run(settings):
-    """40 steps with dropout and accumulation, checkpoints at 20 and 40, an uneven rhythm."""
+    """16 steps with dropout and accumulation, checkpoints at 8 and 16, an uneven rhythm."""
     use_a_mixture_of_documents(settings)
     settings["model"]["dropout"] = 0.1
     settings["optimizer"]["epsilon"] = 1e-3  # Else Adam blows up what is only rounding.
     settings["train"] |= {
         "dtype": "float32",
-        "steps": 40,
-        "checkpoint_every": 20,
-        "validate_every": 15,
+        "steps": 16,
+        "checkpoint_every": 8,
+        "validate_every": 6,
         "gradient_accumulation_steps": 2,
     }
     return settings
@@ -84,7 +86,7 @@ def test_killed_and_resumed_equals_never_interrupted(long_run, tmp_path):
     whole = train_model(RunConfig.from_dict(in_folder(long_run, tmp_path / "whole")))
     status, output = process.end()
     assert status == -signal.SIGKILL, output
-    assert [line["step"] for line in read_metrics(tmp_path / "killed")][-1] == 27
+    assert [line["step"] for line in read_metrics(tmp_path / "killed")][-1] == 11
     shutil.copytree(tmp_path / "killed", tmp_path / "other mesh")
 
     resumed = train_model(
