@@ -49,8 +49,12 @@ def shard_rows(table: Float[np.ndarray, "rows dim"], mesh: Mesh) -> Float[Array,
 
 
 def row_slices(count: int) -> Iterator[slice]:
-    """Slices of at most `PLACED_ROWS` rows that together cover ``count`` rows."""
-    return (slice(start, start + PLACED_ROWS) for start in range(0, count, PLACED_ROWS))
+    """Slices of at most `PLACED_ROWS` rows that together cover ``count`` rows.
+
+    They are nearly equal, so that padded to whole blocks they share a program.
+    """
+    parts = -(-count // PLACED_ROWS)
+    return (slice(count * i // parts, count * (i + 1) // parts) for i in range(parts))
 
 
 def empty_rows(count: int, dim: int) -> Float[np.ndarray, "count dim"]:
@@ -211,7 +215,13 @@ def _combine(
     assert rows is not None
     if isinstance(weights, Sparse):
         ids = weights.ids if places is None else places[weights.ids]
-        return jnp.einsum("qk,qkd->qd", weights.weights, rows[ids], precision="highest")
+        start = jnp.zeros((len(ids), rows.shape[1]))
+        return jax.lax.fori_loop(
+            0,
+            ids.shape[1],
+            lambda k, sums: sums + weights.weights[:, k, None] * rows[ids[:, k]],
+            start,
+        )
     if places is not None:
         weights = jnp.zeros((len(weights), len(rows))).at[:, places].set(weights)
     return matmul(weights, rows)

@@ -22,6 +22,9 @@ from clp_jax.transfer.table import Layout, NewTable, TableRead
 FOLDS = 5
 """Number of folds. The shared tokens of each are predicted from those of the other folds."""
 
+TINY = 1e-30
+"""The least divisor of an error."""
+
 
 @dataclass
 class Predictions:
@@ -54,7 +57,13 @@ class Predictions:
 
 
 def new_table(
-    predictions: Predictions, source: TableRead, *, source_weight: float, match_spread: bool
+    predictions: Predictions,
+    source: TableRead,
+    *,
+    source_weight: float,
+    match_spread: bool,
+    spread_shrinkage: float | None = None,
+    by_reliability: bool = False,
 ) -> NewTable:
     """Compute every row of a new table.
 
@@ -64,23 +73,31 @@ def new_table(
         source_weight: the weight of the source in a shared token's row; the rest is the method's.
             Special tokens, and shared tokens that the method cannot serve, are copied unchanged.
         match_spread: scale the method's rows so that they vary as much as the source's do.
+        spread_shrinkage: see `rescale_spread`.
+        by_reliability: multiply the weight by the `reliability` of each row.
     """
     layout = predictions.layout
     rows = empty_rows(layout.rows, source.rows.shape[1])
     missing = predictions.missing
     _write(missing, rows, layout.missing)
     mixed = np.zeros(len(layout.copied), bool)
-    if source_weight < 1:
+    if source_weight < 1 or by_reliability:
         shared = predictions.shared
         _write(shared, rows, layout.copied)
         mixed[: layout.anchors] = ~unserved(shared)
     if match_spread:
         computed = layout.missing[~unserved(missing)], layout.copied[mixed]
-        rescale_spread(rows, np.concatenate(computed), source.rows[: layout.anchors])
+        known = source.rows[: layout.anchors]
+        rescale_spread(rows, np.concatenate(computed), known, spread_shrinkage)
+    weights, facts = np.where(mixed, np.float32(source_weight), np.float32(1)), {}
+    if by_reliability and mixed.any():
+        weights[mixed] *= reliability(rows, layout.copied, source.rows, np.flatnonzero(mixed))
+        facts = {"source_weight": weights[mixed][np.argsort(layout.copied[mixed])]}
     for part in row_slices(len(mixed)):
         places, known, some = layout.copied[part], source.rows[part], mixed[part]
         rows[places[~some]] = known[~some]
-        rows[places[some]] = source_weight * known[some] + (1 - source_weight) * rows[places[some]]
+        share = weights[part][some, None]
+        rows[places[some]] = share * known[some] + (1 - share) * rows[places[some]]
     if len(layout.padding):
         rows[layout.padding] = 0
         real = layout.rows - len(layout.padding)
@@ -88,7 +105,7 @@ def new_table(
     return NewTable(
         rows,
         _origins(layout, missing, layout.copied[mixed]),
-        missing.facts,
+        {**missing.facts, **facts},
         _source_contributors(missing, predictions.basis),
     )
 
@@ -174,32 +191,89 @@ def unserved(prediction: Prediction) -> Bool[np.ndarray, " query"]:
     return prediction.fallback.get("mean", np.zeros(prediction.shape[0], bool))
 
 
+def reliability(
+    rows: Float[np.ndarray, "row dim"],
+    places: Int[np.ndarray, " copied"],
+    source: Float[np.ndarray, "copied dim"],
+    predicted: Int[np.ndarray, " anchor"],
+) -> Float[np.ndarray, " anchor"]:
+    """How far shared tokens mean the same in both languages, from 0 to 1.
+
+    With e the squared error of a row that was predicted without its token, relative to the squared
+    norm of the source's, the reliability is min(1, median(e) / e): 1 for half of the tokens.
+
+    Args:
+        rows: the new table, with the predicted rows.
+        places: where in it the row of each copied token is.
+        source: the source's rows of the same tokens.
+        predicted: those of the tokens whose row was predicted.
+    """
+    errors = np.empty(len(predicted))
+    for part in row_slices(len(predicted)):
+        known, found = source[predicted[part]], rows[places[predicted[part]]]
+        missed = np.square(found - known).sum(axis=1, dtype=np.float64)
+        errors[part] = missed / np.maximum(np.square(known).sum(axis=1), TINY)
+    usual = max(np.median(errors), TINY)
+    return (usual / np.maximum(errors, usual)).astype(np.float32)
+
+
 def rescale_spread(
     rows: Float[np.ndarray, "row dim"],
     computed: Int[np.ndarray, " computed"],
     known: Float[np.ndarray, "known dim"],
+    shrinkage: float | None = None,
 ) -> None:
-    """Scale computed rows about their mean to the root-mean-square spread of the known rows.
+    """Scale computed rows about their mean so that they vary as much as the known rows.
 
     Averages of rows are closer together than the rows themselves, so most methods' rows vary too
-    little. The rows are changed in place.
+    little. With the variances v of the known rows and u of the computed rows along the principal
+    directions of the known rows, and their means V and U, each direction is scaled by
+
+        sqrt((v + k V) / (u + k U))
+
+    for the shrinkage k; without one, which is k without bound, all are by sqrt(V / U). The rows are
+    changed in place.
     """
     if not (len(computed) and len(known)):
         return
-    center, spread = _spread(rows, computed)
-    _, wanted = _spread(known, np.arange(len(known)))
-    scale = np.float32(wanted / spread if spread else 1)
+    everything, axes = np.arange(len(known)), None
+    if shrinkage is not None:
+        axes = _principal_directions(known)
+    center, found = _variances(rows, computed, axes)
+    _, wanted = _variances(known, everything, axes)
+    usual, mean = found.mean(), wanted.mean()
+    if not usual:
+        return
+    if axes is None:
+        scale = np.float32(np.sqrt(mean / usual))
+    else:
+        scales = np.sqrt((wanted + shrinkage * mean) / (found + shrinkage * usual))
+        scale = ((axes * scales) @ axes.T).astype(np.float32)
     for part in row_slices(len(computed)):
-        places = computed[part]
-        rows[places] = center + (rows[places] - center) * scale
+        away = rows[computed[part]] - center
+        rows[computed[part]] = center + (away * scale if axes is None else away @ scale)
 
 
-def _spread(
-    table: Float[np.ndarray, "row dim"], ids: Int[np.ndarray, " chosen"]
-) -> tuple[Float[np.ndarray, " dim"], float]:
-    """The mean of some rows, and the root mean square of their deviations from it, per value."""
+def _variances(
+    table: Float[np.ndarray, "row dim"],
+    ids: Int[np.ndarray, " chosen"],
+    axes: Float[np.ndarray, "dim direction"] | None,
+) -> tuple[Float[np.ndarray, " dim"], Float[np.ndarray, " direction"]]:
+    """The mean of some rows, and their variances along these axes, or along the dimensions."""
     parts = [ids[part] for part in row_slices(len(ids))]
     mean = sum(table[part].sum(axis=0, dtype=np.float64) for part in parts) / len(ids)
-    center = mean.astype(np.float32)
-    squares = sum(np.square(table[part] - center).sum(dtype=np.float64) for part in parts)
-    return center, float(np.sqrt(squares / (len(ids) * table.shape[1])))
+    center, squares = mean.astype(np.float32), np.zeros(table.shape[1])
+    for part in parts:
+        away = table[part] - center
+        squares += np.square(away if axes is None else away @ axes).sum(axis=0, dtype=np.float64)
+    return center, squares / len(ids)
+
+
+def _principal_directions(table: Float[np.ndarray, "row dim"]) -> Float[np.ndarray, "dim dim"]:
+    """The eigenvectors of the rows' covariance, as columns."""
+    dim = table.shape[1]
+    mean, squares = table.mean(axis=0, dtype=np.float64), np.zeros((dim, dim))
+    for part in row_slices(len(table)):
+        away = table[part] - mean.astype(np.float32)
+        squares += away.T @ away
+    return np.linalg.eigh(squares)[1].astype(np.float32)

@@ -30,6 +30,9 @@ CONSTANTS: dict[str, tuple[Method, ...]] = {
 }
 """The keys that set a constant of methods, and those methods."""
 
+CHOSEN = ("source_weight", "match_spread", "spread_shrinkage", "by_reliability", "calibrate")
+"""The keys that `auto` sets."""
+
 
 class TransferConfig(Configuration):
     """How a source model gets another vocabulary with the rows of a helper."""
@@ -46,6 +49,10 @@ class TransferConfig(Configuration):
     """Weight of the source in a shared token's row, 0 to 1; empty: the method's default."""
     match_spread: bool | None = None
     """Scale computed rows to the spread of the source's rows; empty: no, and `auto` tries both."""
+    spread_shrinkage: PositiveFactor | None = None
+    """Match the spread by principal direction, shrunk this much to one factor; empty: that one."""
+    by_reliability: bool = False
+    """Copy the less of a shared row, the worse the other shared tokens predict it."""
     rank_steps: Natural = 0
     """Steps of training, body frozen, of the best three candidates before `auto` chooses."""
     neighbours: Positive | None = None
@@ -85,11 +92,11 @@ class TransferConfig(Configuration):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TransferConfig":
-        chosen = [
-            name for name in ("source_weight", "match_spread", "calibrate") if name in self.given
-        ]
+        chosen = [name for name in CHOSEN if name in self.given]
         if self.method == "auto" and chosen:
             raise ValueError(f"the method auto chooses {chosen[0]}: remove it, or name a method")
+        if self.spread_shrinkage is not None and not self.match_spread:
+            raise ValueError("spread_shrinkage is of matched spread: set match_spread")
         if self.no_fallback and self.method != "clp":
             raise ValueError(f"no_fallback applies only to the method clp, not to {self.method}")
         if self.rank_steps and not (self.method == "auto" and self.data):
@@ -101,9 +108,11 @@ class TransferConfig(Configuration):
                 )
         if self.calibrate and not self.data:
             raise ValueError("calibrate needs text of the target language: give data")
-        if self.extend and (self.calibrate or self.source_weight not in (None, 1)):
+        mixed = self.by_reliability or self.source_weight not in (None, 1)
+        if self.extend and (self.calibrate or mixed):
             raise ValueError(
-                "extend keeps the source's rows unchanged: remove calibrate and source_weight"
+                "extend keeps the source's rows unchanged: remove calibrate, source_weight and "
+                "by_reliability"
             )
         if (self.source_vectors is None) != (self.target_vectors is None):
             raise ValueError("source_vectors and target_vectors need each other: give both")
@@ -129,6 +138,8 @@ class TransferOptions(TypedDict, total=False):
     text_field: Name
     source_weight: Share | None
     match_spread: bool | None
+    spread_shrinkage: PositiveFactor | None
+    by_reliability: bool
     rank_steps: Natural
     neighbours: Positive | None
     temperature: PositiveFactor | None

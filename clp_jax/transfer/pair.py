@@ -32,6 +32,9 @@ from clp_jax.vocabulary import match_vocabularies, read_vocabulary
 from clp_jax.vocabulary.extend import extend_tokenizer
 from clp_jax.vocabulary.parts import parts_of
 
+KEPT = 3
+"""Number of methods whose rows a ranking holds, those asked for last."""
+
 HELD_OUT = 10
 """One shared token in this many is held out to evaluate a method without text."""
 
@@ -93,12 +96,14 @@ class TransferPair:
         }
         self.made: tuple[Recipe, dict[str, NewTable]] | None = None
         self._bases: dict[tuple[str, str], AnchorFeatures] = {}
+        self._kept: dict[tuple[Any, ...], dict[str, Predictions]] = {}
 
     def release(self) -> None:
         """Drop everything from memory that can be read again."""
         self.__dict__.pop("evaluator", None)
         self.made = None
         self._bases.clear()
+        self._kept.clear()
         for inputs in self.inputs.values():
             inputs.release()
 
@@ -157,13 +162,25 @@ class TransferPair:
         return self.compose(self.predictions(recipe), recipe)
 
     def predictions(self, recipe: Recipe, *, keep: bool = False) -> dict[str, Predictions]:
-        """For each table the rows that a recipe's method predicts; see `Predictions`."""
-        return {
+        """For each table the rows that a recipe's method predicts; see `Predictions`.
+
+        Those to ``keep`` are returned again when the same method is asked for, unless `KEPT` others
+        have been kept since.
+        """
+        method = recipe.method, recipe.constants, recipe.no_fallback
+        found = self._kept.pop(method, None)
+        keep = keep or found is not None
+        found = found or {
             name: Predictions(
                 recipe.function, self._basis(name, recipe.method), self.layout, keep=keep
             )
             for name in self.inputs
         }
+        if keep:
+            self._kept[method] = found
+            for oldest in [*self._kept][:-KEPT]:
+                del self._kept[oldest]
+        return found
 
     def compose(
         self, predictions: Mapping[str, Predictions], recipe: Recipe
@@ -175,6 +192,8 @@ class TransferPair:
                 inputs.source,
                 source_weight=recipe.source_weight,
                 match_spread=recipe.match_spread,
+                spread_shrinkage=recipe.spread_shrinkage,
+                by_reliability=recipe.by_reliability,
             )
             for name, inputs in self.inputs.items()
         }
@@ -200,7 +219,7 @@ class TransferPair:
             found = predict_held_out(recipe.function, basis, layout, held_out).rows
         known = inputs.source.rows[: layout.anchors]
         if recipe.match_spread:
-            rescale_spread(found, np.arange(len(found)), known)
+            rescale_spread(found, np.arange(len(found)), known, recipe.spread_shrinkage)
         errors = np.square(found - known[held_out]).sum(axis=1, dtype=np.float64)
         of_mean = np.square(known[held_out] - inputs.source.mean).sum(axis=1, dtype=np.float64)
         return errors / of_mean.mean()

@@ -9,6 +9,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+import numpy as np
+
 from clp_jax.checkpoint.card import CITATION, USE, flat, inherited, read_metadata, render_card
 from clp_jax.checkpoint.hub import tokenizer_hash
 from clp_jax.files import public_name
@@ -112,8 +114,11 @@ def describe_recipe(recipe: Mapping[str, Any]) -> str:
     words = [f"{recipe['method']} ({METHODS[recipe['method']].text})"]
     if recipe["source_weight"] < 1:
         words.append(f"{recipe['source_weight']:.0%} of every shared row copied")
+    if recipe.get("by_reliability"):
+        words.append("less of a shared row copied, the worse others predict it")
     if recipe["match_spread"]:
-        words.append("spread matched")
+        by_direction = recipe.get("spread_shrinkage") is not None
+        words.append("spread matched by direction" if by_direction else "spread matched")
     if recipe["calibrate"]:
         words.append("calibrated on text")
     if recipe["no_fallback"]:
@@ -392,10 +397,12 @@ def write_trace(file: Path, choice: Choice, tables: Mapping[str, NewTable]) -> N
     with file.open("w", encoding="utf-8") as lines:
         for name, table in tables.items():
             origins = {id: origin for origin, ids in table.origins.items() for id in ids.tolist()}
-            made_of = {
-                id: [(other, choice.recipe.source_weight if origins[id] == "mixed" else 1.0)]
-                for id, other in copied.items()
-            }
+            mixed = table.origins["mixed"]
+            weights = table.facts.get("source_weight", choice.recipe.source_weight)
+            weight_of = dict(
+                zip(mixed.tolist(), np.broadcast_to(weights, mixed.shape), strict=True)
+            )
+            made_of = {id: [(other, float(weight_of.get(id, 1.0)))] for id, other in copied.items()}
             if table.contributors is not None:
                 ids, weights = table.contributors(CONTRIBUTORS)
                 for token, row, shares in zip(missing, ids.tolist(), weights.tolist(), strict=True):

@@ -124,9 +124,11 @@ def choose(pairs: Sequence[TransferPair], config: TransferConfig) -> Choice:
         given: dict[str, Any] = {
             "source_weight": config.source_weight,
             "match_spread": config.match_spread,
+            "spread_shrinkage": config.spread_shrinkage,
         }
         recipe = replace(
             pair.defaults(config.method),
+            by_reliability=config.by_reliability,
             calibrate=config.calibrate,
             no_fallback=config.no_fallback,
             **{key: value for key, value in given.items() if value is not None},

@@ -177,7 +177,8 @@ class NewTable:
             source's row and the method's, ``role`` for special tokens, also copied, ``combined`` by
             the method, ``fallback: NAME`` for those it could not serve, and ``padding`` for ids
             without a token, which get the mean row.
-        facts: what the method measured and chose.
+        facts: what the method measured and chose; ``source_weight`` has the weights of the source
+            in the mixed rows, in the order of their ids, if they differ.
         contributors: for a given k, the source ids and weights that contribute most to each missing
             token's row, in the order of the layout's ``missing``; None if no source row does.
     """

@@ -170,6 +170,28 @@ def procrustes(problem):
     return np.array([(q - anchors.mean(axis=0)) @ rotation + known.mean(axis=0) for q in queries])
 
 
+def matched_by_direction(rows, known, shrinkage):
+    """Rows scaled along the known rows' principal directions, which here come from their SVD."""
+    rows, known = np.asarray(rows, np.float64), np.asarray(known, np.float64)
+    center = rows.mean(axis=0)
+    _, _, directions = np.linalg.svd(known - known.mean(axis=0))
+    moved = rows - center
+    wanted = [np.var((known - known.mean(axis=0)) @ axis) for axis in directions]
+    found = [np.var(moved @ axis) for axis in directions]
+    for axis, want, have in zip(directions, wanted, found, strict=True):
+        factor = np.sqrt((want + shrinkage * np.mean(wanted)) / (have + shrinkage * np.mean(found)))
+        moved = moved + (factor - 1) * np.outer(moved @ axis, axis)
+    return center + moved
+
+
+def reliability(predicted, known):
+    predicted, known = np.asarray(predicted, np.float64), np.asarray(known, np.float64)
+    errors = np.array(
+        [np.sum((p - k) ** 2) / np.sum(k**2) for p, k in zip(predicted, known, strict=True)]
+    )
+    return np.array([min(1, np.median(errors) / error) for error in errors])
+
+
 def pursuit_weights(query, anchors, atoms=64):
     unit = anchors / np.linalg.norm(anchors, axis=1, keepdims=True)
     chosen, rest = [], query

@@ -26,6 +26,16 @@ def test_close_lengths_share_a_program(mesh):
     assert placed == {(engine.BLOCK_ROWS * mesh.size, 3)}
 
 
+@pytest.mark.parametrize("count", [0, 1, 4096, 4097, 40_236])
+def test_slices_are_nearly_equal(count):
+    """Padded to whole blocks they are the same, and so is the program for them."""
+    slices = [*engine.row_slices(count)]
+    assert [i for part in slices for i in range(count)[part]] == [*range(count)]
+    sizes = {part.stop - part.start for part in slices}
+    assert max(sizes, default=0) <= engine.PLACED_ROWS
+    assert max(sizes, default=0) - min(sizes, default=0) <= 1
+
+
 def test_no_query(mesh, problem):
     found = engine.weighted(linear_weights, problem(mesh=mesh, queries=0), np.zeros(0, bool))
     assert found.rows.shape == (0, 20)

@@ -9,6 +9,7 @@ from clp_jax.transfer.compose import (
     new_table,
     predict_held_out,
     predict_shared,
+    reliability,
     rescale_spread,
 )
 from clp_jax.transfer.interface import Prediction, at_once
@@ -35,10 +36,10 @@ def with_failures(problem):
     return Prediction(rows.shape, at_once(rows), {"mean": unknown, "other": other}, {"found": 1})
 
 
-def compose(inputs, method=nearest_row, source_weight=1.0, match_spread=False):
+def compose(inputs, method=nearest_row, source_weight=1.0, match_spread=False, **more):
     predictions = Predictions(method, inputs.helper_rows(), inputs.layout)
     return new_table(
-        predictions, inputs.source, source_weight=source_weight, match_spread=match_spread
+        predictions, inputs.source, source_weight=source_weight, match_spread=match_spread, **more
     )
 
 
@@ -84,6 +85,29 @@ def test_shared_rows_are_mixed_and_special_ones_stay_whole(table_inputs, layout,
     np.testing.assert_array_equal(table.rows[layout.roles], copied[layout.anchors :])
     assert table.origins["mixed"].tolist() == [2, 3, 4, 6, 9, 10]
     assert table.origins["copied"].tolist() == []
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_less_is_copied_of_rows_that_others_predict_badly(table_inputs, layout, oracle, share):
+    table = compose(table_inputs, source_weight=share, by_reliability=True)
+    predicted = predict_shared(nearest_row, table_inputs.helper_rows(), layout).rows
+    copied = table_inputs.source_tensor.read()[layout.copied_source]
+    known, places = copied[: layout.anchors], layout.copied[: layout.anchors]
+    weights = share * oracle.reliability(predicted, known)
+    assert weights.min() < 0.9 * share
+    assert (weights == share).sum() == layout.anchors // 2
+    expected = weights[:, None] * known + (1 - weights[:, None]) * predicted
+    np.testing.assert_allclose(table.rows[places], expected, atol=1e-6)
+    np.testing.assert_array_equal(table.rows[layout.roles], copied[layout.anchors :])
+    order = np.argsort(places)
+    assert table.origins["mixed"].tolist() == places[order].tolist()
+    np.testing.assert_allclose(table.facts["source_weight"], weights[order], atol=1e-6)
+
+
+def test_rows_that_are_predicted_without_error_are_copied_whole():
+    same = np.ones((4, 3), np.float32)
+    found = reliability(same, np.arange(4), same, np.arange(4))
+    np.testing.assert_array_equal(found, 1)
 
 
 def test_shared_tokens_that_the_method_does_not_know_are_copied_whole(table_inputs, layout):
@@ -182,6 +206,24 @@ def test_spread_is_matched_about_the_mean_a_block_at_a_time(monkeypatch):
     center = before.mean(axis=0)
     stretched = (before - center) * spread(known) / spread(before)
     np.testing.assert_allclose(after - center, stretched, atol=1e-4)
+
+
+@pytest.mark.parametrize("shrinkage", [1e-6, 1.0, 1e6])
+def test_spread_is_matched_by_direction(monkeypatch, oracle, shrinkage):
+    """Along each principal direction of the known rows, or by one factor at the other end."""
+    monkeypatch.setattr("clp_jax.transfer.blockwise.PLACED_ROWS", 16)
+    rng = np.random.default_rng(0)
+    before = rng.normal(2, 0.5, size=(50, 4)).astype("f4")
+    known = (rng.normal(1, 3, size=(40, 4)) @ rng.normal(size=(4, 4))).astype("f4")
+    after, computed = before.copy(), rng.permutation(50)[:40]
+    rescale_spread(after, computed, known, shrinkage)
+    expected = oracle.matched_by_direction(before[computed], known, shrinkage)
+    np.testing.assert_allclose(after[computed], expected, rtol=1e-4, atol=1e-4)
+    others = np.setdiff1d(np.arange(50), computed)
+    np.testing.assert_array_equal(after[others], before[others])
+    common = before.copy()
+    rescale_spread(common, computed, known)
+    assert np.allclose(after, common, atol=1e-3) == (shrinkage == 1e6)
 
 
 def test_no_spread_to_match():

@@ -42,6 +42,7 @@ def test_defaults():
         {"method": "ridge", "source_weight": 0.5, "calibrate": True, "data": ["x"]},
         {"method": "clp", "extend": True, "source_weight": 1},
         {"extend": True, "data": ["x"]},
+        {"method": "ridge", "match_spread": True, "spread_shrinkage": 1, "by_reliability": True},
         {"method": "ridge-residual", "strength": 0, "neighbours": 5, "temperature": 0.5},
         {"atoms": 8, "count_exponent": 1},
         {"source_vectors": "a", "target_vectors": "b", "dictionary": "c"},
@@ -61,6 +62,9 @@ def test_options_that_fit_together(keys):
         ),
         ({"match_spread": False}, "the method auto chooses match_spread"),
         ({"calibrate": True, "data": ["x"]}, "the method auto chooses calibrate"),
+        ({"by_reliability": True}, "the method auto chooses by_reliability"),
+        ({"method": "ridge", "spread_shrinkage": 1}, "matched spread: set match_spread"),
+        ({"method": "ridge", "extend": True, "by_reliability": True}, "extend keeps the source"),
         (
             {"method": "ridge", "no_fallback": True},
             "no_fallback applies only to the method clp, not to ridge",

@@ -130,6 +130,10 @@ def test_a_recipe_in_words():
     assert describe_recipe(every).endswith(
         ", 25% of every shared row copied, spread matched, calibrated on text"
     )
+    directed = Recipe("ridge", 1.0, match_spread=True, spread_shrinkage=1.0, by_reliability=True)
+    assert describe_recipe(directed.to_dict()).endswith(
+        ", less of a shared row copied, the worse others predict it, spread matched by direction"
+    )
 
 
 def test_the_command_is_one_that_the_command_line_reads_back():

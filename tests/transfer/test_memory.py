@@ -1,6 +1,5 @@
 """What a new table takes beyond its inputs, held for every method with all its options."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +50,7 @@ def test_a_new_table_takes_little_more_than_itself(inputs, method, monkeypatch):
     basis = getattr(inputs, entry.basis)()
 
     def compute():
-        # A block gathers a row an atom: few, as small a part of this table as of a large one.
-        function = partial(entry.method, atoms=8) if method == "omp" else entry.method
-        predictions = Predictions(function, basis, inputs.layout)
+        predictions = Predictions(entry.method, basis, inputs.layout)
         return new_table(predictions, inputs.source, source_weight=0.25, match_spread=True)
 
     compute()  # compiles

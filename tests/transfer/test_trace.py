@@ -71,6 +71,15 @@ def test_mixed_rows_name_the_token_with_its_share(trace):
     assert all(line["from"] == [[line["token"], 0.25]] for line in mixed)
 
 
+def test_mixed_rows_name_shares_that_differ(trace):
+    lines, manifest, _ = trace("ridge", by_reliability=True)
+    shares = [line["from"][0][1] for line in lines if line["origin"] == "mixed"]
+    assert len(shares) == 11
+    assert 0 < min(shares) < max(shares) == 1
+    quantiles = manifest["tables"][TABLE]["facts"]["source_weight"]
+    assert quantiles["0.0"] == pytest.approx(min(shares), abs=1e-6)
+
+
 def test_tokens_are_shown_as_the_text_they_stand_for(byte_pair, tmp_path):
     transfer_model(*byte_pair, tmp_path / "out", method="clp-topk", trace=True)
     lines = (tmp_path / "out" / "transfer_trace.jsonl").read_text("utf-8").splitlines()

@@ -107,6 +107,9 @@ class Recipe:
         method: its name.
         source_weight: the weight of the source in a shared token's row.
         match_spread: whether computed rows are scaled to the spread of the source's.
+        spread_shrinkage: how far the factor of each principal direction is drawn to the common one;
+            None for that one alone.
+        by_reliability: whether the weight of the source is less, the worse a row is predicted.
         calibrate: whether output rows are shifted to the text's frequencies.
         no_fallback: whether `clp` keeps the formula for every row.
         constants: the method's constants that differ from their defaults, as pairs.
@@ -115,6 +118,8 @@ class Recipe:
     method: str
     source_weight: float
     match_spread: bool = False
+    spread_shrinkage: float | None = None
+    by_reliability: bool = False
     calibrate: bool = False
     no_fallback: bool = False
     constants: tuple[tuple[str, Any], ...] = ()

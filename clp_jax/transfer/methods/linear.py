@@ -220,15 +220,14 @@ def fit_ridge(problem: Problem, strength: float | None, count_exponent: float) -
         weights[kept] = problem.frequencies[kept] ** count_exponent
         weights /= weights.mean()
     center = _center(problem)
-    held_out = kept[HELD_OUT - 1 :: HELD_OUT]
+    held_out = kept[HELD_OUT - 1 :: HELD_OUT] if strength is None else kept[:0]
     sums = _sums(problem, center, weights, np.setdiff1d(kept, held_out))
-    if strength is None and len(held_out):
+    if len(held_out):
         of = about_means(sums, center, weights.sum() - weights[held_out].sum())
         facts = _choose_strength(problem, of, weights, held_out)
+        sums = jax.tree.map(jnp.add, sums, _sums(problem, center, weights, held_out))
     else:
         facts = {"strength": STRENGTHS[-1] if strength is None else strength}
-    if len(held_out):
-        sums = jax.tree.map(jnp.add, sums, _sums(problem, center, weights, held_out))
     of = about_means(sums, center, weights.sum())
     inverse = ridge_inverse(of, facts["strength"])
     return LinearMap(of, inverse, weights, facts | {"left_out": len(weights) - len(kept)})
