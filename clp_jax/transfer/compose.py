@@ -1,7 +1,7 @@
 """Composition of a new table from a method's rows and the source's."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -49,8 +49,9 @@ class Predictions:
 
     @cached_property
     def shared(self) -> Prediction:
-        """The rows of the shared tokens, see `predict_shared`."""
-        return self._kept(predict_shared(self.method, self.basis, self.layout))
+        """The rows of the shared tokens, see `predict_shared`, with the constants chosen by all."""
+        method = partial(self.method, **self.missing.chosen)
+        return self._kept(predict_shared(method, self.basis, self.layout))
 
     def _kept(self, prediction: Prediction) -> Prediction:
         return replace(prediction, blocks=at_once(prediction.rows)) if self.keep else prediction

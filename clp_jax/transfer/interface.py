@@ -65,6 +65,7 @@ class Prediction:
         fallback: for each fallback by name, the queries that it served instead of the method.
         facts: what the method measured and chose, for the manifest.
         contributors: for a given k, the positions and weights of each query's k main anchors.
+        chosen: the constants that the method chose, as arguments for it.
     """
 
     shape: tuple[int, int]
@@ -72,6 +73,7 @@ class Prediction:
     fallback: Mapping[str, Bool[np.ndarray, " query"]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     contributors: Contributors | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> Float[np.ndarray, "query dim"]:

@@ -143,6 +143,16 @@ def test_kept_predictions_are_computed_once_for_all_tables(table_inputs, layout)
     assert len(asked) == 2 * (folds + 1)
 
 
+def test_shared_rows_have_the_constants_that_all_anchors_chose(table_inputs, layout):
+    def choose(problem, *, near=None):
+        given.append(near)
+        return replace(nearest_row(problem), chosen={"near": len(problem.anchors)})
+
+    given: list[int | None] = []
+    compose(table_inputs, choose, source_weight=0.5)
+    assert given == [None, *[layout.anchors] * 5]
+
+
 def with_changed_row(inputs, id):
     source = inputs.source_tensor.read().copy()
     source[id] += 100

@@ -79,6 +79,12 @@ def test_plain_least_squares(mesh, problem, oracle, row_error, method, anchors):
         np.testing.assert_allclose(known, asked.rows, atol=1e-4)
 
 
+def test_a_strength_that_rounding_hides_is_least_squares(problem):
+    """Fewer anchors than features: of the maps that fit, the smallest."""
+    asked = problem(anchors=5)
+    np.testing.assert_allclose(ridge(asked, strength=1e-9).rows, sava(asked).rows, atol=1e-5)
+
+
 def test_the_choice_depends_on_the_noise(problem):
     strengths = [ridge(learnable(problem, noise)).facts["strength"] for noise in (0.0, 10.0, 20.0)]
     assert strengths == sorted(set(strengths))

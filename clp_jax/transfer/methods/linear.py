@@ -15,6 +15,8 @@ anchor o has the weight w_o (q - mean(A)) G a_o, in addition to the shared mean.
 the squared error shows. With real weights, the error falls by 1% from the weakest strength to the
 best, 0.1, where the transferred model needs 0.09 bits per byte more (docs/lab.md).
 So ridge takes the weakest strength whose error on held-out anchors is within 2% of the least.
+
+Its equations are solved on the host in float64, once for each strength.
 """
 
 from typing import NamedTuple
@@ -28,6 +30,7 @@ from clp_jax.transfer.blockwise import (
     contributors_by,
     in_blocks,
     matmul,
+    row_slices,
     zero_rows,
 )
 from clp_jax.transfer.interface import Contribution, Prediction, Problem
@@ -87,7 +90,9 @@ def about_means(of: Sums, center: Center, weight: float | Float[Array, ""]) -> M
 
 
 @jax.jit
-def make_map(of: Moments, inverse: Float[Array, "feature feature"]) -> Float[Array, "feature dim"]:
+def make_map(
+    of: Moments, inverse: Float[np.ndarray | Array, "feature feature"]
+) -> Float[Array, "feature dim"]:
     """W for a given G."""
     return matmul(inverse, of.products)
 
@@ -100,18 +105,20 @@ def apply_map(
     return matmul(queries - of.feature_mean[None], mapping) + of.row_mean[None]
 
 
-@jax.jit
-def ridge_inverse(
-    of: Moments, strength: float | Float[Array, ""]
-) -> Float[Array, "feature feature"]:
+def ridge_inverse(of: Moments, strength: float) -> Float[np.ndarray, "feature feature"]:
     """Ridge's G, for a strength in units of the mean square of a feature; 0 is least squares.
 
-    Directions in which the anchors do not vary are dropped, so that the map is the smallest.
+    If it is as small as the errors of the sums, directions in which the anchors do not vary are
+    dropped, so that the map is the smallest.
     """
-    values, vectors = jnp.linalg.eigh(of.features)
-    varied = values > values.max() * len(values) * jnp.finfo(values.dtype).eps
-    scaled = jnp.where(varied, values, 1) + strength * values.mean()
-    return matmul(vectors * jnp.where(varied, 1 / scaled, 0)[None], vectors.T)
+    squares, rounding = np.asarray(of.features, np.float64), np.finfo(np.float32).eps
+    penalty = strength * np.trace(squares) / len(squares)
+    if penalty > rounding * np.linalg.norm(squares):
+        return np.linalg.inv(squares + penalty * np.eye(len(squares))).astype(np.float32)
+    values, vectors = np.linalg.eigh(squares)
+    varied = values > values.max() * len(values) * rounding
+    scaled = np.where(varied, values, 1) + penalty
+    return ((vectors * np.where(varied, 1 / scaled, 0)) @ vectors.T).astype(np.float32)
 
 
 @jax.jit
@@ -124,38 +131,15 @@ def procrustes_inverse(of: Moments) -> Float[Array, "feature feature"]:
     return scale * matmul(left * inverse[None], left.T)
 
 
-class Spectrum(NamedTuple):
-    """What ridge needs for any strength: eigenvalues, eigenvectors, and A^T Y in their basis."""
-
-    values: Float[Array, " feature"]
-    vectors: Float[Array, "feature feature"]
-    products: Float[Array, "feature dim"]
-
-
-@jax.jit
-def _spectrum(of: Moments) -> Spectrum:
-    values, vectors = jnp.linalg.eigh(of.features)
-    return Spectrum(values, vectors, matmul(vectors.T, of.products))
-
-
 @jax.jit
 def _squared_errors(
     of: Moments,
-    spectrum: Spectrum,
+    mapping: Float[Array, "feature dim"],
     anchors: Float[Array, "anchor feature"],
     rows: Float[Array, "anchor dim"],
-) -> Float[Array, "one_more_than_strengths anchor"]:
-    """The squared error of each row: of the mean row, then of each strength's."""
-    values, vectors, products = spectrum
-    wanted = rows - of.row_mean[None]
-    inside = matmul(anchors - of.feature_mean[None], vectors)
-
-    def error(strength: Float[Array, ""]) -> Float[Array, " anchor"]:
-        scaled = jnp.maximum(values, 0) + strength * values.mean()
-        return jnp.sum((matmul(inside / scaled[None], products) - wanted) ** 2, axis=1)
-
-    errors = jax.lax.map(error, jnp.array(STRENGTHS))
-    return jnp.concatenate([jnp.sum(wanted**2, axis=1)[None], errors])
+) -> Float[Array, " anchor"]:
+    """The squared error of each row."""
+    return jnp.sum((apply_map(anchors, of, mapping) - rows) ** 2, axis=1)
 
 
 class LinearMap(NamedTuple):
@@ -169,9 +153,14 @@ class LinearMap(NamedTuple):
     """
 
     of: Moments
-    inverse: Float[Array, "feature feature"]
+    inverse: Float[np.ndarray | Array, "feature feature"]
     weights: Float[np.ndarray, " anchor"]
     facts: dict[str, float]
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        """The constant that was chosen, for maps with other anchors."""
+        return {key: self.facts[key] for key in ("strength",) if key in self.facts}
 
     def keys(self, problem: Problem) -> Float[np.ndarray, "anchor feature"]:
         """With a centred query, these give the weight of each anchor's row in the query's."""
@@ -194,6 +183,7 @@ class LinearMap(NamedTuple):
             {"mean": unknown},
             self.facts,
             contributors,
+            self.chosen,
         )
 
 
@@ -277,7 +267,9 @@ def moments(problem: Problem) -> Moments:
     return about_means(sums, center, float(len(ids)))
 
 
-def _equal(problem: Problem, of: Moments, inverse: Float[Array, "feature feature"]) -> Prediction:
+def _equal(
+    problem: Problem, of: Moments, inverse: Float[np.ndarray | Array, "feature feature"]
+) -> Prediction:
     weights = np.ones(len(problem.anchors), np.float32)
     return LinearMap(of, inverse, weights, {}).predict(problem)
 
@@ -315,13 +307,16 @@ def _choose_strength(
 
     The error is the weighted mean square relative to the mean row's.
     """
-    spectrum = _spectrum(of)
-    blocks = [
-        np.asarray(_squared_errors(of, spectrum, anchors, rows), np.float64)[:, : len(chosen)]
-        for chosen, anchors, rows in known_blocks(problem, ids)
-    ]
-    errors, shares = np.concatenate(blocks, axis=1), weights[ids] / weights[ids].sum()
-    base, *means = errors @ shares
+    inverses = (ridge_inverse(of, strength) for strength in STRENGTHS)
+    maps = [jnp.zeros_like(of.products), *(make_map(of, inverse) for inverse in inverses)]
+    shares, sums = weights[ids] / weights[ids].sum(), np.zeros(len(maps))
+    for place, (chosen, anchors, rows) in zip(
+        row_slices(len(ids)), known_blocks(problem, ids), strict=True
+    ):
+        for i, mapping in enumerate(maps):
+            errors = np.asarray(_squared_errors(of, mapping, anchors, rows), np.float64)
+            sums[i] += errors[: len(chosen)] @ shares[place]
+    base, *means = sums
     chosen = next(i for i, mean in enumerate(means) if mean <= NEARLY * min(means))
     return {"strength": STRENGTHS[chosen], "held_out_error": float(means[chosen] / base)}
 

@@ -64,7 +64,7 @@ def ridge_residual(
         return kept[ids], weights
 
     shape = len(everything), problem.rows.shape[1]
-    return Prediction(shape, blocks, {"mean": unknown}, fit.facts, contributors)
+    return Prediction(shape, blocks, {"mean": unknown}, fit.facts, contributors, fit.chosen)
 
 
 def _means(
