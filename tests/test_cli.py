@@ -192,13 +192,15 @@ def test_every_key_of_a_transfer_is_a_flag(transferred, tmp_path, monkeypatch):
     transfer("--data", "a.txt", "--rank-steps", "2", "--neighbours", "5", "--temperature", "0.5",
              "--strength", "0", "--count-exponent", "1", "--atoms", "8")  # fmt: skip
     of_auto = transferred.pop()[1].keys()
+    transfer("--method", "ridge", "--match-spread", "--spread-shrinkage", "1", "--by-reliability")
+    of_ridge = transferred.pop()[1].keys()
     transfer("--method", "clp", "--data", "a.txt", "b.txt", "--text-field", "body",
              "--source-weight", "0.5", "--no-match-spread", "--calibrate", "--tokenizer", "t",
              "--no-fallback", "--fuzzy", "--pad-to-multiple-of", "64", "--token-vectors", "t.npy",
              "--source-vectors", "s.vec", "--target-vectors", "t.vec", "--dictionary", "d.txt",
              "--trace", "--seed", "3", "--dtype", "bfloat16")  # fmt: skip
     ((_, options),) = transferred
-    assert {*options, *of_auto, "extend"} == {*TransferConfig.model_fields, "mesh"}
+    assert {*options, *of_auto, *of_ridge, "extend"} == {*TransferConfig.model_fields, "mesh"}
     del options["mesh"]
     assert options["data"] == ["a.txt", "b.txt"]
     assert (options["match_spread"], options["trace"]) == (False, True)

@@ -316,9 +316,9 @@ def _choose_strength(
         for i, mapping in enumerate(maps):
             errors = np.asarray(_squared_errors(of, mapping, anchors, rows), np.float64)
             sums[i] += errors[: len(chosen)] @ shares[place]
-    base, *means = sums
-    chosen = next(i for i, mean in enumerate(means) if mean <= NEARLY * min(means))
-    return {"strength": STRENGTHS[chosen], "held_out_error": float(means[chosen] / base)}
+    base, *means = sums.tolist()
+    best = next(i for i, mean in enumerate(means) if mean <= NEARLY * min(means))
+    return {"strength": STRENGTHS[best], "held_out_error": means[best] / base}
 
 
 def linear_weights(
