@@ -191,9 +191,8 @@ def test_microbatches_without_recomputation_keep_documents_apart():
 
 
 def test_loss_is_that_of_each_document_alone():
-    hf = MODELS["gpt2"]
-    model = initialize(read_decoder_config(hf), seed=0, mesh=mesh_of((1, 1, 1)))
-    batch = next(batches(hf["vocab_size"]))
+    model = new_model("gpt2", "float32")
+    batch = next(batches(model.config.vocab_size))
     # A document a row; what follows it in its row changes nothing before.
     rows, places = [], []
     for row, mask in zip(batch["tokens"], batch["mask"], strict=True):
@@ -216,10 +215,9 @@ def test_recomputation_does_not_change_the_numbers(remat):
 
 
 def test_loss_is_that_of_the_logits():
-    hf = MODELS["bloom"]
-    model = initialize(read_decoder_config(hf), seed=0, mesh=mesh_of((1, 1, 1)))
-    batch = next(batches(hf["vocab_size"]))
-    logits = np.asarray(model(jnp.asarray(batch["tokens"][:, :-1])), np.float64)
+    model = new_model("bloom", "float32")
+    batch = next(batches(model.config.vocab_size))
+    logits = np.asarray(nnx.jit(model)(jnp.asarray(batch["tokens"][:, :-1])), np.float64)
     log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     targets = batch["tokens"][:, 1:, None]
     losses = -np.take_along_axis(log_probabilities, targets, -1)[..., 0]
@@ -388,9 +386,7 @@ def test_frozen_layers_cost_neither_state_nor_gradients():
 
 def test_frozen_parts_stay_and_the_rest_moves_as_usual():
     frozen, history, _ = train("gpt2", frozen=("layers",))
-    start = nnx.to_pure_dict(
-        nnx.state(initialize(read_decoder_config(GPT2), seed=0, mesh=mesh_of((1, 1, 1))))
-    )
+    start = nnx.to_pure_dict(nnx.state(new_model("gpt2", "float32")))
     jax.tree.map(np.testing.assert_array_equal, frozen["blocks"], jax.device_get(start["blocks"]))
     assert "gradient_norm/layers" not in history[0]
     plain = train("gpt2")[1][0]
