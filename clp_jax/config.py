@@ -244,6 +244,8 @@ class OptimizerSection(Section):
     """Largest global norm of the gradients; larger gradients are scaled down to it."""
     mu_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the stored mean of the gradients."""
+    new_rows_only: bool = False
+    """Keep the embedding rows that a transfer copied from its source, and train the others."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "OptimizerSection":
@@ -325,8 +327,11 @@ class TeacherSection(Section):
     next_token: Factor = 1.0
     """Weight of the next-token loss."""
     hidden_states: Factor = 1.0
-    """Weight of the relative squared error of the final hidden states, where tokens of both
-    tokenizers end at the same byte."""
+    """Weight of the relative squared error of the hidden states, where tokens of both tokenizers
+    end at the same byte."""
+    layer: Positive | None = None
+    """The layer after which the hidden states are compared, counted from 1; empty: the last one,
+    after the final norm. Layers above it are not run for this loss."""
     likelihoods: Factor = 0.0
     """Weight of the divergence of the likelihoods of the text between two such places (ALM)."""
     sequence_length: SequenceLength | None = None
@@ -371,3 +376,10 @@ class RunConfig(Configuration):
         if self.teacher.path and self.data.restart_positions:
             raise ValueError("a teacher does not support data.restart_positions: turn it off")
         return self
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the loss needs the logits of the next token."""
+        section = self.teacher
+        taught = section.path is not None
+        return not taught or bool(section.next_token or section.likelihoods or self.train.z_loss)

@@ -1,7 +1,7 @@
 """What all architectures share: configuration, scanned layers, head, key-value cache."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -102,10 +102,16 @@ class DecoderConfig:
         if faults:
             raise UserError(f"{', '.join(faults)} is not supported.")
 
-    @property
-    def segments(self) -> tuple[tuple[tuple[LayerKind, ...], int], ...]:
-        """Successive parts of the depth: the kinds of a period, and how often it repeats."""
-        left, found = self.layer_kinds, []
+    def segments(
+        self, begin: int = 0, end: int | None = None
+    ) -> tuple[tuple[tuple[LayerKind, ...], int], ...]:
+        """Successive parts of the depth: the kinds of a period, and how often it repeats.
+
+        Args:
+            begin: number of layers before them.
+            end: number of layers before their end; None: all.
+        """
+        left, found = self.layer_kinds[begin:end], []
         while left:
             covered = {n: _covered(left, n) for n in range(1, len(left) // 2 + 1)}
             period = max(covered, key=lambda n: covered[n], default=1)
@@ -344,9 +350,30 @@ class Decoder(nnx.Module):
             dropout_key: random key of the dropout; None turns it off.
             remat: what a layer saves for the backward pass, see `train.remat`.
         """
-        return self._trunk(
-            tokens, segments=segments, positions=positions, dropout_key=dropout_key, remat=remat
-        )[0]
+        last = self.config.num_layers
+        return self.hidden_states_after(
+            (last,),
+            tokens,
+            segments=segments,
+            positions=positions,
+            dropout_key=dropout_key,
+            remat=remat,
+        )[last]
+
+    def hidden_states_after(
+        self, layers: Collection[int], tokens: Int[Array, "batch length"], **options: Any
+    ) -> dict[int, Float[Array, "batch length embed"]]:
+        """Hidden states after each of some layers, in one pass that ends at the last of them.
+
+        They are numbered as in ``hidden_states`` of transformers: 0 is the input of the first
+        layer, and those after the last layer have passed the final norm.
+
+        Args:
+            layers: how many layers each of the requested states has passed.
+            tokens: token ids.
+            **options: those of `hidden_states`.
+        """
+        return self._trunk(tokens, layers=layers, **options)[0]
 
     def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length vocab"]:
         """Logits of the next token at each position, in float32."""
@@ -366,9 +393,10 @@ class Decoder(nnx.Module):
             cache: the previous positions; updated in place if donated.
             last: index in ``tokens`` of the token whose logits are requested.
         """
-        hidden, cache_or_none = self._trunk(tokens, cache=cache)
+        final = self.config.num_layers
+        states, cache_or_none = self._trunk(tokens, layers=(final,), cache=cache)
         assert cache_or_none is not None
-        hidden = jax.lax.dynamic_index_in_dim(hidden, last, axis=1, keepdims=False)
+        hidden = jax.lax.dynamic_index_in_dim(states[final], last, axis=1, keepdims=False)
         return self.logits(hidden), cache_or_none
 
     def flops_per_token(self, length: int) -> int:
@@ -393,12 +421,13 @@ class Decoder(nnx.Module):
         self,
         tokens: Array,
         *,
+        layers: Collection[int],
         cache: Cache | None = None,
         segments: Array | None = None,
         positions: Array | None = None,
         dropout_key: PRNGKeyArray | None = None,
         remat: Remat = "none",
-    ) -> tuple[Array, Cache | None]:
+    ) -> tuple[dict[int, Array], Cache | None]:
         config = self.config
         start = 0 if cache is None else cache.used
         if positions is None:
@@ -420,7 +449,7 @@ class Decoder(nnx.Module):
             policy = jax.checkpoint_policies.save_only_these_names(*SAVED_BY_POLICY[remat])
             layer = jax.checkpoint(layer, policy=policy, prevent_cse=False, static_argnums=0)
 
-        def layers(
+        def period(
             kinds: tuple[LayerKind, ...], carried: tuple[Array, Any], own: Any
         ) -> tuple[tuple[Array, Any], None]:
             """One period of layers."""
@@ -432,16 +461,18 @@ class Decoder(nnx.Module):
         carried: Any = (x, None if cache is None else (cache.key, cache.value))
         own = (params, self.softmax_scales(), layer_keys, jnp.arange(config.num_layers))
         begin = 0
-        for kinds, count in config.segments:
-            end = begin + len(kinds) * count
-            part = _grouped(_select(own, slice(begin, end)), count)
-            carried, _ = jax.lax.scan(partial(layers, kinds), carried, part)
-            begin = end
-        x, stored = carried
+        states: dict[int, Array] = {}
+        for stop in sorted(layers):
+            for kinds, count in config.segments(begin, stop):
+                end = begin + len(kinds) * count
+                part = _grouped(_select(own, slice(begin, end)), count)
+                carried, _ = jax.lax.scan(partial(period, kinds), carried, part)
+                begin = end
+            states[stop] = self.final_norm(carried[0]) if stop == config.num_layers else carried[0]
         if cache is not None:
-            key, value = stored
+            key, value = carried[1]
             cache = Cache(key, value, cache.used + tokens.shape[1])
-        return self.final_norm(x), cache
+        return states, cache
 
 
 def _select(layers: PyTree[Array], which: int | slice) -> PyTree[Array]:

@@ -3,8 +3,8 @@ r"""What new embeddings learn from the source, which reads the same text with it
 Both models have the same layers; only their embeddings differ. Where tokens of both end at the same
 byte, both have read the same text. There the source teaches
 
-* its hidden states, relative to their size: |h - t|^2 / |t|^2 of the final ones, as in Token
-  Distillation (Dobler et al. 2025, arXiv 2505.20133), which matches states of one layer;
+* its hidden states after one layer, relative to their size: |h - t|^2 / |t|^2, as in Token
+  Distillation (Dobler et al. 2025, arXiv 2505.20133);
 * how likely the text between two such places is, by Approximate Likelihood Matching (Minixhofer et
   al. 2025, arXiv 2503.20083). With the log-likelihood c of a stretch in the new model and d in the
   source, p = exp(d / T) and q = exp(c / T), its loss is the divergence of two coins,
@@ -42,10 +42,12 @@ class Lesson(NamedTuple):
 
 def give_lesson(
     section: TeacherSection,
-    hidden: tuple[Float[Array, "batch length embed"], Float[Array, "batch source_length embed"]],
+    states: tuple[Mapping[int, Float[Array, "..."]], Mapping[int, Float[Array, "..."]]],
     heads: tuple[Float[Array, "vocab embed"], Float[Array, "source_vocab embed"]],
     batch: Mapping[str, Any],
     *,
+    layer: int,
+    final: int,
     losses: Callable[..., Float[Array, "batch length"]],
     eos_id: int,
 ) -> Lesson:
@@ -56,23 +58,25 @@ def give_lesson(
 
     Args:
         section: the weights of the terms.
-        hidden: final hidden states of the new model and of the source.
+        states: hidden states of the new model and of the source by layer, as `Teacher.layers`.
         heads: their output embeddings.
         batch: ``tokens``, ``mask``, ``source_tokens`` and ``positions``, as in `make_train_step`.
+        layer: the layer after which hidden states are compared.
+        final: the last layer.
         losses: -log p of targets from hidden states, head and targets.
         eos_id: the new tokenizer's end-of-text id. Likelihoods are compared within documents.
     """
     targets, positions = batch["tokens"][:, 1:], batch["positions"]
-    own, known = hidden[0], jax.lax.stop_gradient(hidden[1])
+    own, known = states[0], jax.lax.stop_gradient(states[1])
     weights = section.next_token * batch["mask"].astype(jnp.float32)
     loss: Float[Array, ""] | float = 0.0
     sums = {"aligned": jnp.sum(positions[:, :-1] >= 0, dtype=jnp.float32)}
     if section.hidden_states:
-        sums["hidden_states"] = hidden_state_loss(own, known, positions[:, :-1])
+        sums["hidden_states"] = hidden_state_loss(own[layer], known[layer], positions[:, :-1])
         loss = section.hidden_states * sums["hidden_states"]
     if section.likelihoods:
-        ours = losses(*jax.lax.stop_gradient((own, heads[0])), targets)
-        source = losses(known[:, :-1], heads[1], batch["source_tokens"][:, 1:])
+        ours = losses(*jax.lax.stop_gradient((own[final], heads[0])), targets)
+        source = losses(known[final][:, :-1], heads[1], batch["source_tokens"][:, 1:])
         counted = batch["mask"] & (targets != eos_id)
         divergence, slopes, stretches = likelihood_loss(ours, source, positions, counted)
         weights += section.likelihoods * slopes
@@ -104,7 +108,7 @@ def hidden_state_loss(
     """The sum of |h - t|^2 / |t|^2 over the positions with a partner.
 
     Args:
-        hidden: final hidden states of the new model.
+        hidden: hidden states of the new model.
         taught: those of the source.
         positions: position in ``taught`` of the partner, or -1.
     """

@@ -1,12 +1,20 @@
 """The inputs of a run, opened and checked before anything is computed or written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Bool, Int
 
-from clp_jax.checkpoint.hub import load_tokenizer, model_files, read_config, tokenizer_hash
+from clp_jax.checkpoint.hub import (
+    ORIGINS,
+    load_tokenizer,
+    model_files,
+    read_config,
+    tokenizer_hash,
+)
 from clp_jax.checkpoint.run_folder import MODEL
 from clp_jax.config import DataSection, ModelSection, RunConfig
 from clp_jax.data.corpus.batches import TrainingBatches
@@ -17,6 +25,8 @@ from clp_jax.files import public_name
 from clp_jax.mesh import batch_divisor
 from clp_jax.models import DecoderConfig, read_decoder_config
 from clp_jax.train.auto_mesh import run_mesh
+from clp_jax.train.metrics import read_origins
+from clp_jax.train.rows import COPIED, rows_from
 from clp_jax.train.teacher import Teacher, open_teacher
 
 DROPOUT_RATES = (
@@ -39,6 +49,18 @@ class Inputs:
     corpora: tuple[Corpus, ...]
     validation: Corpus | None
     teacher: Teacher | None
+    origins: Mapping[str, Int[np.ndarray, " ids"]]
+    """The ids of the rows by origin, see `read_origins`."""
+
+    @property
+    def copied(self) -> Bool[np.ndarray, " vocab"]:
+        """The rows that the transfer took from its source as they were."""
+        return rows_from(self.origins, self.decoder.vocab_size, *COPIED)
+
+    @property
+    def made(self) -> Bool[np.ndarray, " vocab"]:
+        """The rows that the transfer made for tokens."""
+        return ~rows_from(self.origins, self.decoder.vocab_size, *COPIED, "padding")
 
 
 def open_inputs(config: RunConfig, run: Path | None = None) -> Inputs:
@@ -61,7 +83,15 @@ def open_inputs(config: RunConfig, run: Path | None = None) -> Inputs:
         raise UserError("train.keep_best needs data.validation: name a corpus to measure on.")
     corpora, validation = open_corpora(config.data, hash_, section.path)
     teacher = open_teacher(config, decoder)
-    return Inputs(files, decoder, mesh, corpora, validation, teacher)
+    rows = decoder.vocab_size
+    origins = {"all": np.arange(rows)} if section.init == "random" else read_origins(files, rows)
+    inputs = Inputs(files, decoder, mesh, corpora, validation, teacher, origins)
+    if config.optimizer.new_rows_only and not inputs.copied.any():
+        raise UserError(
+            f"optimizer.new_rows_only keeps the rows that a transfer copied, but {section.path} "
+            f"has no {ORIGINS} that names such rows: turn it off, or give the transfer's model."
+        )
+    return inputs
 
 
 def read_decoder(files: Path, section: ModelSection) -> DecoderConfig:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.card import CARD
-from clp_jax.checkpoint.hf import load_model
+from clp_jax.checkpoint.hf import load_model, load_parts
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.checkpoint.orbax import RunCheckpoints, restore_newest
 from clp_jax.checkpoint.run_folder import MODEL
@@ -27,14 +27,15 @@ from clp_jax.errors import RunStopped, UserError
 from clp_jax.evaluate.perplexity import measure_perplexity
 from clp_jax.evaluate.plots import plot_perplexity
 from clp_jax.files import storage_errors, write_text
-from clp_jax.mesh import decided_by_first, local_rows, shard_batch, start_distributed
+from clp_jax.mesh import decided_by_first, local_rows, shard_batch, start_distributed, to_host
 from clp_jax.models import abstract_model, abstract_parameters, initialize
 from clp_jax.train.anomalies import Skipped, SkippedSteps, TooManySkipped
 from clp_jax.train.fault_tolerance import RunLease, StopRequests, Watchdog
 from clp_jax.train.inputs import Inputs, corpora_table, open_inputs
-from clp_jax.train.metrics import RunLog, mean_norms, read_metrics, read_origins, validation_curve
+from clp_jax.train.metrics import RunLog, mean_norms, read_metrics, validation_curve
 from clp_jax.train.model_card import run_card
 from clp_jax.train.optimizer import make_optimizer
+from clp_jax.train.rows import TABLES, move_untouched
 from clp_jax.train.run_folder import (
     RunStorage,
     compare_record,
@@ -108,6 +109,16 @@ class _State:
     """How often this session has returned to this state."""
 
 
+@dataclass(frozen=True)
+class _Lessons:
+    """What a run with a teacher reads once."""
+
+    embeddings: PyTree
+    """Those of the source."""
+    before: Mapping[str, np.ndarray]
+    """The model's own tables before training."""
+
+
 @checked
 def train_model(config: RunConfig, *, resume: bool = False, profile: bool = False) -> RunSummary:
     """Train a model as configured; `load_model` reads the run folder.
@@ -179,6 +190,7 @@ def _train_model(
         config=config,
         eos_id=eos_id,
         teacher=inputs.teacher,
+        trained_rows=~inputs.copied if config.optimizer.new_rows_only else None,
     )
     flops = model.flops_per_token(length)
     run = _Run(
@@ -197,6 +209,7 @@ def _train_model(
     )
 
     state = _load_state(run)
+    lessons = _prepare_lessons(run, state.params) if state.step < train.steps else None
     if found:
         continue_run(config, place, state.step)
     else:
@@ -222,7 +235,7 @@ def _train_model(
         measures = inputs.validation is not None
         while state.step < train.steps or (measures and train.steps not in losses):
             try:
-                state = _train(run, state, losses, checkpoints, requests, watchdog, wandb)
+                state = _train(run, state, lessons, losses, checkpoints, requests, watchdog, wandb)
                 continue
             except TooManySkipped as error:
                 bad = error.step
@@ -244,9 +257,20 @@ def _train_model(
     return _summary(config, folder)
 
 
+def _prepare_lessons(run: _Run, params: PyTree) -> _Lessons | None:
+    """Read what the steps of a run with a teacher need; ``params`` are the model's."""
+    config, mesh, teacher = run.config, run.inputs.mesh, run.inputs.teacher
+    if teacher is None:
+        return None
+    model, embeddings = config.model, teacher.embeddings(params, mesh)
+    tables = load_parts(model.path, TABLES, mesh=mesh, dtype=jnp.float32, revision=model.revision)
+    return _Lessons(embeddings, {part: to_host(x["embedding"]) for part, x in tables.items()})
+
+
 def _train(
     run: _Run,
     state: _State,
+    lessons: _Lessons | None,
     losses: dict[int, float],
     checkpoints: RunCheckpoints,
     requests: StopRequests,
@@ -256,8 +280,7 @@ def _train(
     """Train from a state to the last step; ``losses`` gets the validation loss by step."""
     config, train, mesh = run.config, run.config.train, run.inputs.mesh
     params, optimizer_state = state.params, state.optimizer
-    teacher = run.inputs.teacher
-    taught = {} if teacher is None else {"teacher": teacher.embeddings(params, mesh)}
+    taught = {} if lessons is None else {"teacher": lessons.embeddings}
     skipped = SkippedSteps(train.max_skipped, state.skipped)
     with RunLog(
         run.place.folder,
@@ -289,13 +312,20 @@ def _train(
             last = step == train.steps
             if last or step % train.log_every == 0:
                 log.training(step, metrics, skipped.settled().total)
+            position = state.position + (step - state.step) * train.batch_size
+            if last and lessons is not None:
+                watchdog.stage("the rows that the text lacks")
+                counts = run.batches.counts(position, run.inputs.decoder.vocab_size)
+                params, facts = move_untouched(
+                    params, lessons.before, counts, run.inputs.made, predicts=config.predicts
+                )
+                log.embeddings(step, facts)
             if last or step % train.validate_every == 0:
                 watchdog.stage(f"the validation after step {step}")
                 losses[step] = _validate(run, step, params, log)
             stopping = requests.reached(step) and not last
             if last or step % train.checkpoint_every == 0 or stopping:
                 watchdog.stage(f"the checkpoint of step {step}")
-                position = state.position + (step - state.step) * train.batch_size
                 data = run.batches.state(position) | {"skipped": asdict(skipped.settled())}
                 run.lease.check()
                 with log.during("saving"):
@@ -392,7 +422,7 @@ def _validate(run: _Run, step: int, params: PyTree, log: RunLog) -> float:
             batch_size=run.config.train.batch_size // run.config.train.gradient_accumulation_steps,
             mesh=run.inputs.mesh,
         )
-        norms = mean_norms(embedding, read_origins(run.place.folder / MODEL, len(embedding)))
+        norms = mean_norms(embedding, run.inputs.origins)
     values = {name: getattr(perplexity, name) for name in VALIDATION_METRICS}
     log.validation(step, values, norms)
     if jax.process_index() == 0:

@@ -199,7 +199,9 @@ class RunLog:
         }
         if self._peak is not None:
             measured["mfu"] = speed * self._flops_per_token / (self._peak * jax.device_count())
-        computed |= {"perplexity": _exp(computed["loss"]), "skipped_steps": skipped}
+        computed["skipped_steps"] = skipped
+        if "loss" in computed:
+            computed["perplexity"] = _exp(computed["loss"])
         self._show(step, computed, measured, seconds / (step - since_step))
         self._write(
             step,
@@ -219,6 +221,10 @@ class RunLog:
             | _under("embeddings", norms)
             | _under("time", self.spent.seconds),
         )
+
+    def embeddings(self, step: int, values: Mapping[str, float]) -> None:
+        """Write facts about the rows of the embeddings."""
+        self._write(step, _under("embeddings", values) | _under("time", self.spent.seconds))
 
     def advance(self) -> None:
         """Move the progress bar by one step."""
@@ -241,8 +247,9 @@ class RunLog:
         seconds_per_step: float,
     ) -> None:
         """Show the most important values next to the progress bar, or print them without one."""
+        losses = {"loss": "loss", "teacher/hidden_states": "hidden states"}
         shown = {
-            "loss": f"{computed['loss']:.3f}",
+            **{name: f"{computed[key]:.3f}" for key, name in losses.items() if key in computed},
             "tokens/s": f"{measured['tokens_per_second']:,.0f}",
             "data wait": f"{measured['data_wait']:.1%}",
         }
@@ -254,12 +261,13 @@ class RunLog:
             self._bar.set_postfix(shown, refresh=False)
         elif self._writes:
             more = {
-                "perplexity": f"{computed['perplexity']:,.4g}",
                 "learning rate": f"{computed['learning_rate']:.3g}",
                 "gradient norm": f"{computed['gradient_norm']:.3g}",
                 "tokens/s/chip": f"{measured['tokens_per_second_per_chip']:,.0f}",
                 "left": tqdm.format_interval((self._steps - step) * seconds_per_step),
             }
+            if "perplexity" in computed:
+                shown["perplexity"] = f"{computed['perplexity']:,.4g}"
             values = ", ".join(f"{name} {value}" for name, value in (shown | more).items())
             print(f"step {step:,}/{self._steps:,}: {values}", flush=True)
 

@@ -67,6 +67,11 @@ def run_card(
                 figures,
             )
         )
+    for line in metrics:
+        if "embeddings/untouched" in line:
+            touched, untouched = (line[f"embeddings/{name}"] for name in ("touched", "untouched"))
+            moved = f"; the other {untouched:,.0f} moved as these did" if untouched else ""
+            rows.append(("new rows", f"{touched:,.0f} are in the text{moved}"))
     table = "\n".join(f"| {what} | {value} |" for what, value in rows)
     known = inherited(model.path, files) if model.init == "pretrained" else {}
     embeddings = _embeddings(files) if model.init == "pretrained" else ""

@@ -304,7 +304,7 @@ def compare_record(folder: Path, config: RunConfig, inputs: Inputs) -> None:
 
     Raises:
         UserError: a corpus or the tokenizer has changed, or the weights of the model have and the
-            run has no checkpoint yet.
+            run still needs them: it has no checkpoint yet, or a teacher.
     """
     before = read_record(folder)
     for name, hash_ in _hashes(inputs).items():
@@ -313,10 +313,16 @@ def compare_record(folder: Path, config: RunConfig, inputs: Inputs) -> None:
                 f"{folder} was started with another {name} (its hash was "
                 f"{before['hashes'].get(name)}, not {hash_}): restore it, or start a new run."
             )
-    if latest_step(config.train.out) is None and _weights(config) != before.get("weights"):
+    reached = latest_step(config.train.out)
+    still = {
+        "has no checkpoint yet": reached is None,
+        "compares with them at its end": inputs.teacher and reached != config.train.steps,
+    }
+    why = next((reason for reason, holds in still.items() if holds), None)
+    if why and _weights(config) != before.get("weights"):
         raise UserError(
-            f"{folder} was started with other weights than those in {config.model.path}, and has "
-            "no checkpoint yet: restore the old ones, or start a new run."
+            f"{folder} was started with other weights than those in {config.model.path}, and "
+            f"{why}: restore the old ones, or start a new run."
         )
     versions = before["versions"]
     changes = [

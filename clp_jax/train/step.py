@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from clp_jax.config import RunConfig
 from clp_jax.loss import LossSums, next_token_loss, token_losses
@@ -17,6 +18,7 @@ from clp_jax.mesh import BATCH, batch_sharding, replicated
 from clp_jax.train.anomalies import Health, check_step
 from clp_jax.train.distillation import Lesson, give_lesson, lesson_metrics
 from clp_jax.train.optimizer import group_norms, learning_rate_schedule, trainable
+from clp_jax.train.rows import of_rows
 from clp_jax.train.teacher import Teacher
 
 
@@ -101,6 +103,7 @@ def make_train_step(
     config: RunConfig,
     eos_id: int,
     teacher: Teacher | None = None,
+    trained_rows: Bool[np.ndarray, " vocab"] | None = None,
 ) -> jax.stages.Compiled:
     """Compile one optimizer step; no array has to exist yet, and devices may be descriptions.
 
@@ -118,13 +121,16 @@ def make_train_step(
         config: The run's configuration.
         eos_id: The id that opens a document, for `data.document_mask`.
         teacher: The source, if it teaches the embeddings.
+        trained_rows: The rows of the embeddings that are trained; None: all. If there are others,
+            a norm of the embeddings, as BLOOM has one, stays too.
 
     Returns:
         ``step(params, optimizer_state, index, batch)`` -> parameters, optimizer state, metrics.
         The first two arguments are donated. ``index`` is an int32 scalar from 0. ``batch`` holds
         ``tokens`` int32 [batch, length + 1] and ``mask`` bool [batch, length]; with a teacher also
         ``source_tokens`` int32 [batch, source length], ``positions`` int32 [batch, length + 1] and
-        ``teacher``, its embeddings. The metrics are float32 scalars: ``loss`` (nats per token),
+        ``teacher``, its embeddings. The metrics are float32 scalars: ``loss`` (nats per token, if
+        the next token has a part in the loss),
         ``gradient_norm`` (before clipping; of all parameters, and as ``gradient_norm/GROUP`` of
         each group), ``learning_rate``, ``tokens``, ``skipped`` (1 if nothing changed because the
         loss or the gradient was not finite or the gradient was a spike), ``spike`` (1 if it was a
@@ -138,9 +144,14 @@ def make_train_step(
     optimizer_state = abstract_optimizer(optimizer, params, mesh)
 
     def hidden_states(
-        model: Any, tokens: Int[Array, "microbatch length"], eos_id: int, key: PRNGKeyArray | None
-    ) -> Float[Array, "microbatch length embed"]:
-        return model.hidden_states(
+        model: Any,
+        layers: set[int],
+        tokens: Int[Array, "microbatch length"],
+        eos_id: int,
+        key: PRNGKeyArray | None,
+    ) -> dict[int, Float[Array, "microbatch length embed"]]:
+        return model.hidden_states_after(
+            layers,
             tokens,
             segments=document_numbers(tokens, eos_id) if data.document_mask else None,
             positions=document_positions(tokens, eos_id) if data.restart_positions else None,
@@ -152,24 +163,32 @@ def make_train_step(
         free: PyTree, params: PyTree, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Sums]:
         model, tokens = nnx.merge(graphdef, params | free), batch["tokens"]
-        hidden = hidden_states(model, tokens[:, :-1], eos_id, key)
+        final = model.config.num_layers
+        own = {final} if teacher is None else teacher.layers[0]
+        hidden = hidden_states(model, own, tokens[:, :-1], eos_id, key)
         head, softcap = model.output_embedding(), model.config.final_softcap
         losses = partial(token_losses, chunk=train.loss_chunk, softcap=softcap)
         lesson = Lesson(0.0, None, {})
         if teacher is not None:
             source = nnx.merge(teacher.graphdef, params | batch["teacher"])
             end = teacher.tokenizer.separator()
-            known = hidden_states(source, batch["source_tokens"], end, None)
+            known = hidden_states(source, teacher.layers[1], batch["source_tokens"], end, None)
             lesson = give_lesson(
                 config.teacher,
                 (hidden, known),
                 (head, source.output_embedding()),
                 batch,
+                layer=teacher.layer,
+                final=final,
                 losses=losses,
                 eos_id=eos_id,
             )
+        if not config.predicts:
+            nothing = jnp.float32(0)
+            counted = jnp.sum(batch["mask"], dtype=jnp.float32)
+            return nothing + lesson.loss, (LossSums(nothing, nothing, counted), lesson.sums)
         objective, terms = next_token_loss(
-            hidden,
+            hidden[final],
             head,
             tokens[:, 1:],
             batch["mask"],
@@ -217,22 +236,29 @@ def make_train_step(
         free = trainable(params, config.optimizer)
         gradients, (sums, taught) = summed_gradients(free, params, index, batch)
         gradients = jax.tree.map(lambda gradient: gradient / sums.tokens, gradients)
+        if trained_rows is not None:
+            zeros = jax.tree.map(jnp.zeros_like, gradients)
+            gradients = of_rows(trained_rows, gradients, zeros)
         loss, norm = sums.loss / sums.tokens, optax.tree_utils.tree_norm(gradients)
         check, health = check_step(state.health, loss, norm, spike_factor=train.spike_factor)
         updates, stepped = optimizer.update(gradients, state.updates, params, index=index)
+        trained = optax.apply_updates(free, updates)
+        if trained_rows is not None:  # Weight decay changes rows without a gradient.
+            trained = of_rows(trained_rows, trained, free)
         free, updates = jax.tree.map(
             lambda old, new: jnp.where(check.skipped, old, new),
             (free, state.updates),
-            (optax.apply_updates(free, updates), stepped),
+            (trained, stepped),
         )
         metrics = {
-            "loss": loss,
             "gradient_norm": norm,
             "learning_rate": schedule(index),
             "tokens": sums.tokens,
             **check._asdict(),
             **{f"gradient_norm/{group}": n for group, n in group_norms(gradients).items()},
         }
+        if config.predicts:
+            metrics["loss"] = loss
         if train.z_loss:
             metrics["z_loss"] = train.z_loss * sums.z / sums.tokens
         metrics |= lesson_metrics(taught, sums.tokens)

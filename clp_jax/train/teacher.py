@@ -51,6 +51,21 @@ class Teacher:
         """The source's tokens per sequence."""
         return self.config.teacher.sequence_length or 2 * self.config.data.sequence_length
 
+    @property
+    def layer(self) -> int:
+        """The layer after which hidden states are compared, counted from 1."""
+        return self.config.teacher.layer or self.decoder.num_layers
+
+    @property
+    def layers(self) -> tuple[set[int], set[int]]:
+        """The layers after which the loss needs the hidden states of model and source."""
+        section, final = self.config.teacher, {self.decoder.num_layers}
+        compared = {self.layer} if section.hidden_states else set()
+        return (
+            compared | (final if self.config.predicts else set()),
+            compared | (final if section.likelihoods else set()),
+        )
+
     @cached_property
     def abstract(self) -> Decoder:
         """The source without its parameters."""
@@ -113,6 +128,11 @@ def open_teacher(config: RunConfig, decoder: DecoderConfig) -> Teacher | None:
             "source of the transfer as teacher.path."
         )
     teacher = Teacher(config, found, load_tokenizer(files))
+    if teacher.layer > found.num_layers:
+        raise UserError(
+            f"teacher.layer is {teacher.layer}, but {section.path} has {found.num_layers} layers: "
+            "choose one of them, or leave it empty for the last."
+        )
     teacher.tokenizer.check_rows(found.vocab_size, f"The model {section.path}")
     if found.max_positions is not None and teacher.length > found.max_positions:
         raise UserError(

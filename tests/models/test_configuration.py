@@ -168,7 +168,7 @@ def test_layers_are_scanned_in_as_few_programs_as_their_kinds_allow():
         config = read_decoder_config({"model_type": "gemma3_text"} | values)
         found = [
             ("".join("FS"[kind.window == 8] for kind in period), times)
-            for period, times in config.segments
+            for period, times in config.segments()
         ]
         assert "".join(period * times for period, times in found) == kinds
         return found

@@ -190,6 +190,17 @@ def test_logits(case, computed):
     assert error(logits, theirs(tokens).logits) < RELATIVE
 
 
+@pytest.mark.parametrize("case", ["gpt2", "bloom", "smollm3"], indirect=True)
+def test_hidden_states_after_inner_layers_are_numbered_as_by_transformers(case):
+    theirs, folder, tokens = case
+    model = load_model(folder)
+    layers = (0, 2, model.config.num_layers)
+    found = jax.jit(lambda tokens: model.hidden_states_after(layers, tokens))(tokens.numpy())
+    expected = theirs(tokens, output_hidden_states=True).hidden_states
+    for layer in layers:
+        assert error(found[layer], expected[layer]) < RELATIVE, layer
+
+
 def test_gradients(case, computed):
     theirs, _, tokens = case
     theirs.zero_grad()

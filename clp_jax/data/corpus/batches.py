@@ -130,6 +130,21 @@ class TrainingBatches:
         corpus, place = self._mixture.place(index)
         return self._corpora[corpus].window(self._orders[corpus][place], self._length)
 
+    def counts(self, sequences: int, rows: int) -> Int[np.ndarray, " rows"]:
+        """How often the first ``sequences`` have each id, over all processes.
+
+        Args:
+            sequences: Sequences from the beginning.
+            rows: Number of ids.
+        """
+        found = np.zeros(rows, np.int64)
+        for first in range(0, sequences, self._batch_size):
+            last = min(first + self._batch_size, sequences)
+            windows = [self._window(index) for index in range(first, last)]
+            ids = [part for tokens, mask in windows for part in (tokens[:1], tokens[1:][mask])]
+            found += np.bincount(np.concatenate(ids), minlength=rows)
+        return found
+
     def shares(self) -> list[float]:
         """The share of each corpus in the sequences; they add up to 1."""
         parts = self._mixture.parts
