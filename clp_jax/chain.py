@@ -17,7 +17,8 @@ from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hub import load_tokenizer, model_files, read_config, tokenizer_hash
 from clp_jax.checkpoint.orbax import latest_step
 from clp_jax.checkpoint.run_folder import is_run_folder
-from clp_jax.config import ModelSection, RunConfig, TrainSection
+from clp_jax.config import DataSection, ModelSection, RunConfig, TrainSection
+from clp_jax.data.corpus.store import Corpus
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import read_json, write_json
@@ -125,7 +126,7 @@ def plan_chain(config: ChainConfig) -> list[Stage]:
             key: value
             for key, value in flat_settings(run).items()
             if key not in FREE and not key.startswith("model.")  # The chain sets these itself.
-        }
+        } | _corpora(run.data, folder)
         own = {"source": section.source, "dropout": section.dropout}
         settings = settings | _named(section.name, own | dependent)
         _refuse_other_settings(folder, settings)
@@ -227,6 +228,30 @@ def _check_training(run: RunConfig, model: Decoder, hash_: str, owner: str) -> N
     check_sizes(run, model.config, mesh)
     abstract_parameters(model, mesh)
     open_corpora(run.data, hash_, owner)
+
+
+def _corpora(section: DataSection, folder: Path) -> dict[str, Any]:
+    """The corpora of a model by their fingerprints, so that they can move.
+
+    Those of a finished model may be gone: then they are taken to be the ones it was made with.
+
+    Raises:
+        UserError: a corpus is missing or damaged, and the model is not finished.
+    """
+    try:
+        train = [
+            {"fingerprint": Corpus.open(part.path).fingerprint, "weight": part.weight}
+            for part in section.train
+        ]
+        validation = section.validation and Corpus.open(section.validation).fingerprint
+        return {"data.train": train, "data.validation": validation}
+    except UserError:
+        if not (folder / MODEL).exists():
+            raise
+        before = read_json(folder / SETTINGS)
+        return {
+            key: before.get(f"{folder.name}.{key}") for key in ("data.train", "data.validation")
+        }
 
 
 def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:

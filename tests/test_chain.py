@@ -303,6 +303,28 @@ def test_settings_that_change_no_number_may_change(settings, recorded):
     assert recorded[done][3] == "out/larger/transfer"
 
 
+def test_corpora_may_move_but_not_change(settings, recorded, tmp_path, inputs):
+    corpora = [tmp_path / name for name in ("one", "two", "three")]
+    shutil.copytree(inputs / "corpus", corpora[0])
+    settings["data"] |= {"train": str(corpora[0]), "validation": str(inputs / "corpus")}
+    settings["models"].pop()
+    run(settings)
+    done = len(recorded)
+    corpora[0].rename(corpora[1])
+    settings["data"] |= {"train": str(corpora[1]), "validation": str(corpora[1])}
+    run(settings)
+    assert len(recorded) == done
+    prepare_corpus([str(inputs / "en.jsonl")], inputs / "helper", corpora[2])
+    other = {"train": str(corpora[2]), "validation": str(inputs / "corpus"), "sequence_length": 16}
+    with pytest.raises(UserError, match=r"out/small was made .*: small.data.train was .* and is"):
+        run(settings | {"data": other})
+    shutil.rmtree(corpora[1])
+    run(settings)
+    settings["models"].append(settings["models"][0] | {"name": "large", "data": other})
+    run(settings)
+    assert recorded[done][3] == "out/large/transfer"
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
