@@ -15,7 +15,7 @@ SUMS = "sums.json"
 LATE = "_CHECKPOINT_METADATA"
 """Gets the commit time after the sums are written; a checkpoint can be read without it."""
 
-_BLOCK = 1 << 24
+_BLOCK = 1 << 20
 
 
 def write_checksums(folder: Path) -> None:

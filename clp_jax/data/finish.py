@@ -15,6 +15,7 @@ from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.data.corpus.store import MANIFEST, describe, lengths_name, write_manifest
 from clp_jax.data.corpus.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, TRAIN, read_facts
 from clp_jax.data.report import write_report
+from clp_jax.data.samples import read_samples
 from clp_jax.data.stages import logs_of
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, remove_partial, write_json
@@ -96,20 +97,23 @@ class Finish(PipelineStep):
                 key: heldout[key] for key in ("documents", "words", "bytes", "tokens")
             }
             write_manifest(self.folder / HELDOUT, splits[HELDOUT], {**heldout, **self.about})
-        else:
-            shutil.rmtree(self.folder / HELDOUT, ignore_errors=True)
         self._report(manifest)
         write_manifest(self.folder, splits[TRAIN], manifest)
+        self._remove_empty(manifest)
         yield from ()
 
     def _finish_text(self, manifest: dict[str, Any], heldout: Mapping[str, int]) -> None:
         if heldout:
             manifest |= {unit: manifest[unit] - number for unit, number in heldout.items()}
             manifest["heldout"] = heldout
-        else:
-            shutil.rmtree(self.folder / HELDOUT, ignore_errors=True)
         self._report(manifest)
         write_json(self.folder / MANIFEST, manifest)
+        self._remove_empty(manifest)
+
+    def _remove_empty(self, manifest: Mapping[str, Any]) -> None:
+        """Remove the held-out part if it is empty; last, since a repetition checks its files."""
+        if manifest["heldout"] is None:
+            shutil.rmtree(self.folder / HELDOUT, ignore_errors=True)
 
     def _nothing_left(self, manifest: Mapping[str, Any]) -> str:
         steps = [
@@ -124,7 +128,7 @@ class Finish(PipelineStep):
         return f"{names}: no document holds any text{broken}."
 
     def _report(self, manifest: dict[str, Any]) -> None:
-        write_report(self.folder, manifest, _read_samples(self.work / SAMPLES))
+        write_report(self.folder, manifest, read_samples(self.work / SAMPLES))
 
     def _fertility(self, tokenizer: Tokenizer, kept: Mapping[str, Any]) -> dict[str, Any]:
         fertility: dict[str, Any] = {"new": _measure(tokenizer, kept["sample"])}
@@ -221,13 +225,6 @@ def _sources(
         }
         for number, source in enumerate(sources)
     ]
-
-
-def _read_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    samples: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(folder.glob("*/*.json")):
-        samples.setdefault(file.parent.name, []).extend(read_json(file, list))
-    return samples
 
 
 def _digest(text: str) -> bytes:

@@ -21,7 +21,6 @@ from clp_jax.data.corpus.tokenize import (
     SAMPLES,
     SHARDS,
     TEXT,
-    Count,
     Tokenize,
     WriteText,
 )
@@ -33,13 +32,15 @@ from clp_jax.data.finish import Finish, NothingLeft
 from clp_jax.data.io.readers import Read
 from clp_jax.data.io.splits import Split, plan_tasks
 from clp_jax.data.samples import Samples
+from clp_jax.data.seals import CheckSeals
 from clp_jax.data.stages import ReadDocuments, Stage, Workspace, WriteDocuments
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, remove_partial, writable_path, write_json
 from clp_jax.limits import Inputs, LocalPath, Name, PathOrName, Positive
 
 WORK = "work"
-TESTS = "tests.npy"
+TESTS, _NEW_TESTS = "tests", "new-tests"
+_INDEX = "index.npy"
 _PLAN = "plan.json"
 
 
@@ -101,21 +102,23 @@ def prepare_corpus(
     }
     work = out / WORK
     heldout = config.corpus.heldout
-    last: PipelineStep = WriteText(out, heldout)
+    last: PipelineStep = WriteText(out, work, heldout)
     if loaded is not None:
-        last = Tokenize(loaded, out, work / SHARDS, heldout)
+        last = Tokenize(loaded, out, work, heldout)
     with _held(out):
         if config.decontaminate.against:
-            index = work / f"new-{TESTS}"
+            index = work / _NEW_TESTS / _INDEX
             about["tests"] = build_index(config.decontaminate, index)._asdict()
             plan["tests_hash"] = hashlib.sha256(index.read_bytes()).hexdigest()
         _begin(out, plan)
         if config.decontaminate.against:
-            index.replace(work / TESTS)
+            shutil.rmtree(work / TESTS, ignore_errors=True)
+            index.parent.replace(work / TESTS)
         read = Read(tasks, config.corpus.max_broken, limit, work / SAMPLES)
         reported = ["clean", *deduplications(config.deduplicate)]
+        check = CheckSeals(work / KEPT, work / SHARDS)
         finish = Finish(out, work, reported, about, tokenizer, source_tokenizer)
-        stages = [*_stages(config, read, work, last), Stage("finish", [finish], 1)]
+        stages = [*_stages(config, read, work, last), Stage("finish", [check, finish], 1)]
         if not _run_or_resume(stages, work, config.execution):
             return None
         shutil.rmtree(work, ignore_errors=True)
@@ -219,8 +222,8 @@ def _stages(config: PrepareConfig, read: Read, work: Path, last: PipelineStep) -
         name, steps = method, [ReadDocuments(documents), found.filter]
     if config.decontaminate.against:
         kept = Samples(samples, Decontaminate.name)
-        steps.append(Decontaminate(config.decontaminate, work / TESTS, kept))
-    yield Stage(name, [*steps, Count(work / KEPT, config.corpus.heldout), last], tasks)
+        steps.append(Decontaminate(config.decontaminate, work / TESTS / _INDEX, kept))
+    yield Stage(name, [*steps, last], tasks)
 
 
 def _public(config: PrepareConfig) -> dict[str, Any]:

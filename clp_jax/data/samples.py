@@ -3,13 +3,35 @@
 import hashlib
 import heapq
 from pathlib import Path
+from typing import Any
 
 from datatrove.data import Document
 
-from clp_jax.files import write_json
+from clp_jax.data.seals import check_seal, seal
+from clp_jax.files import read_json, write_json
 
 _KEPT = 5
 _CHARACTERS = 300
+
+
+def write_samples(folder: Path, name: str, rank: int, samples: list[dict[str, Any]]) -> None:
+    """Write what a task reports of documents that are not kept: id, reason and text of each."""
+    file = folder / name / f"{rank:05d}.json"
+    write_json(file, samples)
+    seal(folder / name, rank, file)
+
+
+def read_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The samples of all tasks, by name.
+
+    Raises:
+        UserError: a file has changed since it was written.
+    """
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for file in sorted(folder.glob("*/*.json")):
+        check_seal(file.parent, int(file.stem))
+        samples.setdefault(file.parent.name, []).extend(read_json(file, list))
+    return samples
 
 
 class Samples:
@@ -35,7 +57,7 @@ class Samples:
     def __exit__(self, *_: object) -> None:
         if self._kept:
             samples = [sample for _, sample in sorted(self._kept, key=lambda kept: kept[0])]
-            write_json(self.folder / self.name / f"{self._rank:05d}.json", samples)
+            write_samples(self.folder, self.name, self._rank, samples)
 
     def write(self, document: Document, rank: int = 0) -> None:
         """Keep a dropped document, if its hash is small enough."""

@@ -11,6 +11,7 @@ import zstandard
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
+from clp_jax.data.seals import check_seal, seal
 from clp_jax.files import new_file
 
 _LEVEL = 1
@@ -55,6 +56,7 @@ class WriteDocuments(PipelineStep):
                 add(document)
                 self.update_doc_stats(document)
                 yield document
+        seal(self.folder, rank, documents_file(self.folder, rank))
 
 
 class ReadDocuments(PipelineStep):
@@ -68,7 +70,12 @@ class ReadDocuments(PipelineStep):
         self.folder = folder
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Yield each document, in the order written."""
+        """Yield each document, in the order written.
+
+        Raises:
+            UserError: the file has changed since.
+        """
+        check_seal(self.folder, rank)
         file = documents_file(self.folder, rank)
         with zstandard.open(file, "rt", encoding="utf-8", newline="\n") as lines:
             for line in lines:

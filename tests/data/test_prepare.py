@@ -1,4 +1,5 @@
 import gzip
+import itertools
 import json
 import os
 import random
@@ -327,7 +328,7 @@ def test_a_preparation_with_another_recipe_is_not_resumed(
     [
         ("logs/clean/stats/00000.json", "[{}]", "KeyError: 'name'"),
         ("logs/clean/stats/00000.json", "{}", "must hold a JSON list"),
-        ("documents/clean/00000.jsonl.zst", "zstd", "ZstdError"),
+        ("documents/clean/00000.jsonl.zst", "zstd", "has changed since it was written"),
     ],
 )
 def test_a_damaged_preparation_is_not_resumed(
@@ -354,6 +355,43 @@ def test_a_damaged_preparation_is_not_resumed(
         prepare_corpus([str(text)], tokenizer_folder, out, config=recipe)
 
 
+def test_one_flipped_bit_between_stages_is_found(
+    tmp_path: Path, texts: list[Path], tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def flipping(stages: Any, work: Path, section: Any) -> bool:
+        known, found = {work / "plan.json", work / "lock", work / "workers.lock"}, set()
+        later = {"samples": stages[-1], "tests": stages[-2], "logs": None}
+
+        def due(file: Path, stage: Any) -> bool:
+            return all(later.get(part, stage) is stage for part in file.parts)
+
+        for before, after in itertools.pairwise(stages):
+            run_stages([before], work, section)
+            files = {file for file in out.rglob("*") if file.is_file()} - known
+            files = {file for file in files if due(file, after)}
+            for file in {file.suffix: file for file in files}.values():
+                content = file.read_bytes()
+                middle = len(content) // 2
+                flipped = bytes([content[middle] ^ 4]) if content else b"new"
+                file.write_bytes(content[:middle] + flipped + content[middle + 1 :])
+                with pytest.raises(UserError, match="has changed since it was written"):
+                    run_stages([after], work, section)
+                file.write_bytes(content)
+            known |= files
+            found |= {file.suffix for file in files}
+        expected = {".zst", ".npy", ".sig", ".dups", ".txt", ".json", ".bin", ".sums"}
+        assert found == expected
+        return run_stages(stages[-1:], work, section)
+
+    monkeypatch.setattr("clp_jax.data.prepare.run_stages", flipping)
+    (tmp_path / "tests.txt").write_text("eins zwei drei vier fünf sechs sieben acht neun")
+    tests = {"decontaminate": {"against": [str(tmp_path / "tests.txt")]}}
+    clean = {"clean": {"min_words": 5}}  # fast, and drops some
+    recipe = PrepareConfig.from_dict(RECIPE | clean | tests)
+    out = tmp_path / "corpus"
+    assert prepare_corpus([str(texts[0])], tokenizer_folder, out, config=recipe)
+
+
 def test_a_corpus_is_freed_of_one_version_of_the_tests(
     tmp_path: Path, texts: list[Path], tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -367,11 +405,11 @@ def test_a_corpus_is_freed_of_one_version_of_the_tests(
     monkeypatch.setattr("clp_jax.data.prepare.run_stages", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare_corpus([str(texts[0])], tokenizer_folder, out, config=recipe)
-    kept = (out / WORK / "tests.npy").read_bytes()
+    kept = (out / WORK / "tests" / "index.npy").read_bytes()
     tests.write_text("eins zwei drei vier fünf sechs sieben acht neun zehn")
     with pytest.raises(UserError, match="started with another tests_hash"):
         prepare_corpus([str(texts[0])], tokenizer_folder, out, config=recipe)
-    assert (out / WORK / "tests.npy").read_bytes() == kept
+    assert (out / WORK / "tests" / "index.npy").read_bytes() == kept
 
 
 def test_a_second_run_is_refused_and_leaves_the_first_alone(

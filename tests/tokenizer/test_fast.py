@@ -122,6 +122,13 @@ def test_text_is_normalised_first():
     assert_alike(backend, [SAMPLE, "u\u0308", "\u1100\u1161", "\u0958", *some_texts(300)])
 
 
+def test_no_time_is_spent_on_special_tokens():
+    """Without one, tiktoken searches before each byte; the one it has is text like any other."""
+    backend = trained(pre_tokenizers.ByteLevel(add_prefix_space=False))
+    [special] = fast_encoder(backend).encoding.special_tokens_set
+    assert_alike(backend, [special, f"a{special}{special}ü", special[:-1], SAMPLE])
+
+
 def test_texts_that_spell_added_tokens_are_left_to_the_library():
     backend = trained(pre_tokenizers.ByteLevel(add_prefix_space=False), ("</s>", "<s>"))
     backend.normalizer = normalizers.NFC()

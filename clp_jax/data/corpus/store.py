@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt, UInt32
@@ -32,6 +32,19 @@ def count_words(text: str) -> int:
         within_word = start and not (text[start - 1].isspace() or part[0].isspace())
         count += len(part.split()) - bool(within_word)
     return count
+
+
+class Size(NamedTuple):
+    """The size of a text: words separated by white space, characters, and UTF-8 bytes."""
+
+    words: int
+    characters: int
+    bytes: int
+
+    @classmethod
+    def of(cls, text: str) -> "Size":
+        """The size of ``text``."""
+        return cls(count_words(text), len(text), len(text.encode()))
 
 
 def lost_text(unknown: int, total: int) -> str:
@@ -78,11 +91,11 @@ class ShardWriter:
         if first:
             self._write(np.array([tokenizer.separator()], tokenizer.dtype))
 
-    def add(self, document: str) -> None:
-        """Write a document, now or in a batch with later ones."""
-        size = len(document.encode())
-        self._counts.update(documents=1, words=count_words(document), bytes=size)
-        self._bytes.append(size)
+    def add(self, document: str, size: Size | None = None) -> None:
+        """Write a document, now or in a batch with later ones; its size may be known."""
+        size = size or Size.of(document)
+        self._counts.update(documents=1, words=size.words, bytes=size.bytes)
+        self._bytes.append(size.bytes)
         self._batch.append(document)
         self._characters += len(document)
         if self._characters >= _BATCH_CHARACTERS:

@@ -13,6 +13,7 @@ from jaxtyping import UInt32
 
 from clp_jax.data.dedup.findings import FindingsFilter
 from clp_jax.data.dedup.fingerprints import buckets, hash_range, read_between, write_sorted
+from clp_jax.data.seals import CheckSeals
 from clp_jax.data.stages import Deduplication, ReadDocuments, Stage, Workspace
 from clp_jax.data.words import composed
 
@@ -72,7 +73,11 @@ def drop_copies(workspace: Workspace) -> Deduplication:
                 [ReadDocuments(workspace.documents), SignTexts(signatures)],
                 workspace.tasks,
             ),
-            Stage("exact-find", [FindCopies(signatures, workspace.tasks, found)], count),
+            Stage(
+                "exact-find",
+                [CheckSeals(signatures), FindCopies(signatures, workspace.tasks, found)],
+                count,
+            ),
         ],
         DropFound("exact", found, count, workspace.samples),
     )

@@ -10,6 +10,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from clp_jax.data.dedup.fingerprints import read_between
 from clp_jax.data.samples import Samples
+from clp_jax.data.seals import CheckSeals
 
 
 class FindingsFilter(BaseFilter):
@@ -31,6 +32,7 @@ class FindingsFilter(BaseFilter):
     ) -> Iterator[Document]:
         """Yield the documents that are kept."""
         self._rank = rank
+        CheckSeals(self.found).run(rank=rank, world_size=world_size)
         self.load(rank)
         yield from super().run(data, rank, world_size)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8, UInt64
 
+from clp_jax.data.seals import seal
 from clp_jax.files import new_file
 
 _BLOCK = 1 << 16  # passages hashed together: the arrays stay in the cache of a core
@@ -128,6 +129,7 @@ def write_sorted(folder: Path, rank: int, records: np.ndarray, key: str) -> None
     """Write the records of a task, sorted by the field ``key``; equal keys keep their order."""
     with new_file(_file(folder, rank)) as scratch:
         np.save(scratch, records[np.argsort(records[key], kind="stable")])
+    seal(folder, rank, _file(folder, rank))
 
 
 def read_between(folder: Path, tasks: int, key: str, low: int, high: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from jaxtyping import UInt64
 
 from clp_jax.data.dedup.findings import FindingsFilter
 from clp_jax.data.dedup.fingerprints import among, buckets, hash_range, read_between, write_sorted
+from clp_jax.data.seals import CheckSeals
 from clp_jax.data.stages import Deduplication, ReadDocuments, Stage, Workspace
 from clp_jax.data.words import composed
 
@@ -37,7 +38,11 @@ def drop_lines(share: float, workspace: Workspace) -> Deduplication:
                 [ReadDocuments(workspace.documents), CountLines(counts)],
                 workspace.tasks,
             ),
-            Stage("lines-find", [FindFrequentLines(counts, workspace.tasks, share, found)], count),
+            Stage(
+                "lines-find",
+                [CheckSeals(counts), FindFrequentLines(counts, workspace.tasks, share, found)],
+                count,
+            ),
         ],
         DropLines(found, count, workspace.samples),
     )

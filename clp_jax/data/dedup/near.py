@@ -31,6 +31,7 @@ from scipy.sparse.csgraph import connected_components
 
 from clp_jax.data.dedup.exact import DropFound, write_found
 from clp_jax.data.dedup.fingerprints import mix
+from clp_jax.data.seals import CheckSeals, seal
 from clp_jax.data.stages import Deduplication, ReadDocuments, Stage, Workspace
 from clp_jax.data.words import Words
 from clp_jax.errors import UserError
@@ -68,10 +69,10 @@ def drop_near(workspace: Workspace) -> Deduplication:
             ),
             Stage(
                 "near-pair",
-                [PairSignatures(signatures, pairs, workspace.tasks)],
+                [CheckSeals(signatures), PairSignatures(signatures, pairs, workspace.tasks)],
                 _CONFIG.num_buckets,
             ),
-            Stage("near-cluster", [FindNear(pairs, found)], 1),
+            Stage("near-cluster", [CheckSeals(pairs), FindNear(pairs, found)], 1),
         ],
         DropFound("near", found, 1, workspace.samples),
     )
@@ -82,6 +83,12 @@ class SignWords(MinhashDedupSignature):
 
     def __init__(self, folder: Path):
         super().__init__(str(folder), _CONFIG, language=Words())
+        self.folder = folder
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
+        """Sign the documents of a task."""
+        super().run(data, rank, world_size)
+        seal(self.folder, rank, *self.folder.glob(f"*/{rank:05d}.minhash.sig"))
 
     def get_shingles(self, text: str) -> UInt64[np.ndarray, " sequences"]:
         """The hash of each sequence of five words."""
@@ -109,12 +116,14 @@ class PairSignatures(MinhashDedupBuckets):
 
     def __init__(self, signatures: Path, pairs: Path, tasks: int):
         super().__init__(str(signatures), str(pairs), config=_CONFIG)
+        self.pairs = pairs
         self.tasks = tasks
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         """Pair the documents of one group."""
         _open_files(self.tasks)
         super().run(data, rank, world_size)
+        seal(self.pairs, rank, *self.pairs.glob(f"{rank:05d}_*.dups"))
 
 
 class FindNear(PipelineStep):

@@ -39,6 +39,7 @@ from clp_jax.data.dedup.fingerprints import (
     winnow,
     write_sorted,
 )
+from clp_jax.data.seals import CheckSeals, seal
 from clp_jax.data.stages import Deduplication, ReadDocuments, Stage, Workspace
 from clp_jax.files import new_file
 
@@ -148,7 +149,10 @@ def cut_passages(length: int, workspace: Workspace) -> Deduplication:
             ),
             Stage(
                 "substrings-find",
-                [FindPassages(length, texts, prints, workspace.tasks, found)],
+                [
+                    CheckSeals(texts, prints),
+                    FindPassages(length, texts, prints, workspace.tasks, found),
+                ],
                 count,
             ),
         ],
@@ -178,6 +182,7 @@ class SignPassages(PipelineStep):
                     prints.extend(self._prints(text, first_place(rank) + file.tell()))
                     file.write(text)
             write_sorted(self.prints, rank, np.concatenate(prints), "hash")
+        seal(self.texts, rank, _text_file(self.texts, rank))
 
     def _prints(self, text: bytes, place: int) -> Iterator[np.ndarray]:
         gram = min(_GRAM, (self.length + 1) // 2)

@@ -19,6 +19,7 @@ from jaxtyping import UInt64
 from clp_jax.data.config import DecontaminateSection
 from clp_jax.data.io.readers import NoText, read_documents
 from clp_jax.data.samples import Samples
+from clp_jax.data.seals import check_seal, seal
 from clp_jax.errors import UserError
 from clp_jax.files import new_file
 
@@ -77,6 +78,7 @@ def build_index(section: DecontaminateSection, file: Path) -> IndexedTests:
         )
     with new_file(file) as scratch, scratch.open("wb") as stream:
         np.save(stream, np.unique(np.concatenate(hashes)))
+    seal(file, 0, file)
     return IndexedTests(len(hashes), ignored)
 
 
@@ -101,6 +103,7 @@ class Decontaminate(BaseFilter):
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep a document that shares nothing; the reason gives the number of shared words."""
         if self._known is None:
+            check_seal(self.index, 0)
             self._known = np.load(self.index, mmap_mode="r")
             self._prefixes = np.zeros(1 << _BITS, bool)
             self._prefixes[self._known >> (64 - _BITS)] = True

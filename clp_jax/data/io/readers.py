@@ -16,8 +16,8 @@ from clp_jax.data.io.formats import READ_ERRORS, RecordError, suffix
 from clp_jax.data.io.hub import hub_rows
 from clp_jax.data.io.sources import SOURCES, MissingText, RecordFormat, needed_columns, read_record
 from clp_jax.data.io.splits import Split, text_splits
+from clp_jax.data.samples import write_samples
 from clp_jax.errors import UserError
-from clp_jax.files import write_json
 from clp_jax.limits import Inputs, Name
 
 _SAMPLES = 5
@@ -148,7 +148,7 @@ class Read(PipelineStep):
                 }
                 for one in broken[:_SAMPLES]
             ]
-            write_json(self.samples_folder / "broken" / f"{rank:05d}.json", samples)
+            write_samples(self.samples_folder, "broken", rank, samples)
 
     def _documents(self, rank: int, broken: list[BrokenRecord]) -> Iterator[Document]:
         for split in self.tasks[rank]:

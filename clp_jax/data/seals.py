@@ -1,0 +1,87 @@
+"""Checksums of the files that one stage of `clp-jax prepare` leaves for a later one.
+
+A disk or a copy can change a file in between, and most of its readers would not notice.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from datatrove.pipeline.base import PipelineStep
+
+from clp_jax.checkpoint.sums import file_sum
+from clp_jax.errors import UserError
+from clp_jax.files import read_json, write_json
+
+
+def seal(folder: Path, rank: int, *files: Path) -> None:
+    """Record the sizes and checksums of the finished files of a task.
+
+    Args:
+        folder: The folder to which the stage writes; the record is next to it, since some readers
+            take every file in it.
+        rank: The task.
+        files: Its files, in the folder or elsewhere.
+    """
+    names = (os.path.relpath(file, folder) for file in files)
+    write_json(_record(folder, rank), {name: _sum(folder / name) for name in names})
+
+
+def check_seal(folder: Path, rank: int) -> None:
+    """Make sure that the files of a task are as they were when they were sealed.
+
+    Raises:
+        UserError: one of them has changed or is missing.
+    """
+    try:
+        sums = read_json(_record(folder, rank))
+    except UserError:
+        raise _damaged(_record(folder, rank)) from None
+    for name, noted in sums.items():
+        file = folder / name
+        if not file.is_file() or _sum(file) != noted:
+            raise _damaged(file)
+
+
+class CheckSeals(PipelineStep):
+    """Check what the tasks of an earlier stage wrote; the tasks of this stage share the files.
+
+    So each file is read once more, however many tasks read parts of it. If one file is damaged, the
+    stage does not succeed.
+
+    Args:
+        folders: The folders, as in `seal`.
+    """
+
+    type = "CHECK"
+    name = "seals"
+
+    def __init__(self, *folders: Path):
+        super().__init__()
+        self.folders = folders
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        """Check the share of a task.
+
+        Raises:
+            UserError: a file has changed or is missing.
+        """
+        for folder in self.folders:
+            records = sorted(_record(folder, 0).parent.iterdir())
+            for record in records[rank::world_size]:
+                check_seal(folder, int(record.stem))
+
+
+def _record(folder: Path, rank: int) -> Path:
+    return folder.with_name(f"{folder.name}.sums") / f"{rank:05d}.sums"
+
+
+def _sum(file: Path) -> list[Any]:
+    return [file.stat().st_size, file_sum(file)]
+
+
+def _damaged(file: Path) -> UserError:
+    return UserError(
+        f"{file} has changed since it was written: look at the disk, and remove the output folder "
+        "to start again."
+    )
