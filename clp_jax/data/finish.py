@@ -50,7 +50,7 @@ class Finish(PipelineStep):
         work: Path,
         stages: Sequence[str],
         about: Mapping[str, Any],
-        tokenizer: str | Path | None,
+        tokenizer: Tokenizer | None,
         source_tokenizer: str | Path | None,
     ):
         super().__init__()
@@ -85,14 +85,13 @@ class Finish(PipelineStep):
         if self.tokenizer is None:
             self._finish_text(manifest, kept[HELDOUT])
             return
-        tokenizer = load_tokenizer(self.tokenizer)
         facts = read_facts(self.work / SHARDS)
         splits = {split: [fact[split] for fact in facts] for split in facts[0]}
-        manifest |= describe(splits[TRAIN], tokenizer)
+        manifest |= describe(splits[TRAIN], self.tokenizer)
         manifest["lengths"] = _histogram(self.folder, len(facts))
-        manifest["fertility"] = self._fertility(tokenizer, kept)
+        manifest["fertility"] = self._fertility(self.tokenizer, kept)
         if any(shard["documents"] for shard in splits.get(HELDOUT, ())):
-            heldout = describe(splits[HELDOUT], tokenizer)
+            heldout = describe(splits[HELDOUT], self.tokenizer)
             manifest["heldout"] = {
                 key: heldout[key] for key in ("documents", "words", "bytes", "tokens")
             }
