@@ -9,7 +9,7 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
-from clp_jax.checkpoint.sums import file_sum
+from clp_jax.checkpoint.checksums import file_checksum
 from clp_jax.errors import UserError
 from clp_jax.files import read_json, write_json
 
@@ -77,7 +77,7 @@ def _record(folder: Path, rank: int) -> Path:
 
 
 def _sum(file: Path) -> list[Any]:
-    return [file.stat().st_size, file_sum(file)]
+    return [file.stat().st_size, file_checksum(file)]
 
 
 def _damaged(file: Path) -> UserError:
