@@ -17,6 +17,7 @@ from clp_jax.transfer.interface import (
     at_once,
 )
 from clp_jax.transfer.methods import mean_row
+from clp_jax.transfer.sums import eigen
 from clp_jax.transfer.table import Layout, NewTable, TableRead
 
 FOLDS = 5
@@ -276,5 +277,6 @@ def _principal_directions(table: Float[np.ndarray, "row dim"]) -> Float[np.ndarr
     mean, squares = table.mean(axis=0, dtype=np.float64), np.zeros((dim, dim))
     for part in row_slices(len(table)):
         away = table[part] - mean.astype(np.float32)
-        squares += away.T @ away
-    return np.linalg.eigh(squares)[1].astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # The score or the rows will show it.
+            squares += away.T @ away
+    return eigen(squares)[1].astype(np.float32)

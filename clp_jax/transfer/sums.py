@@ -65,3 +65,12 @@ def known_blocks(
         chosen = ids[part]
         anchors, rows = problem.anchors[chosen], problem.rows_of(chosen)
         yield chosen, shard_rows(anchors, problem.mesh), shard_rows(rows, problem.mesh)
+
+
+def eigen(
+    symmetric: Float[np.ndarray, "dim dim"],
+) -> tuple[Float[np.ndarray, " dim"], Float[np.ndarray, "dim dim"]]:
+    """Eigenvalues in ascending order and eigenvectors as columns; NaN if a sum has overflowed."""
+    if not np.isfinite(symmetric).all():
+        return np.full(len(symmetric), np.nan), np.full(symmetric.shape, np.nan)
+    return np.linalg.eigh(symmetric)

@@ -430,6 +430,16 @@ def test_a_nan_score_is_an_error(source, helper, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_rows_that_overflow_are_an_error(source, helper, tmp_path):
+    table = weights(source)[TABLE]
+    table[load_tokenizer(source).vocabulary["hand"]] = 3e38
+    change(source, tensors={TABLE: table})
+    options = {"method": "ridge", "match_spread": True, "spread_shrinkage": 1.0}
+    with pytest.raises(UserError, match="not finite"):
+        transfer_model(source, helper, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("wish", "message"),
     [

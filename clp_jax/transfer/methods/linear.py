@@ -34,7 +34,7 @@ from clp_jax.transfer.blockwise import (
     zero_rows,
 )
 from clp_jax.transfer.interface import Contribution, Prediction, Problem
-from clp_jax.transfer.sums import Sums, add_blocks, known_blocks, sums_of
+from clp_jax.transfer.sums import Sums, add_blocks, eigen, known_blocks, sums_of
 from clp_jax.transfer.table import row_norms
 
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 3))
@@ -115,7 +115,7 @@ def ridge_inverse(of: Moments, strength: float) -> Float[np.ndarray, "feature fe
     penalty = strength * np.trace(squares) / len(squares)
     if penalty > rounding * np.linalg.norm(squares):
         return np.linalg.inv(squares + penalty * np.eye(len(squares))).astype(np.float32)
-    values, vectors = np.linalg.eigh(squares)
+    values, vectors = eigen(squares)
     varied = values > values.max() * len(values) * rounding
     scaled = np.where(varied, values, 1) + penalty
     return ((vectors * np.where(varied, 1 / scaled, 0)) @ vectors.T).astype(np.float32)
