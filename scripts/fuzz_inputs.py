@@ -812,7 +812,7 @@ def arguments(material: Path, scratch: Path) -> dict[str, dict[str, Any]]:
     run = RunConfig.from_yaml(recipe, ["--train.out", str(out)])
     unset: dict[str, Any] = dict.fromkeys(
         ("token_vectors", "source_vectors", "target_vectors", "dictionary", "source_weight",
-         "neighbours", "temperature", "strength", "count_exponent", "atoms")
+         "neighbours", "temperature", "strength", "count_exponent", "atoms", "spread_shrinkage")
     )  # fmt: skip
     return {
         "convert_checkpoint": {"source": gpt2, "out": out, "to": "hf", "dtype": None, "mesh": None},
@@ -824,7 +824,8 @@ def arguments(material: Path, scratch: Path) -> dict[str, dict[str, Any]]:
         "transfer_model": {
             "source": gpt2, "helper": [bloom], "out": out, "mesh": None, "method": "mean",
             "data": [lines], "text_field": "text", "match_spread": None, "calibrate": False,
-            "no_fallback": False, "fuzzy": False, "extend": False, "pad_to_multiple_of": 1,
+            "no_fallback": False, "by_reliability": False, "fuzzy": False, "extend": False,
+            "pad_to_multiple_of": 1,
             "trace": False, "seed": 0, "dtype": None, **unset,
         },
         "train_model": {"config": run, "resume": False, "profile": False},

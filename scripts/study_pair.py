@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from pydantic import Field, model_validator
 
 from clp_jax import RunConfig, evaluate_perplexity, prepare_corpus, train_model, transfer_model
-from clp_jax.checkpoint.hub import model_files, read_config
+from clp_jax.checkpoint.hub import model_files, read_config, resolve
 from clp_jax.config import Configuration
 from clp_jax.data.corpus.store import Corpus
 from clp_jax.data.io.readers import read_documents
@@ -224,16 +224,16 @@ class Study:
 
     def provenance(self) -> dict[str, Any]:
         """The configuration, and the SHA-256 of all that was read."""
-        models = [Path(self.config.source), Path(self.config.helper)]
-        files = [file for model in models for file in sorted(model.glob("*.safetensors"))]
-        if self.config.tokenizer:
-            files.append(Path(self.config.tokenizer) / "tokenizer.json")
-        files += sorted(self.texts.iterdir())
-        hashes = {}
-        for file in files:
-            name = file.relative_to(self.out) if file.is_relative_to(self.out) else file
+        config, hashes = self.config, {}
+        files = {f"text/{file.name}": file for file in sorted(self.texts.iterdir())}
+        for name in (config.source, config.helper):
+            weights = sorted(resolve(name).glob("*.safetensors"))
+            files |= {f"{name}/{file.name}": file for file in weights}
+        tokenizer = config.tokenizer or config.helper
+        files[f"{tokenizer}/tokenizer.json"] = model_files(tokenizer) / "tokenizer.json"
+        for name, file in files.items():
             with file.open("rb") as stream:
-                hashes[str(name)] = hashlib.file_digest(stream, "sha256").hexdigest()
+                hashes[name] = hashlib.file_digest(stream, "sha256").hexdigest()
         return {"config": self.config.model_dump(mode="json"), "sha256": hashes}
 
 
@@ -340,7 +340,7 @@ def main() -> None:
     use_compilation_cache()
     config = StudyConfig.from_yaml(options.config)
     study = Study(config, options.out)
-    before, after = {}, {}
+    before, after, provenance = {}, {}, study.provenance()
     for arm in (OWN, *config.arms):
         before[arm] = study.before(arm)
         print(arm, before[arm], flush=True)
@@ -349,9 +349,7 @@ def main() -> None:
         for arm in config.phases:
             after.setdefault(arm, []).append(study.after(arm, seed))
             print(arm, seed, after[arm][-1]["end"], flush=True)
-        write_json(
-            options.out / "study.json", study.provenance() | {"before": before, "after": after}
-        )
+        write_json(options.out / "study.json", provenance | {"before": before, "after": after})
         if after:
             tables = [table_before(before), table_after(after)]
             plot(after, options.out / "curves.png", options.config.stem)

@@ -188,7 +188,8 @@ def align(
         The source's and the target's words with vectors of the same width.
 
     Raises:
-        UserError: the files contain no pair of the dictionary.
+        UserError: the files contain no pair of the dictionary, or too few words to reduce the
+            wider vectors.
     """
     ids = _paired_ids(source.words, target.words, dictionary)
     if not ids:
@@ -226,6 +227,11 @@ def _reduce(words: WordVectors, dim: int) -> WordVectors:
     """Project onto the ``dim`` leading principal axes; vectors of that width are unchanged."""
     if words.vectors.shape[1] == dim:
         return words
+    if len(words.vectors) < 2:
+        raise UserError(
+            "source_vectors and target_vectors differ in width, and the wider ones have only one "
+            "word: give more of them."
+        )
     _, axes = np.linalg.eigh(np.cov(words.vectors[:PCA_WORDS], rowvar=False))
     return replace(words, vectors=words.vectors @ axes[:, -dim:].astype(np.float32))
 

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
 from clp_jax.config import RunConfig
 
 IDS = {"bos_token_id": 0, "eos_token_id": 0}
@@ -68,6 +71,17 @@ MODELS: Mapping[str, dict[str, Any]] = {
     "gemma-3-270m": gemma3(640, 2048, 18, window=512),
     "gemma-3-1b": gemma3(1152, 6912, 26, window=512),
 }
+
+
+def write_model_files(folder: Path, model: Mapping[str, Any]) -> PreTrainedTokenizerFast:
+    """Write a model without weights; the tokens of its tokenizer are numbers, one for each row."""
+    (folder / "config.json").write_text(json.dumps(model))
+    words = {str(id): id for id in range(model["vocab_size"])}
+    core = Tokenizer(models.WordLevel(words, unk_token="0"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="0")
+    tokenizer.save_pretrained(folder)
+    return tokenizer
 
 
 @contextmanager

@@ -8,7 +8,6 @@ a small model on this machine's devices, in turns:
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,9 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from harness import gib, print_machine, print_table, ratio, times_in_turns
-from models import MODELS, llama
-from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from models import MODELS, llama, write_model_files
 
 from clp_jax.config import RunConfig
 from clp_jax.mesh import make_mesh, shard_batch
@@ -68,14 +65,6 @@ def polish_config(
             "train": {"out": "none", "steps": 1000, **train},
         }
     )
-
-
-def write_files(folder: Path, shape: Mapping[str, Any]) -> None:
-    """A model without weights, with a tokenizer that has as many tokens as it has rows."""
-    words = {str(id): id for id in range(shape["vocab_size"])}
-    core = Tokenizer(models.WordLevel(words, unk_token="0"))
-    PreTrainedTokenizerFast(tokenizer_object=core, eos_token="0").save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(shape))
 
 
 def operations(shape: Mapping[str, Any], config: RunConfig) -> float:
@@ -139,7 +128,7 @@ def small_step(config: RunConfig) -> Callable[[], Any]:
 def measured(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """For the small model: the most that the operations allow, and what is reached."""
     with tempfile.TemporaryDirectory() as scratch:
-        write_files(Path(scratch), SMALL)
+        write_model_files(Path(scratch), SMALL)
         configs = {
             name: polish_config(
                 *(Path(scratch), section, SMALL_LENGTH, round(options.longer * SMALL_LENGTH)),
@@ -161,7 +150,7 @@ def planned(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """For a published model: the operations, and the memory of a chip."""
     shape, before = MODELS[options.model], (0.0, 0)
     with tempfile.TemporaryDirectory() as scratch:
-        write_files(Path(scratch), shape)
+        write_model_files(Path(scratch), shape)
         for name, section in arms(shape["num_hidden_layers"]).items():
             config = polish_config(
                 *(Path(scratch), section, options.length, round(options.longer * options.length)),

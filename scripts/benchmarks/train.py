@@ -13,7 +13,6 @@ Flags with a dot go to the configuration of the run, such as `--train.remat dots
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -27,10 +26,8 @@ from typing import Any
 import jax
 import numpy as np
 from harness import gib, in_a_process, in_turns, measure_script, print_machine, print_table, ratio
-from models import MODELS
-from tokenizers import Tokenizer, models, pre_tokenizers
+from models import MODELS, write_model_files
 from train_ours import loop, profile, step
-from transformers import PreTrainedTokenizerFast
 
 from clp_jax.checkpoint.hf import save_model
 from clp_jax.config import RunConfig
@@ -70,12 +67,7 @@ def write_inputs(folder: Path, name: str, length: int, rows: int) -> None:
 
     new = folder / "new"
     new.mkdir()
-    (new / "config.json").write_text(json.dumps(shape))
-    words = {str(id): id for id in range(decoder.vocab_size)}
-    core = Tokenizer(models.WordLevel(words, unk_token="0"))
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="0")
-    tokenizer.save_pretrained(new)
+    tokenizer = write_model_files(new, shape)
     write_corpus((" ".join(map(str, row)) for row in tokens), tokenizer, folder / "corpus")
 
     model = initialize(decoder, seed=0, mesh=single_device_mesh())

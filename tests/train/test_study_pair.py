@@ -78,7 +78,9 @@ def test_a_study(study_pair, wishes, tmp_path, monkeypatch):
     found = json.loads((out / "study.json").read_text())
     assert list(found["before"]) == ["own tokenizer", "mean", "random"]
     assert found["config"]["seeds"] == [0]
-    assert len(found["sha256"]) == 2 + 4
+    texts = {f"text/{name}.jsonl" for name in ("train", "sample", "German", "English")}
+    models = {f"{wishes[name]}/model.safetensors" for name in ("source", "helper")}
+    assert found["sha256"].keys() == texts | models | {f"{wishes['helper']}/tokenizer.json"}
     for arm, [run] in found["after"].items():
         curve = run["curve"]
         assert [point["tokens"] for point in curve] == [0, 2 * 8 * 16, 4 * 8 * 16]

@@ -217,6 +217,12 @@ def test_the_wider_side_is_reduced(rng, wider):
     assert source.vectors.dtype == target.vectors.dtype == np.float32
 
 
+def test_one_word_has_no_principal_axes(rng):
+    wide, narrow = some(1, 6, rng, "a"), some(5, 3, rng, "b")
+    with pytest.raises(UserError, match="differ in width, and the wider ones have only one word"):
+        align(wide, narrow, [("a0", "b0")])
+
+
 def test_principal_axes_are_those_of_the_frequent_words(rng, monkeypatch):
     wide, narrow = some(60, 6, rng, "a"), some(60, 3, rng, "b")
     dictionary = [(f"a{i}", f"b{i}") for i in range(30)]

@@ -160,7 +160,7 @@ class LinearMap(NamedTuple):
     @property
     def chosen(self) -> dict[str, float]:
         """The constant that was chosen, for maps with other anchors."""
-        return {key: self.facts[key] for key in ("strength",) if key in self.facts}
+        return {"strength": self.facts["strength"]} if "strength" in self.facts else {}
 
     def keys(self, problem: Problem) -> Float[np.ndarray, "anchor feature"]:
         """With a centred query, these give the weight of each anchor's row in the query's."""
