@@ -25,8 +25,7 @@ from clp_jax.files import public_name
 from clp_jax.mesh import batch_divisor
 from clp_jax.models import DecoderConfig, read_decoder_config
 from clp_jax.train.auto_mesh import run_mesh
-from clp_jax.train.metrics import read_origins
-from clp_jax.train.rows import COPIED, rows_from
+from clp_jax.train.rows import COPIED, read_origins, rows_from
 from clp_jax.train.teacher import Teacher, open_teacher
 
 DROPOUT_RATES = (

@@ -32,10 +32,10 @@ from clp_jax.models import abstract_model, abstract_parameters, initialize
 from clp_jax.train.anomalies import Skipped, SkippedSteps, TooManySkipped
 from clp_jax.train.fault_tolerance import RunLease, StopRequests, Watchdog
 from clp_jax.train.inputs import Inputs, corpora_table, open_inputs
-from clp_jax.train.metrics import RunLog, mean_norms, read_metrics, validation_curve
+from clp_jax.train.metrics import RunLog, read_metrics, validation_curve
 from clp_jax.train.model_card import run_card
 from clp_jax.train.optimizer import make_optimizer
-from clp_jax.train.rows import TABLES, move_untouched
+from clp_jax.train.rows import TABLES, mean_norms, move_untouched
 from clp_jax.train.run_folder import (
     RunStorage,
     compare_record,

@@ -4,24 +4,18 @@ import json
 import math
 import resource
 import sys
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from etils import epath
-from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
-from clp_jax.checkpoint.hub import ORIGINS
 from clp_jax.errors import UserError
 from clp_jax.files import is_address, new_file, parse_json, regular_file
-from clp_jax.mesh import peak_flops, to_host
+from clp_jax.mesh import peak_flops
 from clp_jax.train.goodput import TimeSpent, time_before
 from clp_jax.train.trackers import EventFile
 
@@ -312,51 +306,3 @@ def _drop_lines_beyond(run_folder: Path, step: int) -> dict[str, float]:
 
 def _to_json(line: Mapping[str, Any]) -> str:
     return json.dumps({k: v if math.isfinite(v) else None for k, v in line.items()}) + "\n"
-
-
-_HEADERS = 1 << 20
-"""Bytes allowed for the arrays' headers, in addition to eight per row."""
-
-
-def read_origins(model_folder: Path, rows: int) -> dict[str, Int[np.ndarray, " ids"]]:
-    """The ids of the rows by origin; without a transfer the only origin is ``all``.
-
-    Args:
-        model_folder: The model's folder, where a transfer writes ``transfer_origins.npz``.
-        rows: Rows of the embedding.
-
-    Raises:
-        UserError: the file does not give the origin of the rows.
-    """
-    file = model_folder / ORIGINS
-    if not file.exists():
-        return {"all": np.arange(rows)}
-    try:
-        with zipfile.ZipFile(regular_file(file)) as members:
-            size = sum(member.file_size for member in members.infolist())
-        origins = dict(np.load(file)) if size <= 8 * rows + _HEADERS else {}
-        ids = np.concatenate([part for part in origins.values() if len(part)])
-        fits = ids.dtype.kind in "iu" and ids.min() >= 0
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error):
-        fits = False
-    if not fits:
-        raise UserError(f"{file} does not give the origins of {rows} rows: remove it.")
-    kept = {origin: ids[ids < rows] for origin, ids in origins.items()}  # An export drops padding.
-    return {origin: ids for origin, ids in kept.items() if len(ids)}
-
-
-def mean_norms(
-    embedding: Float[Array, "vocab embed"], origins: Mapping[str, Int[np.ndarray, " _"]]
-) -> dict[str, float]:
-    """Mean Euclidean norm of the rows of each origin, as ``norm_ORIGIN``.
-
-    Copied rows that shrink while new ones grow, or the reverse, have not settled yet. Every process
-    must call this function.
-    """
-    norms = to_host(_row_norms(embedding))
-    return {f"norm_{origin}": float(norms[ids].mean()) for origin, ids in origins.items()}
-
-
-@jax.jit
-def _row_norms(embedding: Float[Array, "vocab embed"]) -> Float[Array, " vocab"]:
-    return jnp.linalg.norm(embedding.astype(jnp.float32), axis=1)

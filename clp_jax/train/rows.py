@@ -1,4 +1,4 @@
-"""The rows of the embeddings: which are trained, and what becomes of new ones that no text has.
+"""The rows of the embeddings: their origins and norms, which are trained, which only move.
 
 Polishing moves the rows of the tokens that the text has. Their change is fitted as a linear
 function of the row before, by ridge regression, each row weighted by the square root of its count:
@@ -9,7 +9,10 @@ direction, which makes their tokens unlikely: rightly so. They keep that, and of
 they get what is perpendicular to it (docs/lab.md has what it costs otherwise).
 """
 
+import zipfile
+import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +21,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from clp_jax.checkpoint.hub import ORIGINS
+from clp_jax.errors import UserError
+from clp_jax.files import regular_file
 from clp_jax.mesh import single_device_mesh, to_host
 from clp_jax.train.optimizer import GROUPS
 from clp_jax.transfer.interface import Problem
@@ -28,6 +34,35 @@ TABLES = ("token_embedding", "head")
 COPIED = ("copied", "role")
 """The origins of the rows that a transfer takes from its source as they are."""
 COUNT_EXPONENT = 0.5
+_HEADERS = 1 << 20
+"""Bytes allowed for the arrays' headers, in addition to eight per row."""
+
+
+def read_origins(model_folder: Path, rows: int) -> dict[str, Int[np.ndarray, " ids"]]:
+    """The ids of the rows by origin; without a transfer the only origin is ``all``.
+
+    Args:
+        model_folder: The model's folder, where a transfer writes ``transfer_origins.npz``.
+        rows: Rows of the embedding.
+
+    Raises:
+        UserError: the file does not give the origin of the rows.
+    """
+    file = model_folder / ORIGINS
+    if not file.exists():
+        return {"all": np.arange(rows)}
+    try:
+        with zipfile.ZipFile(regular_file(file)) as members:
+            size = sum(member.file_size for member in members.infolist())
+        origins = dict(np.load(file)) if size <= 8 * rows + _HEADERS else {}
+        ids = np.concatenate([part for part in origins.values() if len(part)])
+        fits = ids.dtype.kind in "iu" and ids.min() >= 0
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error):
+        fits = False
+    if not fits:
+        raise UserError(f"{file} does not give the origins of {rows} rows: remove it.")
+    kept = {origin: ids[ids < rows] for origin, ids in origins.items()}  # An export drops padding.
+    return {origin: ids for origin, ids in kept.items() if len(ids)}
 
 
 def rows_from(
@@ -44,6 +79,23 @@ def rows_from(
     for name in names:
         found[origins.get(name, [])] = True
     return found
+
+
+def mean_norms(
+    embedding: Float[Array, "vocab embed"], origins: Mapping[str, Int[np.ndarray, " _"]]
+) -> dict[str, float]:
+    """Mean Euclidean norm of the rows of each origin, as ``norm_ORIGIN``.
+
+    Copied rows that shrink while new ones grow, or the reverse, have not settled yet. Every process
+    must call this function.
+    """
+    norms = to_host(_row_norms(embedding))
+    return {f"norm_{origin}": float(norms[ids].mean()) for origin, ids in origins.items()}
+
+
+@jax.jit
+def _row_norms(embedding: Float[Array, "vocab embed"]) -> Float[Array, " vocab"]:
+    return jnp.linalg.norm(embedding.astype(jnp.float32), axis=1)
 
 
 def of_rows(rows: Bool[np.ndarray, " vocab"], new: PyTree[Array], old: PyTree[Array]) -> Any:
