@@ -363,15 +363,15 @@ class RunConfig(Configuration):
 
     @model_validator(mode="after")
     def _teacher_keeps_layers(self) -> "RunConfig":
-        free = [
+        trainable = [
             group
             for group in get_args(ParameterGroup)
             if group != "embeddings" and self.optimizer.lr_multipliers.get(group, 1)
         ]
-        if self.teacher.path and free:
+        if self.teacher.path and trainable:
             raise ValueError(
                 "the teacher shares everything but the embeddings with the model: set "
-                f"optimizer.lr_multipliers to {{{', '.join(f'{group}: 0' for group in free)}}}"
+                f"optimizer.lr_multipliers to {{{', '.join(f'{group}: 0' for group in trainable)}}}"
             )
         if self.teacher.path and self.data.restart_positions:
             raise ValueError("a teacher does not support data.restart_positions: turn it off")

@@ -125,11 +125,11 @@ def _blocks(queries: int, keys: int, start: Any, window: int | None) -> list[tup
     blocks = []
     for first in range(0, queries, BLOCK):
         end = min(first + BLOCK, queries)
-        seen = slice(0, keys)
+        columns = slice(0, keys)
         if isinstance(start, int):
             oldest = 0 if window is None else max(0, start + first + 1 - window)
-            seen = slice(oldest, start + end)
-        blocks.append((slice(first, end), seen))
+            columns = slice(oldest, start + end)
+        blocks.append((slice(first, end), columns))
     return blocks
 
 

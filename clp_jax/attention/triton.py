@@ -157,7 +157,7 @@ def _call(
     batch, length, heads, dim = results[0].shape
     blocks, width = _blocks(results[0]), max(16, pl.next_power_of_2(dim))
     group = queries[0].shape[2] // keys[0].shape[2]
-    seen = group if of_keys else None
+    query_heads = group if of_keys else None
 
     def whole_key(x: Any) -> pl.BlockSpec:
         served = 1 if of_keys else group
@@ -165,12 +165,14 @@ def _call(
 
     def whole_query(x: Any) -> pl.BlockSpec:
         if len(x.shape) == 4:
-            return pl.BlockSpec((None, x.shape[1], seen, width), lambda i, h, b: (b, 0, h, 0))
-        return pl.BlockSpec((None, seen, x.shape[2]), lambda i, h, b: (b, h, 0))
+            return pl.BlockSpec(
+                (None, x.shape[1], query_heads, width), lambda i, h, b: (b, 0, h, 0)
+            )
+        return pl.BlockSpec((None, query_heads, x.shape[2]), lambda i, h, b: (b, h, 0))
 
     of_shared = _Shared(
         pl.BlockSpec((1,), lambda i, h, b: (0,)),
-        None if shared.slopes is None else pl.BlockSpec((seen or 1,), lambda i, h, b: (h,)),
+        None if shared.slopes is None else pl.BlockSpec((query_heads or 1,), lambda i, h, b: (h,)),
         None
         if shared.segments is None
         else pl.BlockSpec((None, shared.segments.shape[1]), lambda i, h, b: (b, 0)),

@@ -125,8 +125,8 @@ def load_parts(
     folder = resolve(name, revision)
     config = read_decoder_config(read_config(folder), folder / "config.json")
     tensors = checkpoint_tensors(folder, config)
-    places = nnx.to_pure_dict(parameter_shardings(abstract_model(config), mesh))
-    chosen = {part: tree for part, tree in places.items() if part in parts}
+    shardings = nnx.to_pure_dict(parameter_shardings(abstract_model(config), mesh))
+    chosen = {part: tree for part, tree in shardings.items() if part in parts}
     return _load_parameters(config, tensors, chosen, dtype)
 
 
@@ -170,16 +170,16 @@ def build_model(
 def _load_parameters(
     config: DecoderConfig,
     tensors: Mapping[str, LazyTensor],
-    places: PyTree[NamedSharding],
+    shardings: PyTree[NamedSharding],
     dtype: DTypeLike | None,
 ) -> PyTree[Array]:
-    """The parameters that have a place, each read to it."""
+    """The parameters that have a sharding, each read to its devices."""
     table = {weight.path: weight for weight in weight_table(config)}
     return jax.tree_util.tree_map_with_path(
         lambda path, sharding: _load_parameter(
             table[parameter_path(path)], tensors, config, sharding, dtype
         ),
-        places,
+        shardings,
     )
 
 
@@ -250,10 +250,10 @@ def _load_parameter(
     names = weight.names(config.num_layers)
     kind = jax.dtypes.canonicalize_dtype(tensors[names[0]].dtype if dtype is None else dtype)
 
-    def read(name: str, place: NamedSharding) -> Array:
+    def read(name: str, sharding: NamedSharding) -> Array:
         tensor = weight.to_model(tensors[name].astype(kind).read(), config.sizes)
         return jax.make_array_from_callback(
-            tensor.shape, place, lambda index: np.ascontiguousarray(tensor[index])
+            tensor.shape, sharding, lambda index: np.ascontiguousarray(tensor[index])
         )
 
     if not weight.stacked:

@@ -171,23 +171,25 @@ def _open_shards(
     contents = read_json(index)
     if not isinstance(contents.get("weight_map"), dict):
         raise UserError(f"{index} has no weight_map: fetch the file again.")
-    places: dict[str, str] = contents["weight_map"]
-    for name, file in places.items():
+    weight_map: dict[str, str] = contents["weight_map"]
+    for name, file in weight_map.items():
         if not isinstance(file, str) or not file or Path(file).name != file:
             raise UserError(f"{index} places {name} in {file!r}, not in a file of its folder.")
     shards: dict[str, dict[str, LazyTensor]] = {}
     owners: dict[str, str] = {}
-    for file in sorted(set(places.values())):
+    for file in sorted(set(weight_map.values())):
         if not (index.parent / file).exists():
             raise UserError(f"{index} names {file}, which is missing: fetch it again.")
         shards[file] = read_file(inside(index.parent, file))
         for name in shards[file]:
             if owners.setdefault(name, file) != file:
                 raise UserError(f"{name} is in {owners[name]} and in {file} of {index.parent}.")
-    lost = [name for name, file in places.items() if name not in shards[file]]
+    lost = [name for name, file in weight_map.items() if name not in shards[file]]
     if lost:
-        raise UserError(f"{index} places {lost[0]} in {places[lost[0]]}, which does not hold it.")
-    return {name: shards[file][name] for name, file in places.items()}
+        raise UserError(
+            f"{index} places {lost[0]} in {weight_map[lost[0]]}, which does not hold it."
+        )
+    return {name: shards[file][name] for name, file in weight_map.items()}
 
 
 def _open_safetensors(file: Path) -> dict[str, LazyTensor]:

@@ -29,13 +29,13 @@ from clp_jax.models import (
 from clp_jax.tokenizer import Tokenizer
 from clp_jax.transfer.blockwise import row_slices
 
-FIT_WINDOWS = 1024
+CALIBRATION_WINDOWS = 1024
 """Windows to keep of the first half of a text, at the most."""
 
-WINDOWS = 64
+EVALUATION_WINDOWS = 64
 """Windows to keep of the second half, at the most."""
 
-JUDGED = 16
+SCORED_WINDOWS = 16
 """Windows to compare models on, and to calibrate on; see `part_of`."""
 
 LONGEST_WINDOW = 256
@@ -51,16 +51,16 @@ class Sample(NamedTuple):
     Attributes:
         frequencies: relative frequency of each id in the first half; practically zero for ids
             without a token.
-        fit: windows of the first half.
-        judge: windows of the second half.
+        calibration: windows of the first half.
+        evaluation: windows of the second half.
         bytes_per_token: of the second half.
         words_per_token: of the second half; words are separated by white space.
         unknown: share of the second half's bytes that became unknown tokens, which cost too little.
     """
 
     frequencies: Float[np.ndarray, "id"]
-    fit: Int32[np.ndarray, "window length"]
-    judge: Int32[np.ndarray, "window length"]
+    calibration: Int32[np.ndarray, "window length"]
+    evaluation: Int32[np.ndarray, "window length"]
     bytes_per_token: float
     words_per_token: float
     unknown: float
@@ -81,18 +81,20 @@ def make_sample(
         rows: rows of the new table, padding included.
         positions: the longest sequence that the model accepts.
     """
-    fit, judge = (Corpus.from_documents(documents[half::2], tokenizer) for half in (0, 1))
+    calibration, evaluation = (
+        Corpus.from_documents(documents[half::2], tokenizer) for half in (0, 1)
+    )
     known = np.zeros(rows)
     known[[*tokenizer.vocabulary.values()]] = UNSEEN
-    counts = np.bincount(fit.tokens(), minlength=rows) + np.maximum(known, 1e-9)
+    counts = np.bincount(calibration.tokens(), minlength=rows) + np.maximum(known, 1e-9)
     length = min(LONGEST_WINDOW, positions or LONGEST_WINDOW)
     return Sample(
         frequencies=counts / counts.sum(),
-        fit=_windows(fit, length, FIT_WINDOWS),
-        judge=_windows(judge, length, WINDOWS),
-        bytes_per_token=judge.bytes / len(judge),
-        words_per_token=judge.words / len(judge),
-        unknown=judge.unknown_bytes / judge.bytes,
+        calibration=_windows(calibration, length, CALIBRATION_WINDOWS),
+        evaluation=_windows(evaluation, length, EVALUATION_WINDOWS),
+        bytes_per_token=evaluation.bytes / len(evaluation),
+        words_per_token=evaluation.words / len(evaluation),
+        unknown=evaluation.unknown_bytes / evaluation.bytes,
     )
 
 
@@ -153,7 +155,7 @@ class Evaluator:
         self.graphdef, self.params = nnx.split(model)
         self.sample, self.mesh = sample, mesh
         self.paths = {name: paths[name] for name in tables}
-        self.places = self._places(model)
+        self.shardings = self._shardings(model)
 
     def with_tokenizer(self, config: Mapping[str, Any], sample: Sample) -> "Evaluator":
         """The same body on the same devices, for tables and text of another tokenizer.
@@ -164,10 +166,10 @@ class Evaluator:
         """
         other, model = copy(self), abstract_model(read_decoder_config(dict(config)))
         other.graphdef, other.sample = nnx.graphdef(model), sample
-        other.places = self._places(model)
+        other.shardings = self._shardings(model)
         return other
 
-    def _places(self, model: Decoder) -> dict[str, NamedSharding]:
+    def _shardings(self, model: Decoder) -> dict[str, NamedSharding]:
         """Where the tables of a model go, by their paths."""
         return {
             parameter_path(path): sharding
@@ -177,17 +179,16 @@ class Evaluator:
             if parameter_path(path) in self.paths.values()
         }
 
-    def loss(self, tables: Tables, windows: int = WINDOWS) -> float:
+    def loss(self, tables: Tables, windows: int = EVALUATION_WINDOWS) -> float:
         """Mean loss on the sample's second half, in bits per byte: comparable across tokenizers.
 
         Args:
             tables: the tables by name.
             windows: how much of it to use, see `part_of`.
         """
-        judge = part_of(self.sample.judge, windows)
         params, total, count = self.with_tables(tables), 0.0, 0.0
         with jax.set_mesh(self.mesh):
-            for batch, mask in self.batches(judge):
+            for batch, mask in self.batches(part_of(self.sample.evaluation, windows)):
                 loss, tokens = window_loss(self.graphdef, params, batch, mask)
                 total, count = total + float(loss), count + float(tokens)
         return total / count / math.log(2) / self.sample.bytes_per_token
@@ -221,7 +222,7 @@ class Evaluator:
         rows, dim = tables[list(self.paths)[-1]].shape
         expected, hidden, count = np.zeros(rows), np.zeros(dim), 0.0
         with jax.set_mesh(self.mesh):
-            for batch, mask in self.batches(part_of(self.sample.fit, JUDGED)):
+            for batch, mask in self.batches(part_of(self.sample.calibration, SCORED_WINDOWS)):
                 found = _sums(self.graphdef, params, batch, mask)
                 expected += to_host(found[0])
                 hidden += to_host(found[1])
@@ -235,20 +236,20 @@ class Evaluator:
     def placed(self, tables: Tables) -> dict[str, Float[Array, "row dim"]]:
         """Tables on the devices, by the path of the parameter that they are."""
         paths = {self.paths[name]: table for name, table in tables.items()}
-        return {path: jax.device_put(paths[path], self.places[path]) for path in paths}
+        return {path: jax.device_put(paths[path], self.shardings[path]) for path in paths}
 
     def batches(
         self, windows: Int[np.ndarray, "window length"]
     ) -> Iterator[tuple[Int[Array, "batch length"], Bool[Array, "batch predicted"]]]:
         """Batches of equal size; rows that only pad the last one are masked."""
         size = -(-BATCH // batch_divisor(self.mesh)) * batch_divisor(self.mesh)
-        place = batch_sharding(self.mesh)
+        sharding = batch_sharding(self.mesh)
         for start in range(0, len(windows), size):
             batch = windows[start : start + size]
             mask = np.arange(size) < len(batch)
             batch = np.pad(batch, ((0, size - len(batch)), (0, 0)))
             mask = np.tile(mask[:, None], (1, batch.shape[1] - 1))
-            yield jax.device_put(batch, place), jax.device_put(mask, place)
+            yield jax.device_put(batch, sharding), jax.device_put(mask, sharding)
 
 
 def replaced(params: nnx.State, tables: Mapping[str, Float[Array, "row dim"]]) -> nnx.State:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from clp_jax.models import abstract_model, read_decoder_config
-from clp_jax.transfer.calibration import JUDGED, Sample, make_sample
+from clp_jax.transfer.calibration import SCORED_WINDOWS, Sample, make_sample
 from clp_jax.transfer.pair import TransferPair
 from clp_jax.transfer.selection import Choice, rows_of
 from clp_jax.transfer.table import NewTable
@@ -13,7 +13,7 @@ from clp_jax.transfer.table import NewTable
 
 @dataclass(frozen=True)
 class Reading:
-    """What the judging half of a text costs a model, per byte.
+    """What the second half of a text costs a model, per byte.
 
     Attributes:
         bits_per_byte: the loss before any training; None if it was not measured.
@@ -39,7 +39,7 @@ class Reading:
             loss: its loss there in bits per byte, if known.
         """
         model = abstract_model(read_decoder_config(dict(config)))
-        flops = model.flops_per_token(sample.judge.shape[1] - 1) / 3
+        flops = model.flops_per_token(sample.evaluation.shape[1] - 1) / 3
         return cls(
             loss,
             1 / sample.bytes_per_token,
@@ -68,7 +68,7 @@ def read_with_source(pair: TransferPair, *, measured: bool) -> Reading:
         return Reading.of(source.config, sample, None)
     evaluator = pair.evaluator.with_tokenizer(source.config, sample)
     tables = {name: source.tensors[name].read().astype("f4") for name in source.tables}
-    return Reading.of(source.config, sample, evaluator.loss(tables, JUDGED))
+    return Reading.of(source.config, sample, evaluator.loss(tables, SCORED_WINDOWS))
 
 
 def read_with_target(choice: Choice, tables: Mapping[str, NewTable], *, measured: bool) -> Reading:
@@ -84,5 +84,5 @@ def read_with_target(choice: Choice, tables: Mapping[str, NewTable], *, measured
         best = choice.scores[0]
         loss = best.start if best.steps else best.value
     elif measured:
-        loss = pair.evaluator.loss(rows_of(tables), JUDGED)
+        loss = pair.evaluator.loss(rows_of(tables), SCORED_WINDOWS)
     return Reading.of(pair.config(None), pair.sample, loss)

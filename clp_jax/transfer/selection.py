@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from clp_jax.transfer.calibration import JUDGED, Tables
+from clp_jax.transfer.calibration import SCORED_WINDOWS, Tables
 from clp_jax.transfer.methods import METHODS, ROTATION, Recipe
 from clp_jax.transfer.pair import TransferPair
 from clp_jax.transfer.short_training import train_tables
@@ -26,7 +26,7 @@ SCREENED = 4
 """Windows of text that every candidate is scored on, see `part_of`."""
 
 FINALISTS = 3
-"""How many of them are scored on `JUDGED` windows, or trained."""
+"""How many of them are scored on `SCORED_WINDOWS` windows, or trained."""
 
 
 @dataclass(frozen=True)
@@ -203,15 +203,17 @@ def _screen(pair: TransferPair, recipes: Sequence[Recipe]) -> Iterator[Score]:
 def _judge(score: Score) -> Score:
     """The score of a recipe on more text."""
     rows = rows_of(make_tables(score.pair, score.recipe))
-    return replace(score, value=score.pair.evaluator.loss(rows, JUDGED), windows=JUDGED)
+    return replace(
+        score, value=score.pair.evaluator.loss(rows, SCORED_WINDOWS), windows=SCORED_WINDOWS
+    )
 
 
 def _train(score: Score, steps: int) -> Score:
     """The score of a recipe after training."""
     evaluator, rows = score.pair.evaluator, rows_of(make_tables(score.pair, score.recipe))
-    start, trained = evaluator.loss(rows, JUDGED), train_tables(evaluator, rows, steps)
-    value = evaluator.loss(trained, JUDGED)
-    return replace(score, value=value, windows=JUDGED, steps=steps, start=start)
+    start, trained = evaluator.loss(rows, SCORED_WINDOWS), train_tables(evaluator, rows, steps)
+    value = evaluator.loss(trained, SCORED_WINDOWS)
+    return replace(score, value=value, windows=SCORED_WINDOWS, steps=steps, start=start)
 
 
 def rows_of(tables: Mapping[str, NewTable]) -> Tables:

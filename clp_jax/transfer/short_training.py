@@ -40,7 +40,7 @@ def train_tables(evaluator: Evaluator, tables: Tables, steps: int) -> Tables:
     rates = {path: RATE * jnp.sqrt(jnp.mean(table**2)) for path, table in trained.items()}
     state = ADAM.init(trained)
     with jax.set_mesh(evaluator.mesh):
-        batches = cycle([*evaluator.batches(evaluator.sample.fit)])
+        batches = cycle([*evaluator.batches(evaluator.sample.calibration)])
         for index, (batch, mask) in enumerate(islice(batches, steps)):
             part = 1 - index / steps
             now = {path: part * rate for path, rate in rates.items()}

@@ -72,7 +72,7 @@ def draw_text(data: Sequence[str], text_field: str, seed: int) -> DrawnText:
     if read < 2:
         raise UserError(
             f"{' '.join(data)} holds {read} documents: a sample needs two or more, half of "
-            "them to calibrate and half to judge."
+            "them to calibrate and half to evaluate."
         )
     documents = [text for _, _, text in sorted(kept, key=lambda entry: entry[1])]
     return DrawnText(documents, read, cut)

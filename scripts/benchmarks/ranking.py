@@ -26,7 +26,7 @@ from clp_jax.checkpoint.tensors import LazyTensor, write_tensors
 from clp_jax.files import write_json
 from clp_jax.mesh import make_mesh
 from clp_jax.models import initialize, read_decoder_config
-from clp_jax.transfer.calibration import JUDGED
+from clp_jax.transfer.calibration import SCORED_WINDOWS
 from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.helper import open_helper
 from clp_jax.transfer.methods import METHODS
@@ -123,7 +123,7 @@ RANKED = [name for name, entry in METHODS.items() if entry.ranked]
 PARTS: dict[str, Callable[[TransferPair], None]] = {
     "ranking": ranking,
     "loss": partial(loss, SCREENED),
-    "loss of a finalist": partial(loss, JUDGED),
+    "loss of a finalist": partial(loss, SCORED_WINDOWS),
     "calibration": calibration,
     **{name: partial(rows_alone, name) for name in RANKED if name not in ("wechsel", "focus")},
     "ridge, shared": partial(rows_of_shared, "ridge"),

@@ -211,7 +211,7 @@ def test_bfloat16_keeps_float32_parameters_and_logits(values):
     ids=["gpt2", "llama"],
 )
 def test_flops_are_those_the_compiler_counts(values):
-    """One layer, so that the compiler's habit of counting a scanned body once does no harm."""
+    """One layer, since the compiler counts a scanned body once."""
     config = read_decoder_config(values)
     graphdef, params = nnx.split(abstract_model(config))
 

@@ -27,7 +27,7 @@ def study_pair(monkeypatch):
 
 
 @pytest.fixture
-def wishes(tmp_path):
+def options(tmp_path):
     """A configuration: a source, a helper that shares its bytes, and text of two languages."""
     english = [f"The cat sees {i} dogs and the mouse hears a cow." for i in range(60)]
     shape = CONFIG | {"n_positions": 32, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
@@ -70,17 +70,17 @@ def wishes(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study(study_pair, wishes, tmp_path, monkeypatch):
+def test_a_study(study_pair, options, tmp_path, monkeypatch):
     config, out = tmp_path / "pair.yaml", tmp_path / "out"
-    config.write_text(yaml.safe_dump(wishes, sort_keys=False))
+    config.write_text(yaml.safe_dump(options, sort_keys=False))
     monkeypatch.setattr("sys.argv", ["study_pair.py", str(config), "--out", str(out)])
     study_pair.main()
     found = json.loads((out / "study.json").read_text())
     assert list(found["before"]) == ["own tokenizer", "mean", "random"]
     assert found["config"]["seeds"] == [0]
     texts = {f"text/{name}.jsonl" for name in ("train", "sample", "German", "English")}
-    models = {f"{wishes[name]}/model.safetensors" for name in ("source", "helper")}
-    assert found["sha256"].keys() == texts | models | {f"{wishes['helper']}/tokenizer.json"}
+    models = {f"{options[name]}/model.safetensors" for name in ("source", "helper")}
+    assert found["sha256"].keys() == texts | models | {f"{options['helper']}/tokenizer.json"}
     for arm, [run] in found["after"].items():
         curve = run["curve"]
         assert [point["tokens"] for point in curve] == [0, 2 * 8 * 16, 4 * 8 * 16]
@@ -114,12 +114,12 @@ def test_each_study_names_methods_and_runs_that_exist(study_pair, file):
         RunConfig.from_dict(sections)
 
 
-def test_a_wrong_study_is_refused(study_pair, wishes, tmp_path):
+def test_a_wrong_study_is_refused(study_pair, options, tmp_path):
     config = tmp_path / "pair.yaml"
     for change, sentence in (
         ({"phases": {"meen": [{}]}}, "there is no arm meen"),
         ({"run": {}}, "run.train has no batch_size, steps, validate_every"),
     ):
-        config.write_text(yaml.safe_dump(wishes | change))
+        config.write_text(yaml.safe_dump(options | change))
         with pytest.raises(UserError, match=sentence):
             study_pair.StudyConfig.from_yaml(config)

@@ -39,7 +39,7 @@ def test_predictions_that_calibration_sees_are_bounded(gemma, text):
     evaluator = Evaluator(config, open_tensors(gemma), [TABLE], sample, single_device_mesh())
     model = transformers.AutoModelForCausalLM.from_pretrained(gemma, dtype=torch.float32)
     with torch.no_grad():
-        logits = model(torch.tensor(sample.fit[:, :-1])).logits
+        logits = model(torch.tensor(sample.calibration[:, :-1])).logits
     expected = torch.softmax(logits, -1).mean(dim=(0, 1)).numpy()
     np.testing.assert_allclose(evaluator._expectations({TABLE: table})[0], expected, rtol=1e-4)
     uncapped = torch.softmax(10 * torch.atanh(logits / 10), -1).mean(dim=(0, 1)).numpy()
@@ -50,7 +50,7 @@ def divergence(folder, sample):
     """From the mean prediction of PyTorch's model to the frequencies of the text, in nats."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
-        logits = model(torch.tensor(sample.fit[:, :-1])).logits
+        logits = model(torch.tensor(sample.calibration[:, :-1])).logits
     assert logits.abs().max() <= 10
     found = torch.softmax(logits.double(), -1).mean(dim=(0, 1)).numpy()
     wanted = sample.frequencies

@@ -35,10 +35,10 @@ def by_hand(ids, documents, rows, dim, length):
 def test_the_source_reads_with_its_own_tokenizer(setting, pair, text):
     torch = pytest.importorskip("torch")
     found = read_with_source(setting, measured=True)
-    judged = text[1::2]
-    ids = ids_of(pair[0], judged)
+    evaluated = text[1::2]
+    ids = ids_of(pair[0], evaluated)
     figures = found.tokens_per_byte, found.tokens_per_word, found.flops_per_byte
-    assert figures == pytest.approx(by_hand(ids, judged, 16, 16, 8))
+    assert figures == pytest.approx(by_hand(ids, evaluated, 16, 16, 8))
     model = AutoModelForCausalLM.from_pretrained(pair[0]).eval()
     windows = np.stack([ids[8 * i : 8 * i + 9] for i in range((len(ids) - 1) // 8)])
     windows = windows[np.unique(np.linspace(0, len(windows) - 1, 64).astype(int))]
@@ -63,9 +63,9 @@ def test_the_new_model_reads_the_same_documents(setting, pair, text):
     recipe = Recipe("mean", 1.0)
     tables = setting.tables(recipe)
     found = read_with_target(Choice(setting, recipe), tables, measured=True)
-    judged, rows = text[1::2], setting.layout.rows
+    evaluated, rows = text[1::2], setting.layout.rows
     figures = found.tokens_per_byte, found.tokens_per_word, found.flops_per_byte
-    assert figures == pytest.approx(by_hand(ids_of(pair[1], judged), judged, rows, 16, 8))
+    assert figures == pytest.approx(by_hand(ids_of(pair[1], evaluated), evaluated, rows, 16, 8))
     scores = [Score(setting, recipe, found.bits_per_byte)]
     assert read_with_target(Choice(setting, recipe, scores), tables, measured=True) == found
     assert read_with_target(Choice(setting, recipe), tables, measured=False).bits_per_byte is None

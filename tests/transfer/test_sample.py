@@ -37,30 +37,33 @@ def test_frequencies_are_those_of_every_other_document(tokenizer):
 
 def test_windows_of_both_halves_follow_their_text(tokenizer):
     sample = make_sample(DOCUMENTS, Tokenizer.of(tokenizer), rows=300, positions=8)
-    for windows, half in ((sample.fit, DOCUMENTS[::2]), (sample.judge, DOCUMENTS[1::2])):
+    for windows, half in (
+        (sample.calibration, DOCUMENTS[::2]),
+        (sample.evaluation, DOCUMENTS[1::2]),
+    ):
         ids = encoded(tokenizer, half)
         count = (len(ids) - 1) // 8
         # Eight predictions a window; neighbours share a token.
         expected = [ids[8 * i : 8 * i + 9] for i in range(count)]
         assert windows.tolist() == expected
-    judged = DOCUMENTS[1::2]
-    per_token = sum(len(d.encode()) for d in judged) / len(encoded(tokenizer, judged))
+    evaluated = DOCUMENTS[1::2]
+    per_token = sum(len(d.encode()) for d in evaluated) / len(encoded(tokenizer, evaluated))
     assert sample.bytes_per_token == pytest.approx(per_token)
 
 
 def test_a_long_text_is_sampled_evenly(tokenizer):
     sample = make_sample(DOCUMENTS * 100, Tokenizer.of(tokenizer), rows=300, positions=4)
-    assert len(sample.fit) == module.FIT_WINDOWS
-    assert len(sample.judge) == module.WINDOWS
-    assert len(np.unique(sample.judge, axis=0)) > module.WINDOWS / 4
+    assert len(sample.calibration) == module.CALIBRATION_WINDOWS
+    assert len(sample.evaluation) == module.EVALUATION_WINDOWS
+    assert len(np.unique(sample.evaluation, axis=0)) > module.EVALUATION_WINDOWS / 4
 
 
 def test_windows_have_a_length_where_the_model_has_none(tokenizer):
     sample = make_sample(DOCUMENTS * 30, Tokenizer.of(tokenizer), rows=300, positions=None)
-    assert sample.fit.shape[1] == module.LONGEST_WINDOW + 1
+    assert sample.calibration.shape[1] == module.LONGEST_WINDOW + 1
 
 
 def test_a_text_shorter_than_a_window_is_one_window(tokenizer):
     sample = make_sample(["Die Katze", "Das Dach"], Tokenizer.of(tokenizer), rows=300, positions=64)
-    assert sample.fit.tolist() == [encoded(tokenizer, ["Die Katze"])]
-    assert sample.judge.tolist() == [encoded(tokenizer, ["Das Dach"])]
+    assert sample.calibration.tolist() == [encoded(tokenizer, ["Die Katze"])]
+    assert sample.evaluation.tolist() == [encoded(tokenizer, ["Das Dach"])]

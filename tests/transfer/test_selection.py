@@ -5,7 +5,7 @@ from scipy.stats import ttest_rel
 
 from clp_jax.errors import UserError
 from clp_jax.mesh import make_mesh
-from clp_jax.transfer.calibration import JUDGED
+from clp_jax.transfer.calibration import SCORED_WINDOWS
 from clp_jax.transfer.config import TransferConfig
 from clp_jax.transfer.methods import METHODS, Recipe
 from clp_jax.transfer.selection import (
@@ -51,7 +51,7 @@ def test_every_method_is_tried_and_maps_with_matched_norms(setting):
 
 def test_all_are_screened_and_the_best_judged_on_more_text(setting, scores):
     """The best methods also with other shares: pieces have none, a token is spelled by itself."""
-    finals = [score for score in scores if score.windows == JUDGED]
+    finals = [score for score in scores if score.windows == SCORED_WINDOWS]
     others = scores[len(finals) :]
     calibrated = [score.recipe for score in finals if score.recipe.calibrate]
     plain = [score.recipe for score in finals if not score.recipe.calibrate]
@@ -78,7 +78,7 @@ def test_all_are_screened_and_the_best_judged_on_more_text(setting, scores):
 
 
 def test_a_score_is_the_loss_of_the_recipe(setting, scores):
-    for score in (*(score for score in scores if score.windows == JUDGED), scores[-1]):
+    for score in (*(score for score in scores if score.windows == SCORED_WINDOWS), scores[-1]):
         rows = rows_of(make_tables(setting, score.recipe))
         assert setting.evaluator.loss(rows, score.windows) == score.value
 
@@ -91,13 +91,13 @@ def test_training_chooses_among_the_best(setting, scores, monkeypatch):
     ] if len(recipes) > 4 else [])  # fmt: skip
     found = rank_by_text([setting], steps=2)
     finals, others = found[:FINALISTS], found[FINALISTS:]
-    assert {(score.steps, score.windows) for score in finals} == {(2, JUDGED)}
+    assert {(score.steps, score.windows) for score in finals} == {(2, SCORED_WINDOWS)}
     assert [score.value for score in finals] == sorted(score.value for score in finals)
     for score in finals:
         rows = rows_of(make_tables(setting, score.recipe))
-        assert score.start == setting.evaluator.loss(rows, JUDGED)
+        assert score.start == setting.evaluator.loss(rows, SCORED_WINDOWS)
         trained = train_tables(setting.evaluator, rows, 2)
-        assert score.value == setting.evaluator.loss(trained, JUDGED) != score.start
+        assert score.value == setting.evaluator.loss(trained, SCORED_WINDOWS) != score.start
     assert {(score.steps, score.start) for score in others} == {(0, None)}
     described = Choice(setting, found[0].recipe, found).to_dict()
     assert described["ranked_by"] == "bits per byte of text after training of the new rows"

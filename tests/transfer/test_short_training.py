@@ -17,7 +17,7 @@ def make_evaluator(make_setting, pair, text):
 
     def make(mesh=None):
         # 3 batches, the last not full, so that they repeat.
-        sample = setting.sample._replace(fit=setting.sample.fit[: 2 * BATCH + 1])
+        sample = setting.sample._replace(calibration=setting.sample.calibration[: 2 * BATCH + 1])
         mesh = mesh or single_device_mesh()
         return Evaluator(setting.config(None), source.tensors, source.tables, sample, mesh)
 
@@ -40,7 +40,7 @@ def trained(make_evaluator, rows):
 
 def test_it_is_adam_on_the_table_alone(make_evaluator, pair, rows, trained):
     torch = pytest.importorskip("torch")
-    fit = make_evaluator().sample.fit
+    calibration = make_evaluator().sample.calibration
     model = AutoModelForCausalLM.from_pretrained(pair[0]).eval()
     model.resize_token_embeddings(len(rows))
     for parameter in model.parameters():
@@ -50,7 +50,8 @@ def test_it_is_adam_on_the_table_alone(make_evaluator, pair, rows, trained):
     table.requires_grad = True
     rate = RATE * float(np.sqrt(np.mean(rows**2)))
     optimizer = torch.optim.AdamW([table], lr=rate, betas=(0.9, 0.95), weight_decay=0)
-    batches = [torch.tensor(fit[start : start + BATCH]) for start in range(0, len(fit), BATCH)]
+    starts = range(0, len(calibration), BATCH)
+    batches = [torch.tensor(calibration[start : start + BATCH]) for start in starts]
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = rate * (1 - step / STEPS)
         tokens = batches[step % len(batches)].long()

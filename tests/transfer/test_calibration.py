@@ -71,8 +71,8 @@ def divergence(frequencies, predicted):
 
 def test_loss_equals_pytorch(make_trial, predictions, sample):
     evaluator, tables = make_trial()
-    predicted = predictions(sample.judge, tables)
-    nats = -np.take_along_axis(predicted, sample.judge[:, 1:, None], axis=2).mean()
+    predicted = predictions(sample.evaluation, tables)
+    nats = -np.take_along_axis(predicted, sample.evaluation[:, 1:, None], axis=2).mean()
     expected = nats / math.log(2) / sample.bytes_per_token
     assert evaluator.loss(tables) == pytest.approx(expected, rel=1e-5)
 
@@ -89,7 +89,7 @@ def test_calibration_brings_the_frequencies_of_the_text(make_trial, predictions,
     evaluator, tables = make_trial()
     after = calibrated(evaluator, tables)
     first, last = (
-        divergence(sample.frequencies, predictions(sample.fit, t)) for t in (tables, after)
+        divergence(sample.frequencies, predictions(sample.calibration, t)) for t in (tables, after)
     )
     assert last < first / 10
     assert evaluator.loss(after) < evaluator.loss(tables)
