@@ -454,7 +454,8 @@ class Decoder(nnx.Module):
         ) -> tuple[tuple[Array, Any], None]:
             """One period of layers."""
             for place, kind in enumerate(kinds):
-                carried = layer(kind, carried, _select(own, place))
+                one = _select(own, place) if len(kinds) > 1 else own
+                carried = layer(kind, carried, one)
             return carried, None
 
         x = dropout(self.embed(tokens, positions), config.embedding_dropout, input_key)
@@ -465,7 +466,9 @@ class Decoder(nnx.Module):
         for stop in sorted(layers):
             for kinds, count in config.segments(begin, stop):
                 end = begin + len(kinds) * count
-                part = _grouped(_select(own, slice(begin, end)), count)
+                part = _select(own, slice(begin, end))
+                if len(kinds) > 1:  # XLA on CPUs copies each reshaped array into the loop.
+                    part = _grouped(part, count)
                 carried, _ = jax.lax.scan(partial(period, kinds), carried, part)
                 begin = end
             states[stop] = self.final_norm(carried[0]) if stop == config.num_layers else carried[0]

@@ -226,6 +226,23 @@ def test_flops_are_those_the_compiler_counts(values):
     assert counted == pytest.approx(expected, rel=0.02)
 
 
+def test_the_loop_over_layers_copies_no_weights():
+    model = abstract_model(
+        read_decoder_config(LLAMA | {"hidden_size": 256, "num_hidden_layers": 8})
+    )
+    graphdef, params = nnx.split(model)
+    weights = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(nnx.state(model.blocks)))
+
+    def forward(params, tokens):
+        return nnx.merge(graphdef, params)(tokens)
+
+    lowered = jax.jit(forward).lower(params, jax.ShapeDtypeStruct((1, 4), jnp.int32))
+    compiled = lowered.compile(
+        compiler_options={"xla_cpu_use_fusion_emitters": True}
+    )  # as users do
+    assert compiled.memory_analysis().temp_size_in_bytes < weights / 4
+
+
 def test_flops_of_a_window_are_of_the_keys_that_it_shows():
     values = LLAMA | {"model_type": "mistral", "head_dim": 10, "sliding_window": None}
     whole = abstract_model(read_decoder_config(values)).flops_per_token(64)
