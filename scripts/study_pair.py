@@ -68,7 +68,7 @@ class StudyConfig(Configuration):
     train_characters: int = 4_000_000
     """Characters to train on, from its beginning."""
     arms: dict[str, dict[str, Any]]
-    """Options of `clp-jax transfer` by the name of the arm."""
+    """Options of `clp-jax transfer` by the name of the arm; ``data`` is the sample if not given."""
     phases: dict[str, tuple[Sections, ...]] = Field(default_factory=dict)
     """For each arm to train, what its phases of training have in addition to ``run``; an arm may
     begin with the rows of another: `ridge + polished` with those of `ridge`."""
@@ -133,13 +133,13 @@ class Study:
             return Path(self.config.source)
         folder = self.out / "arms" / arm / "start"
         if not folder.exists():
+            options = {"data": [str(self.texts / "sample.jsonl")], **self.config.arms[arm]}
             transfer_model(
                 self.config.source,
                 self.config.helper,
                 folder,
                 tokenizer=self.config.tokenizer,
-                data=[str(self.texts / "sample.jsonl")],
-                **self.config.arms[arm],
+                **options,
             )
         return folder
 
