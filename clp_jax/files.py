@@ -184,8 +184,8 @@ def _beside(place: Path, scratch: Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove the files that killed writers left in ``folder``; no writer may be active."""
-    for file in folder.glob(".*.partial*"):
+    """Remove what killed writers left in ``folder`` and below; no writer may be active."""
+    for file in [*folder.rglob(".*.partial*")]:
         _remove(file)
 
 

@@ -16,6 +16,7 @@ from clp_jax.data.corpus.store import MANIFEST, describe, lengths_name, write_ma
 from clp_jax.data.corpus.tokenize import HELDOUT, KEPT, SAMPLES, SHARDS, TRAIN, read_facts
 from clp_jax.data.report import write_report
 from clp_jax.data.samples import read_samples
+from clp_jax.data.seals import files_of_tasks
 from clp_jax.data.stages import logs_of
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json, remove_partial, write_json
@@ -74,8 +75,7 @@ class Finish(PipelineStep):
             "steps": _describe_steps(steps),
             "heldout": None,
         }
-        for folder in (self.folder, *filter(Path.is_dir, self.folder.iterdir())):
-            remove_partial(folder)
+        remove_partial(self.folder)
         if not manifest["documents"]:
             raise NothingLeft(self._nothing_left(manifest))
         if kept[HELDOUT].get("documents") == manifest["documents"]:
@@ -148,7 +148,7 @@ class _Step(NamedTuple):
 def _read_counts(work: Path, stage: str) -> list[_Step]:
     """datatrove's counts for each step of a stage, over all its tasks."""
     steps: list[_Step] = []
-    for file in sorted((logs_of(work, stage) / "stats").glob("*.json")):
+    for file in files_of_tasks(logs_of(work, stage) / "stats", ".json"):
         for number, found in enumerate(read_json(file, list)):
             if number == len(steps):
                 steps.append(_Step(stage, found["name"].partition(": ")[2], 0.0, Counter()))

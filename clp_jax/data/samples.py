@@ -7,7 +7,7 @@ from typing import Any
 
 from datatrove.data import Document
 
-from clp_jax.data.seals import check_seal, seal
+from clp_jax.data.seals import check_seal, files_of_tasks, seal
 from clp_jax.files import read_json, write_json
 
 _KEPT = 5
@@ -28,9 +28,10 @@ def read_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
         UserError: a file has changed since it was written.
     """
     samples: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(folder.glob("*/*.json")):
-        check_seal(file.parent, int(file.stem))
-        samples.setdefault(file.parent.name, []).extend(read_json(file, list))
+    for inner in sorted(filter(Path.is_dir, folder.glob("*"))):
+        for file in files_of_tasks(inner, ".json"):
+            check_seal(inner, int(file.stem))
+            samples.setdefault(inner.name, []).extend(read_json(file, list))
     return samples
 
 

@@ -14,6 +14,11 @@ from clp_jax.errors import UserError
 from clp_jax.files import read_json, write_json
 
 
+def files_of_tasks(folder: Path, suffix: str) -> list[Path]:
+    """The files that tasks have written, in their order, without what killed writers left."""
+    return sorted(folder.glob(f"[0-9]*{suffix}"))
+
+
 def seal(folder: Path, rank: int, *files: Path) -> None:
     """Record the sizes and checksums of the finished files of a task.
 
@@ -67,7 +72,9 @@ class CheckSeals(PipelineStep):
             UserError: a file has changed or is missing.
         """
         for folder in self.folders:
-            records = sorted(_record(folder, 0).parent.iterdir())
+            records = files_of_tasks(_record(folder, 0).parent, ".sums")
+            if not records:
+                raise _damaged(_record(folder, 0).parent)
             for record in records[rank::world_size]:
                 check_seal(folder, int(record.stem))
 

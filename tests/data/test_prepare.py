@@ -392,6 +392,33 @@ def test_one_flipped_bit_between_stages_is_found(
     assert prepare_corpus([str(texts[0])], tokenizer_folder, out, config=recipe)
 
 
+def test_what_killed_writers_leave_is_neither_read_nor_kept(
+    tmp_path: Path, texts: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    def killed(stages: Any, work: Path, section: Any) -> bool:
+        for stage in stages:
+            left = [file for file in work.parent.rglob("[0-9]*.*") if file.is_file()]
+            for file in left:
+                copy = file.with_name(f".{file.stem}.0123abcd.partial{file.suffix}")
+                copy.write_bytes(file.read_bytes())
+            run_stages([stage], work, section)
+        return True
+
+    changes = {"clean": {"min_words": 5}, "deduplicate": {"exact": True, "lines": 0.05}}
+    recipe = PrepareConfig.from_dict(RECIPE | changes | {"corpus": {"heldout": 0.3}})
+    made = {}
+    for name in ("whole", "killed"):
+        made[name] = prepare_corpus([str(texts[0])], None, tmp_path / name, config=recipe)
+        monkeypatch.setattr("clp_jax.data.prepare.run_stages", killed)
+    for manifest in made.values():
+        assert manifest is not None
+        for step in manifest["steps"]:
+            step.pop("seconds")
+    assert made["killed"] == made["whole"]
+    assert made["whole"]["heldout"]["documents"]
+    assert not [*(tmp_path / "killed").rglob(".*")]
+
+
 def test_a_corpus_is_freed_of_one_version_of_the_tests(
     tmp_path: Path, texts: list[Path], tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):

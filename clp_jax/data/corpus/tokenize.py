@@ -12,7 +12,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from clp_jax.data.corpus.store import Size, lengths_name, new_shard, tokens_name
-from clp_jax.data.seals import seal
+from clp_jax.data.seals import files_of_tasks, seal
 from clp_jax.data.stages import documents_file, new_documents
 from clp_jax.files import read_json, write_json
 from clp_jax.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ def write_facts(folder: Path, rank: int, facts: Mapping[str, Any], *files: Path)
 
 def read_facts(folder: Path) -> list[dict[str, Any]]:
     """The reports of the tasks in ``folder``, in task order."""
-    return [read_json(file) for file in sorted(folder.glob("*.json"))]
+    return [read_json(file) for file in files_of_tasks(folder, ".json")]
 
 
 class Counts:
