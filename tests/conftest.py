@@ -25,6 +25,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import jax
 import pytest
 
+from .marks import slow
+
 jax.config.update("jax_num_cpu_devices", 8)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -95,7 +97,7 @@ def tiny_tokenizer(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=["gpt2", "bloom"])
+@pytest.fixture(scope="session", params=["gpt2", slow("bloom")])
 def tiny_model(request, tiny_tokenizer, tmp_path_factory) -> Path:
     """Folder of a tiny random model, written by PyTorch's transformers, with its tokenizer."""
     import shutil

@@ -240,9 +240,6 @@ def test_prepare_writes_a_corpus(corpus):
     assert Corpus.open(corpus).documents == 1
 
 
-@pytest.mark.parametrize(
-    "tiny_model", ["gpt2", pytest.param("bloom", marks=pytest.mark.slow)], indirect=True
-)
 def test_train_takes_every_key_as_a_flag_then_evaluate_convert_generate(
     tiny_model, corpus, text, tmp_path, capsys
 ):

@@ -8,6 +8,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
+from .marks import slow
+
 
 @pytest.fixture(scope="module")
 def fuzz():
@@ -25,7 +27,7 @@ def material(fuzz, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["config", "family", "tokenizer", "bytes", "weights"])
+@pytest.mark.parametrize("kind", ["config", slow("family"), slow("tokenizer"), "bytes", "weights"])
 def test_damaged_models_succeed_or_end_in_one_sentence(fuzz, material, tmp_path, kind):
     endings, number = [], 0
     while len(endings) < 8:

@@ -16,6 +16,7 @@ from clp_jax.generate import generate_text, generate_tokens
 from clp_jax.models import Cache
 
 
+@pytest.mark.parametrize("tiny_model", ["gpt2", "bloom"], indirect=True)
 def test_greedy_tokens_are_those_of_transformers(tiny_model):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     prompt = [5, 17, 250, 3, 99]

@@ -10,6 +10,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from clp_jax.loss import next_token_loss
 from clp_jax.mesh import ACTIVATIONS, make_mesh
 
+from .marks import slow
+
 
 @pytest.fixture(scope="module")
 def inputs():
@@ -28,8 +30,8 @@ def value_and_gradients(hidden, head, targets, mask, **settings):
     )
 
 
-@pytest.mark.parametrize(("z_loss", "softcap"), [(0.0, None), (0.1, None), (0.1, 3.0)])
-@pytest.mark.parametrize("chunk", [1, 4, 11, 100])
+@pytest.mark.parametrize(("z_loss", "softcap"), [(0.0, None), slow(0.1, None), (0.1, 3.0)])
+@pytest.mark.parametrize("chunk", [slow(1), 4, slow(11), 100])
 def test_value_and_gradients_equal_pytorch(inputs, chunk, z_loss, softcap):
     hidden, head, targets, mask = inputs
     settings = {"chunk": chunk, "z_loss": z_loss, "softcap": softcap}
@@ -73,7 +75,7 @@ def placed(inputs, mesh):
     return hidden, head, *rest
 
 
-@pytest.mark.parametrize("sizes", [(1, 4, 1, 2), (2, 2, 2, 1), (8, 1, 1, 1)], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 4, 1, 2), slow((2, 2, 2, 1)), slow((8, 1, 1, 1))], ids=str)
 def test_every_mesh_computes_what_one_device_does(sizes):
     data, fsdp, tensor, sequence = sizes
     rng = np.random.default_rng(0)

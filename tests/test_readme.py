@@ -65,6 +65,7 @@ def stage_flags() -> set[str]:
     return set(re.findall(FLAG, helps))
 
 
+@cache
 def script_flags(script: Path) -> set[str]:
     """The flags of a script, and those that it may pass on."""
     return stage_flags() | set(re.findall(FLAG, script.read_text("utf-8")))

@@ -21,6 +21,7 @@ def start_jax(given):
     )
 
 
+@pytest.mark.slow
 def test_the_compiler_knows_every_flag(on_gpus, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     xla_flags.set_compiler_flags()

@@ -10,6 +10,8 @@ from clp_jax.attention.blockwise import attend_blockwise
 from clp_jax.attention.dense import attend_dense
 from clp_jax.errors import UserError
 
+from ..marks import slow
+
 
 @pytest.mark.parametrize("heads", [1, 2, 5, 8, 12, 16, 20, 32, 112])
 def test_slopes_are_those_of_transformers(heads):
@@ -42,7 +44,7 @@ def blockwise(query, key, value, *, scale, **options):
 
 
 @pytest.mark.parametrize("attend", [attend_dense, blockwise])
-@pytest.mark.parametrize("length", [32_769, POSITIONS, 200_000])
+@pytest.mark.parametrize("length", [32_769, slow(POSITIONS), slow(200_000)])
 def test_long_rows_are_those_of_float64(make_problem, assert_solved, attend, length):
     """The other ways append columns, or subtract positions as `attend_blockwise` does."""
     problem = make_problem(length, 2, alibi=True, start=length - 3)

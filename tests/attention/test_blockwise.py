@@ -4,15 +4,17 @@ import pytest
 
 from clp_jax.attention.blockwise import BLOCK, attend_blockwise
 
+from ..marks import slow
+
 
 @pytest.mark.parametrize(
     ("length", "head_dim", "alibi", "packed"),
     [
-        (BLOCK, 64, False, True),
+        slow(BLOCK, 64, False, True),
         (300, 80, True, True),
-        (257, 96, True, False),
-        (200, 112, False, False),
-        (2 * BLOCK, 128, True, True),
+        slow(257, 96, True, False),
+        slow(200, 112, False, False),
+        slow(2 * BLOCK, 128, True, True),
     ],
 )
 def test_equals_the_formula(make_problem, assert_solved, length, head_dim, alibi, packed):
@@ -25,11 +27,11 @@ def test_equals_the_formula(make_problem, assert_solved, length, head_dim, alibi
 @pytest.mark.parametrize(
     ("kv_heads", "window", "softcap", "packed"),
     [
-        (2, None, None, False),
+        slow(2, None, None, False),
         (1, 100, 2.0, True),
-        (3, 2, None, False),
-        (6, BLOCK, 1.0, False),
-        (2, 257, 2.0, True),
+        slow(3, 2, None, False),
+        slow(6, BLOCK, 1.0, False),
+        slow(2, 257, 2.0, True),
     ],
 )
 def test_grouped_windowed_and_capped(
@@ -43,8 +45,8 @@ def test_grouped_windowed_and_capped(
     assert_solved(problem.computed(attend_blockwise, "bfloat16"), expected, 1e-2)
 
 
-@pytest.mark.parametrize("start", [1, 150])
-@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("start", [slow(1), 150])
+@pytest.mark.parametrize("traced", [slow(False), True])
 def test_queries_that_start_in_the_middle_of_a_row(make_problem, assert_solved, start, traced):
     problem = make_problem(
         300, 16, heads=4, kv_heads=2, alibi=True, window=90, packed=True, start=start
@@ -54,7 +56,7 @@ def test_queries_that_start_in_the_middle_of_a_row(make_problem, assert_solved, 
     assert_solved(found, problem.solution(), 3e-6)
 
 
-@pytest.mark.parametrize(("kv_heads", "window"), [(8, None), (2, 256)])
+@pytest.mark.parametrize(("kv_heads", "window"), [slow(8, None), (2, 256)])
 def test_unseen_blocks_are_left_out_and_no_array_holds_all_scores(kv_heads, window):
     length, heads, head_dim = 1024, 8, 16
     query, key = (

@@ -10,13 +10,15 @@ import pytest
 from clp_jax.attention import alibi_slopes
 from clp_jax.attention.cudnn import attend_cudnn, serves
 
+from ..marks import slow
+
 
 @pytest.mark.parametrize(
     ("head_dim", "options"),
     [
-        (64, {}),
-        (64, {"alibi": True}),
-        (80, {"alibi": True}),
+        slow(64, {}),
+        slow(64, {"alibi": True}),
+        slow(80, {"alibi": True}),
         (112, {"alibi": True, "kv_heads": 2, "window": 30}),
         (64, {"kv_heads": 1, "window": 150}),
     ],

@@ -10,9 +10,11 @@ import pytest
 from clp_jax.attention import attend, dispatch, splash, triton
 from clp_jax.mesh import make_mesh
 
+from ..marks import slow
+
 # data, fsdp, tensor, sequence. The last two divide neither the rows nor the heads.
-MESHES = [(1, 1, 1, 1), (2, 2, 2, 1), (1, 2, 1, 4), (1, 1, 1, 8), (2, 1, 2, 2), (1, 8, 1, 1),
-          (1, 1, 8, 1)]  # fmt: skip
+MESHES = [slow((1, 1, 1, 1)), (2, 2, 2, 1), slow((1, 2, 1, 4)), slow((1, 1, 1, 8)), (2, 1, 2, 2),
+          (1, 8, 1, 1), slow((1, 1, 8, 1))]  # fmt: skip
 
 
 def mesh_of(sizes):
@@ -20,7 +22,7 @@ def mesh_of(sizes):
 
 
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [slow(False), True])
 def test_every_mesh_equals_the_formula(make_problem, assert_solved, sizes, packed):
     problem = make_problem(201, 16, heads=4, batch=4, alibi=True, packed=packed)
     with jax.set_mesh(mesh_of(sizes)):
@@ -28,9 +30,9 @@ def test_every_mesh_equals_the_formula(make_problem, assert_solved, sizes, packe
     assert_solved(found, problem.solution(), 3e-6)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 8, 1), (1, 2, 2, 2), (1, 1, 4, 2)], ids=str)
+@pytest.mark.parametrize("sizes", [slow((1, 1, 8, 1)), slow((1, 2, 2, 2)), (1, 1, 4, 2)], ids=str)
 @pytest.mark.parametrize(
-    ("heads", "kv_heads"), [(8, 1), (8, 2), (8, 4), (24, 3)], ids=lambda x: str(x)
+    ("heads", "kv_heads"), [slow(8, 1), (8, 2), (8, 4), slow(24, 3)], ids=lambda x: str(x)
 )
 def test_devices_have_the_keys_of_their_queries(
     make_problem, assert_solved, sizes, heads, kv_heads
@@ -44,7 +46,7 @@ def test_devices_have_the_keys_of_their_queries(
     assert_solved(found, problem.solution(), 3e-6)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (1, 2, 2, 2), (1, 1, 1, 4)], ids=str)
+@pytest.mark.parametrize("sizes", [slow((1, 1, 1, 1)), (1, 2, 2, 2), slow((1, 1, 1, 4))], ids=str)
 @pytest.mark.parametrize("devices", ["tpu", "gpu"])
 def test_every_mesh_with_kernels_equals_the_formula(
     make_problem, assert_solved, sizes, devices, monkeypatch

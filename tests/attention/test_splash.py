@@ -4,17 +4,19 @@ import pytest
 
 from clp_jax.attention.splash import attend_splash, make_kernel
 
+from ..marks import slow
+
 # In float32, ALiBi is rounded at the size of slope * position, not of its differences.
 
 
 @pytest.mark.parametrize(
     ("length", "head_dim", "alibi", "packed", "dtype", "tolerance"),
     [
-        (512, 64, True, False, "float32", 1e-5),
+        slow(512, 64, True, False, "float32", 1e-5),
         (384, 80, True, True, "float32", 1e-5),
-        (128, 96, False, True, "float32", 1e-5),
-        (256, 112, False, False, "bfloat16", 1e-2),
-        (256, 128, True, True, "bfloat16", 1e-2),
+        slow(128, 96, False, True, "float32", 1e-5),
+        slow(256, 112, False, False, "bfloat16", 1e-2),
+        slow(256, 128, True, True, "bfloat16", 1e-2),
     ],
 )
 def test_equals_the_formula(
@@ -29,8 +31,8 @@ def test_equals_the_formula(
 @pytest.mark.parametrize(
     ("kv_heads", "options", "dtype", "tolerance"),
     [
-        (2, {"alibi": True}, "float32", 1e-5),
-        (1, {"window": 150, "softcap": 2.0}, "float32", 1e-5),
+        slow(2, {"alibi": True}, "float32", 1e-5),
+        slow(1, {"window": 150, "softcap": 2.0}, "float32", 1e-5),
         (2, {"window": 100, "softcap": 2.0, "packed": True}, "bfloat16", 1e-2),
     ],
 )

@@ -7,16 +7,18 @@ import pytest
 from clp_jax.attention import alibi_slopes
 from clp_jax.attention.triton import attend_triton
 
+from ..marks import slow
+
 
 @pytest.mark.parametrize(
     ("length", "head_dim", "alibi", "packed", "dtype", "tolerance"),
     [
-        (256, 64, True, False, "float32", 3e-6),
+        slow(256, 64, True, False, "float32", 3e-6),
         (384, 80, True, True, "float32", 3e-6),
-        (128, 96, False, True, "float32", 3e-6),
-        (256, 112, False, False, "bfloat16", 1e-2),
-        (256, 128, True, True, "bfloat16", 1e-2),
-        (128, 4, True, False, "float32", 3e-6),
+        slow(128, 96, False, True, "float32", 3e-6),
+        slow(256, 112, False, False, "bfloat16", 1e-2),
+        slow(256, 128, True, True, "bfloat16", 1e-2),
+        slow(128, 4, True, False, "float32", 3e-6),
     ],
 )
 def test_equals_the_formula(
@@ -30,12 +32,12 @@ def test_equals_the_formula(
 @pytest.mark.parametrize(
     ("head_dim", "kv_heads", "options", "dtype", "tolerance"),
     [
-        (16, 2, {}, "float32", 3e-6),
+        slow(16, 2, {}, "float32", 3e-6),
         (16, 1, {"window": 70, "softcap": 2.0}, "float32", 3e-6),
-        (80, 2, {"window": 200, "packed": True, "alibi": True}, "float32", 3e-6),
-        (16, 6, {"window": 1000, "softcap": 2.0, "packed": True}, "float32", 3e-6),
+        slow(80, 2, {"window": 200, "packed": True, "alibi": True}, "float32", 3e-6),
+        slow(16, 6, {"window": 1000, "softcap": 2.0, "packed": True}, "float32", 3e-6),
         (64, 3, {"window": 2}, "bfloat16", 1e-2),
-        (256, 1, {"window": 100, "softcap": 2.0, "packed": True}, "bfloat16", 1e-2),
+        slow(256, 1, {"window": 100, "softcap": 2.0, "packed": True}, "bfloat16", 1e-2),
     ],
 )
 def test_grouped_windowed_and_capped(
@@ -46,7 +48,7 @@ def test_grouped_windowed_and_capped(
     assert_solved(found, problem.solution(), tolerance)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [slow("float32"), "bfloat16"])
 def test_queries_that_start_in_the_middle_of_a_row(make_problem, assert_solved, dtype):
     problem = make_problem(
         384, 16, heads=4, kv_heads=2, alibi=True, window=150, packed=True, start=128
@@ -56,13 +58,13 @@ def test_queries_that_start_in_the_middle_of_a_row(make_problem, assert_solved, 
     assert_solved(problem.computed(attend, dtype), problem.solution(), tolerance)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [slow("float32"), "bfloat16"])
 @pytest.mark.parametrize(
     ("head_dim", "kv_heads", "options"),
     [
-        (64, 2, {"slopes": alibi_slopes(2)}),
+        slow(64, 2, {"slopes": alibi_slopes(2)}),
         (80, 2, {"slopes": alibi_slopes(2)}),
-        (128, 1, {"slopes": alibi_slopes(2), "window": 50}),
+        slow(128, 1, {"slopes": alibi_slopes(2), "window": 50}),
         (256, 1, {"window": 50, "softcap": 30.0}),
     ],
 )

@@ -85,6 +85,7 @@ def test_good_text_of_ten_kinds_in_six_languages_is_left_as_it_is(planted, tmp_p
     assert {key: value for key, value in kept.items() if value != (5, [])} == {}
 
 
+@pytest.mark.slow
 def test_a_fault_that_is_not_fixed_is_seen(planted, tmp_path, monkeypatch):
     monkeypatch.setitem(planted.KINDS, "none", ("quality", lambda given: (given.good, None)))
     text = write(tmp_path / "de.jsonl", made_up("de", 60))

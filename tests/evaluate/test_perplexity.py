@@ -12,6 +12,8 @@ from clp_jax.evaluate.perplexity import Perplexity, evaluate_perplexity, measure
 from clp_jax.loss import window_loss
 from clp_jax.mesh import make_mesh
 
+from ..marks import slow
+
 
 @pytest.fixture(scope="module")
 def model(model_folder):
@@ -37,7 +39,7 @@ def test_a_perplexity_that_overflows_is_infinite():
     assert Perplexity(nll=1e6, tokens=1000, words=10, bytes=1000).word_perplexity == math.inf
 
 
-@pytest.mark.parametrize("length", [5, 32, 128])
+@pytest.mark.parametrize("length", [5, slow(32), 128])
 def test_equal_to_the_loss_of_transformers_on_the_same_windows(model, model_folder, corpus, length):
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForCausalLM
@@ -65,7 +67,7 @@ def test_units_are_counted_on_the_text(model, corpus, texts, tokenizer):
     assert figures.tokens == encoded + len(texts)
 
 
-@pytest.mark.parametrize(("shape", "batch_size"), [((1, 4, 1), 16), ((2, 2, 2), 1)])
+@pytest.mark.parametrize(("shape", "batch_size"), [slow((1, 4, 1), 16), ((2, 2, 2), 1)])
 def test_equal_on_every_mesh_and_for_every_batch_size(
     model, model_folder, corpus, shape, batch_size
 ):

@@ -21,6 +21,8 @@ from clp_jax.models import (
 from clp_jax.models.decoder import SAVED_BY_POLICY
 from clp_jax.models.layers import ACTIVATIONS
 
+from ..marks import slow
+
 GPT2 = {"model_type": "gpt2", "vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4,
         "n_positions": 32, "bos_token_id": 0, "eos_token_id": 0}  # fmt: skip
 BLOOM = {"model_type": "bloom", "vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4}
@@ -30,7 +32,7 @@ MODERN = {
     "llama": LLAMA | {"attention_bias": True, "mlp_bias": True},
     **{kind: LLAMA | {"model_type": kind} for kind in ("qwen2", "qwen3", "olmo2", "smollm3")},
 }
-BOTH = pytest.mark.parametrize("values", [GPT2, BLOOM], ids=["gpt2", "bloom"])
+BOTH = pytest.mark.parametrize("values", [GPT2, slow(BLOOM)], ids=["gpt2", "bloom"])
 
 # Parameters of the published models, as their hub pages count them.
 PUBLISHED = {
@@ -164,7 +166,11 @@ RATES = ("embd_pdrop", "attn_pdrop", "resid_pdrop", "hidden_dropout", "attention
 
 @pytest.mark.parametrize(
     ("values", "rate"),
-    [(GPT2, rate) for rate in RATES[:3]] + [(BLOOM, rate) for rate in RATES[3:]],
+    [
+        *(slow(GPT2, rate) for rate in RATES[:2]),
+        (GPT2, RATES[2]),
+        *(slow(BLOOM, rate) for rate in RATES[3:]),
+    ],
     ids=lambda value: value if isinstance(value, str) else value["model_type"],
 )
 def test_every_dropout_rate_of_the_configuration_is_used(values, rate):
@@ -205,7 +211,7 @@ def test_bfloat16_keeps_float32_parameters_and_logits(values):
 @pytest.mark.parametrize(
     "values",
     [
-        GPT2 | {"n_layer": 1, "n_embd": 256, "vocab_size": 1000, "n_positions": 64},
+        slow(GPT2 | {"n_layer": 1, "n_embd": 256, "vocab_size": 1000, "n_positions": 64}),
         LLAMA | {"num_hidden_layers": 1, "hidden_size": 256, "vocab_size": 1000},
     ],
     ids=["gpt2", "llama"],

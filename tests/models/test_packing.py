@@ -51,6 +51,7 @@ def assert_close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("tiny_model", ["gpt2", "bloom"], indirect=True)
 def test_logits_are_those_of_each_document_alone(case):
     theirs, ours, tokens = case
     found = packed_logits(ours, tokens)

@@ -19,6 +19,8 @@ from clp_jax.loss import next_token_loss
 from clp_jax.mesh import make_mesh
 from clp_jax.train.optimizer import make_optimizer
 
+from ..marks import slow
+
 RELATIVE = 1e-4
 
 NO_DROPOUT = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
@@ -132,7 +134,22 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="module", params=CONFIGS, ids=str)
+VARIANTS = {
+    "gpt2-odd",
+    "gpt2-scaled-by-layer",
+    "gpt2-unscaled",
+    "bloom-odd",
+    "bloom-residual-after-norm",
+    "llama-odd",
+}
+"""Of these architectures, other configurations are tested without ``--all``."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[slow(name) if name in VARIANTS else name for name in CONFIGS],
+    ids=str,
+)
 def case(request, tmp_path_factory):
     """A random PyTorch model, its folder, and a batch of tokens."""
     kind, changes = CONFIGS[request.param]
@@ -190,7 +207,7 @@ def test_logits(case, computed):
     assert error(logits, theirs(tokens).logits) < RELATIVE
 
 
-@pytest.mark.parametrize("case", ["gpt2", "bloom", "smollm3"], indirect=True)
+@pytest.mark.parametrize("case", [slow("gpt2"), slow("bloom"), "smollm3"], indirect=True)
 def test_hidden_states_after_inner_layers_are_numbered_as_by_transformers(case):
     theirs, folder, tokens = case
     model = load_model(folder)
@@ -270,7 +287,9 @@ def test_export_reloads_in_pytorch_with_equal_logits_and_the_same_bits(case, tmp
     assert torch.equal(again(tokens).logits, theirs(tokens).logits)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (1, 1, 2), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [slow((8, 1, 1)), slow((1, 8, 1)), slow((1, 1, 2)), (2, 2, 2)], ids=str
+)
 @pytest.mark.parametrize("case", ["gpt2", "bloom"], indirect=True)
 def test_every_mesh_gives_the_same_logits(case, sizes):
     theirs, folder, tokens = case

@@ -35,16 +35,16 @@ def words(language, seed=0):
 
 @pytest.mark.parametrize("language", ["en", "de"])
 def test_a_seed_gives_the_same_texts_and_another_seed_gives_others(language):
-    assert generated(language, 1) == some(language, 1)
+    assert generated(language, 1, count=60) == some(language, 1)[:60]
     texts = some(language, 1) + some(language, 2)
     assert len(set(texts)) == len(texts)
 
 
 def test_a_seed_gives_the_same_stories_in_both_languages():
     names = [name for name, _ in lexicon.WOMEN + lexicon.MEN + lexicon.SURNAMES]
-    for english, german in zip(some("en"), some("de"), strict=True):
-        for name in names:
-            assert (name in re.findall(r"\w+", english)) == (name in re.findall(r"\w+", german))
+    for texts in zip(some("en"), some("de"), strict=True):
+        english, german = (set(re.findall(r"\w+", text)) for text in texts)
+        assert all((name in english) == (name in german) for name in names)
 
 
 def test_the_languages_share_names_and_loanwords_but_no_function_words():
@@ -57,7 +57,12 @@ def test_the_languages_share_names_and_loanwords_but_no_function_words():
 
 
 def test_german_has_umlauts_and_english_has_none_but_in_names():
-    assert set("äöüÄÖÜß„“") <= set(" ".join(some("de", count=2000)))
+    missing = set("äöüÄÖÜß„“")
+    for text in islice(stories(), 2000):
+        missing -= set(text)
+        if not missing:
+            break
+    assert not missing
     assert set(re.findall(r"\w*[äöüß]\w*", " ".join(some("en")))) <= {"Krüger"}
 
 

@@ -21,6 +21,7 @@ from clp_jax.train.fault_tolerance import EXIT_STATUS, RunLease, StopRequests, W
 from clp_jax.train.loop import train_model
 from clp_jax.train.run_folder import LEASE, RunStorage
 
+from ..marks import slow
 from ..started import Started
 from .conftest import leaves, on_step, without_times
 
@@ -46,9 +47,7 @@ def stopped(settings, monkeypatch):
     return stop
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, slow(signal.SIGINT)])
 def test_a_signal_saves_the_step_and_nothing_is_lost(stopped, number, monkeypatch, tmp_path):
     config = RunConfig.from_dict(stopped(number))
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)

@@ -15,6 +15,7 @@ from clp_jax.mesh import single_device_mesh
 from clp_jax.train import inputs as train_inputs
 from clp_jax.train.loop import train_model
 
+from ..marks import slow
 from ..started import start_two
 from .conftest import CONFIG, leaves, without_times, write_model_files
 
@@ -29,7 +30,7 @@ MESHES = {
 }
 OF_A_MODEL = [
     ("gpt2", "mixed"),
-    pytest.param("bloom", "other mixed", marks=pytest.mark.slow),
+    slow("bloom", "other mixed"),
 ]
 
 TRAIN = """

@@ -21,6 +21,8 @@ from clp_jax.train.step import (
     make_train_step,
 )
 
+from ..marks import slow
+
 SIZES = {"n_layer": 2, "n_head": 4}
 GPT2 = {"model_type": "gpt2", "vocab_size": 67, "n_embd": 32, "n_positions": 24, **SIZES}
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
@@ -132,22 +134,17 @@ def assert_same_training(result, expected):
 
 ONE_DEVICE_OR_MORE = [
     ("gpt2 with dropout", (2, 2, 2)),
-    ("llama", (1, 2, 4)),  # Each device holds all keys and values.
-    *(
-        pytest.param(name, mesh_sizes, marks=pytest.mark.slow)
-        for name, mesh_sizes in [
-            ("gpt2 with dropout", (1, 8, 1)),
-            ("bloom", (1, 1, 4)),
-            ("bloom", (2, 2, 2)),
-            ("llama", (1, 4, 1)),
-            ("llama", (1, 1, 4)),
-            ("llama", (2, 2, 2)),  # And here half of them.
-            ("gemma2", (1, 2, 4)),
-            ("gemma3", (1, 4, 1)),
-            ("gemma3", (1, 1, 4)),
-            ("gemma3", (1, 2, 2, 2)),
-        ]
-    ),
+    slow("gpt2 with dropout", (1, 8, 1)),
+    slow("bloom", (1, 1, 4)),
+    slow("bloom", (2, 2, 2)),
+    slow("llama", (1, 2, 4)),  # Each device holds all keys and values.
+    slow("llama", (1, 4, 1)),
+    slow("llama", (1, 1, 4)),
+    slow("llama", (2, 2, 2)),  # And here half of them.
+    slow("gemma2", (1, 2, 4)),
+    slow("gemma3", (1, 4, 1)),
+    slow("gemma3", (1, 1, 4)),
+    slow("gemma3", (1, 2, 2, 2)),
 ]
 
 
@@ -209,11 +206,12 @@ def test_loss_is_that_of_each_document_alone():
     assert abs(train("gpt2")[1][0]["loss"] / alone - 1) > 1e-4
 
 
-@pytest.mark.parametrize("remat", ["none", "attention"])
+@pytest.mark.parametrize("remat", [slow("none"), "attention"])
 def test_recomputation_does_not_change_the_numbers(remat):
     assert_same_training(train("gpt2 with dropout", remat=remat), train("gpt2 with dropout"))
 
 
+@pytest.mark.slow
 def test_loss_is_that_of_the_logits():
     model = new_model("bloom", "float32")
     batch = next(batches(model.config.vocab_size))
@@ -226,6 +224,7 @@ def test_loss_is_that_of_the_logits():
     assert metrics["tokens"] == batch["mask"].sum()
 
 
+@pytest.mark.slow
 def test_z_loss_is_reported_apart_from_the_loss_and_moves_the_normalizer():
     history = train("gpt2", z_loss=0.1)[1]
     plain = train("gpt2")[1]
@@ -239,6 +238,7 @@ def test_z_loss_is_reported_apart_from_the_loss_and_moves_the_normalizer():
     assert "z_loss" not in plain[0]
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_on_float32_parameters():
     params, history, _ = train("gpt2", dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
@@ -247,6 +247,7 @@ def test_bfloat16_computes_on_float32_parameters():
     assert history[0]["loss"] != exact[0]["loss"]
 
 
+@pytest.mark.slow
 def test_dropout_follows_the_seed():
     same, other = train("gpt2 with dropout"), train("gpt2 with dropout", seed=1)
     assert other[1][0]["loss"] != same[1][0]["loss"]
@@ -329,9 +330,7 @@ def compiled(name, mesh_sizes=(1, 1, 1), **settings):
     )
 
 
-@pytest.mark.parametrize(
-    "mesh_sizes", [pytest.param((1, 1, 1), marks=pytest.mark.slow), (1, 2, 4)], ids=str
-)
+@pytest.mark.parametrize("mesh_sizes", [slow((1, 1, 1)), (1, 2, 4)], ids=str)
 def test_parameters_and_optimizer_are_donated_and_spread_over_the_mesh(mesh_sizes):
     model = abstract_model(read_decoder_config(MODELS["wide gpt2"]))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model)))

@@ -22,6 +22,7 @@ from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.step import initialize_optimizer, make_train_step
 from clp_jax.train.teacher import Teacher, open_teacher
 
+from ..marks import slow
 from .conftest import CONFIG, on_step, sentences, write_model_files
 
 LENGTH, BATCH, T = 16, 8, 100.0
@@ -154,10 +155,10 @@ METRICS = {
 @pytest.mark.parametrize(
     ("section", "sizes", "train", "error"),
     [
-        (ALL, ONE, {}, 1e-3),
+        slow(ALL, ONE, {}, 1e-3),
         (ALL | {"layer": 1}, EIGHT, {"gradient_accumulation_steps": 2}, 1e-3),
-        (STATES | {"layer": 1}, ONE, {}, 1e-3),
-        (LIKELIHOODS, EIGHT, {"dtype": "bfloat16"}, 2e-2),
+        slow(STATES | {"layer": 1}, ONE, {}, 1e-3),
+        slow(LIKELIHOODS, EIGHT, {"dtype": "bfloat16"}, 2e-2),
     ],
     ids=["all", "all, an inner layer", "an inner layer alone", "likelihoods in bfloat16"],
 )
@@ -242,6 +243,7 @@ def kill(batch):
     raise Killed
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_ends_as_one_that_is_not(pair, tmp_path, monkeypatch):
     config = settings(pair, tmp_path / "run", steps=4, checkpoint_every=2)
     train_model(RunConfig.from_dict(config))
@@ -257,6 +259,7 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(pair, tmp_path, monkeypatc
     np.testing.assert_array_equal(*map(embeddings_of, (tmp_path / "run", tmp_path / "killed")))
 
 
+@pytest.mark.slow
 def test_the_source_is_read_once_even_if_the_run_returns_to_a_checkpoint(
     pair, tmp_path, monkeypatch
 ):

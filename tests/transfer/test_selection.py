@@ -106,6 +106,7 @@ def test_training_chooses_among_the_best(setting, scores, monkeypatch):
     assert "start" not in last
 
 
+@pytest.mark.slow
 def test_eight_devices_choose_as_one(make_setting, pair, text, setting, monkeypatch):
     recipes = [Recipe("ridge", 1.0), Recipe("clp-topk", 1.0), Recipe("subword", 1.0)]
     monkeypatch.setattr("clp_jax.transfer.selection.candidates", lambda _: recipes)

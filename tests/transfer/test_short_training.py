@@ -70,6 +70,7 @@ def test_training_lowers_the_loss_and_leaves_the_body(make_evaluator, rows, trai
     assert evaluator.loss({TABLE: trained}) < evaluator.loss({TABLE: rows})
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one(make_evaluator, rows, trained):
     found = train_tables(make_evaluator(make_mesh(2, 2, 2)), {TABLE: rows}, STEPS)[TABLE]
     np.testing.assert_allclose(found, trained, atol=1e-4 * np.abs(trained - rows).max())

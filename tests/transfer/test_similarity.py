@@ -118,6 +118,7 @@ def test_contributors_are_the_pieces(spelled):
         np.testing.assert_allclose(shares[shares > 0], 1 / max(len(spelling), 1))
 
 
+@pytest.mark.slow
 def test_a_token_is_spelled_as_the_source_cuts_it(shared_data):
     folders = [shared_data / "tokenizers" / name for name in ("gpt2", "de_bpe50k_focus")]
     source, target = map(AutoTokenizer.from_pretrained, folders)

@@ -13,6 +13,8 @@ from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.stage import transfer_model
 from clp_jax.vocabulary import compare_vocabularies
 
+from ..marks import slow
+
 TABLE, HEAD = "transformer.wte.weight", "lm_head.weight"
 
 
@@ -185,7 +187,10 @@ def test_dtype_is_the_sources_or_the_chosen_one(source, helper, tmp_path):
     assert half["sha256"]["source_tables"] != full["sha256"]["source_tables"]
 
 
-@pytest.mark.parametrize("method", [*METHODS, "auto"])
+@pytest.mark.parametrize(
+    "method",
+    [*(name if name in ("clp", "random") else slow(name) for name in METHODS), "auto"],
+)
 def test_two_runs_are_byte_equal(pair, vectors, tmp_path, method):
     for name in ("one", "two"):
         transfer_model(*pair, tmp_path / name, method=method, seed=5, trace=True, **vectors)

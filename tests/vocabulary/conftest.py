@@ -12,6 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.vocabulary import read_vocabulary
 
+from ..marks import slow
+
 
 @pytest.fixture(scope="session")
 def documents(shared_data):
@@ -83,7 +85,7 @@ def read(request, shared_data):
 
 
 @pytest.fixture(
-    params=["gpt2", "de_bpe50k_focus", "de_unigram50k_focus", "byte_fallback", "wordpiece"]
+    params=["gpt2", slow("de_bpe50k_focus"), "de_unigram50k_focus", "byte_fallback", "wordpiece"]
 )
 def kind(request, read):
     """A tokenizer and its vocabulary."""

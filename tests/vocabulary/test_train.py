@@ -177,6 +177,7 @@ def test_an_existing_folder_is_kept(trained, tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_german_needs_fewer_tokens_than_gpt2s_tokenizer_makes_of_it(tmp_path, documents, read):
     summary = train_tokenizer(write(tmp_path / "text.jsonl", documents), 8000, tmp_path / "out")
     gpt2, _ = read("gpt2")

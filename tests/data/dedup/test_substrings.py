@@ -12,6 +12,8 @@ from clp_jax.data.dedup.fingerprints import read_between
 from clp_jax.data.dedup.substrings import cut_passages, first_place
 from clp_jax.files import read_json
 
+from ...marks import slow
+
 ALPHABETS = ["ab ", "abcdefghij ", "aäöü€𝄞 b"]
 
 
@@ -72,7 +74,7 @@ def parts(request, monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("parts")
-@pytest.mark.parametrize("length", [2, 7, 30, 101])
+@pytest.mark.parametrize("length", [slow(2), 7, slow(30), 101])
 def test_the_passages_of_a_full_search_are_found(corpus, order, length):
     cut = 0
     for seed in range(4):

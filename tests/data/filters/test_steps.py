@@ -9,6 +9,8 @@ from clp_jax.data.config import CleanSection
 from clp_jax.data.filters import clean_steps
 from clp_jax.errors import UserError
 
+from ...marks import slow
+
 EVERYTHING = CleanSection(
     language="de",
     exclude_tags=("noisy",),
@@ -62,8 +64,8 @@ def test_the_same_in_another_process_and_again(tmp_path):
         "...",
         "*-" * 100_000,
         "a" * 1_000_000,
-        "fÃ¼r " * 200_000,
-        "DE12 ABCD " * 100_000,
+        slow("fÃ¼r " * 200_000),
+        slow("DE12 ABCD " * 100_000),
     ],
     ids=["empty", "blank", "symbols", "many symbols", "one word", "mojibake", "almost IBANs"],
 )
