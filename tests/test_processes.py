@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from .marks import slow
+from .started import start_two
+
 REPORT = """
 import jax
 from clp_jax.mesh import local_rows, make_mesh, start_distributed
@@ -40,7 +43,7 @@ def of_slurm(index, port):
     }
 
 
-@pytest.mark.parametrize("environment", [of_any_launcher, of_slurm])
+@pytest.mark.parametrize("environment", [of_any_launcher, slow(of_slurm)])
 def test_two_processes_find_each_other(environment):
     port = free_port()
     processes = [
@@ -58,7 +61,8 @@ def test_two_processes_find_each_other(environment):
 
 
 DECISION = """
-import jax, sys
+import jax
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
 from clp_jax.errors import UserError
 from clp_jax.mesh import decided_by_first, start_distributed
 start_distributed()
@@ -73,18 +77,5 @@ except UserError as error:
 
 
 def test_the_first_process_decides_for_all():
-    port = free_port()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", DECISION],
-            env=os.environ
-            | {"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
-            | of_any_launcher(index, port),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    ends = [process.communicate(timeout=120) for process in processes]
-    assert [out.splitlines()[-1] for out, _ in ends] == ["[0, None] of 0"] * 2, ends
+    ends = [process.end() for process in start_two(DECISION)]
+    assert [out.splitlines()[-1] for _, out in ends] == ["[0, None] of 0"] * 2, ends

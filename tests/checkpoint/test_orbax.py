@@ -42,13 +42,20 @@ def assert_same(tree, other):
     jax.tree.map(np.testing.assert_array_equal, tree, other)
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
     params, optimizer = placed(8)
-    with RunCheckpoints(tmp_path, keep=2) as checkpoints:
+    with RunCheckpoints(folder, keep=2) as checkpoints:
         for step in (10, 20, 30):
             checkpoints.save(step, params, optimizer, {"position": step})
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def run(written, tmp_path):
+    """A run's folder of one's own, to damage."""
+    return shutil.copytree(written, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.mark.parametrize("devices", [8, 2, 1])

@@ -16,6 +16,8 @@ from clp_jax.data.execution import only_run, run_stages
 from clp_jax.data.stages import ReadDocuments, Stage, WriteDocuments, documents_file, logs_of
 from clp_jax.errors import UserError
 
+from ..marks import slow
+
 TASKS = 5
 
 
@@ -93,9 +95,9 @@ def test_every_task_of_every_stage_runs_once(tmp_path: Path, workers: int):
     ("fault", "workers", "message"),
     [
         ("user", 1, r"Line 7 is broken\."),
-        ("user", 2, r"Line 7 is broken\."),
+        slow("user", 2, r"Line 7 is broken\."),
         ("disk", 1, "no space is left on the disk .* Make room there"),
-        ("disk", 2, "no space is left on the disk .* Make room there"),
+        slow("disk", 2, "no space is left on the disk .* Make room there"),
         ("killed", 2, r"process of the stage make was killed.* use fewer --execution\.workers"),
     ],
 )
@@ -115,7 +117,7 @@ def test_a_failed_task_is_reported_and_only_what_is_missing_runs_again(
     after = starts(tmp_path)
     assert all(after[rank] == before[rank] for rank in done)
     assert all(after[rank] == before[rank] + 1 for rank in range(TASKS) if rank not in done)
-    run(tmp_path / "unbroken")
+    run(tmp_path / "unbroken", 1)
     assert results(tmp_path) == results(tmp_path / "unbroken")
 
 
@@ -142,6 +144,7 @@ def begin(folder: Path, slow: float = 0.3) -> subprocess.Popen[bytes]:
     return child
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_share_a_folder_and_a_killed_one_leaves_no_process(tmp_path: Path):
     child = begin(tmp_path, slow=2.0)
     with pytest.raises(UserError, match="Another run is using"):
@@ -149,7 +152,7 @@ def test_two_runs_do_not_share_a_folder_and_a_killed_one_leaves_no_process(tmp_p
     child.kill()
     child.wait()
     run(tmp_path)
-    run(tmp_path / "unbroken")
+    run(tmp_path / "unbroken", 1)
     assert results(tmp_path) == results(tmp_path / "unbroken")
 
 
@@ -163,5 +166,5 @@ def test_an_interrupted_run_ends_at_once_and_resumes(tmp_path: Path):
     assert child.stderr is not None
     assert child.stderr.read().count(b"KeyboardInterrupt") == 1
     run(tmp_path)
-    run(tmp_path / "unbroken")
+    run(tmp_path / "unbroken", 1)
     assert results(tmp_path) == results(tmp_path / "unbroken")

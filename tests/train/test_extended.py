@@ -68,7 +68,7 @@ def test_a_run_that_is_shortened_to_where_it_stood(settings, monkeypatch, tmp_pa
 
 
 def test_a_run_that_was_extended_before_its_settings_were_written_again(settings, tmp_path):
-    train(settings, 3)
+    train_model(RunConfig.from_dict(settings))
     file = tmp_path / "run" / "config.yaml"
-    file.write_text(file.read_text().replace("steps: 3", "steps: 2"))
-    assert told(tmp_path / "run")[:2] == (3, 3)
+    file.write_text(file.read_text().replace("\n  steps: 4\n", "\n  steps: 2\n"))
+    assert told(tmp_path / "run")[:2] == (4, 4)

@@ -229,30 +229,27 @@ def test_mu_dtype_halves_the_mean_of_the_gradients(name):
     assert (size("float32"), size("bfloat16")) == (4 * count, 2 * count)
 
 
-def changes(section, index):
-    """How far each part of the model moves at a step, as a share of how far it does by default."""
-    moved = [
-        optimizer.update(
-            random_parameters(1),
-            optimizer.init(random_parameters(0)),
-            random_parameters(0),
-            index=index,
-        )[0]
-        for optimizer in (
-            make_optimizer(section, 10),
-            make_optimizer(OptimizerSection(**SETTINGS), 10),
-        )
+def updates(section, *indices, layers=2):
+    """What is added to the parameters, if the first step has one of these indices."""
+    optimizer, params = make_optimizer(section, 10), random_parameters(0, layers)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    return [update(random_parameters(1, layers), state, params, index=i)[0] for i in indices]
+
+
+def changes(section, *indices):
+    """How far each part of the model moves at steps, as a share of how far it does by default."""
+    moved, by_default = (updates(s, *indices) for s in (section, OptimizerSection(**SETTINGS)))
+    return [
+        {part: jax.tree.leaves(one[part])[0] / jax.tree.leaves(other[part])[0] for part in one}
+        for one, other in zip(moved, by_default, strict=True)
     ]
-    return {
-        part: jax.tree.leaves(moved[0][part])[0] / jax.tree.leaves(moved[1][part])[0]
-        for part in moved[0]
-    }
 
 
 def test_groups_have_rates_of_their_own():
     section = OptimizerSection(lr_multipliers={"layers": 0.1, "final_norm": 3.0}, **SETTINGS)
+    (moved,) = changes(section, 0)
     for part, factor in {"token_embedding": 1, "blocks": 0.1, "final_norm": 3}.items():
-        np.testing.assert_allclose(changes(section, 0)[part], factor, rtol=1e-5)
+        np.testing.assert_allclose(moved[part], factor, rtol=1e-5)
 
 
 def test_frozen_groups_have_no_state_and_do_not_decay():
@@ -267,8 +264,8 @@ def test_embeddings_first_then_the_rest_warms_up():
     section = OptimizerSection(embeddings_only_steps=4, warmup_steps=2, **SETTINGS)
     warmed = OptimizerSection(warmup_steps=2, **SETTINGS)
     assert learning_rate_schedule(section, 10)(9) == learning_rate_schedule(warmed, 10)(9)
-    for index, expected in {1: 0, 3: 0, 4: 0.5, 5: 1, 9: 1}.items():
-        moved = changes(section, index)
+    shares = {1: 0, 3: 0, 4: 0.5, 5: 1, 9: 1}
+    for moved, expected in zip(changes(section, *shares), shares.values(), strict=True):
         np.testing.assert_allclose(moved["blocks"], expected, rtol=1e-5)
         np.testing.assert_allclose(moved["final_norm"], expected, rtol=1e-5)
         np.testing.assert_allclose(moved["token_embedding"], 1, rtol=1e-5)
@@ -282,13 +279,9 @@ def test_embeddings_first_must_end_before_the_run():
 def test_layers_in_the_middle_change_the_least():
     np.testing.assert_allclose(layer_factors(5, 0.5), [1, 0.5, 0.25, 0.5, 1])
     np.testing.assert_allclose(layer_factors(4, 0.5), [1, 0.5, 0.5, 1])
-    params = random_parameters(0, layers=3)
     moved = [
-        optimizer.update(random_parameters(1, layers=3), optimizer.init(params), params, index=0)[0]
-        for optimizer in (
-            make_optimizer(OptimizerSection(layer_decay=decay, **SETTINGS), 10)
-            for decay in (0.5, 1.0)
-        )
+        updates(OptimizerSection(layer_decay=decay, **SETTINGS), 0, layers=3)[0]
+        for decay in (0.5, 1.0)
     ]
     for leaf, plain in zip(*(jax.tree.leaves(tree["blocks"]) for tree in moved), strict=True):
         for layer, factor in enumerate((1, 0.5, 1)):

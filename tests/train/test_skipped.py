@@ -12,6 +12,8 @@ from clp_jax.config import RunConfig
 from clp_jax.data.corpus.batches import TrainingBatches
 from clp_jax.errors import UserError
 from clp_jax.loss import next_token_loss
+from clp_jax.mesh import single_device_mesh
+from clp_jax.train import inputs as train_inputs
 from clp_jax.train import loop, step
 from clp_jax.train.anomalies import Skipped, SkippedSteps, TooManySkipped
 from clp_jax.train.loop import train_model
@@ -54,7 +56,7 @@ def long_run(settings, monkeypatch):
         return total * jnp.where((targets == NOTHING).any(), jnp.nan, factor), tokens
 
     monkeypatch.setattr(step, "next_token_loss", loss)
-    settings["mesh"] = {"data": 8, "fsdp": 1}
+    monkeypatch.setattr(train_inputs, "run_mesh", lambda *_: single_device_mesh())
     settings["train"] |= {"steps": 28, "checkpoint_every": 4, "validate_every": 14}
     settings["train"] |= {"dtype": "float32", "max_skipped": 2, "keep_checkpoints": 9}
     return settings
@@ -186,6 +188,7 @@ def test_a_row_of_skipped_steps_continues_after_a_stop(long_run, monkeypatch, tm
         run(long_run, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_going_back_ends_when_it_does_not_help(long_run, monkeypatch, tmp_path):
     spoil(monkeypatch, NOTHING, *range(6, 99))
     with pytest.raises(UserError, match="and 3 returns to step 4 did not help: lower"):

@@ -2,7 +2,6 @@ import json
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -17,6 +16,8 @@ from clp_jax.checkpoint.hub import tokenizer_hash
 from clp_jax.data.corpus.store import Corpus, count_words, lengths_name, write_corpus
 from clp_jax.data.io.readers import read_documents
 from clp_jax.errors import UserError
+
+from ...started import Started
 
 TEXTS = [
     "Der Hund schläft auf dem Sofa.",
@@ -195,8 +196,8 @@ def test_a_killed_preparation_leaves_no_corpus_and_can_be_repeated(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, tokenizer_folder: Path
 ):
     out = tmp_path / "corpus"
-    child = subprocess.run([sys.executable, "-c", KILLED, tokenizer_folder, out], check=False)
-    assert child.returncode == -signal.SIGKILL
+    status, printed = Started(KILLED, str(tokenizer_folder), str(out)).end()
+    assert status == -signal.SIGKILL, printed
     assert not out.exists()
     write_corpus(TEXTS, tokenizer, out)
     assert Corpus.open(out).documents == 3
@@ -258,6 +259,7 @@ def test_damaged_corpora_are_refused(corpus_folder: Path):
         Corpus.open(corpus_folder)
 
 
+@pytest.mark.slow
 def test_real_text_has_the_tokens_of_transformers(shared_data: Path):
     file = shared_data / "corpora" / "de" / "heldout.jsonl.zst"
     source = pa.input_stream(str(file), compression="zstd")
