@@ -574,7 +574,9 @@ FLAGS = {
     ],
     "generate": ["model", "prompt", "max-new-tokens", "temperature", "seed", "mesh"],
     "evaluate perplexity": ["model", "data", "sequence-length", "batch-size", "mesh", "json"],
-    "evaluate tasks": ["tasks", "task-data", "limit", "batch-size", "dtype"],
+    "evaluate tasks": [
+        "tasks", "task-data", "include-path", "num-fewshot", "limit", "batch-size", "dtype",
+    ],
     "tokenizer train": ["input", "vocab-size", "text-field", "out"],
     "convert": ["to", "dtype", "mesh"],
     "vocab": ["source", "target", "data", "text-field", "json"],

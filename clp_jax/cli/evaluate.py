@@ -1,4 +1,4 @@
-"""``clp-jax evaluate``: perplexity and German tasks."""
+"""``clp-jax evaluate``: perplexity and tasks."""
 
 import argparse
 import sys
@@ -17,11 +17,12 @@ from clp_jax.cli.flags import (
     read_as,
     start_mesh,
 )
+from clp_jax.errors import UserError
 
 
 def add_parser(stages: Any) -> None:
     """Add the stage to the command line."""
-    kinds = add_group(stages, "evaluate", "Measure perplexity, or score German tasks.")
+    kinds = add_group(stages, "evaluate", "Measure perplexity, or score tasks.")
     _add_perplexity(kinds)
     _add_tasks(kinds)
 
@@ -87,13 +88,31 @@ def _add_tasks(kinds: Any) -> None:
         kinds,
         "tasks",
         _tasks,
-        "Score German tasks zero-shot. Runs lm-evaluation-harness (the eval extra) and reports the "
-        "random and the majority baseline alongside.",
+        "Score tasks of lm-evaluation-harness (the eval extra), with 95% intervals and what "
+        "guessing scores.",
     )
     parser.add_argument("--model", required=True, metavar="MODEL")
-    parser.add_argument("--tasks", required=True, metavar="NAME,...", help="germeval2018, pawsx_de")
     parser.add_argument(
-        "--task-data", metavar="DIR", help="folder with NAME/test.jsonl; empty: from the hub"
+        "--tasks",
+        required=True,
+        type=read_as(limits.Name),
+        metavar="NAME,...",
+        help="tasks, groups and tags of the harness, of --include-path, and our own: "
+        "germeval2018, pawsx_de, and the suites german and english",
+    )
+    parser.add_argument(
+        "--include-path", metavar="DIR", help="folder with further task files of the harness"
+    )
+    parser.add_argument(
+        "--task-data",
+        metavar="DIR",
+        help="folder with NAME/test.jsonl for our own tasks; empty: from the hub",
+    )
+    parser.add_argument(
+        "--num-fewshot",
+        type=read_as(limits.Natural),
+        metavar="N",
+        help="examples with answers before each question; empty: the task's number",
     )
     add_batch_size(parser)
     parser.add_argument(
@@ -102,6 +121,19 @@ def _add_tasks(kinds: Any) -> None:
         metavar="N",
         help="only the first N examples per task",
     )
+    parser.add_argument(
+        "--apply-chat-template",
+        action="store_true",
+        help="put each question into the tokenizer's chat template",
+    )
+    parser.add_argument(
+        "--output-path", metavar="DIR", help="also write the harness's own result files there"
+    )
+    parser.add_argument(
+        "--log-samples",
+        action="store_true",
+        help="also write each example and its answers to --output-path",
+    )
     add_compute_dtype(parser)
     add_mesh(parser)
     add_json(parser, "scores")
@@ -109,19 +141,23 @@ def _add_tasks(kinds: Any) -> None:
 
 def _tasks(arguments: argparse.Namespace) -> None:
     from clp_jax.before import check_inputs
-    from clp_jax.evaluate.names import check_tasks
 
-    tasks = arguments.tasks.split(",")
-    check_tasks(tasks)
+    if arguments.log_samples and arguments.output_path is None:
+        raise UserError("--log-samples needs a folder to write to: give --output-path.")
     check_inputs((arguments.model,))
     from clp_jax.evaluate.tasks import evaluate_tasks, render_tasks
 
     results = evaluate_tasks(
         arguments.model,
-        tasks,
+        arguments.tasks.split(","),
+        include_path=arguments.include_path,
         task_data=arguments.task_data,
-        batch_size=arguments.batch_size,
+        num_fewshot=arguments.num_fewshot,
         limit=arguments.limit,
+        apply_chat_template=arguments.apply_chat_template,
+        output_path=arguments.output_path,
+        log_samples=arguments.log_samples,
+        batch_size=arguments.batch_size,
         dtype=arguments.dtype,
         mesh=start_mesh(arguments.mesh),
     )

@@ -98,6 +98,37 @@ class JaxLM(TemplateLM):
             return self.tokenizer.encode(string, special=True)
         return self.tokenizer.encode_context(string)
 
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """The tokenizer's template of conversations.
+
+        Raises:
+            UserError: it has none, or is asked for one by name.
+        """
+        template = self.tokenizer.chat_template
+        if template is None or isinstance(chat_template, str):
+            raise UserError(
+                f"The tokenizer {self.tokenizer.name} has no chat template"
+                f"{f' {chat_template}' if isinstance(chat_template, str) else ''}: "
+                "leave out --apply-chat-template."
+            )
+        return template
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The text of a conversation, which the answer continues."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        roles = self.tokenizer.roles.items()
+        [text], _ = render_jinja_template(
+            [chat_history],
+            chat_template=self.chat_template(True),
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+            **{f"{role}_token": self.tokenizer.token(id) for role, id in roles if id is not None},
+        )
+        return text
+
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Encode both together and split after the number of tokens that the context has alone."""
         text = context.rstrip()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Union
 
@@ -46,6 +46,7 @@ class Tokenizer:
         opening: Ids that the tokenizer puts before a text by default, such as bos in Llama and
             Gemma. Empty if there are none, or if it also adds ids after the text, as encoders do.
         max_length: Longest sequence in its configuration, or None.
+        chat_template: Its Jinja template of conversations, or None.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Tokenizer:
     roles: Mapping[str, int | None]
     opening: tuple[int, ...] = ()
     max_length: int | None = None
+    chat_template: str | None = None
 
     @classmethod
     def of(cls, tokenizer: AnyTokenizer) -> "Tokenizer":
@@ -62,9 +64,11 @@ class Tokenizer:
         roles = {role: getattr(tokenizer, f"{role}_token") for role in ROLES}
         limit = tokenizer.model_max_length
         backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        return cls.from_backend(
+        converted = cls.from_backend(
             str(tokenizer.name_or_path), backend, roles, limit if limit < 10**9 else None
         )
+        template = tokenizer.chat_template
+        return replace(converted, chat_template=template if isinstance(template, str) else None)
 
     @classmethod
     def from_backend(

@@ -1,5 +1,7 @@
 """Reading the tokenizer of a folder."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,8 @@ def read_tokenizer(folder: Path, name: str) -> Tokenizer:
         roles = {role: getattr(loaded, f"{role}_token") for role in ROLES}
     limit = settings.get("model_max_length")
     limit = limit if isinstance(limit, int) and 0 < limit < 10**9 else None
-    return Tokenizer.from_backend(name, backend, roles, limit)
+    tokenizer = Tokenizer.from_backend(name, backend, roles, limit)
+    return replace(tokenizer, chat_template=_chat_template(folder, settings))
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -49,6 +52,18 @@ def _settings(folder: Path) -> dict[str, Any]:
     for file in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
         settings |= read_json(file) if file.exists() else {}
     return settings
+
+
+def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """The template of a file of its own, or that of the settings; of several, the default one."""
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return file.read_text("utf-8")
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        named = {entry.get("name"): entry for entry in template if isinstance(entry, dict)}
+        template = named.get("default", {}).get("template")
+    return template if isinstance(template, str) else None
 
 
 def _spelling(token: Any) -> str | None:

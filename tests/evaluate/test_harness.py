@@ -1,4 +1,5 @@
 import copy
+import json
 import sys
 
 import jax
@@ -6,9 +7,10 @@ import numpy as np
 import pytest
 import tokenizers
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from clp_jax.checkpoint.hf import load_model
+from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.data.corpus.store import Corpus
 from clp_jax.errors import UserError
 from clp_jax.evaluate.perplexity import measure_perplexity
@@ -52,6 +54,44 @@ def theirs(model_folder):
     from lm_eval.models.huggingface import HFLM
 
     return HFLM(str(model_folder), device="cpu", dtype="float32", batch_size=4)
+
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+"""Of conversations."""
+
+
+@pytest.mark.parametrize("place", ["a file", "the settings", "one of several"])
+def test_a_conversation_is_spelled_as_by_transformers(place, model_folder, tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    if place == "a file":
+        (tmp_path / "chat_template.jinja").write_text(TEMPLATE)
+    else:
+        several = [{"name": "other", "template": "?"}, {"name": "default", "template": TEMPLATE}]
+        settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        settings["chat_template"] = TEMPLATE if place == "the settings" else several
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    model = JaxLM(load_model(model_folder), load_tokenizer(tmp_path))
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    asked = [{"role": "user", "content": "Wer sitzt?"}]
+    answered = [*asked, {"role": "assistant", "content": "Die"}]
+    for history, prompt in ((asked, True), (answered, False)):
+        expected = theirs.apply_chat_template(
+            history,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            continue_final_message=not prompt,
+        )
+        assert model.apply_chat_template(history, add_generation_prompt=prompt) == expected
+    assert model.tok_encode(expected)[:2].count(tokenizer.bos_token_id) == 1
+    assert model.chat_template(True) == TEMPLATE
+
+
+def test_a_tokenizer_without_a_chat_template_is_reported(ours):
+    with pytest.raises(UserError, match="has no chat template: leave out"):
+        ours.apply_chat_template([{"role": "user", "content": "Wer?"}])
 
 
 def test_log_likelihoods_equal_those_of_the_hf_model(ours, theirs):

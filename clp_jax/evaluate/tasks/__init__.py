@@ -1,4 +1,4 @@
-"""GermEval 2018 and PAWS-X in German, as task files of lm-evaluation-harness."""
+"""Tasks of lm-evaluation-harness, and our own task files for it."""
 
 from clp_jax.evaluate.tasks.run import evaluate_tasks, render_tasks
 

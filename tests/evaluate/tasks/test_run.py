@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("lm_eval")
 from clp_jax.errors import UserError
@@ -37,49 +38,149 @@ def task_data(tmp_path_factory):
     return folder
 
 
+QUESTIONS = [
+    {"passage": passage, "question": question, "choices": choices, "gold": gold}
+    for passage, question, choices, gold in (
+        ("Die Katze sitzt.", "Wer sitzt?", ["Katze", "Hund"], 0),
+        ("Die Katze sitzt.", "Was tut sie?", ["läuft", "sitzt", "liest"], 1),
+        ("Der Hund liest ein Buch.", "Was liest er?", ["Brief", "Buch"], 1),
+    )
+]
+OTHERS = {
+    "planted_choice": {
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{passage}} {{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "gold",
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+    },
+    "planted_word": {
+        "output_type": "loglikelihood",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": " {{choices[gold]}}",
+        "metric_list": [{"metric": "acc"}, {"metric": "perplexity", "higher_is_better": False}],
+    },
+    "planted_text": {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{passage}}",
+        "metric_list": [{"metric": "bits_per_byte", "higher_is_better": False}],
+    },
+    "planted_answer": {
+        "output_type": "generate_until",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": "{{choices[gold]}}",
+        "generation_kwargs": {"until": ["."], "max_gen_toks": 4},
+        "metric_list": [{"metric": "exact_match"}],
+    },
+}
+"""Task files of every kind of request."""
+
+
+@pytest.fixture(scope="module")
+def include_path(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("others")
+    rows = [json.dumps(row, ensure_ascii=False) for row in QUESTIONS]
+    (folder / "rows.jsonl").write_text("\n".join(rows), "utf-8")
+    files = {"data_files": {"test": str(folder / "rows.jsonl")}}
+    for name, fields in OTHERS.items():
+        data = {"task": name, "dataset_path": "json", "dataset_kwargs": files, "test_split": "test"}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(data | fields | {"tag": "planted"}))
+    group = {"group": "both_choices", "task": ["planted_choice", "planted_word"]}
+    (folder / "group.yaml").write_text(yaml.safe_dump(group))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def results(model_folder, task_data):
     return evaluate_tasks(model_folder, TASKS, task_data=task_data, batch_size=8)
 
 
-def hf_samples(folder, tasks, task_data):
-    """What the harness's own PyTorch model answers."""
+def loaded(tasks, include_path=None, task_data=None):
+    return run.load_tasks(run.task_manager(tasks, include_path, task_data), tasks)
+
+
+@pytest.fixture(autouse=True)
+def only_the_tasks_that_are_given(monkeypatch):
+    """The harness reads its fourteen thousand task files in ten seconds."""
+    from lm_eval.tasks import TaskManager
+
+    def quick(*arguments, **options):
+        return TaskManager(*arguments, **(options | {"include_defaults": False}))
+
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", quick)
+
+
+def by_the_hf_model(folder, tasks, **places):
+    """What the harness finds with its own PyTorch model."""
     pytest.importorskip("torch")
     from lm_eval.models.huggingface import HFLM
 
     model = HFLM(str(folder), device="cpu", dtype="float32", batch_size=32)
-    return run.run_harness(model, run.load_tasks(tasks, task_data), limit=None)
+    return run.run_harness(model, loaded(tasks, **places))
 
 
-def test_the_scores_are_those_of_the_harness_with_its_hf_model(results, model_folder, task_data):
-    from lm_eval.evaluator import evaluate
-    from lm_eval.models.huggingface import HFLM
-
-    theirs = evaluate(
-        HFLM(str(model_folder), device="cpu", dtype="float32"),
-        run.load_tasks(TASKS, task_data),
-        bootstrap_iters=0,
-    )["results"]
+def test_our_tasks_score_as_the_harness_with_its_hf_model(results, model_folder, task_data):
+    theirs = by_the_hf_model(model_folder, TASKS, task_data=task_data).results["results"]
     for name in TASKS:
         ours = {metric: score["score"] for metric, score in results[name]["metrics"].items()}
-        assert ours == pytest.approx(
-            {
-                "accuracy": theirs[name]["acc,none"],
-                "accuracy_normalised": theirs[name]["acc_norm,none"],
-                "macro_f1": theirs[name]["f1,none"],
-            }
-        )
+        assert ours == pytest.approx({metric: theirs[name][f"{metric},none"] for metric in ours})
+        assert {"acc", "acc_norm", "f1"} == set(ours)
+
+
+def test_every_kind_of_task_scores_as_the_harness_with_its_hf_model(model_folder, include_path):
+    ours = evaluate_tasks(model_folder, ["planted"], include_path=include_path)
+    theirs = by_the_hf_model(model_folder, ["planted"], include_path=include_path).results
+    assert set(ours) == set(OTHERS)
+    for name, task in ours.items():
+        for metric, score in task["metrics"].items():
+            expected = theirs["results"][name][f"{metric},none"]
+            assert score["score"] == pytest.approx(expected, rel=1e-4)
+    assert ours["planted_choice"]["metrics"]["acc"]["random"] == pytest.approx(
+        (1 / 2 + 1 / 3 + 1 / 2) / 3
+    )
+    assert ours["planted_choice"]["metrics"]["acc"]["majority"] is None
+    assert ours["planted_text"]["metrics"]["bits_per_byte"]["verdict"] == ""
+
+
+def test_a_group_is_its_tasks_and_the_harness_files_are_written(
+    model_folder, include_path, tmp_path
+):
+    ours = evaluate_tasks(
+        model_folder,
+        ["both_choices"],
+        include_path=include_path,
+        num_fewshot=1,
+        output_path=tmp_path,
+        log_samples=True,
+    )
+    assert set(ours) == {"planted_choice", "planted_word"}
+    assert ours["planted_choice"]["num_fewshot"] == 1
+    [file] = tmp_path.rglob("results_*.json")
+    written = json.loads(file.read_text("utf-8"))["results"]["planted_choice"]
+    assert written["acc,none"] == ours["planted_choice"]["metrics"]["acc"]["score"]
+    assert len([*tmp_path.rglob("samples_planted_choice_*.jsonl")]) == 1
+
+
+def test_the_suites_name_tasks_of_the_harness():
+    from importlib.resources import files
+
+    known = {file.stem for file in (files("lm_eval") / "tasks").rglob("*.yaml")}
+    for file in (run.FOLDER / "suites").glob("*.yaml"):
+        suite = yaml.safe_load(file.read_text())
+        assert suite["group"] == file.stem
+        assert len(set(suite["task"])) > 10
+        assert {"belebele_deu_Latn", "belebele_eng_Latn"} & set(suite["task"])
+        assert known
 
 
 def test_results_hold_counts_and_baselines(results):
     task = results["germeval2018"]
     assert task["examples"] == 6
-    assert task["choices"] == ["Nein", "Ja"]
-    assert np.sum(task["confusion"], axis=1).tolist() == [4, 2]
-    accuracy = task["metrics"]["accuracy"]
+    accuracy = task["metrics"]["acc"]
     assert accuracy["random"] == pytest.approx(1 / 2)
     assert accuracy["majority"] == pytest.approx(4 / 6)
-    assert task["metrics"]["macro_f1"]["majority"] == pytest.approx((8 / 10) / 2)
+    assert task["metrics"]["f1"]["majority"] == pytest.approx((8 / 10) / 2)
     assert json.loads(json.dumps(results)) == results
 
 
@@ -87,7 +188,7 @@ def test_the_table_has_a_line_for_each_metric(results):
     lines = render_tasks(results).splitlines()
     assert len(lines) == 2 + 2 * 3
     assert "majority" in lines[0]
-    assert "pawsx_de" in lines[-1]
+    assert "guessing" in lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +207,7 @@ def test_the_table_has_a_line_for_each_metric(results):
     ],
 )
 def test_the_questions_have_single_spaces(model_folder, task_data, task, prompt):
-    samples = hf_samples(model_folder, [task], task_data)[task]
+    samples = by_the_hf_model(model_folder, [task], task_data=task_data).results["samples"][task]
     assert samples[0]["arguments"] == [(prompt, " Nein"), (prompt, " Ja")]
     assert all("  " not in context + answer for s in samples for context, answer in s["arguments"])
 
@@ -124,22 +225,32 @@ def test_the_same_predictions_as_the_hf_model_on_all_of_germeval(tweet_model_fol
 
     tasks, task_data = ["germeval2018"], shared_data / "tasks"
     model = JaxLM(load_model(tweet_model_folder), load_tokenizer(tweet_model_folder), batch_size=32)
-    ours = run.run_harness(model, run.load_tasks(tasks, task_data), limit=None)["germeval2018"]
-    theirs = hf_samples(tweet_model_folder, tasks, task_data)["germeval2018"]
-    assert len(ours) == 3532
-    assert run.predictions(ours) == run.predictions(theirs)
-    assert 300 < sum(run.predictions(ours)) < 3232
-    np.testing.assert_allclose(
-        [sample["filtered_resps"] for sample in ours],
-        [sample["filtered_resps"] for sample in theirs],
-        rtol=0,
-        atol=1e-4,
+    ours, theirs = (
+        [sample["filtered_resps"] for sample in found.results["samples"]["germeval2018"]]
+        for found in (
+            run.run_harness(model, loaded(tasks, task_data=task_data)),
+            by_the_hf_model(tweet_model_folder, tasks, task_data=task_data),
+        )
     )
+    assert len(ours) == 3532
+    likelihoods = [np.array(responses)[..., 0].astype(float) for responses in (ours, theirs)]
+    chosen = [values.argmax(axis=1) for values in likelihoods]
+    assert chosen[0].tolist() == chosen[1].tolist()
+    assert 300 < chosen[0].sum() < 3232
+    np.testing.assert_allclose(*likelihoods, rtol=0, atol=1e-4)
 
 
 def test_an_unknown_task_is_refused_before_anything_is_loaded():
-    with pytest.raises(UserError, match=r"Unknown task xnli.*germeval2018, pawsx_de"):
-        evaluate_tasks("no-such-model", ["germeval2018", "xnli"])
+    with pytest.raises(UserError, match=r"no task germeval2081: did you mean germeval2018"):
+        evaluate_tasks("no-such-model", ["pawsx_de", "germeval2081"])
+
+
+def test_a_folder_of_tasks_that_is_not_there_or_damaged_is_reported(tmp_path):
+    with pytest.raises(UserError, match="none is not a folder"):
+        evaluate_tasks("no-such-model", ["pawsx_de"], include_path=tmp_path / "none")
+    (tmp_path / "broken.yaml").write_text("task: broken\ndataset_path: [")
+    with pytest.raises(UserError, match="There is no task broken"):
+        evaluate_tasks("no-such-model", ["broken"], include_path=tmp_path)
 
 
 def test_a_limit_of_nothing_is_refused():
