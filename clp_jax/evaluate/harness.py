@@ -117,10 +117,11 @@ class JaxLM(TemplateLM):
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """The text of a conversation, which the answer continues."""
-        from transformers.utils.chat_template_utils import render_jinja_template
+        from transformers.utils import chat_template_utils
 
+        render: Any = chat_template_utils.render_jinja_template  # Its annotations are wrong.
         roles = self.tokenizer.roles.items()
-        [text], _ = render_jinja_template(
+        [text], _ = render(
             [chat_history],
             chat_template=self.chat_template(True),
             add_generation_prompt=add_generation_prompt,

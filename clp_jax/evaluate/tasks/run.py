@@ -1,4 +1,4 @@
-"""Run lm-evaluation-harness on a model, and put intervals and guessing beside its scores."""
+"""Run lm-evaluation-harness on a model, and put intervals and guessing alongside its scores."""
 
 import difflib
 import logging
