@@ -88,7 +88,7 @@ def _add_tasks(kinds: Any) -> None:
         kinds,
         "tasks",
         _tasks,
-        "Score tasks of lm-evaluation-harness (the eval extra), with 95% intervals and what "
+        "Score tasks of lm-evaluation-harness (the eval extra), with intervals and with what "
         "guessing scores.",
     )
     parser.add_argument("--model", required=True, metavar="MODEL")
