@@ -77,7 +77,7 @@ def starts(folder: Path) -> list[int]:
     return [len(mark.read_text().splitlines()) if mark.exists() else 0 for mark in marks]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, slow(2)])
 def test_every_task_of_every_stage_runs_once(tmp_path: Path, workers: int):
     run(tmp_path, workers)
     assert starts(tmp_path) == [1] * TASKS

@@ -7,6 +7,8 @@ from transformers import PreTrainedTokenizerFast
 from clp_jax.vocabulary import Token, read_vocabulary
 from clp_jax.vocabulary.alphabets import WordPieceAlphabet
 
+from ..marks import slow
+
 
 def encode(tokenizer, text):
     return tokenizer.encode(text, add_special_tokens=False)
@@ -59,6 +61,17 @@ def test_pieces_stand_for_the_same_bytes(kind, documents):
             assert b"".join(vocabulary.tokens[id].bytes for id in pieces) == part.encode()
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        slow("gpt2"),
+        slow("de_bpe50k_focus"),
+        slow("de_unigram50k_focus"),
+        "byte_fallback",
+        "wordpiece",
+    ],
+    indirect=True,
+)
 def test_a_token_is_its_own_piece(kind):
     _, vocabulary = kind
     same = sum(
