@@ -15,7 +15,7 @@ import hashlib
 import math
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -147,14 +147,14 @@ class Study:
         """Bits per byte of each language before any training."""
         file = self.out / "arms" / arm / "before.json"
         if not file.exists():
-            found = self._measure(self.start(arm))
+            found = self._measure(self.start(arm), self.config.heldout)
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, found)
             if arm != OWN and arm not in map(transferred, self.config.phases):
                 shutil.rmtree(self.start(arm))
         return read_json(file)
 
-    def _measure(self, model: Path) -> dict[str, float]:
+    def _measure(self, model: Path, languages: Iterable[str]) -> dict[str, float]:
         length = self.config.run.get("data", {}).get("sequence_length", 256)
         return {
             language: evaluate_perplexity(
@@ -163,7 +163,7 @@ class Study:
                 sequence_length=length,
                 batch_size=4,
             ).bits_per_byte
-            for language in self.config.heldout
+            for language in languages
         }
 
     def corpora(self, arm: str) -> tuple[Path, Path]:
@@ -189,7 +189,9 @@ class Study:
                 sections = self._sections(arm, phase, model, run, seed + 1000 * number)
                 curve += self._train(RunConfig.from_dict(sections), curve[-1:])
                 model = run
-            write_json(file, {"curve": curve, "end": self._measure(model)})
+            target, *others = self.config.heldout
+            end = {target: curve[-1]["bits_per_byte"]} | self._measure(model, others)
+            write_json(file, {"curve": curve, "end": end})
             shutil.rmtree(scratch)
         return read_json(file)
 

