@@ -45,6 +45,25 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The keys that differ from their defaults, as JSON has them."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def refuse_ignored(self, why: str, *keys: str) -> None:
+        """Refuse keys that decide nothing, because another key has turned off their part.
+
+        Raises:
+            ValueError: one of ``keys`` is given; names those that are, and ``why``, a clause.
+        """
+        given = [key for key in keys if key in self.given]
+        if given:
+            them = "it" if len(given) == 1 else "them"
+            raise ValueError(
+                f"{' and '.join(given)} would be ignored, because {why}: leave {them} out, or "
+                "change that"
+            )
+
 
 class Configuration(Section):
     """A configuration file, made of sections."""
@@ -161,8 +180,8 @@ class DataSection(Section):
     def _fits_together(self) -> "DataSection":
         if len({corpus.weight is None for corpus in self.train}) > 1:
             raise ValueError("give every corpus of train a weight, or none")
-        if self.restart_positions and not self.document_mask:
-            raise ValueError("restart_positions needs document_mask: true")
+        if not self.document_mask:
+            self.refuse_ignored("document_mask is false", "restart_positions")
         return self
 
     @property
@@ -197,8 +216,8 @@ class MeshSection(Section):
 
     @model_validator(mode="after")
     def _all_or_none(self) -> "MeshSection":
-        if self.auto and self.sizes != MeshSection().sizes:
-            raise ValueError("auto picks all sizes: remove auto or the sizes")
+        if self.auto:
+            self.refuse_ignored("auto picks all sizes", *self.sizes)
         return self
 
     @property
@@ -249,13 +268,27 @@ class OptimizerSection(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "OptimizerSection":
-        if self.restarts and self.schedule == "constant":
-            raise ValueError("restarts need a falling schedule: cosine or linear")
-        if self.mu_dtype != "float32" and self.name == "adafactor":
-            raise ValueError("adafactor keeps no mean of the gradients: leave mu_dtype out")
-        if not any(self.lr_multipliers.get(group, 1) for group in get_args(ParameterGroup)):
+        if self.schedule == "constant":
+            self.refuse_ignored("schedule is constant", "restarts", "min_lr_ratio")
+        if self.name == "adafactor":
+            self.refuse_ignored("name is adafactor", "beta1", "beta2", "epsilon", "mu_dtype")
+        if self.name == "lion":
+            self.refuse_ignored("name is lion", "epsilon")
+        trained = [group for group in get_args(ParameterGroup) if not self.freezes(group)]
+        if not trained:
             raise ValueError("lr_multipliers freeze everything: nothing is left to train")
+        if trained == ["embeddings"]:
+            self.refuse_ignored("lr_multipliers freeze all else", "embeddings_only_steps")
+        if self.freezes("embeddings"):
+            why = "lr_multipliers freeze the embeddings"
+            self.refuse_ignored(why, "embeddings_only_steps", "new_rows_only")
+        if self.freezes("layers"):
+            self.refuse_ignored("lr_multipliers freeze the layers", "layer_decay")
         return self
+
+    def freezes(self, group: ParameterGroup) -> bool:
+        """Whether the parameters of a group stay as they are."""
+        return self.lr_multipliers.get(group, 1) == 0
 
 
 class TrainingSection(Section):
@@ -341,6 +374,10 @@ class TeacherSection(Section):
     def _teaches(self) -> "TeacherSection":
         if not (self.next_token or self.hidden_states or self.likelihoods):
             raise ValueError("next_token, hidden_states and likelihoods are all 0: give one weight")
+        if self.path is None:
+            self.refuse_ignored("path is empty", *type(self).model_fields)
+        if not self.hidden_states:
+            self.refuse_ignored("hidden_states is 0", "layer")
         return self
 
 
@@ -362,11 +399,13 @@ class RunConfig(Configuration):
     train: TrainSection
 
     @model_validator(mode="after")
-    def _teacher_keeps_layers(self) -> "RunConfig":
+    def _fits_together(self) -> "RunConfig":
+        if self.data.validation is None:
+            self.train.refuse_ignored("data.validation is empty", "keep_best")
         trainable = [
             group
             for group in get_args(ParameterGroup)
-            if group != "embeddings" and self.optimizer.lr_multipliers.get(group, 1)
+            if group != "embeddings" and not self.optimizer.freezes(group)
         ]
         if self.teacher.path and trainable:
             raise ValueError(

@@ -190,15 +190,16 @@ def test_every_key_of_a_transfer_is_a_flag(transferred, tmp_path, monkeypatch):
     transfer("--extend")
     assert transferred.pop()[1].keys() == {"mesh", "extend"}
     transfer("--data", "a.txt", "--rank-steps", "2", "--neighbours", "5", "--temperature", "0.5",
-             "--strength", "0", "--count-exponent", "1", "--atoms", "8")  # fmt: skip
+             "--strength", "0", "--count-exponent", "1", "--atoms", "8", "--token-vectors", "t.npy",
+             "--source-vectors", "s.vec", "--target-vectors", "t.vec",
+             "--dictionary", "d.txt")  # fmt: skip
     of_auto = transferred.pop()[1].keys()
     transfer("--method", "ridge", "--match-spread", "--spread-shrinkage", "1", "--by-reliability")
     of_ridge = transferred.pop()[1].keys()
     transfer("--method", "clp", "--data", "a.txt", "b.txt", "--text-field", "body",
              "--source-weight", "0.5", "--no-match-spread", "--calibrate", "--tokenizer", "t",
-             "--no-fallback", "--fuzzy", "--pad-to-multiple-of", "64", "--token-vectors", "t.npy",
-             "--source-vectors", "s.vec", "--target-vectors", "t.vec", "--dictionary", "d.txt",
-             "--trace", "--seed", "3", "--dtype", "bfloat16")  # fmt: skip
+             "--no-fallback", "--fuzzy", "--pad-to-multiple-of", "64", "--trace", "--seed", "3",
+             "--dtype", "bfloat16")  # fmt: skip
     ((_, options),) = transferred
     assert {*options, *of_auto, *of_ridge, "extend"} == {*TransferConfig.model_fields, "mesh"}
     del options["mesh"]
@@ -230,7 +231,7 @@ def test_transfer_writes_a_model_and_prints_one_screen(tiny_model, tmp_path, cap
 
 
 def test_a_mistake_in_a_transfer_is_a_sentence(tiny_model, tmp_path):
-    with pytest.raises(SystemExit, match=r"^clp-jax: transfer: .*auto chooses source_weight"):
+    with pytest.raises(SystemExit, match=r"^clp-jax: transfer: .*source_weight would be ignored"):
         main(["transfer", "--source", str(tiny_model), "--helper", str(tiny_model),
               "--out", str(tmp_path / "out"), "--source-weight", "1"])  # fmt: skip
     assert not (tmp_path / "out").exists()

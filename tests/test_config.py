@@ -17,6 +17,7 @@ data: {train: corpus}
 train: {out: run, steps: 100}
 optimizer: {learning_rate: 1e-4}
 """
+FROZEN = {"layers": 0, "positions": 0, "final_norm": 0}
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_one_corpus_or_several(file, tmp_path, train, paths, weights):
             ["--data.train", "[{path: a, weight: 1}, {path: b}]"],
             "data: give every corpus of train a weight, or none",
         ),
-        (["--data.restart_positions", "true"], "data: restart_positions needs document_mask"),
+        (["--data.restart_positions", "true"], "data: restart_positions would be ignored"),
         (["--steps", "7"], "--steps is not a configuration key: write --section.key value"),
         (["train.steps", "7"], "train.steps is not a configuration key"),
         (["--train.steps"], "--train.steps needs a value"),
@@ -120,6 +121,58 @@ def test_implausible_numbers(file, section, key, values):
     for value in values:
         with pytest.raises(UserError, match=f"^--{section}.{key}: {section}.{key}"):
             RunConfig.from_yaml(file, [f"--{section}.{key}", value])
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        (
+            {"optimizer": {"schedule": "constant", "restarts": 1, "min_lr_ratio": 0}},
+            "restarts and min_lr_ratio would be ignored, because schedule is constant: leave them",
+        ),
+        (
+            {"optimizer": {"name": "adafactor", "beta1": 0.5, "mu_dtype": "bfloat16"}},
+            "beta1 and mu_dtype would be ignored, because name is adafactor",
+        ),
+        (
+            {"optimizer": {"name": "lion", "epsilon": 0.1}},
+            "epsilon would be ignored, because name is lion: leave it out, or change that",
+        ),
+        (
+            {"optimizer": {"lr_multipliers": {"embeddings": 0}, "new_rows_only": True}},
+            "new_rows_only would be ignored, because lr_multipliers freeze the embeddings",
+        ),
+        (
+            {"optimizer": {"lr_multipliers": {"embeddings": 0}, "embeddings_only_steps": 5}},
+            "embeddings_only_steps would be ignored, because lr_multipliers freeze the embeddings",
+        ),
+        (
+            {"optimizer": {"lr_multipliers": FROZEN, "embeddings_only_steps": 5}},
+            "embeddings_only_steps would be ignored, because lr_multipliers freeze all else",
+        ),
+        (
+            {"optimizer": {"lr_multipliers": {"layers": 0}, "layer_decay": 0.9}},
+            "layer_decay would be ignored, because lr_multipliers freeze the layers",
+        ),
+        (
+            {"teacher": {"path": "x", "hidden_states": 0, "layer": 3}},
+            "teacher: layer would be ignored, because hidden_states is 0",
+        ),
+        (
+            {"teacher": {"layer": 3, "likelihoods": 1}},
+            "teacher: layer and likelihoods would be ignored, because path is empty",
+        ),
+        ({"mesh": {"auto": True, "data": 2}}, "data would be ignored, because auto picks all"),
+        (
+            {"train": {"out": "run", "steps": 9, "keep_best": 1}},
+            "keep_best would be ignored, because data.validation is empty",
+        ),
+    ],
+)
+def test_a_key_that_would_be_ignored_is_refused(keys, sentence):
+    values = {"model": {"path": "x"}, "data": {"train": "x"}, "train": {"out": "run", "steps": 9}}
+    with pytest.raises(UserError, match=sentence):
+        RunConfig.from_dict(values | keys)
 
 
 @pytest.mark.parametrize("word", ["no", "on", "12:00:00", "20241126", "2024-99-99", "1e3", "0x1f"])

@@ -94,7 +94,7 @@ def load_model(
     """
     mesh = mesh or single_device_mesh()
     run = is_run_folder(name)
-    folder = model_files(name) if run else resolve(name, revision)
+    folder = model_files(name, revision) if run else resolve(name, revision)
     config = read_decoder_config(read_config(folder), folder / "config.json")
     if run:
         model = abstract_model(config, dtype=compute_dtype)
@@ -120,7 +120,8 @@ def load_parts(
     a run folder everything is read first.
     """
     if is_run_folder(name):
-        whole = nnx.to_pure_dict(nnx.state(load_model(name, mesh=mesh, dtype=dtype)))
+        model = load_model(name, mesh=mesh, dtype=dtype, revision=revision)
+        whole = nnx.to_pure_dict(nnx.state(model))
         return {part: tree for part, tree in whole.items() if part in parts}
     folder = resolve(name, revision)
     config = read_decoder_config(read_config(folder), folder / "config.json")

@@ -58,10 +58,11 @@ def resolve(name: str | Path, revision: str | None = None, *, weights: bool = Tr
     to ``pytorch_model.bin``; without ``weights`` only the small files are fetched.
 
     Raises:
-        UserError: there is neither such a folder nor such a model, or a file in the folder is not
-            a regular file or leads out of it.
+        UserError: there is neither such a folder nor such a model, a folder is given a revision, or
+            a file in it is not a regular file or leads out of it.
     """
     if folder := local_model(name):
+        _refuse_revision(name, revision)
         check_files(folder)
         return folder
     small = ["*.json", "*.txt", "*.model", "*.jinja"]
@@ -76,9 +77,23 @@ def resolve(name: str | Path, revision: str | None = None, *, weights: bool = Tr
 def model_files(name: str | Path, revision: str | None = None) -> Path:
     """The folder with the configuration and the tokenizer of a model, run folder or hub id."""
     if is_run_folder(name):
+        _refuse_revision(name, revision)
         check_files(Path(name) / MODEL)
         return Path(name) / MODEL
     return resolve(name, revision, weights=False)
+
+
+def _refuse_revision(folder: str | Path, revision: str | None) -> None:
+    """Refuse the revision of a folder.
+
+    Raises:
+        UserError: it is given.
+    """
+    if revision is not None:
+        raise UserError(
+            f"{folder} is a folder here and has no revision {revision!r}: leave the revision out, "
+            "or name a model on the hub."
+        )
 
 
 def check_files(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from clp_jax.config import Configuration, Section
 from clp_jax.limits import Factor, Name, Natural, PartialShare, Positive, Share, SourceKind
@@ -43,6 +43,12 @@ class CleanSection(Section):
     """Drop documents that repeat themselves (rules of Gopher)."""
     mask_personal_data: bool = False
     """Mask e-mail addresses, phone numbers and IBANs."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "CleanSection":
+        if self.language is None:
+            self.refuse_ignored("language is empty", "language_score")
+        return self
 
 
 class DeduplicateSection(Section):
@@ -84,6 +90,12 @@ class DecontaminateSection(Section):
     """Fields of their records that hold text."""
     ngram: Positive = 13
     """Drop documents that share this many consecutive words with a test."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "DecontaminateSection":
+        if not self.against:
+            self.refuse_ignored("against is empty", "text_fields", "ngram")
+        return self
 
 
 class CorpusSection(Section):

@@ -78,8 +78,6 @@ def open_inputs(config: RunConfig, run: Path | None = None) -> Inputs:
     mesh = run_mesh(config, decoder)
     check_sizes(config, decoder, mesh)
     hash_ = _tokenizer_hash(files, decoder)
-    if config.train.keep_best and config.data.validation is None:
-        raise UserError("train.keep_best needs data.validation: name a corpus to measure on.")
     corpora, validation = open_corpora(config.data, hash_, section.path)
     teacher = open_teacher(config, decoder)
     rows = decoder.vocab_size

@@ -53,9 +53,7 @@ KERNELS: Mapping[str, Matrix] = {
 
 def trainable(params: Mapping[str, PyTree], section: OptimizerSection) -> dict[str, PyTree]:
     """The parts of the parameters whose learning rate is not always zero."""
-    return {
-        part: tree for part, tree in params.items() if section.lr_multipliers.get(GROUPS[part], 1)
-    }
+    return {part: tree for part, tree in params.items() if not section.freezes(GROUPS[part])}
 
 
 def group_norms(gradients: Mapping[str, PyTree]) -> dict[str, Float[Array, ""]]:

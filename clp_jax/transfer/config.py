@@ -30,6 +30,14 @@ CONSTANTS: dict[str, tuple[Method, ...]] = {
 }
 """The keys that set a constant of methods, and those methods."""
 
+VECTORS: dict[str, tuple[Method, ...]] = {
+    "token_vectors": ("focus",),
+    "source_vectors": ("wechsel",),
+    "target_vectors": ("wechsel",),
+    "dictionary": ("wechsel",),
+}
+"""The keys that name vectors of methods, and those methods."""
+
 CHOSEN = ("source_weight", "match_spread", "spread_shrinkage", "by_reliability", "calibrate")
 """The keys that `auto` sets."""
 
@@ -92,22 +100,22 @@ class TransferConfig(Configuration):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TransferConfig":
-        chosen = [name for name in CHOSEN if name in self.given]
-        if self.method == "auto" and chosen:
-            raise ValueError(f"the method auto chooses {chosen[0]}: remove it, or name a method")
-        if self.spread_shrinkage is not None and not self.match_spread:
-            raise ValueError("spread_shrinkage is of matched spread: set match_spread")
-        if self.no_fallback and self.method != "clp":
-            raise ValueError(f"no_fallback applies only to the method clp, not to {self.method}")
-        if self.rank_steps and not (self.method == "auto" and self.data):
-            raise ValueError("rank_steps needs the method auto and text: give data")
-        for key, methods in CONSTANTS.items():
-            if getattr(self, key) is not None and self.method not in ("auto", *methods):
-                raise ValueError(
-                    f"{key} applies only to {' and '.join(methods)}, not to {self.method}"
-                )
-        if self.calibrate and not self.data:
-            raise ValueError("calibrate needs text of the target language: give data")
+        if self.method == "auto":
+            self.refuse_ignored("the method auto chooses for itself", *CHOSEN)
+        else:
+            self.refuse_ignored(f"the method is {self.method}, not auto", "rank_steps")
+        if self.method != "clp":
+            self.refuse_ignored(f"the method is {self.method}, not clp", "no_fallback")
+        for key, methods in (CONSTANTS | VECTORS).items():
+            if self.method not in ("auto", *methods):
+                self.refuse_ignored(f"the method is {self.method}, not {' or '.join(methods)}", key)
+        if not self.match_spread:
+            self.refuse_ignored("match_spread is off", "spread_shrinkage")
+        if not self.data:
+            of_text = ("text_field", "rank_steps", "count_exponent", "calibrate")
+            self.refuse_ignored("data is empty", *of_text)
+        if self.source_vectors is None:
+            self.refuse_ignored("source_vectors is empty", "dictionary")
         mixed = self.by_reliability or self.source_weight not in (None, 1)
         if self.extend and (self.calibrate or mixed):
             raise ValueError(
@@ -122,11 +130,6 @@ class TransferConfig(Configuration):
         """The constants of a method that are given."""
         values = {key: getattr(self, key) for key in CONSTANTS if method in CONSTANTS[key]}
         return {key: value for key, value in values.items() if value is not None}
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """The keys that differ from their defaults, as JSON has them."""
-        return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class TransferOptions(TypedDict, total=False):

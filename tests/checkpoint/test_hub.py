@@ -8,7 +8,7 @@ import huggingface_hub.constants
 import pytest
 
 from clp_jax.checkpoint.hf import load_model
-from clp_jax.checkpoint.hub import load_tokenizer, read_generation, resolve
+from clp_jax.checkpoint.hub import load_tokenizer, model_files, read_generation, resolve
 from clp_jax.errors import UserError
 
 
@@ -36,6 +36,9 @@ def test_a_revision_is_found_in_the_cache(cached):
 
 def test_a_folder_is_itself(tiny_model):
     assert resolve(tiny_model) == tiny_model
+    for use in (resolve, model_files):
+        with pytest.raises(UserError, match="is a folder here and has no revision 'v2'"):
+            use(tiny_model, "v2")
 
 
 def test_a_missing_model_is_one_sentence(cached):

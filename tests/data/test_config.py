@@ -5,6 +5,7 @@ import pytest
 
 from clp_jax.data.config import PrepareConfig
 from clp_jax.data.io.sources import SOURCES
+from clp_jax.errors import UserError
 from clp_jax.limits import SourceKind
 
 
@@ -16,6 +17,19 @@ def test_kinds_of_sources_are_those_that_exist():
 def test_a_key_that_is_text_takes_any_word(word):
     config = PrepareConfig.from_yaml(None, ["--clean.exclude_tags", f"[{word}]"])
     assert config.clean.exclude_tags == (word,)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("clean.language_score", "0.9", "language is empty"),
+        ("decontaminate.ngram", "8", "against is empty"),
+        ("decontaminate.text_fields", "[question]", "against is empty"),
+    ],
+)
+def test_a_key_that_would_be_ignored_is_refused(key, value, why):
+    with pytest.raises(UserError, match=f"{key.split('.')[1]} would be ignored, because {why}"):
+        PrepareConfig.from_yaml(None, [f"--{key}", value])
 
 
 def test_the_default_that_is_printed_is_understood():

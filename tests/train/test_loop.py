@@ -203,7 +203,7 @@ def break_out(settings, folder):
         (break_model, r"absent.* is not a folder"),
         (break_tokenizer, r"corpus was made with another tokenizer than that of .*model"),
         (break_vocabulary, r"has 200 rows, but its tokenizer has ids up to 299"),
-        (break_best, r"train.keep_best needs data.validation: name a corpus to measure on"),
+        (break_best, r"keep_best would be ignored, because data.validation is empty"),
         (break_out, r"run exists and is not a run folder: choose another"),
     ],
 )

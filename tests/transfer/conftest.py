@@ -15,7 +15,7 @@ from clp_jax.checkpoint.hub import copy_tokenizer, load_tokenizer
 from clp_jax.checkpoint.tensors import LazyTensor, write_tensors
 from clp_jax.mesh import make_mesh, single_device_mesh
 from clp_jax.transfer.anchors import TableInputs
-from clp_jax.transfer.config import TransferConfig
+from clp_jax.transfer.config import VECTORS, TransferConfig
 from clp_jax.transfer.helper import open_helper
 from clp_jax.transfer.interface import Problem
 from clp_jax.transfer.models import open_source
@@ -225,6 +225,11 @@ def vectors(tmp_path_factory):
         "source_vectors": str(folder / "source.npy"),
         "target_vectors": str(folder / "target.npy"),
     }
+
+
+def used_by(method, vectors):
+    """Of the options that name vectors, those that the method does not ignore."""
+    return {key: file for key, file in vectors.items() if method in ("auto", *VECTORS[key])}
 
 
 @pytest.fixture(scope="session")

@@ -58,20 +58,30 @@ def test_options_that_fit_together(keys):
     [
         (
             {"source_weight": 1},
-            "the method auto chooses source_weight: remove it, or name a method",
+            "source_weight would be ignored, because the method auto chooses for itself: leave it "
+            "out, or change that",
         ),
-        ({"match_spread": False}, "the method auto chooses match_spread"),
-        ({"calibrate": True, "data": ["x"]}, "the method auto chooses calibrate"),
-        ({"by_reliability": True}, "the method auto chooses by_reliability"),
-        ({"method": "ridge", "spread_shrinkage": 1}, "matched spread: set match_spread"),
+        ({"match_spread": False}, "match_spread would be ignored, because the method auto"),
+        ({"calibrate": True, "data": ["x"]}, "calibrate would be ignored, because the method auto"),
+        ({"by_reliability": True}, "by_reliability would be ignored, because the method auto"),
+        (
+            {"method": "ridge", "spread_shrinkage": 1},
+            "spread_shrinkage would be ignored, because match_spread is off",
+        ),
         ({"method": "ridge", "extend": True, "by_reliability": True}, "extend keeps the source"),
         (
             {"method": "ridge", "no_fallback": True},
-            "no_fallback applies only to the method clp, not to ridge",
+            "no_fallback would be ignored, because the method is ridge, not clp",
         ),
         (
-            {"method": "ridge", "calibrate": True},
-            "calibrate needs text of the target language: give data",
+            {"method": "ridge", "calibrate": True, "text_field": "body", "count_exponent": 0.1},
+            "text_field and count_exponent and calibrate would be ignored, because data is empty: "
+            "leave them out",
+        ),
+        ({"rank_steps": 2}, "rank_steps would be ignored, because data is empty"),
+        (
+            {"method": "ridge", "rank_steps": 2, "data": ["x"]},
+            "rank_steps would be ignored, because the method is ridge, not auto",
         ),
         ({"method": "ridge", "source_weight": 1.5}, "source_weight: .*less than or equal to 1"),
         (
@@ -84,8 +94,11 @@ def test_options_that_fit_together(keys):
         ),
         (
             {"method": "clp", "neighbours": 5},
-            "neighbours applies only to clp-topk and ridge-residual and wechsel, not to clp",
+            "neighbours .*, because the method is clp, not clp-topk or ridge-residual or wechsel",
         ),
+        ({"method": "clp", "token_vectors": "a"}, "token_vectors .* is clp, not focus"),
+        ({"method": "clp", "dictionary": "a"}, "dictionary .* is clp, not wechsel"),
+        ({"dictionary": "a"}, "dictionary would be ignored, because source_vectors is empty"),
         ({"method": "omp", "atoms": 0}, "atoms: .*greater than 0"),
         ({"temperature": 0}, "temperature: .*greater than 0"),
         ({"count_exponent": 2}, "count_exponent: .*less than or equal to 1"),

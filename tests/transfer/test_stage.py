@@ -14,6 +14,7 @@ from clp_jax.transfer.stage import transfer_model
 from clp_jax.vocabulary import compare_vocabularies
 
 from ..marks import slow
+from .conftest import used_by
 
 TABLE, HEAD = "transformer.wte.weight", "lm_head.weight"
 
@@ -193,7 +194,8 @@ def test_dtype_is_the_sources_or_the_chosen_one(source, helper, tmp_path):
 )
 def test_two_runs_are_byte_equal(pair, vectors, tmp_path, method):
     for name in ("one", "two"):
-        transfer_model(*pair, tmp_path / name, method=method, seed=5, trace=True, **vectors)
+        options = {"method": method, "seed": 5, "trace": True} | used_by(method, vectors)
+        transfer_model(*pair, tmp_path / name, **options)
     files = sorted((tmp_path / "one").iterdir())
     assert len(files) > 5
     for file in files:
@@ -451,7 +453,7 @@ def test_rows_that_overflow_are_an_error(source, helper, tmp_path):
         ({"method": "magic"}, "method: Input should be 'auto', 'random'"),
         ({"dtype": "int3"}, "dtype: Input should be 'bfloat16'"),
         ({"speed": 3}, "unknown key speed"),
-        ({"no_fallback": True}, "no_fallback applies only to the method clp, not to auto"),
+        ({"no_fallback": True}, "no_fallback would be ignored, because the method is auto"),
         ({"method": "focus"}, "focus needs token vectors: give token_vectors or data"),
         (
             {"method": "wechsel"},

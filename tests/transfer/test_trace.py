@@ -9,6 +9,8 @@ from clp_jax.transfer.methods import METHODS
 from clp_jax.transfer.report import CONTRIBUTORS
 from clp_jax.transfer.stage import transfer_model
 
+from .conftest import used_by
+
 TABLE = "transformer.wte.weight"
 
 
@@ -18,7 +20,7 @@ def trace(pair, vectors, tmp_path):
 
     def make(method, **options):
         out = tmp_path / method
-        options = vectors | {"trace": True, "method": method} | options
+        options = used_by(method, vectors) | {"trace": True, "method": method} | options
         manifest = transfer_model(*pair, out, **options)
         lines = (out / "transfer_trace.jsonl").read_text("utf-8").splitlines()
         return [json.loads(line) for line in lines], manifest, load_file(out / "model.safetensors")
