@@ -8,8 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.experimental import topologies
+from jaxtyping import Bool
 
 from clp_jax.accelerators import slice_topology
 from clp_jax.arguments import checked
@@ -23,6 +25,7 @@ from clp_jax.limits import Name, VocabularySize
 from clp_jax.mesh import batch_divisor, make_mesh, peak_flops
 from clp_jax.models import DecoderConfig, abstract_model, abstract_parameters
 from clp_jax.train.auto_mesh import run_mesh
+from clp_jax.train.flops import step_flops_per_token
 from clp_jax.train.inputs import check_sizes, read_decoder
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.step import make_train_step
@@ -50,7 +53,7 @@ class Plan:
     collective_bytes: Mapping[str, int]
     """Bytes received from other chips per step, by kind of collective."""
     flops: float
-    """Floating-point operations of a step on all chips, without recomputation."""
+    """Floating-point operations of a step on all chips, see `step_flops_per_token`."""
     peak_flops: float
     """Dense bfloat16 peak of a chip in FLOP/s."""
 
@@ -134,6 +137,7 @@ def plan_run(
     mesh = run_mesh(config, decoder, devices=chips)
     check_sizes(config, decoder, mesh)
     abstract = abstract_model(decoder, dtype=jnp.dtype(config.train.dtype))
+    teacher = open_teacher(config, decoder)
     try:
         step = make_train_step(
             nnx.graphdef(abstract),
@@ -142,7 +146,8 @@ def plan_run(
             mesh=mesh,
             config=config,
             eos_id=0,
-            teacher=open_teacher(config, decoder),
+            teacher=teacher,
+            trained_rows=_some_rows(decoder) if config.optimizer.new_rows_only else None,
         )
     except jax.errors.JaxRuntimeError as error:
         raise _refusal(str(error), config, accelerator) from None
@@ -160,7 +165,7 @@ def plan_run(
         - memory.argument_size_in_bytes
         + memory.generated_code_size_in_bytes,
         collective_bytes=collective_bytes(program),
-        flops=abstract.flops_per_token(length) * batch_size * length,
+        flops=step_flops_per_token(abstract, config, teacher) * batch_size * length,
         peak_flops=peak_flops(chips[0].device_kind) or float("nan"),
     )
 
@@ -201,6 +206,11 @@ def plan_largest_batch(
                 raise
             return best
         rows *= 2
+
+
+def _some_rows(decoder: DecoderConfig) -> Bool[np.ndarray, " vocab"]:
+    """Every other row; which rows a transfer will copy changes nothing in the program."""
+    return np.arange(decoder.vocab_size) % 2 == 0
 
 
 def _chips(accelerator: str) -> list[jax.Device]:

@@ -5,10 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import jax
 import pytest
 import yaml
 
+from clp_jax import plan
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.plan import plan_run, planned_decoder
@@ -55,6 +58,27 @@ def test_a_model_is_planned_before_the_transfer_makes_it(config, tmp_path, named
     decoder = planned_decoder(section, str(tmp_path / named), 777)
     assert (decoder.vocab_size, decoder.hidden_size) == (777, 256)
     assert planned_decoder(section, str(tmp_path)).vocab_size == 512
+
+
+def test_what_a_step_does_not_train_is_not_planned(config, monkeypatch):
+    """The program gets the rows that stay, and frozen layers need no gradients of their weights."""
+    compiled = []
+
+    def make_train_step(*args, **options):
+        compiled.append(options)
+        memory = SimpleNamespace(
+            argument_size_in_bytes=1, peak_memory_in_bytes=2, generated_code_size_in_bytes=3
+        )
+        return SimpleNamespace(memory_analysis=lambda: memory, as_text=lambda: "HloModule step")
+
+    monkeypatch.setattr(plan, "make_train_step", make_train_step)
+    monkeypatch.setattr(plan, "_chips", lambda accelerator: jax.devices()[:1])
+    frozen = {"lr_multipliers": {"layers": 0}, "new_rows_only": True}
+    wishes = (config, config | {"optimizer": frozen})
+    plans = [plan_run(RunConfig.from_dict(wish), "v5litepod-1") for wish in wishes]
+    assert compiled[0]["trained_rows"] is None
+    assert compiled[1]["trained_rows"].shape == (512,)
+    assert plans[0].flops - plans[1].flops == 2 * 3 * 12 * 256**2 * 8 * 128
 
 
 @pytest.mark.slow

@@ -171,6 +171,17 @@ class Cache(NamedTuple):
         return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.int32(0))
 
 
+class ForwardFlops(NamedTuple):
+    """Floating-point operations of a forward pass per token."""
+
+    products: int
+    """Products with the weights of layers."""
+    attention: float
+    """Products of queries with keys, and of their weights with values."""
+    head: int
+    """The logits."""
+
+
 Norm = LayerNorm | RMSNorm
 
 
@@ -402,20 +413,36 @@ class Decoder(nnx.Module):
     def flops_per_token(self, length: int) -> int:
         """Floating-point operations of one training step per token, forward and backward.
 
-        6 for each weight of a matrix product (the output embedding is one, the lookup in the input
-        embedding is not), and 12 * heads * head width for each key that a query sees: those are
-        half of the ``length`` on average, or fewer in a window. Recomputation is not counted.
+        They are three times those of the forward pass, if all parameters are trained.
+        Recomputation is not counted.
+        """
+        forward = self.forward_flops(length)
+        return 3 * (forward.products + forward.head) + round(3 * forward.attention)
+
+    def forward_flops(self, length: int, layers: int | None = None) -> ForwardFlops:
+        """Floating-point operations of the forward pass per token.
+
+        2 for each weight of a matrix product (the output embedding is one, the lookup in the input
+        embedding is not), and 4 * heads * head width for each key that a query sees: those are
+        half of the ``length`` on average, or fewer in a window.
+
+        Args:
+            length: tokens of a sequence.
+            layers: how many of the first layers are run; None: all.
         """
         config = self.config
         kernels = [weight for weight in self.weights(config) if weight.path.endswith(".kernel")]
-        products = config.vocab_size * config.hidden_size
-        for weight in kernels:
-            products += math.prod(config.sizes[axis] for axis in weight.axes)
+        sizes = config.sizes | {"layers": config.num_layers if layers is None else layers}
+        products = sum(math.prod(sizes[axis] for axis in weight.axes) for weight in kernels)
         keys = 0.0
-        for kind in config.layer_kinds:
+        for kind in config.layer_kinds[: sizes["layers"]]:
             window = min(kind.window or length, length)
             keys += window - window**2 / (2 * length)
-        return 6 * products + round(12 * keys * config.num_heads * config.head_dim)
+        return ForwardFlops(
+            products=2 * products,
+            attention=4 * keys * config.num_heads * config.head_dim,
+            head=2 * config.vocab_size * config.hidden_size,
+        )
 
     def _trunk(
         self,

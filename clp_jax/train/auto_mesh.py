@@ -6,14 +6,18 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.mesh import all_devices, make_mesh, memory_of, slice_count
 from clp_jax.models import DecoderConfig, abstract_model
+from clp_jax.train.optimizer import trainable
 
-STATE_BYTES = 16
-"""Bytes per parameter: itself, its gradient and the optimizer's two means, in float32."""
+VALUE_BYTES = 4
+"""Bytes per parameter, in float32."""
+TRAINED_BYTES = 12
+"""Bytes more per trained parameter: its gradient and the optimizer's two means, in float32."""
 COMFORTABLE = 0.6
 """Share of a device's memory up to which an estimate counts as fitting."""
 LAYER_VALUES = 17
@@ -80,14 +84,15 @@ def pick_sizes(
             f"mesh.auto cannot use all {devices} devices: make train.batch_size / "
             f"train.gradient_accumulation_steps, which is {rows}, a multiple of {devices}."
         )
-    parameters = sum(
-        math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(abstract_model(decoder)))
+    params = nnx.to_pure_dict(nnx.state(abstract_model(decoder)))
+    held = VALUE_BYTES * _count(params) + TRAINED_BYTES * _count(
+        trainable(params, config.optimizer)
     )
     kept = 1 if train.remat == "full" else LAYER_VALUES
     tokens = rows // batch * length // sequence
     width = 4 if train.dtype == "float32" else 2
     activations = tokens * decoder.hidden_size * width * kept * decoder.num_layers // tensor
-    needed = STATE_BYTES * parameters // tensor + activations
+    needed = held // tensor + activations
     need = f"a copy of the model with its optimizer and activations needs {needed / 2**30:,.1f} GiB"
     if memory is not None and needed <= COMFORTABLE * memory:
         data, fsdp = batch, 1
@@ -103,3 +108,7 @@ def pick_sizes(
     if batch < devices:
         reason += f", and {rows} sequences at a time occupy only {batch} of {devices} devices"
     return {"data": data, "fsdp": fsdp, "sequence": sequence, "tensor": tensor}, reason
+
+
+def _count(params: PyTree) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

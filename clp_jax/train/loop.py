@@ -31,6 +31,7 @@ from clp_jax.mesh import decided_by_first, local_rows, shard_batch, start_distri
 from clp_jax.models import abstract_model, abstract_parameters, initialize
 from clp_jax.train.anomalies import Skipped, SkippedSteps, TooManySkipped
 from clp_jax.train.fault_tolerance import RunLease, StopRequests, Watchdog
+from clp_jax.train.flops import step_flops_per_token
 from clp_jax.train.inputs import Inputs, corpora_table, open_inputs
 from clp_jax.train.metrics import RunLog, read_metrics, validation_curve
 from clp_jax.train.model_card import run_card
@@ -192,7 +193,7 @@ def _train_model(
         teacher=inputs.teacher,
         trained_rows=~inputs.copied if config.optimizer.new_rows_only else None,
     )
-    flops = model.flops_per_token(length)
+    flops = step_flops_per_token(model, config, inputs.teacher)
     run = _Run(
         config,
         place,

@@ -111,7 +111,7 @@ class RunLog:
         start: Step after which this session starts.
         steps: Steps of the whole run.
         tokens_per_step: Batch size times sequence length.
-        flops_per_token: Floating-point operations of training on one token, without recomputation.
+        flops_per_token: Floating-point operations of a step per token, see `step_flops_per_token`.
         since: `time.monotonic` when this session began.
         wandb: The Weights & Biases run that also gets the values, if any.
     """

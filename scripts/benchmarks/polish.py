@@ -25,6 +25,7 @@ from clp_jax.config import RunConfig
 from clp_jax.mesh import make_mesh, shard_batch
 from clp_jax.models import abstract_model, initialize, read_decoder_config
 from clp_jax.plan import plan_run
+from clp_jax.train.flops import step_flops_per_token
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.step import initialize_optimizer, make_train_step
 from clp_jax.train.teacher import open_teacher
@@ -69,25 +70,11 @@ def polish_config(
 
 def operations(shape: Mapping[str, Any], config: RunConfig) -> float:
     """Operations of a step per token of the new model, with recomputation of every layer."""
-    decoder, length = read_decoder_config(dict(shape)), config.data.sequence_length
-    model, section = abstract_model(decoder), config.teacher
-    head, depth = 2 * decoder.vocab_size * decoder.hidden_size, decoder.num_layers
-
-    def forward(length: int) -> float:
-        return model.flops_per_token(length) / 3 - head
-
-    attention = (model.flops_per_token(length) - model.flops_per_token(1)) / 3
-    inner = (section.layer or depth) / depth
-    own = 1.0 if config.predicts else inner
-    # Forward and again; back through the products once, and through the attention twice.
-    total = own * (3 * forward(length) + attention) + 3 * head * config.predicts
-    if section.path is None:
-        return total
-    assert section.sequence_length is not None
-    longer = section.sequence_length / length
-    read = 1.0 if section.likelihoods else inner * bool(section.hidden_states)
-    total += longer * read * forward(section.sequence_length)
-    return total + (1 + longer) * head * bool(section.likelihoods)
+    decoder = read_decoder_config(dict(shape))
+    model, teacher = abstract_model(decoder), open_teacher(config, decoder)
+    layers = None if teacher is None else max(teacher.layers[0])
+    again = model.forward_flops(config.data.sequence_length, layers)
+    return step_flops_per_token(model, config, teacher) + again.products + again.attention
 
 
 def small_step(config: RunConfig) -> Callable[[], Any]:
@@ -138,11 +125,11 @@ def measured(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
             for name, section in arms(SMALL["num_hidden_layers"]).items()
         }
         steps = {name: small_step(config) for name, config in configs.items()}
+        counted = {name: operations(SMALL, config) for name, config in configs.items()}
     times = times_in_turns(options.repeats, steps)
-    frozen = operations(SMALL, configs[FROZEN])
-    for name, config in configs.items():
+    for name in configs:
         tokens = SMALL_ROWS * SMALL_LENGTH / median(times[name])
-        most = f"{frozen / operations(SMALL, config):.0%}"
+        most = f"{counted[FROZEN] / counted[name]:.0%}"
         yield name, f"{tokens:,.0f}", most, ratio(times[FROZEN], times[name])
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from clp_jax.config import RunConfig
+from clp_jax.config import OptimizerSection, RunConfig
 from clp_jax.errors import UserError
 from clp_jax.models import read_decoder_config
 from clp_jax.train.auto_mesh import pick_sizes, run_mesh
@@ -59,6 +59,15 @@ def test_microbatches_count_and_not_the_whole_batch():
         memory=None,
     )
     assert (sizes["fsdp"], sizes["tensor"]) == (4, 2)
+
+
+def test_frozen_parameters_need_neither_gradients_nor_state():
+    frozen = config(batch_size=32).model_copy(
+        update={"optimizer": OptimizerSection(lr_multipliers={"layers": 0})}
+    )
+    sizes, told = pick_sizes(frozen, DECODERS["gpt2"], devices=8, slices=1, memory=2 * GIB)
+    assert sizes["data"] == 8
+    assert "which fits into the 2 GiB of a device" in told
 
 
 def test_devices_that_nothing_occupies():
