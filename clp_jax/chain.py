@@ -1,6 +1,6 @@
 """Progressive transfer: models from small to large, each the helper of the next once trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from clp_jax.arguments import checked
 from clp_jax.before import MODEL, TRANSFER, check_chain
 from clp_jax.chain_config import ChainConfig, ChainModelSection
 from clp_jax.checkpoint.convert import convert_checkpoint
+from clp_jax.checkpoint.fingerprint import model_fingerprint
 from clp_jax.checkpoint.hub import load_tokenizer, model_files, read_config, tokenizer_hash
 from clp_jax.checkpoint.orbax import latest_step
 from clp_jax.checkpoint.run_folder import is_run_folder
@@ -35,9 +36,10 @@ from clp_jax.train.inputs import check_sizes, open_corpora
 from clp_jax.train.loop import train_model
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.run_folder import FREE, find_run, flat_settings
-from clp_jax.transfer.external_vectors import read_vectors
+from clp_jax.transfer.config import VECTORS
+from clp_jax.transfer.external_vectors import read_vectors, vectors_checksum
 from clp_jax.transfer.models import check_readable_alone, open_source
-from clp_jax.transfer.report import summarize
+from clp_jax.transfer.report import summarize, text_hash
 from clp_jax.transfer.stage import transfer_model
 from clp_jax.transfer.text import draw_text
 
@@ -118,25 +120,16 @@ def plan_chain(config: ChainConfig) -> list[Stage]:
     tokenizer = load_tokenizer(owner)
     rows, hash_ = tokenizer.rows, tokenizer_hash(tokenizer)
     stages: list[Stage] = []
-    settings = {"helper": config.helper, **_named(TRANSFER, config.transfer.given)}
-    for section in config.models:
+    found = decided_by_first(partial(_settings, config))
+    for section, settings in zip(config.models, found, strict=True):
         folder = Path(config.out) / section.name
         run = _run_config(config, section)
-        dependent = {
-            key: value
-            for key, value in flat_settings(run).items()
-            if key not in FREE and not key.startswith("model.")  # The chain sets these itself.
-        } | _corpora(run.data, folder)
-        own = {"source": section.source, "dropout": section.dropout}
-        settings = settings | _named(section.name, own | dependent)
         _refuse_other_settings(folder, settings)
         done, transferred, step = decided_by_first(partial(_progress, folder))
         origin = folder / MODEL if done else folder / TRANSFER if transferred else section.source
         values = read_config(model_files(origin))
         if origin == section.source:
             values["vocab_size"] = rows
-            if config.transfer.data:
-                draw_text(config.transfer.data, config.transfer.text_field, config.transfer.seed)
             # A plan fetches no weights from the hub and reads none of a run.
             if Path(origin).is_dir() and not is_run_folder(origin):
                 source = open_source(origin)
@@ -230,28 +223,74 @@ def _check_training(run: RunConfig, model: Decoder, hash_: str, owner: str) -> N
     open_corpora(run.data, hash_, owner)
 
 
-def _corpora(section: DataSection, folder: Path) -> dict[str, Any]:
-    """The corpora of a model by their fingerprints, so that they can move.
+def _settings(config: ChainConfig) -> list[dict[str, Any]]:
+    """For each model, all settings that its weights depend on, those of earlier models included.
 
-    Those of a finished model may be gone: then they are taken to be the ones it was made with.
+    Inputs are known by what they hold, so that they can move. Those that no model needs any more
+    may be gone: then they are taken to be what they were.
 
     Raises:
-        UserError: a corpus is missing or damaged, and the model is not finished.
+        UserError: an input that is needed is missing or damaged.
     """
-    try:
-        train = [
-            {"fingerprint": Corpus.open(part.path).fingerprint, "weight": part.weight}
-            for part in section.train
-        ]
-        validation = section.validation and Corpus.open(section.validation).fingerprint
-        return {"data.train": train, "data.validation": validation}
-    except UserError:
-        if not (folder / MODEL).exists():
-            raise
-        before = read_json(folder / SETTINGS)
-        return {
-            key: before.get(f"{folder.name}.{key}") for key in ("data.train", "data.validation")
+    folders = [Path(config.out) / section.name for section in config.models]
+    begun = [any(_progress(folder)[:2]) for folder in folders]
+    settings = _named(TRANSFER, config.transfer.given) | {
+        key: _held(read, folders[0], key, needed=not all(begun))
+        for key, read in _transfer_inputs(config).items()
+    }
+    found = []
+    for section, folder, transferred in zip(config.models, folders, begun, strict=True):
+        run, trained = _run_config(config, section), (folder / MODEL).exists()
+        inputs: dict[str, tuple[Callable[[], Any], bool]] = {
+            "source": (partial(model_fingerprint, section.source), transferred),
+            "data.train": (partial(_fingerprints, run.data), trained),
+            "data.validation": (partial(_fingerprint, run.data.validation), trained),
         }
+        own = {"dropout": section.dropout} | {
+            key: value
+            for key, value in flat_settings(run).items()
+            if key not in FREE and not key.startswith("model.")  # The chain sets these itself.
+        }
+        own |= {
+            key: _held(read, folder, f"{section.name}.{key}", needed=not done)
+            for key, (read, done) in inputs.items()
+        }
+        settings = settings | _named(section.name, own)
+        found.append(settings)
+    return found
+
+
+def _transfer_inputs(config: ChainConfig) -> dict[str, Callable[[], Any]]:
+    """What reads the inputs that all transfers share, by the name of the setting."""
+    section = config.transfer
+    readers: dict[str, Callable[[Any], Any]] = {
+        "tokenizer": lambda owner: tokenizer_hash(load_tokenizer(owner)),
+        "data": lambda data: text_hash(draw_text(data, section.text_field, section.seed).documents),
+        **dict.fromkeys(VECTORS, vectors_checksum),
+    }
+    given = {key: value for key, value in section.given.items() if key in readers}
+    inputs = {key: partial(readers[key], value) for key, value in given.items()}
+    return {"helper": partial(model_fingerprint, config.helper), **_named(TRANSFER, inputs)}
+
+
+def _held(read: Callable[[], Any], folder: Path, key: str, *, needed: bool) -> Any:
+    """What an input holds; what it held when ``folder`` was begun, if it is gone and not needed."""
+    try:
+        return read()
+    except UserError:
+        if needed:
+            raise
+        return read_json(folder / SETTINGS).get(key)
+
+
+def _fingerprints(section: DataSection) -> list[dict[str, Any]]:
+    return [
+        {"fingerprint": _fingerprint(part.path), "weight": part.weight} for part in section.train
+    ]
+
+
+def _fingerprint(corpus: str | None) -> str | None:
+    return None if corpus is None else Corpus.open(corpus).fingerprint
 
 
 def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:

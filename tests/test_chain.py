@@ -303,6 +303,51 @@ def test_settings_that_change_no_number_may_change(settings, recorded):
     assert recorded[done][3] == "out/larger/transfer"
 
 
+def test_models_text_and_vectors_may_move_but_not_change(settings, recorded, tmp_path, inputs):
+    """Each in turn, in a chain whose first model is transferred and not trained."""
+    for name in ("helper", "source-small"):
+        shutil.copytree(inputs / name, tmp_path / "old" / name)
+    shutil.copy(inputs / "de.jsonl", tmp_path / "old")
+    np.save(tmp_path / "old" / "rows.npy", np.ones((304, 2), np.float32))
+
+    def chain_of(place):
+        at = {
+            name: str(place / name) for name in ("helper", "source-small", "de.jsonl", "rows.npy")
+        }
+        transfer = {"method": "focus", "data": [at["de.jsonl"]], "tokenizer": at["helper"]}
+        return settings | {
+            "helper": at["helper"],
+            "transfer": transfer | {"token_vectors": at["rows.npy"]},
+            "models": [settings["models"][0] | {"source": at["source-small"]}],
+        }
+
+    run(chain_of(tmp_path / "old"))
+    shutil.rmtree("out/small/model")
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = chain_of(tmp_path / "new")
+    plan_chain(ChainConfig.from_dict(moved))
+    spoiled = {
+        "helper/model.safetensors": "helper",
+        "source-small/model.safetensors": "small.source",
+        "de.jsonl": "transfer.data",
+        "rows.npy": "transfer.token_vectors",
+    }
+    for name, key in spoiled.items():
+        file = tmp_path / "new" / name
+        whole = file.read_bytes()
+        last = b'{"text": "Noch ein Satz."}\n{"text": "Und noch einer."}\n'
+        file.write_bytes(last if name == "de.jsonl" else whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(UserError, match=rf"out/small was .* settings: {key} was [^;]* and is"):
+            plan_chain(ChainConfig.from_dict(moved))
+        file.write_bytes(whole)
+    for gone in ("source-small", "de.jsonl", "rows.npy"):
+        (tmp_path / "new" / gone).rename(tmp_path / f"gone-{gone}")
+    plan_chain(ChainConfig.from_dict(moved))
+    moved["models"].append(settings["models"][1])
+    with pytest.raises(UserError, match=r"rows.npy is missing"):
+        plan_chain(ChainConfig.from_dict(moved))
+
+
 def test_corpora_may_move_but_not_change(settings, recorded, tmp_path, inputs):
     corpora = [tmp_path / name for name in ("one", "two", "three")]
     shutil.copytree(inputs / "corpus", corpora[0])

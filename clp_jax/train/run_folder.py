@@ -16,16 +16,10 @@ from jax.experimental.multihost_utils import sync_global_devices
 from jaxtyping import PyTree
 
 from clp_jax.checkpoint.card import CARD
-from clp_jax.checkpoint.checksums import SUMS, file_checksum
-from clp_jax.checkpoint.hub import (
-    MANIFEST,
-    ORIGINS,
-    copy_model_files,
-    resolve,
-    tokenizer_hash,
-)
+from clp_jax.checkpoint.fingerprint import weight_checksums
+from clp_jax.checkpoint.hub import MANIFEST, ORIGINS, copy_model_files, tokenizer_hash
 from clp_jax.checkpoint.orbax import latest_step
-from clp_jax.checkpoint.run_folder import CHECKPOINTS, MODEL, is_run_folder
+from clp_jax.checkpoint.run_folder import CHECKPOINTS, MODEL
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
 from clp_jax.files import (
@@ -249,7 +243,6 @@ def flat_settings(config: RunConfig) -> dict[str, Any]:
     return {f"{name}.{key}": value for name, keys in sections for key, value in keys.items()}
 
 
-WEIGHTS = (".safetensors", ".bin")
 PACKAGES = ("clp-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -352,16 +345,6 @@ def _hashes(inputs: Inputs) -> dict[str, str]:
 
 
 def _weights(config: RunConfig) -> dict[str, str]:
-    """XXH3 sums of the weight files from which the run starts; empty if it draws new weights.
-
-    If it starts from another run, the sums of that run's newest checkpoint stand for its weights.
-    """
-    if config.model.init == "random":
-        return {}
-    if is_run_folder(config.model.path):
-        checkpoint = Path(config.model.path) / CHECKPOINTS / str(latest_step(config.model.path))
-        files = list(checkpoint.glob(SUMS))
-    else:
-        files = [*resolve(config.model.path, config.model.revision).iterdir()]
-        files = [file for file in files if file.suffix in WEIGHTS]
-    return {file.name: file_checksum(file) for file in sorted(files)}
+    """The sums of the weights from which the run starts; empty if it draws new ones."""
+    section = config.model
+    return {} if section.init == "random" else weight_checksums(section.path, section.revision)

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 from scipy.sparse import csr_array
 
+from clp_jax.checkpoint.checksums import file_checksum
 from clp_jax.errors import UserError
 from clp_jax.files import regular_file
 from clp_jax.tokenizer import Tokenizer
@@ -76,6 +77,17 @@ def read_word_vectors(file: str | Path) -> WordVectors:
             "write one word per line, in the order of the rows."
         )
     return WordVectors(words, vectors)
+
+
+def vectors_checksum(file: str | Path) -> list[str]:
+    """XXH3 sums of a file of vectors or word pairs, and of the words next to ``NAME.npy``.
+
+    Raises:
+        UserError: the file is missing.
+    """
+    names = Path(file).with_suffix(".txt")
+    files = [regular_file(file), *([names] if Path(file).suffix == ".npy" else [])]
+    return [file_checksum(file) for file in files if file.is_file()]
 
 
 def _read_text(file: Path) -> WordVectors:
