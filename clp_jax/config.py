@@ -414,6 +414,8 @@ class RunConfig(Configuration):
             )
         if self.teacher.path and self.data.restart_positions:
             raise ValueError("a teacher does not support data.restart_positions: turn it off")
+        if self.teacher.path and self.model.init == "random":
+            raise ValueError("new layers have no teacher: set model.init to pretrained")
         return self
 
     @property

@@ -71,7 +71,7 @@ class RunSummary:
     tokens: int
     """Positions trained on: steps times batch size times sequence length."""
     loss: float
-    """Training loss of the last step, in nats per token."""
+    """Training loss of the last step, in nats per token; NaN if it was not computed."""
     curve: tuple[tuple[int, float], ...]
     """Tokens trained on and validation perplexity per token; empty without a validation corpus."""
 

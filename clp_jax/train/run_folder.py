@@ -20,7 +20,7 @@ from clp_jax.checkpoint.fingerprint import weight_checksums
 from clp_jax.checkpoint.hub import MANIFEST, ORIGINS, copy_model_files, tokenizer_hash
 from clp_jax.checkpoint.orbax import latest_step
 from clp_jax.checkpoint.run_folder import CHECKPOINTS, MODEL
-from clp_jax.config import RunConfig
+from clp_jax.config import ModelSection, RunConfig, TeacherSection
 from clp_jax.errors import UserError
 from clp_jax.files import (
     cache_folder,
@@ -108,6 +108,7 @@ RECORD = "run.json"
 FREE = (
     "model.path",
     "model.revision",
+    "teacher.revision",
     "mesh.auto",
     "mesh.data",
     "mesh.fsdp",
@@ -213,8 +214,9 @@ def continue_run(config: RunConfig, place: RunStorage, step: int) -> None:
 
 
 def _refuse_changes(old: RunConfig, new: RunConfig) -> None:
-    """Refuse other settings; train.steps may change if the learning rate does not depend on it."""
-    free = {*FREE, "train.steps"} if new.optimizer.schedule == "constant" else set(FREE)
+    """Refuse other settings; train.steps may change if nothing before the new end depends on it."""
+    extensible = new.optimizer.schedule == "constant" and new.teacher.path is None
+    free = {*FREE, "train.steps"} if extensible else set(FREE)
     before, after = _comparable(old), _comparable(new)
     changes = [
         f"{key} was {before[key]} and is {after[key]}"
@@ -229,11 +231,12 @@ def _refuse_changes(old: RunConfig, new: RunConfig) -> None:
 
 
 def _comparable(config: RunConfig) -> dict[str, Any]:
-    """The settings without the paths of the corpora, which are identified by fingerprints."""
+    """The settings without the paths of corpora and teacher, which are known by checksums."""
     data = config.data
     return flat_settings(config) | {
         "data.train": data.weights or f"{len(data.train)} without weights",
         "data.validation": "none" if data.validation is None else "a corpus",
+        "teacher.path": "none" if config.teacher.path is None else "a model",
     }
 
 
@@ -265,7 +268,8 @@ def run_record(config: RunConfig, inputs: Inputs, shapes: PyTree) -> dict[str, A
             "processes": jax.process_count(),
         },
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes)),
-        "weights": _weights(config),
+        "weights": _weights(config.model),
+        "teacher_weights": _weights(config.teacher),
         "snapshot": inputs.files.name if inputs.files.parent.name == "snapshots" else None,
         "hashes": _hashes(inputs),
     }
@@ -296,8 +300,8 @@ def compare_record(folder: Path, config: RunConfig, inputs: Inputs) -> None:
     """Make sure that a run resumes with the data it was started with; print changed versions.
 
     Raises:
-        UserError: a corpus or the tokenizer has changed, or the weights of the model have and the
-            run still needs them: it has no checkpoint yet, or a teacher.
+        UserError: a corpus or a tokenizer has changed, or the weights of the model or the teacher
+            have and the run still needs them: it has no checkpoint yet, or goes on learning.
     """
     before = read_record(folder)
     for name, hash_ in _hashes(inputs).items():
@@ -307,16 +311,19 @@ def compare_record(folder: Path, config: RunConfig, inputs: Inputs) -> None:
                 f"{before['hashes'].get(name)}, not {hash_}): restore it, or start a new run."
             )
     reached = latest_step(config.train.out)
-    still = {
-        "has no checkpoint yet": reached is None,
-        "compares with them at its end": inputs.teacher and reached != config.train.steps,
-    }
-    why = next((reason for reason, holds in still.items() if holds), None)
-    if why and _weights(config) != before.get("weights"):
-        raise UserError(
-            f"{folder} was started with other weights than those in {config.model.path}, and "
-            f"{why}: restore the old ones, or start a new run."
-        )
+    learns = inputs.teacher is not None and reached != config.train.steps
+    needed: list[tuple[str, ModelSection | TeacherSection, str]] = []
+    if reached is None or learns:
+        why = "has no checkpoint yet" if reached is None else "compares with them at its end"
+        needed.append(("weights", config.model, why))
+    if learns:
+        needed.append(("teacher_weights", config.teacher, "learns from them"))
+    for key, section, why in needed:
+        if _weights(section) != before.get(key):
+            raise UserError(
+                f"{folder} was started with other weights than those in {section.path}, and {why}: "
+                "restore the old ones, or start a new run."
+            )
     versions = before["versions"]
     changes = [
         f"{package} was {versions[package]} and is {now}"
@@ -344,7 +351,7 @@ def _hashes(inputs: Inputs) -> dict[str, str]:
     return hashes | {"tokenizer": inputs.corpora[0].tokenizer_hash}
 
 
-def _weights(config: RunConfig) -> dict[str, str]:
-    """The sums of the weights from which the run starts; empty if it draws new ones."""
-    section = config.model
-    return {} if section.init == "random" else weight_checksums(section.path, section.revision)
+def _weights(section: ModelSection | TeacherSection) -> dict[str, str]:
+    """The sums of the weights that a run reads; empty if it reads none."""
+    drawn = isinstance(section, ModelSection) and section.init == "random"
+    return {} if drawn or not section.path else weight_checksums(section.path, section.revision)

@@ -30,6 +30,14 @@ from clp_jax.vocabulary.align import NONE, Aligner
 
 SHARED = "final_norm"
 """A part of every model that is small and differs between any two trainings."""
+OWN = (
+    "vocab_size",
+    "embedding_dropout",
+    "attention_dropout",
+    "residual_dropout",
+    "initializer_range",
+)
+"""Where the configurations of the two models may differ; the source reads without dropout."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ def open_teacher(config: RunConfig, decoder: DecoderConfig) -> Teacher | None:
         return None
     files = model_files(section.path, section.revision)
     found = read_decoder_config(read_config(files), files / "config.json")
-    if replace(found, vocab_size=decoder.vocab_size) != decoder:
+    if replace(found, **{key: getattr(decoder, key) for key in OWN}) != decoder:
         raise UserError(
             f"{section.path} and {config.model.path} differ in more than the vocabulary: give the "
             "source of the transfer as teacher.path."

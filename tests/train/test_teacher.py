@@ -1,5 +1,6 @@
 """New embeddings that learn from the source of the transfer."""
 
+import shutil
 from itertools import pairwise
 
 import jax
@@ -17,8 +18,10 @@ from clp_jax.data.corpus.store import Corpus, write_corpus
 from clp_jax.errors import UserError
 from clp_jax.mesh import make_mesh, shard_batch, single_device_mesh
 from clp_jax.models import initialize, read_decoder_config
+from clp_jax.train.inputs import read_decoder
 from clp_jax.train.metrics import read_metrics
 from clp_jax.train.optimizer import make_optimizer
+from clp_jax.train.run_folder import find_run
 from clp_jax.train.step import initialize_optimizer, make_train_step
 from clp_jax.train.teacher import Teacher, open_teacher
 
@@ -255,6 +258,13 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(pair, tmp_path, monkeypatc
     other = config | {"model": {"path": str(pair / "source")}}
     with pytest.raises(UserError, match="compares with them at its end: restore the old ones"):
         train_model(RunConfig.from_dict(other), resume=True)
+    config["teacher"]["path"] = str(shutil.copytree(pair / "source", tmp_path / "moved"))
+    file = tmp_path / "moved" / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4] + bytes(4))
+    with pytest.raises(UserError, match=r"weights than those in .*moved, and learns from them"):
+        train_model(RunConfig.from_dict(config), resume=True)
+    file.write_bytes(whole)
     train_model(RunConfig.from_dict(config), resume=True)
     np.testing.assert_array_equal(*map(embeddings_of, (tmp_path / "run", tmp_path / "killed")))
 
@@ -290,6 +300,32 @@ def test_the_layer_must_exist(pair):
     config = RunConfig.from_dict(settings(pair, teacher={"layer": 3}))
     with pytest.raises(UserError, match=r"teacher\.layer is 3, but .* has 2 layers"):
         open_teacher(config, load_model(pair / "model").config)
+
+
+def test_the_source_reads_without_the_dropout_of_the_run(pair):
+    config = settings(pair)
+    config["model"]["dropout"] = 0.1
+    config = RunConfig.from_dict(config)
+    decoder = read_decoder(pair / "model", config.model)
+    assert decoder.residual_dropout == 0.1
+    assert open_teacher(config, decoder).decoder.residual_dropout == 0
+
+
+def test_the_end_at_which_rows_move_stays(pair, tmp_path):
+    config = settings(pair, tmp_path / "run")
+    config["optimizer"]["schedule"] = "constant"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(RunConfig.from_dict(config).to_yaml())
+    config["train"]["steps"] = 16
+    with pytest.raises(UserError, match="train.steps was 8 and is 16"):
+        find_run(RunConfig.from_dict(config), tmp_path / "run", resume=True)
+
+
+def test_new_layers_have_no_teacher(pair):
+    config = settings(pair)
+    config["model"]["init"] = "random"
+    with pytest.raises(UserError, match=r"no teacher: set model\.init to pretrained"):
+        RunConfig.from_dict(config)
 
 
 def test_layers_must_be_frozen(pair):
