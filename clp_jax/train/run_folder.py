@@ -301,7 +301,7 @@ def compare_record(folder: Path, config: RunConfig, inputs: Inputs) -> None:
 
     Raises:
         UserError: a corpus or a tokenizer has changed, or the weights of the model or the teacher
-            have and the run still needs them: it has no checkpoint yet, or goes on learning.
+            have and the run still needs them: it has no checkpoint yet, or still learns from them.
     """
     before = read_record(folder)
     for name, hash_ in _hashes(inputs).items():
