@@ -119,7 +119,7 @@ def plan_run(
 ) -> Plan:
     """Compile the training step of a run for TPUs that need not be present.
 
-    Only the model's configuration is read, no weights and no corpora.
+    Only configurations are read, and a teacher's tokenizer: no weights and no corpora.
 
     Args:
         config: The run's configuration.

@@ -83,9 +83,21 @@ def prepare_corpus(
     if inputs:
         given = [SourceSection(input=item, text_field=text_field) for item in inputs]
         config = config.model_copy(update={"sources": tuple(given)})
+    elif text_field is not None:
+        raise UserError(
+            "text_field would be ignored, because it is that of --input: set it for each source in "
+            "the recipe."
+        )
     if not config.sources:
         raise UserError("There is nothing to read: name --input files or sources in the recipe.")
     loaded = None if tokenizer is None else load_tokenizer(tokenizer)
+    if source_tokenizer is not None:
+        if loaded is None:
+            raise UserError(
+                "source_tokenizer would be ignored, because there is no tokenizer to compare it "
+                "with: name one, or leave it out."
+            )
+        load_tokenizer(source_tokenizer)  # A damaged one is found now, not at the end.
     if loaded is not None:
         loaded.separator()
     tasks = plan_tasks(config.sources, limit)

@@ -238,6 +238,13 @@ def test_bad_input_is_reported_and_leaves_nothing_behind(tmp_path: Path, tokeniz
     assert not out.exists()
     with pytest.raises(UserError, match="nothing to read"):
         prepare_corpus([], tokenizer_folder, out)
+    with pytest.raises(UserError, match="text_field would be ignored, because it is that of --inp"):
+        prepare_corpus([], tokenizer_folder, out, text_field="body")
+    with pytest.raises(UserError, match="source_tokenizer would be ignored, because there is no"):
+        prepare_corpus([str(good)], None, out, source_tokenizer=tokenizer_folder)
+    with pytest.raises(UserError, match="nowhere"):
+        prepare_corpus([str(good)], tokenizer_folder, out, source_tokenizer=tmp_path / "nowhere")
+    assert not out.exists()
     recipe = PrepareConfig.from_dict({"corpus": {"max_broken": 1}})
     manifest = prepare_corpus([str(bad)], tokenizer_folder, out, config=recipe)
     assert manifest is not None
