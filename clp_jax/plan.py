@@ -52,7 +52,7 @@ class Plan:
     """Peak of what exists only within a step, plus the program."""
     collective_bytes: Mapping[str, int]
     """Bytes received from other chips per step, by kind of collective."""
-    flops: float
+    flops: int
     """Floating-point operations of a step on all chips, see `step_flops_per_token`."""
     peak_flops: float
     """Dense bfloat16 peak of a chip in FLOP/s."""

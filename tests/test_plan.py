@@ -69,10 +69,11 @@ def test_what_a_step_does_not_train_is_not_planned(config, monkeypatch):
         memory = SimpleNamespace(
             argument_size_in_bytes=1, peak_memory_in_bytes=2, generated_code_size_in_bytes=3
         )
-        return SimpleNamespace(memory_analysis=lambda: memory, as_text=lambda: "HloModule step")
+        return SimpleNamespace(memory_analysis=lambda: memory, as_text=lambda: "a program")
 
     monkeypatch.setattr(plan, "make_train_step", make_train_step)
     monkeypatch.setattr(plan, "_chips", lambda accelerator: jax.devices()[:1])
+    monkeypatch.setattr(plan, "collective_bytes", lambda program: {})
     frozen = {"lr_multipliers": {"layers": 0}, "new_rows_only": True}
     wishes = (config, config | {"optimizer": frozen})
     plans = [plan_run(RunConfig.from_dict(wish), "v5litepod-1") for wish in wishes]

@@ -28,8 +28,8 @@ def step_flops_per_token(model: Decoder, config: RunConfig, teacher: Teacher | N
     trained = trainable(nnx.to_pure_dict(nnx.state(model)), config.optimizer).keys()
     through_layers = bool(trained - ABOVE_LAYERS)
     own = model.forward_flops(length, depth if teacher is None else max(teacher.layers[0]))
-    total = own.products * (1 + through_layers + ("blocks" in trained))
-    total += own.attention * (1 + 2 * through_layers)
+    total = own.attention * (1 + 2 * through_layers)
+    total += own.products * (1 + through_layers + ("blocks" in trained))
     if config.predicts:
         total += own.head * (2 + ("token_embedding" in trained))
     if teacher is not None:

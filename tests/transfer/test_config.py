@@ -44,7 +44,7 @@ def test_defaults():
         {"extend": True, "data": ["x"]},
         {"method": "ridge", "match_spread": True, "spread_shrinkage": 1, "by_reliability": True},
         {"method": "ridge-residual", "strength": 0, "neighbours": 5, "temperature": 0.5},
-        {"atoms": 8, "count_exponent": 1},
+        {"atoms": 8, "count_exponent": 1, "data": ["x"]},
         {"source_vectors": "a", "target_vectors": "b", "dictionary": "c"},
     ],
 )
