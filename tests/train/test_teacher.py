@@ -317,7 +317,7 @@ def test_the_end_at_which_rows_move_stays(pair, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text(RunConfig.from_dict(config).to_yaml())
     config["train"]["steps"] = 16
-    with pytest.raises(UserError, match="train.steps was 8 and is 16"):
+    with pytest.raises(UserError, match=r"train\.steps was 8 and is 16"):
         find_run(RunConfig.from_dict(config), tmp_path / "run", resume=True)
 
 
