@@ -21,6 +21,12 @@ from clp_jax.mesh import inference_dtype, make_mesh
 CLUSTERS = ("passage", "flores_passage", "context", "article", "story", "paragraph")
 """Fields with the passage that several questions of a task may share."""
 
+UNSUPPORTED = {
+    "UNSAFE_CODE": "runs the programs that a model writes",
+    "MULTIMODAL": "asks about images or sound",
+}
+"""What the harness's marks of tasks say that nothing here serves."""
+
 UNFILTERED = "none"
 """The harness's name for answers as they come."""
 
@@ -141,16 +147,22 @@ def load_tasks(manager: Any, names: Sequence[str]) -> Any:
     """The harness's task objects, with their data.
 
     Raises:
-        UserError: the data cannot be read from the folder or the hub.
+        UserError: the data cannot be read from the folder or the hub, or a task is of a kind that
+            is not supported.
     """
     try:
-        return manager.load(list(names))
+        loaded = manager.load([*dict.fromkeys(names)])
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(
             f"The data of {', '.join(names)} cannot be read ({' '.join(str(error).split())}): "
             "give a folder with TASK/test.jsonl as task data for our own tasks, or allow access to "
             "the hub, or set HF_HOME to a cache that holds them."
         ) from None
+    for name, task in loaded["tasks"].items():
+        for flag, need in UNSUPPORTED.items():
+            if getattr(task, flag, False):
+                raise UserError(f"The task {name} {need}: leave it out.")
+    return loaded
 
 
 def run_harness(model: Any, loaded: Any, **options: Any) -> TaskRun:

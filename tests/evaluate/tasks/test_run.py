@@ -245,6 +245,14 @@ def test_an_unknown_task_is_refused_before_anything_is_loaded():
         evaluate_tasks("no-such-model", ["pawsx_de", "germeval2081"])
 
 
+def test_a_task_that_runs_programs_is_refused(include_path, tmp_path):
+    program = yaml.safe_load((include_path / "planted_word.yaml").read_text())
+    program |= {"task": "program", "unsafe_code": True}
+    (tmp_path / "program.yaml").write_text(yaml.safe_dump(program))
+    with pytest.raises(UserError, match="program runs the programs that a model writes: leave"):
+        evaluate_tasks("no-such-model", ["program", "program"], include_path=tmp_path)
+
+
 def test_a_folder_of_tasks_that_is_not_there_or_damaged_is_reported(tmp_path):
     with pytest.raises(UserError, match="none is not a folder"):
         evaluate_tasks("no-such-model", ["pawsx_de"], include_path=tmp_path / "none")
