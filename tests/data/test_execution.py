@@ -126,7 +126,7 @@ ALONE = """
 import signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import test_execution
+from tests.data import test_execution
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     test_execution.run(Path(sys.argv[2]), 2, slow=float(sys.argv[3]))
@@ -136,7 +136,7 @@ if __name__ == "__main__":
 def begin(folder: Path, slow: float = 0.3) -> subprocess.Popen[bytes]:
     script = folder / "alone.py"
     script.write_text(ALONE)
-    command = [sys.executable, script, Path(__file__).parent, folder, str(slow)]
+    command = [sys.executable, script, Path(__file__).parents[2], folder, str(slow)]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
     while sum(map(bool, starts(folder))) < 2:  # Both workers are at work.
         time.sleep(0.05)
