@@ -17,7 +17,6 @@ from clp_jax.cli.flags import (
     read_as,
     start_mesh,
 )
-from clp_jax.errors import UserError
 
 
 def add_parser(stages: Any) -> None:
@@ -141,9 +140,9 @@ def _add_tasks(kinds: Any) -> None:
 
 def _tasks(arguments: argparse.Namespace) -> None:
     from clp_jax.before import check_inputs
+    from clp_jax.evaluate.names import check_outputs
 
-    if arguments.log_samples and arguments.output_path is None:
-        raise UserError("--log-samples needs a folder to write to: give --output-path.")
+    check_outputs(arguments.output_path, arguments.log_samples)
     check_inputs((arguments.model,))
     from clp_jax.evaluate.tasks import evaluate_tasks, render_tasks
 

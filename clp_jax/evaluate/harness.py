@@ -116,18 +116,32 @@ class JaxLM(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The text of a conversation, which the answer continues."""
+        """The text of a conversation, which the answer continues.
+
+        Raises:
+            UserError: the tokenizer has no template, or it is broken or refuses the conversation.
+        """
+        from jinja2 import TemplateError
         from transformers.utils import chat_template_utils
 
         render: Any = chat_template_utils.render_jinja_template  # Its annotations are wrong.
         roles = self.tokenizer.roles.items()
-        [text], _ = render(
-            [chat_history],
-            chat_template=self.chat_template(True),
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-            **{f"{role}_token": self.tokenizer.token(id) for role, id in roles if id is not None},
-        )
+        spellings = {
+            f"{role}_token": self.tokenizer.token(id) for role, id in roles if id is not None
+        }
+        try:
+            [text], _ = render(
+                [chat_history],
+                chat_template=self.chat_template(True),
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+                **spellings,
+            )
+        except TemplateError as error:
+            raise UserError(
+                f"The chat template of {self.tokenizer.name} cannot spell a question ({error}): "
+                "leave out --apply-chat-template."
+            ) from None
         return text
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:

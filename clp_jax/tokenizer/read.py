@@ -58,7 +58,7 @@ def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """The template of a file of its own, or that of the settings; of several, the default one."""
     file = folder / "chat_template.jinja"
     if file.exists():
-        return file.read_text("utf-8")
+        return file.read_text("utf-8", errors="replace")
     template = settings.get("chat_template")
     if isinstance(template, list):
         named = {entry.get("name"): entry for entry in template if isinstance(entry, dict)}

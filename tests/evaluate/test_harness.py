@@ -1,6 +1,7 @@
 import copy
 import json
 import sys
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -89,9 +90,19 @@ def test_a_conversation_is_spelled_as_by_transformers(place, model_folder, token
     assert model.chat_template(True) == TEMPLATE
 
 
-def test_a_tokenizer_without_a_chat_template_is_reported(ours):
-    with pytest.raises(UserError, match="has no chat template: leave out"):
-        ours.apply_chat_template([{"role": "user", "content": "Wer?"}])
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        (None, "has no chat template: leave out"),
+        ("{% for m in messages %}", r"cannot spell a question \(.*\): leave out"),
+        ("{{ raise_exception('No users here.') }}", r"question \(No users here\.\): leave out"),
+    ],
+)
+def test_a_conversation_that_cannot_be_spelled_is_reported(ours, template, sentence):
+    model = copy.copy(ours)
+    model.tokenizer = replace(ours.tokenizer, chat_template=template)
+    with pytest.raises(UserError, match=sentence):
+        model.apply_chat_template([{"role": "user", "content": "Wer?"}])
 
 
 def test_log_likelihoods_equal_those_of_the_hf_model(ours, theirs):

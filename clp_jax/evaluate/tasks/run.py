@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.hf import load_model, model_tokenizer
 from clp_jax.errors import UserError
-from clp_jax.evaluate.names import FOLDER, TASKS
+from clp_jax.evaluate.names import FOLDER, TASKS, check_outputs
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.evaluate.tasks.scores import Answers, score_metric
 from clp_jax.limits import BatchSize, LocalPath, Name, Natural, PathOrName, Positive
@@ -86,13 +86,18 @@ def evaluate_tasks(
     """
     from clp_jax.evaluate.harness import JaxLM
 
-    manager = task_manager(tasks, include_path, task_data)
-    loaded = load_tasks(manager, tasks)
+    check_outputs(output_path, log_samples)
+    loaded = load_tasks(task_manager(tasks, include_path, task_data), tasks)
+    check_fewshot(loaded, num_fewshot)
     mesh = mesh or make_mesh()
     tokenizer = model_tokenizer(model_path)
     loaded_model = load_model(model_path, mesh=mesh, compute_dtype=inference_dtype(dtype))
     model = JaxLM(loaded_model, tokenizer, batch_size=batch_size, mesh=mesh)
-    tracker = None if output_path is None else _tracker(output_path)
+    tracker = None
+    if output_path is not None:
+        from lm_eval.loggers import EvaluationTracker
+
+        tracker = EvaluationTracker(output_path=str(output_path))
     run = run_harness(
         model,
         loaded,
@@ -137,12 +142,6 @@ def task_manager(
     return manager
 
 
-def _tracker(output_path: str | Path) -> Any:
-    from lm_eval.loggers import EvaluationTracker
-
-    return EvaluationTracker(output_path=str(output_path))
-
-
 def load_tasks(manager: Any, names: Sequence[str]) -> Any:
     """The harness's task objects, with their data.
 
@@ -163,6 +162,23 @@ def load_tasks(manager: Any, names: Sequence[str]) -> Any:
             if getattr(task, flag, False):
                 raise UserError(f"The task {name} {need}: leave it out.")
     return loaded
+
+
+def check_fewshot(loaded: Any, num_fewshot: int | None) -> None:
+    """Check that every task has more examples than stand before a question.
+
+    Raises:
+        UserError: one has not.
+    """
+    if not num_fewshot:
+        return
+    for name, task in loaded["tasks"].items():
+        examples = len(task.fewshot_docs() or ())
+        if examples <= num_fewshot:
+            raise UserError(
+                f"The task {name} has {examples} examples, too few for {num_fewshot} before each "
+                "question: lower num_fewshot."
+            )
 
 
 def run_harness(model: Any, loaded: Any, **options: Any) -> TaskRun:
@@ -226,7 +242,10 @@ def _metrics(
 
 
 def answers_of(task: Any, docs: Sequence[Mapping[str, Any]]) -> Answers | None:
-    """The choices of a multiple-choice task; None for other tasks."""
+    """The choices of a multiple-choice task; None for other tasks, or if one has no right choice.
+
+    The harness scores questions without a right choice too: as wrong.
+    """
     if task.OUTPUT_TYPE != "multiple_choice":
         return None
     choices = [[*task.doc_to_choice(doc)] for doc in docs]
@@ -235,7 +254,13 @@ def answers_of(task: Any, docs: Sequence[Mapping[str, Any]]) -> Answers | None:
     for doc, names in zip(docs, choices, strict=True):
         of_doc = target(doc)
         several = of_doc if isinstance(of_doc, list) else [of_doc]
-        gold.append([names.index(one) if isinstance(one, str) else int(one) for one in several])
+        places = dict(zip(names, range(len(names)), strict=True)) | {
+            i: i for i in range(len(names))
+        }
+        right = [places[one] for one in several if one in places]
+        if not right:
+            return None
+        gold.append(right)
     return Answers(
         counts=np.array([len(names) for names in choices]),
         gold=np.array([several[0] for several in gold]),
