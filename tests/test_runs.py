@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import time
 
 import pytest
 
@@ -82,7 +83,9 @@ def test_what_is_reported_about_a_run(tmp_path):
 
 def test_runs_are_found_at_any_depth_and_columns_of_no_run_are_left_out(tmp_path):
     write_run(tmp_path / "chain" / "small" / "run", validated=False)
-    write_run(tmp_path / "other", steps=20, validated=False)
+    other = write_run(tmp_path / "other", steps=20, validated=False)
+    written = time.time() - 90
+    os.utime(other / METRICS, (written, written))
     (tmp_path / "corpora" / "train").mkdir(parents=True)
     rows = cells(str(list_runs([tmp_path, tmp_path / "other"])))
     assert [row["run"] for row in rows] == [
@@ -90,7 +93,7 @@ def test_runs_are_found_at_any_depth_and_columns_of_no_run_are_left_out(tmp_path
         str(tmp_path / "other"),
     ]
     assert "perplexity per token" not in rows[0]
-    assert [row["state"] for row in rows] == ["finished", "0 s ago"]
+    assert [row["state"] for row in rows] == ["finished", "1 min ago"]
 
 
 def test_nan_is_neither_best_nor_json(tmp_path):

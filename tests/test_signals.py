@@ -43,7 +43,7 @@ def test_a_computation_is_ended_and_leaves_nothing(number, tmp_path):
     assert process.stdout.readline().startswith(str(tmp_path))
     assert len(list(tmp_path.iterdir())) == 2
     process.send_signal(number)
-    assert process.communicate(timeout=20) == ("", f"clp-jax: stopped by {number.name}\n")
+    assert process.communicate(timeout=120) == ("", f"clp-jax: stopped by {number.name}\n")
     assert process.returncode == 128 + number
     assert not list(tmp_path.iterdir())
 

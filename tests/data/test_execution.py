@@ -158,11 +158,11 @@ def test_two_runs_do_not_share_a_folder_and_a_killed_one_leaves_no_process(tmp_p
 
 @pytest.mark.slow
 def test_an_interrupted_run_ends_at_once_and_resumes(tmp_path: Path):
-    child = begin(tmp_path, slow=2.0)
+    child = begin(tmp_path, slow=60.0)
     began = time.monotonic()
     os.killpg(child.pid, signal.SIGINT)
-    assert child.wait(timeout=20) != 0
-    assert time.monotonic() - began < 4
+    assert child.wait(timeout=120) != 0
+    assert time.monotonic() - began < 30
     assert child.stderr is not None
     assert child.stderr.read().count(b"KeyboardInterrupt") == 1
     run(tmp_path)

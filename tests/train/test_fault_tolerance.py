@@ -136,11 +136,11 @@ def ends(monkeypatch):
 
 
 def test_stages_that_take_their_time_but_end_are_left_alone(ends):
-    with Watchdog(0.2 / 60) as watchdog:
+    with Watchdog(1 / 60) as watchdog:
         for step in range(8):
             watchdog.stage(f"step {step}")
-            time.sleep(0.1)
-    time.sleep(0.4)
+            time.sleep(0.2)
+    time.sleep(1.2)
     assert ends == []
 
 
