@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from pydantic import Field, model_validator
 
 from clp_jax import RunConfig, evaluate_perplexity, prepare_corpus, train_model, transfer_model
-from clp_jax.checkpoint.hub import model_files, read_config, resolve
+from clp_jax.checkpoint.hub import model_files, resolve
 from clp_jax.config import Configuration
 from clp_jax.data.corpus.store import Corpus
 from clp_jax.data.io.readers import read_documents
@@ -33,9 +33,12 @@ from clp_jax.evaluate.plots import COLOURS, tokens_to_reach
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import new_file, new_folder, read_json, write_json
 from clp_jax.mesh import use_compilation_cache
-from clp_jax.models import abstract_model, read_decoder_config
+from clp_jax.models import abstract_model
+from clp_jax.plan import planned_decoder
 from clp_jax.quickstart.inputs import take, write_text
+from clp_jax.train.flops import step_flops_per_token
 from clp_jax.train.metrics import read_metrics
+from clp_jax.train.teacher import open_teacher
 
 MEASURED = "validation/byte_perplexity"
 OWN = "own tokenizer"
@@ -239,24 +242,11 @@ class Study:
         return {"config": self.config.model_dump(mode="json"), "sha256": hashes}
 
 
-def flops_per_token(config: RunConfig) -> float:
-    """FLOPs of training on one token, those of a teacher's forward pass included.
-
-    A frozen body counts as if it were trained, though it needs no gradients of its weights:
-    polishing costs less than this.
-    """
-
-    def of(path: str, length: int) -> float:
-        return abstract_model(read_decoder_config(read_config(model_files(path)))).flops_per_token(
-            length
-        )
-
-    length, teacher = config.data.sequence_length, config.teacher
-    flops = of(config.model.path, length)
-    if teacher.path is not None:
-        read = teacher.sequence_length or 2 * length
-        flops += of(teacher.path, read) / 3 * read / length
-    return flops
+def flops_per_token(config: RunConfig) -> int:
+    """FLOPs of training on one token: what is frozen costs less, a teacher costs its own."""
+    decoder = planned_decoder(config.model)
+    teacher = open_teacher(config, decoder)
+    return step_flops_per_token(abstract_model(decoder), config, teacher)
 
 
 def table_before(found: Mapping[str, Mapping[str, float]]) -> str:
@@ -281,9 +271,12 @@ def table_after(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     languages = list(next(iter(found.values()))[0]["end"])
 
     def reached(arm: str, other: str) -> str:
-        """Bytes that the arm needs to reach what the other arm ends with, as its share of them."""
+        """Bytes that the arm needs to reach what the other arm ends with, as its share of them.
+
+        Seed by seed, for the seeds that both have.
+        """
         shares = []
-        for mine, theirs in zip(found[arm], found[other], strict=True):
+        for mine, theirs in zip(found[arm], found[other], strict=False):
             last = theirs["curve"][-1]
             curve = [(round(p["bytes"]), 2 ** p["bits_per_byte"]) for p in mine["curve"]]
             needed = tokens_to_reach(curve, 2 ** last["bits_per_byte"])
