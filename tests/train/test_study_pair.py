@@ -88,8 +88,8 @@ def test_a_study(study_pair, options, tmp_path, monkeypatch):
         assert curve[0]["bits_per_byte"] == pytest.approx(before, rel=1e-4)
         assert run["end"].keys() == {"German", "English"}
     plain, polished = (found["after"][arm][0]["curve"] for arm in ("mean", "mean + polished"))
-    # The first phase also reads the text, twice as many tokens of it, with the source: 5/3, less what
-    # the frozen layers save.
+    # The first phase also reads the text, twice as many tokens of it, with the source: 5/3, less
+    # what the frozen layers save.
     assert 1 < polished[1]["flops"] / plain[1]["flops"] < 5 / 3
     assert polished[2]["flops"] - polished[1]["flops"] == pytest.approx(plain[1]["flops"])
     assert "mean + polished" in (out / "tables.md").read_text()
