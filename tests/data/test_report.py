@@ -13,10 +13,10 @@ import pytest
 from clp_jax.data.config import PrepareConfig
 from clp_jax.data.report import summary, write_report
 from clp_jax.data.report.plots import plot_lengths, plot_steps
-from clp_jax.data.report.screen import visible
+from clp_jax.terminal import visible
 
 TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "table", "tr", "th",
-        "td", "pre", "img"}  # fmt: skip
+        "td", "pre", "img", "div"}  # fmt: skip
 HOSTILE = (
     "</pre></td><script>alert(1)</script><img src=x onerror=alert(1)> [a](javascript:b) <b@c.de>\n"
     "```\n````\n~~~\n# heading\n| a | b |\n|---|---|\n&lt;i&gt; **bold** https://evil.example\n"

@@ -1,6 +1,6 @@
 """The report of a corpus: one page that shows where its text went.
 
-`content` defines the page, `markdown` and `html` render it, and `screen` is the short form for the
+`content` defines the page, `clp_jax.pages` renders it, and `screen` is the short form for the
 command line. The report is made from the corpus's manifest and from samples of dropped documents.
 The samples are unchecked text from the web, so all of it is escaped.
 """
@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from clp_jax.data.report.content import Sample, describe
-from clp_jax.data.report.html import render_html
-from clp_jax.data.report.markdown import render_markdown
 from clp_jax.data.report.screen import summary
 from clp_jax.files import new_file
+from clp_jax.pages import render_html, render_markdown
 
 __all__ = ["summary", "write_report"]
 
@@ -33,7 +32,11 @@ def write_report(
             shown.
     """
     sections = describe(manifest, samples)
-    pages = {"report.md": render_markdown(sections), "report.html": render_html(sections)}
+    title = "Corpus report"
+    pages = {
+        "report.md": render_markdown(title, sections),
+        "report.html": render_html(title, sections),
+    }
     for name, page in pages.items():
         with new_file(folder / name) as scratch:
             scratch.write_text(page, "utf-8")

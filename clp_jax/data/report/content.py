@@ -1,14 +1,15 @@
 """The content of the report: sections of sentences, tables, plots and samples."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from clp_jax.data.corpus.store import lost_text
 from clp_jax.data.report.plots import plot_lengths, plot_steps
+from clp_jax.pages import Plot, Section, Table, Verbatim
+from clp_jax.pages.blocks import UNKNOWN
 
 Sample = Mapping[str, Any]
 """Dropped text: its ``id``, if it has one, the ``reason`` and the beginning of its ``text``."""
@@ -17,46 +18,6 @@ SAMPLES = 3
 """Samples shown per reason."""
 REASONS = 8
 """Reasons shown per step."""
-UNKNOWN = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells under headers."""
-
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    @property
-    def numeric(self) -> list[bool]:
-        """For each column, whether all of its cells are numbers or unknown."""
-        columns = [*zip(*self.rows, strict=True)] or [()] * len(self.headers)
-        return [
-            all(cell == UNKNOWN or cell.lstrip("-")[:1].isdigit() for cell in column)
-            for column in columns
-        ]
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A picture and its description, for pages that can show pictures."""
-
-    png: bytes
-    text: str
-
-
-@dataclass(frozen=True)
-class Verbatim:
-    """Preformatted text."""
-
-    text: str
-
-
-class Section(NamedTuple):
-    """A heading and the blocks under it; a plain string is a paragraph."""
-
-    title: str
-    blocks: Sequence[str | Table | Plot | Verbatim]
 
 
 def describe(manifest: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) -> list[Section]:

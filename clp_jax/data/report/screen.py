@@ -1,38 +1,10 @@
 """The short report of a corpus for the terminal."""
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clp_jax.data.report.content import left_out, percentage, rate
-
-_DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-
-LINES = "\n\t"
-"""Control characters that lay out lines of text."""
-
-
-def visible(text: str, kept: str = "") -> str:
-    """Replace characters that a terminal or browser interprets instead of showing by ``�``.
-
-    These are control characters (ANSI escapes begin with one), line and paragraph separators,
-    lone surrogates and the marks that change the direction of writing.
-
-    Args:
-        text: Any string, even one that UTF-8 cannot encode.
-        kept: Characters to keep, such as the newline.
-    """
-    return "".join(
-        "�" if character not in kept and _acts(character) else character for character in text
-    )
-
-
-def _acts(character: str) -> bool:
-    return (
-        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-        or unicodedata.bidirectional(character) in _DIRECTIONS
-    )
-
+from clp_jax.terminal import visible
 
 STEPS = 14
 """Maximum number of steps shown; steps without effect are never shown."""

@@ -1,15 +1,20 @@
-"""The report in Markdown, without plots."""
+"""A page in Markdown; its plots are files next to it."""
 
 import re
 from collections.abc import Iterator, Sequence
 
-from clp_jax.data.report.content import Plot, Section, Table, Verbatim
-from clp_jax.data.report.screen import LINES, visible
+from clp_jax.pages.blocks import Plot, Section, Table, Texts, Verbatim
+from clp_jax.terminal import LINES, visible
 
 
-def render_markdown(sections: Sequence[Section]) -> str:
-    """The Markdown page; its only markup is headings, tables and fences."""
-    blocks = ["# Corpus report"]
+def render_markdown(title: str, sections: Sequence[Section]) -> str:
+    """The Markdown page; its only markup is headings, tables, fences and pictures.
+
+    Args:
+        title: Its title.
+        sections: Its content.
+    """
+    blocks = [f"# {_inline(title)}"]
     for section in sections:
         blocks.append(f"## {_inline(section.title)}")
         for block in section.blocks:
@@ -18,10 +23,13 @@ def render_markdown(sections: Sequence[Section]) -> str:
                     blocks.append("\n".join(_table(block)))
                 case Verbatim():
                     blocks.append(_fenced(block.text))
+                case Texts():
+                    for name, text in block.by_name:
+                        blocks += [f"{_inline(name)}:", _fenced(text)]
                 case str():
                     blocks.append(_inline(block))
-                case Plot():
-                    pass
+                case Plot(file=file):
+                    blocks += [f"![{_inline(block.text)}]({file})"] if file else []
     return "\n\n".join(blocks) + "\n"
 
 
