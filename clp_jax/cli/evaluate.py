@@ -50,7 +50,7 @@ def _add_perplexity(kinds: Any) -> None:
     )
     add_batch_size(parser)
     add_text_field(parser)
-    add_compute_dtype(parser)
+    add_compute_dtype(parser, default="float32")
     add_mesh(parser)
     add_json(parser, "figures")
 
@@ -76,7 +76,7 @@ def _perplexity(arguments: argparse.Namespace) -> None:
         print(note, file=sys.stderr)
     result = perplexity.to_dict()
     rows = [
-        [name, f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"]
+        [name, f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"]
         for name, value in result.items()
     ]
     print_and_write(markdown_table(["figure", "value"], rows), arguments.json, result)

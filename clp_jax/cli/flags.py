@@ -79,12 +79,14 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_compute_dtype(parser: argparse.ArgumentParser) -> None:
-    """Add the flag for the dtype of the computation."""
+def add_compute_dtype(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add the flag for the dtype of the computation; None: the one that suits the device."""
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="precision of the computation (default: bfloat16 on TPUs and GPUs, float32 on CPUs)",
+        default=default,
+        help="precision of the computation "
+        f"(default: {default or 'bfloat16 on TPUs and GPUs, float32 on CPUs'})",
     )
 
 

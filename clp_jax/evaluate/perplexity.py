@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -41,6 +42,8 @@ class Perplexity:
     """Bytes of the text in UTF-8."""
     unknown_bytes: int = 0
     """Bytes that are encoded as the unknown token alone, and therefore cost too little."""
+    dtype: str = "float32"
+    """Precision of the computation."""
 
     @property
     def loss(self) -> float:
@@ -67,7 +70,7 @@ class Perplexity:
         """nll / bytes in bits."""
         return self.nll / self.bytes / math.log(2)
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float | str]:
         """All figures by name, ready for JSON."""
         return {
             "nll": self.nll,
@@ -80,6 +83,7 @@ class Perplexity:
             "word_perplexity": self.word_perplexity,
             "byte_perplexity": self.byte_perplexity,
             "bits_per_byte": self.bits_per_byte,
+            "dtype": self.dtype,
         }
 
 
@@ -91,7 +95,7 @@ def evaluate_perplexity(
     sequence_length: SequenceLength | None = None,
     batch_size: BatchSize = 8,
     text_field: Name = "text",
-    dtype: str | None = None,
+    dtype: str = "float32",
     mesh: Mesh | None = None,
 ) -> Perplexity:
     """Measure a stored model's perplexity on text.
@@ -102,7 +106,7 @@ def evaluate_perplexity(
         sequence_length: tokens per window; by default the model's positions, at most 1,024.
         batch_size: windows that are computed together.
         text_field: the field of a record that holds the text.
-        dtype: of the computation, see `clp_jax.mesh.inference_dtype`.
+        dtype: of the computation, float32 or bfloat16.
         mesh: where the model is; all devices by default.
 
     Raises:
@@ -183,6 +187,7 @@ def measure_perplexity(
         words=corpus.words,
         bytes=corpus.bytes,
         unknown_bytes=corpus.unknown_bytes,
+        dtype=jnp.dtype(model.dtype).name,
     )
 
 
