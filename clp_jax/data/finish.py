@@ -146,10 +146,11 @@ class _Step(NamedTuple):
 
 
 def _read_counts(work: Path, stage: str) -> list[_Step]:
-    """datatrove's counts for each step of a stage, over all its tasks."""
+    """datatrove's counts for each step of a stage, over all tasks that it marked as completed."""
     steps: list[_Step] = []
-    for file in files_of_tasks(logs_of(work, stage) / "stats", ".json"):
-        for number, found in enumerate(read_json(file, list)):
+    logs = logs_of(work, stage)
+    for mark in files_of_tasks(logs / "completions", ""):
+        for number, found in enumerate(read_json(logs / "stats" / f"{mark.name}.json", list)):
             if number == len(steps):
                 steps.append(_Step(stage, found["name"].partition(": ")[2], 0.0, Counter()))
             step = steps[number]

@@ -128,7 +128,7 @@ def prepare_corpus(
             index.parent.replace(work / TESTS)
         read = Read(tasks, config.corpus.max_broken, limit, work / SAMPLES)
         reported = ["clean", *deduplications(config.deduplicate)]
-        check = CheckSeals(work / KEPT, work / SHARDS)
+        check = CheckSeals(len(tasks), work / KEPT, work / SHARDS)
         finish = Finish(out, work, reported, about, loaded, source_tokenizer)
         stages = [*_stages(config, read, work, last), Stage("finish", [check, finish], 1)]
         if not _run_or_resume(stages, work, config.execution):

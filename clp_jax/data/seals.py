@@ -36,12 +36,13 @@ def check_seal(folder: Path, rank: int) -> None:
     """Make sure that the files of a task are as they were when they were sealed.
 
     Raises:
-        UserError: one of them has changed or is missing.
+        UserError: one of them, or the record itself, has changed or is missing.
     """
+    record = _record(folder, rank)
     try:
-        sums = read_json(_record(folder, rank))
+        sums = read_json(record)
     except UserError:
-        raise _damaged(_record(folder, rank)) from None
+        raise _damaged(record) from None
     for name, noted in sums.items():
         file = folder / name
         if not file.is_file() or _sum(file) != noted:
@@ -51,18 +52,20 @@ def check_seal(folder: Path, rank: int) -> None:
 class CheckSeals(PipelineStep):
     """Check what the tasks of an earlier stage wrote; the tasks of this stage share the files.
 
-    So each file is read once more, however many tasks read parts of it. If one file is damaged, the
-    stage does not succeed.
+    So each file is read once more, however many tasks read parts of it. If one file is damaged or
+    one record lost, the stage does not succeed.
 
     Args:
+        tasks: Number of tasks of the earlier stage, each of which has sealed its files.
         folders: The folders, as in `seal`.
     """
 
     type = "CHECK"
     name = "seals"
 
-    def __init__(self, *folders: Path):
+    def __init__(self, tasks: int, *folders: Path):
         super().__init__()
+        self.tasks = tasks
         self.folders = folders
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
@@ -72,11 +75,8 @@ class CheckSeals(PipelineStep):
             UserError: a file has changed or is missing.
         """
         for folder in self.folders:
-            records = files_of_tasks(_record(folder, 0).parent, ".sums")
-            if not records:
-                raise _damaged(_record(folder, 0).parent)
-            for record in records[rank::world_size]:
-                check_seal(folder, int(record.stem))
+            for task in range(rank, self.tasks, world_size):
+                check_seal(folder, task)
 
 
 def _record(folder: Path, rank: int) -> Path:
@@ -88,6 +88,8 @@ def _sum(file: Path) -> list[Any]:
 
 
 def _damaged(file: Path) -> UserError:
+    if not file.exists():
+        return UserError(f"{file} is missing: remove the output folder to start again.")
     return UserError(
         f"{file} has changed since it was written: look at the disk, and remove the output folder "
         "to start again."

@@ -335,6 +335,7 @@ def test_a_preparation_with_another_recipe_is_not_resumed(
     [
         ("logs/clean/stats/00000.json", "[{}]", "KeyError: 'name'"),
         ("logs/clean/stats/00000.json", "{}", "must hold a JSON list"),
+        ("logs/clean/stats/00000.json", None, "is missing"),
         ("documents/clean/00000.jsonl.zst", "zstd", "has changed since it was written"),
     ],
 )
@@ -343,7 +344,7 @@ def test_a_damaged_preparation_is_not_resumed(
     tokenizer_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     file: str,
-    content: str,
+    content: str | None,
     reason: str,
 ):
     def interrupted(stages: Any, *arguments: Any) -> None:
@@ -357,12 +358,15 @@ def test_a_damaged_preparation_is_not_resumed(
     with pytest.raises(KeyboardInterrupt):
         prepare_corpus([str(text)], tokenizer_folder, out, config=recipe)
     monkeypatch.undo()
-    (out / WORK / file).write_text(content)
+    if content is None:
+        (out / WORK / file).unlink()
+    else:
+        (out / WORK / file).write_text(content)
     with pytest.raises(UserError, match=f"cannot be resumed .*{reason}|{file}.*{reason}"):
         prepare_corpus([str(text)], tokenizer_folder, out, config=recipe)
 
 
-def test_one_flipped_bit_between_stages_is_found(
+def test_one_flipped_bit_and_one_lost_record_between_stages_are_found(
     tmp_path: Path, texts: list[Path], tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def flipping(stages: Any, work: Path, section: Any) -> bool:
@@ -383,6 +387,10 @@ def test_one_flipped_bit_between_stages_is_found(
                 file.write_bytes(content[:middle] + flipped + content[middle + 1 :])
                 with pytest.raises(UserError, match="has changed since it was written"):
                     run_stages([after], work, section)
+                if file.suffix == ".sums":
+                    file.unlink()
+                    with pytest.raises(UserError, match=f"{file.name} is missing"):
+                        run_stages([after], work, section)
                 file.write_bytes(content)
             known |= files
             found |= {file.suffix for file in files}

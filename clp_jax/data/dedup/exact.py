@@ -75,7 +75,10 @@ def drop_copies(workspace: Workspace) -> Deduplication:
             ),
             Stage(
                 "exact-find",
-                [CheckSeals(signatures), FindCopies(signatures, workspace.tasks, found)],
+                [
+                    CheckSeals(workspace.tasks, signatures),
+                    FindCopies(signatures, workspace.tasks, found),
+                ],
                 count,
             ),
         ],

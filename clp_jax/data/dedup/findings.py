@@ -32,7 +32,7 @@ class FindingsFilter(BaseFilter):
     ) -> Iterator[Document]:
         """Yield the documents that are kept."""
         self._rank = rank
-        CheckSeals(self.found).run(rank=rank, world_size=world_size)
+        CheckSeals(self.files, self.found).run(rank=rank, world_size=world_size)
         self.load(rank)
         yield from super().run(data, rank, world_size)
 

@@ -40,7 +40,10 @@ def drop_lines(share: float, workspace: Workspace) -> Deduplication:
             ),
             Stage(
                 "lines-find",
-                [CheckSeals(counts), FindFrequentLines(counts, workspace.tasks, share, found)],
+                [
+                    CheckSeals(workspace.tasks, counts),
+                    FindFrequentLines(counts, workspace.tasks, share, found),
+                ],
                 count,
             ),
         ],

@@ -69,10 +69,17 @@ def drop_near(workspace: Workspace) -> Deduplication:
             ),
             Stage(
                 "near-pair",
-                [CheckSeals(signatures), PairSignatures(signatures, pairs, workspace.tasks)],
+                [
+                    CheckSeals(workspace.tasks, signatures),
+                    PairSignatures(signatures, pairs, workspace.tasks),
+                ],
                 _CONFIG.num_buckets,
             ),
-            Stage("near-cluster", [CheckSeals(pairs), FindNear(pairs, found)], 1),
+            Stage(
+                "near-cluster",
+                [CheckSeals(_CONFIG.num_buckets, pairs), FindNear(pairs, found)],
+                1,
+            ),
         ],
         DropFound("near", found, 1, workspace.samples),
     )

@@ -150,7 +150,7 @@ def cut_passages(length: int, workspace: Workspace) -> Deduplication:
             Stage(
                 "substrings-find",
                 [
-                    CheckSeals(texts, prints),
+                    CheckSeals(workspace.tasks, texts, prints),
                     FindPassages(length, texts, prints, workspace.tasks, found),
                 ],
                 count,
