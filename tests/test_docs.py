@@ -80,6 +80,19 @@ def test_links_lead_to_files_and_headings():
     assert broken == []
 
 
+def test_commands_on_the_site_show_without_scrolling():
+    blocks = [
+        (file, block)
+        for file, text in pages().items()
+        if file.is_relative_to(DOCS)
+        for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    ]
+    assert len(blocks) > 50
+    assert [
+        (file, line) for file, block in blocks for line in block.split("\n") if len(line) > 90
+    ] == []
+
+
 def test_every_page_is_in_the_navigation_once():
     nav = navigation(yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text("utf-8"))["nav"])
     assert sorted(nav) == sorted(
