@@ -48,7 +48,7 @@ def check_corpora(section: DataSection) -> None:
     Raises:
         UserError: one is missing.
     """
-    for folder in filter(None, (*(corpus.path for corpus in section.train), section.validation)):
+    for folder in (*(corpus.path for corpus in section.train), *section.validation.values()):
         corpus_folder(folder)
 
 

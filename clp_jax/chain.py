@@ -244,7 +244,7 @@ def _settings(config: ChainConfig) -> list[dict[str, Any]]:
         inputs: dict[str, tuple[Callable[[], Any], bool]] = {
             "source": (partial(model_fingerprint, section.source), transferred),
             "data.train": (partial(_fingerprints, run.data), trained),
-            "data.validation": (partial(_fingerprint, run.data.validation), trained),
+            "data.validation": (partial(_heldout_fingerprints, run.data), trained),
         }
         own = {"dropout": section.dropout} | {
             key: value
@@ -289,8 +289,14 @@ def _fingerprints(section: DataSection) -> list[dict[str, Any]]:
     ]
 
 
-def _fingerprint(corpus: str | None) -> str | None:
-    return None if corpus is None else Corpus.open(corpus).fingerprint
+def _heldout_fingerprints(section: DataSection) -> dict[str, str] | str | None:
+    """By the names of the sets; that of the set itself if it has no name."""
+    found = {name: _fingerprint(corpus) for name, corpus in section.validation.items()}
+    return found[""] if [*found] == [""] else found or None
+
+
+def _fingerprint(corpus: str) -> str:
+    return Corpus.open(corpus).fingerprint
 
 
 def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:

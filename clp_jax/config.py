@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -30,6 +31,7 @@ from clp_jax.limits import (
     PositiveShare,
     Seed,
     SequenceLength,
+    SetName,
     Share,
 )
 from clp_jax.settings import parse_flags, read_settings
@@ -162,8 +164,9 @@ class DataSection(Section):
 
     train: tuple[MixedCorpusSection, ...] = Field(min_length=1)
     """Corpus folder, or a list of `{path, weight}`; without weights, all tokens count equally."""
-    validation: LocalName | None = None
-    """Corpus folder on which perplexity is measured."""
+    validation: dict[SetName, LocalName] = {}
+    """Corpus folder on which perplexity is measured, or several by name, such as
+    `{german: FOLDER, english: FOLDER}`, of which the first decides what the best checkpoint is."""
     sequence_length: SequenceLength = 1024
     """Tokens per training sequence."""
     document_mask: bool = False
@@ -175,6 +178,22 @@ class DataSection(Section):
     @classmethod
     def _one_folder(cls, train: Any) -> Any:
         return [{"path": train}] if isinstance(train, str) else train
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _one_set(cls, validation: Any) -> Any:
+        """One folder is a set without a name."""
+        if isinstance(validation, str):
+            return {"": validation}
+        if not isinstance(validation, dict | None):
+            raise ValueError(
+                "must be one folder, or folders by name, as in {german: a, english: b}"
+            )
+        return validation or {}
+
+    @field_serializer("validation")
+    def _as_written(self, validation: dict[str, str]) -> dict[str, str] | str | None:
+        return validation[""] if [*validation] == [""] else validation or None
 
     @model_validator(mode="after")
     def _fits_together(self) -> "DataSection":
@@ -400,7 +419,7 @@ class RunConfig(Configuration):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "RunConfig":
-        if self.data.validation is None:
+        if not self.data.validation:
             self.train.refuse_ignored("data.validation is empty", "keep_best")
         trainable = [
             group

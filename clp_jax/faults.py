@@ -22,7 +22,7 @@ def renamed(key: str) -> str:
 
 def fault(error: Any) -> str:
     """One error of a ``pydantic.ValidationError`` as text, with the key it belongs to."""
-    key = ".".join(str(part) for part in error["loc"])
+    key = ".".join(str(part) for part in error["loc"] if part != "")
     match error["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
             return f"unknown key {key}{renamed(str(error['loc'][-1]))}"

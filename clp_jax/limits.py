@@ -52,6 +52,14 @@ def _named(place: Any) -> Any:
     return place
 
 
+def _without_slash(name: str) -> str:
+    if "/" in name or not name.isprintable():
+        raise ValueError(
+            f"{name!r} is not the name of a set: leave out slashes and control characters"
+        )
+    return name
+
+
 def _place(place: Any) -> Any:
     if not isinstance(place, str | os.PathLike):
         raise ValueError("must be a path or a name")
@@ -86,6 +94,8 @@ def _looked_at(look: Callable[[Any], Any]) -> AfterValidator:
 
 Name = Annotated[str, AfterValidator(_named)]
 """A path, an address or the name of something on the hub."""
+SetName = Annotated[str, AfterValidator(_without_slash)]
+"""The name of a set of texts, which is a part of the names of metrics."""
 LocalName = Annotated[Name, _looked_at(local_path)]
 """A path on a disk."""
 NewFile = Annotated[Name, _looked_at(new_file_path)]

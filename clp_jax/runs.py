@@ -16,11 +16,19 @@ from etils import epath
 from clp_jax.arguments import checked
 from clp_jax.config import RunConfig
 from clp_jax.errors import UserError
-from clp_jax.evaluate.plots import plot_perplexity
+from clp_jax.evaluate.plots import plot_bits_per_byte, plot_perplexity
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import is_address, public_name, storage_errors
 from clp_jax.limits import PathOrName
-from clp_jax.train.metrics import METRICS, read_metrics, validation_curve
+from clp_jax.train.metrics import (
+    METRICS,
+    Curve,
+    bits_per_byte,
+    read_metrics,
+    validation_curve,
+    validation_metric,
+    validation_sets,
+)
 from clp_jax.train.model_card import NORMALISATIONS
 from clp_jax.train.run_folder import CONFIG, RECORD, read_record
 
@@ -42,10 +50,11 @@ class RunReport:
         steps: steps of the whole run.
         tokens: positions trained on so far.
         loss: last reported training loss, in nats per token.
-        token_perplexity: of the last validation, per token.
-        word_perplexity: of the last validation, per word.
-        byte_perplexity: of the last validation, per UTF-8 byte.
-        best_step: the step with the lowest validation loss.
+        token_perplexity: of the last validation on the first held-out set, per token.
+        word_perplexity: the same per word.
+        byte_perplexity: the same per UTF-8 byte.
+        bits_per_byte: of the last validation, by the name of the held-out set (``""``: no name).
+        best_step: the step with the lowest loss on the first held-out set.
         tokens_per_second: median of the reported values.
         tokens_per_second_per_chip: median of the reported values.
         mfu: median of the reported model FLOPs utilisation.
@@ -67,6 +76,7 @@ class RunReport:
     token_perplexity: float | None
     word_perplexity: float | None
     byte_perplexity: float | None
+    bits_per_byte: Mapping[str, float]
     best_step: int | None
     tokens_per_second: float | None
     tokens_per_second_per_chip: float | None
@@ -83,17 +93,21 @@ class RunList:
 
     Attributes:
         runs: one report per run, in the order of their folders.
-        curves: tokens trained on and perplexity, by run and unit (``token``, ``word``, ``byte``).
+        curves: tokens trained on and perplexity of the first held-out set, by run and unit
+            (``token``, ``word``, ``byte``).
+        bits_per_byte: tokens trained on and bits per byte, by run and held-out set.
         unreadable: for each folder that looks like a run and cannot be read, the reason.
     """
 
     runs: Sequence[RunReport]
-    curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
+    curves: Mapping[str, Mapping[str, Curve]]
+    bits_per_byte: Mapping[str, Mapping[str, Curve]]
     unreadable: Mapping[str, str]
 
     def __str__(self) -> str:
         lines = [f"{run} cannot be read: {reason}" for run, reason in self.unreadable.items()]
-        if rows := [_cells(run) for run in self.runs]:
+        sets = dict.fromkeys(name for run in self.runs for name in run.bits_per_byte)
+        if rows := [_cells(run, [*sets]) for run in self.runs]:
             columns = [name for name in rows[0] if any(row[name] for row in rows)]
             cells = [[row[name] for name in columns] for row in rows]
             lines.insert(0, markdown_table(columns, cells))
@@ -101,17 +115,14 @@ class RunList:
 
     def to_dict(self) -> dict[str, Any]:
         """The reports and what could not be read, ready for JSON; NaN becomes None."""
-        runs = [
-            {key: None if value != value else value for key, value in asdict(run).items()}
-            for run in self.runs
-        ]
+        runs = [_without_nan(asdict(run)) for run in self.runs]
         return {"runs": runs, "unreadable": dict(self.unreadable)}
 
     def plot(self, file: str | Path) -> None:
         """Write a PNG with the validation perplexity of every run over the tokens trained on.
 
         It is per token if all runs have the same tokenizer, and otherwise per byte, which can be
-        compared.
+        compared. Where held-out sets have names, it is bits per byte, in a panel for each set.
 
         Raises:
             UserError: no run has been validated yet.
@@ -119,6 +130,13 @@ class RunList:
         validated = [run for run in self.runs if self.curves[run.run]["token"]]
         if not validated:
             raise UserError("There is nothing to plot: none of the runs has been validated yet.")
+        if any(name for run in validated for name in run.bits_per_byte):
+            panels: dict[str, dict[str, Curve]] = {}
+            for run in validated:
+                for name, curve in self.bits_per_byte[run.run].items():
+                    panels.setdefault(name or "held-out text", {})[run.run] = curve
+            plot_bits_per_byte(panels, Path(file))
+            return
         unit = "token" if len({run.tokenizer for run in validated}) == 1 else "byte"
         curves = {run.run: self.curves[run.run][unit] for run in validated}
         plot_perplexity(curves, Path(file), f"Perplexity per {unit}")
@@ -135,18 +153,19 @@ def list_runs(places: PathOrName | Sequence[PathOrName] = ("runs",)) -> RunList:
         UserError: a place is missing or cannot be reached, or none contains a run.
     """
     places = [places] if isinstance(places, str | Path) else places
-    runs, curves, unreadable = [], {}, {}
+    runs, curves, bits, unreadable = [], {}, {}, {}
     for folder in dict.fromkeys(found for place in places for found in _find_all(str(place))):
         run = str(folder)
         try:
             lines = read_metrics(run)
             runs.append(_report(folder, lines))
             curves[run] = {unit: validation_curve(lines, unit) for unit in NORMALISATIONS}
+            bits[run] = bits_per_byte(lines)
         except Exception as error:  # One bad run must not hide the others, whatever it holds.
             unreadable[run] = " ".join(str(error).split())
     if not runs and not unreadable:
         raise UserError(f"There is no run in {', '.join(map(str, places))}: name other folders.")
-    return RunList(runs, curves, unreadable)
+    return RunList(runs, curves, bits, unreadable)
 
 
 def _find_all(place: str) -> list[epath.Path]:
@@ -185,11 +204,12 @@ def _report(folder: epath.Path, lines: Sequence[Mapping[str, Any]]) -> RunReport
     config = RunConfig.from_yaml(str(folder / CONFIG))
     record = read_record(str(folder))
     metrics = folder / METRICS
-    losses = {
-        line["step"]: line["validation/loss"]
-        for line in lines
-        if math.isfinite(line.get("validation/loss", math.nan))
-    }
+    first = next(iter(validation_sets(lines)), "")
+    loss, token, word, byte = (
+        validation_metric(first, figure)
+        for figure in ("loss", *(f"{unit}_perplexity" for unit in NORMALISATIONS))
+    )
+    losses = {line["step"]: line[loss] for line in lines if math.isfinite(line.get(loss, math.nan))}
     last: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0}
     for line in lines:
         last |= line
@@ -208,9 +228,10 @@ def _report(folder: epath.Path, lines: Sequence[Mapping[str, Any]]) -> RunReport
         steps=max(config.train.steps, last["step"]),
         tokens=last["tokens"],
         loss=last.get("train/loss"),
-        token_perplexity=last.get("validation/token_perplexity"),
-        word_perplexity=last.get("validation/word_perplexity"),
-        byte_perplexity=last.get("validation/byte_perplexity"),
+        token_perplexity=last.get(token),
+        word_perplexity=last.get(word),
+        byte_perplexity=last.get(byte),
+        bits_per_byte={name: curve[-1][1] for name, curve in bits_per_byte(lines).items()},
         best_step=min(losses, key=losses.__getitem__, default=None),
         tokens_per_second=median("speed/tokens_per_second"),
         tokens_per_second_per_chip=median("speed/tokens_per_second_per_chip"),
@@ -222,8 +243,17 @@ def _report(folder: epath.Path, lines: Sequence[Mapping[str, Any]]) -> RunReport
     )
 
 
-def _cells(run: RunReport) -> dict[str, str]:
-    """The cells of a run's row by column; empty where a value is not known."""
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if value != value else value
+
+
+def _cells(run: RunReport, sets: Sequence[str]) -> dict[str, str]:
+    """The cells of a run's row by column, of which each held-out set has one.
+
+    They are empty where a value is not known.
+    """
 
     def shown(value: float | int | None, form: str) -> str:
         return "" if value is None else format(value, form)
@@ -238,6 +268,10 @@ def _cells(run: RunReport) -> dict[str, str]:
         "perplexity per token": shown(run.token_perplexity, ",.4g"),
         "per word": shown(run.word_perplexity, ",.4g"),
         "per byte": shown(run.byte_perplexity, ",.4g"),
+        **{
+            f"bits per byte{name and f', {name}'}": shown(run.bits_per_byte.get(name), ".3f")
+            for name in sets
+        },
         "best at step": shown(run.best_step, ","),
         "tokens/s": shown(run.tokens_per_second, ",.0f"),
         "per chip": shown(run.tokens_per_second_per_chip, ",.0f"),

@@ -360,7 +360,8 @@ def test_corpora_may_move_but_not_change(settings, recorded, tmp_path, inputs):
     run(settings)
     assert len(recorded) == done
     prepare_corpus([str(inputs / "en.jsonl")], inputs / "helper", corpora[2])
-    other = {"train": str(corpora[2]), "validation": str(inputs / "corpus"), "sequence_length": 16}
+    heldout = {"German": str(inputs / "corpus"), "English": str(corpora[2])}
+    other = {"train": str(corpora[2]), "validation": heldout, "sequence_length": 16}
     with pytest.raises(UserError, match=r"out/small was made .*: small.data.train was .* and is"):
         run(settings | {"data": other})
     shutil.rmtree(corpora[1])

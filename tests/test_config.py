@@ -27,6 +27,32 @@ def file(tmp_path):
     return path
 
 
+def test_heldout_sets_by_name(tmp_path):
+    def config(validation):
+        return RunConfig.from_dict(
+            {
+                "model": {"path": "m"},
+                "data": {"train": "t", "validation": validation},
+                "train": {"out": "r", "steps": 1},
+            }
+        )
+
+    sets = {"German": "de", "English": "en"}
+    assert [*config(sets).data.validation.items()] == [*sets.items()]
+    for written in ("de", sets, None):
+        (tmp_path / "run.yaml").write_text(config(written).to_yaml())
+        assert flat_settings(config(written))["data.validation"] == written
+        assert RunConfig.from_yaml(tmp_path / "run.yaml") == config(written)
+    for wrong, sentence in (
+        ({"de/DE": "a"}, r"data\.validation\.de/DE.*: .de/DE. is not the name of a set: leave out"),
+        ({"de": ["a"]}, r"data\.validation\.de: must be text"),
+        (["a"], r"data\.validation: must be one folder, or folders by name"),
+        ("gs://bucket/a", r"data\.validation: .*gs://bucket/a"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            config(wrong)
+
+
 def test_defaults_and_yaml_floats(file):
     config = RunConfig.from_yaml(file)
     assert config.optimizer.learning_rate == 1e-4  # YAML reads 1e-4 as a string
@@ -38,7 +64,7 @@ def test_flags_replace_the_file(file):
         file, ["--train.steps", "7", "--mesh.tensor=2", "--data.validation", "held-out"]
     )
     assert (config.train.steps, config.mesh.tensor) == (7, 2)
-    assert config.data.validation == "held-out"
+    assert config.data.validation == {"": "held-out"}
 
 
 def test_yaml_round_trip(file, tmp_path):
@@ -177,7 +203,7 @@ def test_a_key_that_would_be_ignored_is_refused(keys, sentence):
 
 @pytest.mark.parametrize("word", ["no", "on", "12:00:00", "20241126", "2024-99-99", "1e3", "0x1f"])
 def test_a_key_that_is_text_takes_any_word(file, word):
-    assert RunConfig.from_yaml(file, ["--data.validation", word]).data.validation == word
+    assert RunConfig.from_yaml(file, ["--data.validation", word]).data.validation == {"": word}
 
 
 def test_the_default_that_is_printed_is_understood(file):

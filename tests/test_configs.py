@@ -50,7 +50,12 @@ def commands(file: Path) -> list[list[str]]:
 
 
 def test_each_published_german_model_and_each_modern_source_has_a_recipe():
-    assert {file.stem for file in RECIPES} == PUBLISHED | MODERN | {"tiny", "helper", "polish"}
+    assert {file.stem for file in RECIPES} == PUBLISHED | MODERN | {
+        "tiny",
+        "helper",
+        "polish",
+        "replay-german",
+    }
 
 
 @recipes
@@ -89,7 +94,7 @@ def test_commands_of_the_header_are_understood_and_lead_to_the_recipe(file):
         made[getattr(arguments, "out", None)] = arguments
     assert str(made[None].config) == f"configs/{file.name}"
     corpora = [corpus.path for corpus in config.data.train]
-    for needed in (config.model.path, *corpora, config.data.validation):
+    for needed in (config.model.path, *corpora, *config.data.validation.values()):
         assert any(needed.startswith(str(out)) for out in made if out)
 
 
@@ -119,7 +124,8 @@ def test_commands_of_a_chain_prepare_all_its_corpora(file):
     assert {arguments.tokenizer for arguments in prepared} == {config.helper}
     sections = [model.data or config.data for model in config.models]
     needed = {corpus.path for data in sections for corpus in data.train}
-    assert {data.validation for data in sections} == {f"{path}/heldout" for path in needed}
+    heldout = {path for data in sections for path in data.validation.values()}
+    assert heldout == {f"{path}/heldout" for path in needed}
     assert {arguments.out for arguments in prepared} == needed
 
 

@@ -175,7 +175,7 @@ def test_the_commands_of_the_readme_lead_from_one_to_the_next():
     made = [stage.out for stage in stages if hasattr(stage, "out")]
     config = RunConfig.from_yaml(REPOSITORY / "configs/bloom-6b4-clp-german.yaml")
     made += [config.train.out]
-    needed = [config.model.path, config.data.train[0].path, str(config.data.validation)]
+    needed = [config.model.path, config.data.train[0].path, *config.data.validation.values()]
     needed += [stage.tokenizer for stage in stages if hasattr(stage, "tokenizer")]
     needed += [stage.model for stage in stages if hasattr(stage, "model")]
     for path in needed:

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import shutil
 import time
@@ -24,7 +25,9 @@ train:
 """
 
 
-def write_run(folder, *, steps=40, tokenizer="a1", validated=True, model="models/small"):
+def write_run(
+    folder, *, steps=40, tokenizer="a1", validated=True, model="models/small", sets=("",)
+):
     """A run folder as a run leaves it, with a line for every ten steps."""
     folder.mkdir(parents=True)
     (folder / CONFIG).write_text(CONFIGURATION.format(out=folder, model=model))
@@ -41,11 +44,14 @@ def write_run(folder, *, steps=40, tokenizer="a1", validated=True, model="models
         )
         if validated:
             units = {"token": 40.0, "word": 90.0, "byte": 4.0}
-            lines.append(
-                line
-                | {"validation/loss": 3.0 if step == 20 else 3.5}
-                | {f"validation/{unit}_perplexity": top - number for unit, top in units.items()}
-            )
+            for worse, name in enumerate(sets):
+                prefix = f"validation/{name}/".replace("//", "/")
+                line |= {f"{prefix}loss": (3.0 if step == 20 else 3.5) + worse}
+                line |= {
+                    f"{prefix}{unit}_perplexity": top - number + worse
+                    for unit, top in units.items()
+                }
+            lines.append(line)
     (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
@@ -71,6 +77,7 @@ def test_what_is_reported_about_a_run(tmp_path):
         "perplexity per token": "37",
         "per word": "87",
         "per byte": "1",
+        "bits per byte": "0.000",
         "best at step": "20",
         "tokens/s": "2,500",
         "per chip": "1,250",
@@ -79,6 +86,30 @@ def test_what_is_reported_about_a_run(tmp_path):
         "skipped": "3",
         "state": "finished",
     }
+
+
+def test_heldout_sets_have_a_column_and_a_panel_each(tmp_path, monkeypatch):
+    several = write_run(tmp_path / "several", sets=("German", "English"))
+    plain = write_run(tmp_path / "plain")
+    found = list_runs([tmp_path])
+    rows = cells(str(found))
+    names = ["bits per byte", "bits per byte, German", "bits per byte, English"]
+    assert [[row[name] for name in names] for row in rows] == [
+        ["0.000", "", ""],
+        ["", "0.000", "1.000"],
+    ]
+    assert {(row["perplexity per token"], row["best at step"]) for row in rows} == {("37", "20")}
+    assert found.to_dict()["runs"][1]["bits_per_byte"] == {"German": 0.0, "English": 1.0}
+    plotted = []
+    monkeypatch.setattr("clp_jax.runs.plot_bits_per_byte", lambda *given: plotted.append(given))
+    found.plot(tmp_path / "plot.png")
+    [(panels, _)] = plotted
+    assert {title: (*curves,) for title, curves in panels.items()} == {
+        "held-out text": (str(plain),),
+        "German": (str(several),),
+        "English": (str(several),),
+    }
+    assert panels["English"][str(several)][0] == (1000, pytest.approx(math.log2(5)))
 
 
 def test_runs_are_found_at_any_depth_and_columns_of_no_run_are_left_out(tmp_path):

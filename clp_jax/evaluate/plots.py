@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,19 +27,44 @@ def plot_perplexity(curves: Mapping[str, Curve], out: Path, title: str) -> None:
     Raises:
         ValueError: a curve has no points.
     """
-    if empty := [name for name, curve in curves.items() if not curve]:
+    _plot({title: curves}, out, "validation perplexity (log scale)", "log")
+
+
+def plot_bits_per_byte(panels: Mapping[str, Mapping[str, Curve]], out: Path) -> None:
+    """Write a PNG with bits per byte over training tokens, as `plot_perplexity` does.
+
+    Args:
+        panels: The curves by name, in panels next to each other, by title.
+        out: The file.
+
+    Raises:
+        ValueError: a curve has no points.
+    """
+    _plot(panels, out, "held-out bits per byte", "linear")
+
+
+def _plot(
+    panels: Mapping[str, Mapping[str, Curve]],
+    out: Path,
+    label: str,
+    scale: Literal["log", "linear"],
+) -> None:
+    lines = [item for curves in panels.values() for item in curves.items()]
+    if empty := [name for name, curve in lines if not curve]:
         raise ValueError(f"no points to plot for {', '.join(empty)}")
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8 * len(panels), 4.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.set_yscale("log")
-    for number, curve in enumerate(curves.values()):
-        tokens, perplexities = zip(*curve, strict=True)
-        marker = "o" if len(curve) <= 20 else ""
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot(tokens, perplexities, color=colour, marker=marker, markersize=4, linewidth=2)
-    _decorate(axes, title)
-    _label_ends(axes, curves)
+    names = list(dict.fromkeys(name for name, _ in lines))
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, curves) in zip(row, panels.items(), strict=True):
+        axes.set_yscale(scale)
+        for name, curve in curves.items():
+            tokens, values = zip(*curve, strict=True)
+            marker = "o" if len(curve) <= 20 else ""
+            axes.plot(tokens, values, color=colours[name], marker=marker, markersize=4, linewidth=2)
+        _decorate(axes, title, label)
+        _label_ends(axes, curves, colours)
     with new_file(out) as scratch:
         figure.savefig(scratch, format="png")
 
@@ -60,20 +86,21 @@ def tokens_to_reach(curve: Curve, perplexity: float) -> float | None:
     return None
 
 
-def _decorate(axes: Axes, title: str) -> None:
+def _decorate(axes: Axes, title: str, label: str) -> None:
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
     axes.set_xlabel("training tokens")
-    axes.set_ylabel("validation perplexity (log scale)")
+    axes.set_ylabel(label)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    if axes.get_yscale() == "log":
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _label_ends(axes: Axes, curves: Mapping[str, Curve]) -> None:
+def _label_ends(axes: Axes, curves: Mapping[str, Curve], colours: Mapping[str, str]) -> None:
     """Label each line at its right end, moving labels apart where the ends are close."""
     line_height = 0.055
     ends = {name: curve[-1] for name, curve in curves.items()}
@@ -87,7 +114,7 @@ def _label_ends(axes: Axes, curves: Mapping[str, Curve]) -> None:
             xy=end,
             xytext=(1.02, floor),
             textcoords=axes.transAxes,
-            color=COLOURS[list(curves).index(name) % len(COLOURS)],
+            color=colours[name],
             fontweight="bold",
             va="center",
             annotation_clip=False,

@@ -46,7 +46,8 @@ class Inputs:
     decoder: DecoderConfig
     mesh: Mesh
     corpora: tuple[Corpus, ...]
-    validation: Corpus | None
+    validation: Mapping[str, Corpus]
+    """The held-out sets by name; ``""`` for one without a name."""
     teacher: Teacher | None
     origins: Mapping[str, Int[np.ndarray, " ids"]]
     """The ids of the rows by origin, see `read_origins`."""
@@ -139,8 +140,8 @@ def _tokenizer_hash(files: Path, decoder: DecoderConfig) -> str:
 
 def open_corpora(
     section: DataSection, expected_hash: str, model: str
-) -> tuple[tuple[Corpus, ...], Corpus | None]:
-    """Open the training and validation corpora, made with the tokenizer of ``model``.
+) -> tuple[tuple[Corpus, ...], dict[str, Corpus]]:
+    """Open the training and the held-out corpora, made with the tokenizer of ``model``.
 
     Raises:
         UserError: one is missing or damaged, was made with another tokenizer, or is too small to
@@ -153,8 +154,8 @@ def open_corpora(
                 f"{part.path} has {len(corpus):,} tokens, too few for one sequence of "
                 f"{section.sequence_length:,}: add text, or choose a smaller data.sequence_length."
             )
-    validation = section.validation
-    return corpora, open_corpus(validation, expected_hash, model) if validation else None
+    heldout = section.validation.items()
+    return corpora, {name: open_corpus(path, expected_hash, model) for name, path in heldout}
 
 
 def open_corpus(folder: str, expected_hash: str, model: str) -> Corpus:

@@ -24,8 +24,8 @@ from clp_jax.checkpoint.run_folder import MODEL
 from clp_jax.config import RunConfig
 from clp_jax.data.corpus.batches import TrainingBatches
 from clp_jax.errors import RunStopped, UserError
-from clp_jax.evaluate.perplexity import measure_perplexity
-from clp_jax.evaluate.plots import plot_perplexity
+from clp_jax.evaluate.perplexity import Perplexity, measure_perplexity
+from clp_jax.evaluate.plots import plot_bits_per_byte, plot_perplexity
 from clp_jax.files import storage_errors, write_text
 from clp_jax.mesh import decided_by_first, local_rows, shard_batch, start_distributed, to_host
 from clp_jax.models import abstract_model, abstract_parameters, initialize
@@ -33,7 +33,14 @@ from clp_jax.train.anomalies import Skipped, SkippedSteps, TooManySkipped
 from clp_jax.train.fault_tolerance import RunLease, StopRequests, Watchdog
 from clp_jax.train.flops import step_flops_per_token
 from clp_jax.train.inputs import Inputs, corpora_table, open_inputs
-from clp_jax.train.metrics import RunLog, read_metrics, validation_curve
+from clp_jax.train.metrics import (
+    RunLog,
+    bits_per_byte,
+    read_metrics,
+    validation_curve,
+    validation_metric,
+    validation_sets,
+)
 from clp_jax.train.model_card import run_card
 from clp_jax.train.optimizer import make_optimizer
 from clp_jax.train.rows import TABLES, mean_norms, move_untouched
@@ -54,8 +61,13 @@ from clp_jax.train.teacher import Lessons
 from clp_jax.train.trackers import Profile, check_wandb, start_wandb
 
 CURVE = "curve.png"
-LOSS = "validation/loss"
-VALIDATION_METRICS = ("loss", "token_perplexity", "word_perplexity", "byte_perplexity")
+VALIDATION_METRICS = (
+    "loss",
+    "token_perplexity",
+    "word_perplexity",
+    "byte_perplexity",
+    "bits_per_byte",
+)
 ROLLBACKS = 3
 """How often a run may return to the same checkpoint."""
 
@@ -73,7 +85,7 @@ class RunSummary:
     loss: float
     """Training loss of the last step, in nats per token; NaN if it was not computed."""
     curve: tuple[tuple[int, float], ...]
-    """Tokens trained on and validation perplexity per token; empty without a validation corpus."""
+    """Tokens trained on and perplexity per token of the first held-out set; empty without one."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +232,9 @@ def _train_model(
     if jax.process_index() == 0:
         print(corpora, flush=True)
 
-    losses = {line["step"]: line[LOSS] for line in read_metrics(folder) if LOSS in line}
+    deciding = validation_metric(next(iter(inputs.validation), ""), "loss")
+    lines = read_metrics(folder)
+    losses = {line["step"]: line[deciding] for line in lines if deciding in line}
     wandb = start_wandb(config, folder)
     with (
         StopRequests() as requests,
@@ -233,8 +247,7 @@ def _train_model(
             losses=losses,
         ) as checkpoints,
     ):
-        measures = inputs.validation is not None
-        while state.step < train.steps or (measures and train.steps not in losses):
+        while state.step < train.steps or (inputs.validation and train.steps not in losses):
             try:
                 state = _train(run, state, lessons, losses, checkpoints, requests, watchdog, wandb)
                 continue
@@ -278,7 +291,7 @@ def _train(
     watchdog: Watchdog,
     wandb: Any,
 ) -> _State:
-    """Train from a state to the last step; ``losses`` gets the validation loss by step."""
+    """Train from a state to the last step; ``losses`` gets the first set's loss by step."""
     config, train, mesh = run.config, run.config.train, run.inputs.mesh
     params, optimizer_state = state.params, state.optimizer
     taught = {} if lessons is None else {"teacher": lessons.embeddings}
@@ -411,23 +424,36 @@ def _summary(config: RunConfig, folder: Path) -> RunSummary:
 
 
 def _validate(run: _Run, step: int, params: PyTree, log: RunLog) -> float:
-    """Measure the loss on the validation corpus, if there is one, and plot the curve."""
-    if run.inputs.validation is None:
+    """Measure the held-out sets, if any, and plot the curve; the loss of the first, or NaN."""
+    if not run.inputs.validation:
         return math.nan
-    embedding = params["token_embedding"]["embedding"]
+    model = nnx.merge(run.graphdef, params)
+    train, found = run.config.train, dict[str, Perplexity]()
     with log.during("validation"):
-        perplexity = measure_perplexity(
-            nnx.merge(run.graphdef, params),
-            run.inputs.validation,
-            sequence_length=run.config.data.sequence_length,
-            batch_size=run.config.train.batch_size // run.config.train.gradient_accumulation_steps,
-            mesh=run.inputs.mesh,
-        )
-        norms = mean_norms(embedding, run.inputs.origins)
-    values = {name: getattr(perplexity, name) for name in VALIDATION_METRICS}
-    log.validation(step, values, norms)
+        for name, corpus in run.inputs.validation.items():
+            found[name] = measure_perplexity(
+                model,
+                corpus,
+                sequence_length=run.config.data.sequence_length,
+                batch_size=train.batch_size // train.gradient_accumulation_steps,
+                mesh=run.inputs.mesh,
+            )
+        norms = mean_norms(params["token_embedding"]["embedding"], run.inputs.origins)
+    figures = {
+        name: {figure: getattr(perplexity, figure) for figure in VALIDATION_METRICS}
+        for name, perplexity in found.items()
+    }
+    log.validation(step, figures, norms)
     if jax.process_index() == 0:
-        name = run.place.folder.name
-        curve = {name: validation_curve(read_metrics(run.place.folder))}
-        plot_perplexity(curve, run.place.folder / CURVE, f"{name}: perplexity per token")
-    return perplexity.loss
+        _plot(run.place.folder)
+    return next(iter(found.values())).loss
+
+
+def _plot(folder: Path) -> None:
+    """Plot the perplexity of the held-out text, or bits per byte where sets of it have names."""
+    lines, out = read_metrics(folder), folder / CURVE
+    if validation_sets(lines) == [""]:
+        curve = {folder.name: validation_curve(lines)}
+        plot_perplexity(curve, out, f"{folder.name}: perplexity per token")
+    else:
+        plot_bits_per_byte({f"{folder.name}: held-out text": bits_per_byte(lines)}, out)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import resource
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 METRICS = "metrics.jsonl"
 _LONGEST_LINE = 1 << 20
+_SET = re.compile(r"validation/(?:(.+)/)?byte_perplexity")
 TENSORBOARD = "tensorboard"
 COUNTED = ("skipped", "spike", "tokens")
 """Metrics of a step that are counted, not reported step by step."""
@@ -68,17 +70,48 @@ def _number(value: Any) -> int | float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+Curve = tuple[tuple[int, float], ...]
+"""Tokens trained on, and what was measured then."""
+
+
+def validation_metric(name: str, figure: str) -> str:
+    """A figure of a held-out set: ``validation/FIGURE``, or ``validation/NAME/FIGURE``."""
+    return "/".join(filter(None, ("validation", name, figure)))
+
+
+def validation_sets(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the held-out sets in the lines of a run's metrics; the first decides what is best.
+
+    A set without a name is ``""``.
+    """
+    found = (_SET.fullmatch(key) for line in lines for key in line)
+    return list(dict.fromkeys(match[1] or "" for match in found if match))
+
+
 def validation_curve(
-    lines: Sequence[Mapping[str, Any]], unit: str = "token"
-) -> tuple[tuple[int, float], ...]:
+    lines: Sequence[Mapping[str, Any]], unit: str = "token", name: str | None = None
+) -> Curve:
     """Tokens trained on and perplexity per ``unit`` (token, word or byte) at each validation.
 
     Args:
         lines: The lines of a run's metrics.
         unit: What the perplexity is normalised by.
+        name: The held-out set; by default the first.
     """
-    key = f"validation/{unit}_perplexity"
+    if name is None:
+        name = next(iter(validation_sets(lines)), "")
+    key = validation_metric(name, f"{unit}_perplexity")
     return tuple((line["tokens"], line[key]) for line in lines if key in line)
+
+
+def bits_per_byte(lines: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
+    """Tokens trained on and bits per byte at each validation, by the name of the held-out set."""
+    return {
+        name: tuple(
+            (tokens, math.log2(value)) for tokens, value in validation_curve(lines, "byte", name)
+        )
+        for name in validation_sets(lines)
+    }
 
 
 def memory_high_water() -> dict[str, int]:
@@ -206,12 +239,16 @@ class RunLog:
         )
 
     def validation(
-        self, step: int, metrics: Mapping[str, float], norms: Mapping[str, float]
+        self, step: int, metrics: Mapping[str, Mapping[str, float]], norms: Mapping[str, float]
     ) -> None:
-        """Write a measurement on the validation corpus and the norms of the embeddings."""
+        """Write what was measured on each held-out set, and the norms of the embeddings."""
         self._write(
             step,
-            _under("validation", metrics)
+            {
+                validation_metric(name, figure): value
+                for name, figures in metrics.items()
+                for figure, value in figures.items()
+            }
             | _under("embeddings", norms)
             | _under("time", self.spent.seconds),
         )

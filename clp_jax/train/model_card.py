@@ -12,11 +12,14 @@ from clp_jax.config import RunConfig
 from clp_jax.data.corpus.store import MANIFEST as CORPUS_MANIFEST
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json
+from clp_jax.train.metrics import Curve, bits_per_byte, validation_curve
 from clp_jax.transfer.report import describe_embeddings
 
 HUB_DATA = re.compile(r"hf://([^:@]+)")
 OPTIMIZERS = {"adamw": "AdamW", "adafactor": "Adafactor", "lion": "Lion", "muon": "Muon"}
 NORMALISATIONS = ("token", "word", "byte")
+POINTS = 5
+"""How many points of a curve a card shows."""
 UNREADABLE = (UserError, LookupError, TypeError, AttributeError, ValueError)
 """What reading a manifest of another program can raise; the card then leaves it out."""
 
@@ -31,7 +34,8 @@ def run_card(
         corpora: The table of its corpora.
         files: Folder with the card and the ``transfer.json`` of the model from which it starts, or
             of the run itself.
-        metrics: The lines of its metrics; the last validation is reported.
+        metrics: The lines of its metrics; of each held-out set, the last perplexity and bits per
+            byte over the tokens are reported.
     """
     model, data, train, optimizer = config.model, config.data, config.train, config.optimizer
     name = public_name(model.path)
@@ -54,19 +58,15 @@ def run_card(
             f"{train.dtype} computation",
         ),
     ]
-    measured = [line for line in metrics if "validation/token_perplexity" in line]
-    if measured:
-        last = measured[-1]
-        figures = ", ".join(
-            f"{last[f'validation/{unit}_perplexity']:,.4g} per {unit}" for unit in NORMALISATIONS
-        )
-        rows.append(
-            (
-                f"perplexity on `{public_name(str(data.validation))}` after {last['tokens']:,} "
-                "tokens",
-                figures,
-            )
-        )
+    for held, bits in bits_per_byte(metrics).items():
+        text = f"`{public_name(data.validation.get(held, held))}`" + f" ({held})" * bool(held)
+        perplexities = {
+            unit: validation_curve(metrics, unit, held)[-1][1] for unit in NORMALISATIONS
+        }
+        figures = ", ".join(f"{value:,.4g} per {unit}" for unit, value in perplexities.items())
+        rows.append((f"perplexity on {text} after {bits[-1][0]:,} tokens", figures))
+        points = ", ".join(f"{value:.3f} after {tokens:,} tokens" for tokens, value in _few(bits))
+        rows.append((f"bits per byte on {text}", points))
     for line in metrics:
         if "embeddings/untouched" in line:
             touched, untouched = (line[f"embeddings/{name}"] for name in ("touched", "untouched"))
@@ -93,6 +93,13 @@ The training text was not checked for truth, bias or harm. The licences of the m
 started and of the text apply to it.
 {f"{chr(10)}{CITATION}" if embeddings else ""}"""
     return render_card(Path(train.out).name, known | _text_metadata(config, known), body)
+
+
+def _few(curve: Curve) -> Curve:
+    """At most `POINTS` points of a curve, the first and the last among them."""
+    steps = min(len(curve), POINTS) - 1
+    chosen = {round(number * (len(curve) - 1) / max(steps, 1)) for number in range(steps + 1)}
+    return tuple(curve[number] for number in sorted(chosen))
 
 
 def _embeddings(files: Path) -> str:

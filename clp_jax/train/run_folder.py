@@ -233,9 +233,10 @@ def _refuse_changes(old: RunConfig, new: RunConfig) -> None:
 def _comparable(config: RunConfig) -> dict[str, Any]:
     """The settings without the paths of corpora and teacher, which are known by checksums."""
     data = config.data
+    names = ", ".join(data.validation) or "a corpus"
     return flat_settings(config) | {
         "data.train": data.weights or f"{len(data.train)} without weights",
-        "data.validation": "none" if data.validation is None else "a corpus",
+        "data.validation": names if data.validation else "none",
         "teacher.path": "none" if config.teacher.path is None else "a model",
     }
 
@@ -344,8 +345,8 @@ def _hashes(inputs: Inputs) -> dict[str, str]:
         f"training corpus {number}": corpus.fingerprint
         for number, corpus in enumerate(inputs.corpora, 1)
     }
-    if inputs.validation is not None:
-        hashes["validation corpus"] = inputs.validation.fingerprint
+    for name, corpus in inputs.validation.items():
+        hashes[f"validation corpus {name}".rstrip()] = corpus.fingerprint
     if inputs.teacher is not None:
         hashes["tokenizer of the teacher"] = tokenizer_hash(inputs.teacher.tokenizer)
     return hashes | {"tokenizer": inputs.corpora[0].tokenizer_hash}

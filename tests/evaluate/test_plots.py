@@ -4,7 +4,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from clp_jax.evaluate.plots import plot_perplexity, tokens_to_reach
+from clp_jax.evaluate.plots import plot_bits_per_byte, plot_perplexity, tokens_to_reach
 
 CLP = [(0, 800.0), (1000, 200.0), (2000, 100.0)]
 SCRATCH = [(0, 4000.0), (1000, 1000.0), (2000, 400.0)]
@@ -17,6 +17,14 @@ def test_the_plot_is_a_png_with_a_colour_for_each_run(tmp_path):
     for colour in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):
         assert np.all(pixels == colour, axis=-1).sum() > 100
     assert [file.name for file in out.parent.iterdir()] == ["curve.png"]
+
+
+def test_bits_per_byte_have_a_panel_for_each_set(tmp_path):
+    curves = {"with replay": [(0, 2.4), (1000, 2.1)], "without": [(0, 2.4), (1000, 2.0)]}
+    plot_bits_per_byte({"German": curves, "English": curves}, tmp_path / "two.png")
+    plot_bits_per_byte({"German": curves}, tmp_path / "one.png")
+    two, one = (matplotlib.image.imread(tmp_path / f"{name}.png") for name in ("two", "one"))
+    assert two.shape[1] == 2 * one.shape[1]
 
 
 def test_a_run_with_one_measurement_is_drawn(tmp_path):

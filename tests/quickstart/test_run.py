@@ -77,7 +77,7 @@ def test_everything_is_written(finished):
 def test_the_tiny_recipe_trains_on_what_it_leaves(finished):
     out, _ = finished
     recipe = RunConfig.from_yaml(CONFIGS / "tiny.yaml")
-    for path in (recipe.model.path, recipe.data.train[0].path, str(recipe.data.validation)):
+    for path in (recipe.model.path, recipe.data.train[0].path, *recipe.data.validation.values()):
         assert (out / Path(path).relative_to("quickstart")).is_dir()
 
 

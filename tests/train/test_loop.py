@@ -13,13 +13,20 @@ from clp_jax.errors import UserError
 from clp_jax.files import read_json
 from clp_jax.mesh import single_device_mesh
 from clp_jax.models import initialize, read_decoder_config
+from clp_jax.train import loop
 from clp_jax.train.loop import train_model
 from clp_jax.train.metrics import read_metrics
 
 from .conftest import CONFIG, leaves, sentences, without_times, write_model_files
 
 TIMES = {"step", "tokens", "seconds"}
-VALIDATION = {"loss", "token_perplexity", "word_perplexity", "byte_perplexity"}
+VALIDATION = {
+    "loss",
+    "token_perplexity",
+    "word_perplexity",
+    "byte_perplexity",
+    "bits_per_byte",
+}
 GROUPS = {f"gradient_norm/{group}" for group in ("embeddings", "positions", "layers", "final_norm")}
 TRAINING = {"loss", "perplexity", "learning_rate", "gradient_norm", "skipped_steps"} | GROUPS
 SPEED = {"tokens_per_second", "tokens_per_second_per_chip", "data_wait"}
@@ -69,6 +76,32 @@ def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
     again = train_model(RunConfig.from_dict(settings), resume=True)
     assert again == summary, "a finished run is only read"
     assert read_metrics(folder) == lines
+
+
+def test_several_heldout_sets_of_which_the_first_decides(settings, tmp_path, monkeypatch):
+    plotted = []
+    monkeypatch.setattr(loop, "plot_bits_per_byte", lambda panels, out: plotted.append(panels))
+    alone = without_times(train_model(RunConfig.from_dict(settings)).folder)
+    data = settings["data"]
+    data["validation"] = {"German": data["validation"], "English text": data["train"]}
+    settings["train"] |= {"out": str(tmp_path / "several"), "keep_best": 1}
+    summary = train_model(RunConfig.from_dict(settings))
+    lines = without_times(summary.folder)
+    for before, line in zip(alone, lines, strict=True):
+        german = {key.replace("/German/", "/"): line[key] for key in line if "English" not in key}
+        assert german == before
+    [panel] = plotted[-1].values()
+    assert list(panel) == ["German", "English text"]
+    last = lines[-1]
+    assert panel["English text"][-1] == (
+        512,
+        pytest.approx(last["validation/English text/bits_per_byte"]),
+    )
+    assert summary.curve[-1] == (512, last["validation/German/token_perplexity"])
+
+    shutil.rmtree(summary.folder / "checkpoints" / "4")
+    assert train_model(RunConfig.from_dict(settings), resume=True) == summary
+    assert without_times(summary.folder) == lines
 
 
 @pytest.mark.slow

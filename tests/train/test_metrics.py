@@ -46,12 +46,13 @@ def clock(monkeypatch):
 
 def test_lines_carry_step_tokens_and_values(tmp_path):
     with log(tmp_path) as run:
-        run.validation(0, {"loss": 5.0}, {"norm_all": 0.5})
+        run.validation(0, {"": {"loss": 5.0}, "English": {"loss": 3.0}}, {"norm_all": 0.5})
         for step in run.awaited([1, 2]):
             if step == 2:
                 run.training(step, LINE, skipped=3)
     first, second = read_metrics(tmp_path)
     assert (first["step"], first["tokens"], first["validation/loss"]) == (0, 0, 5.0)
+    assert first["validation/English/loss"] == 3.0
     assert first["embeddings/norm_all"] == 0.5
     assert (second["step"], second["tokens"], second["train/gradient_norm"]) == (2, 200, 3.0)
     assert (second["train/gradient_norm/layers"], second["train/skipped_steps"]) == (1.5, 3)
@@ -96,7 +97,7 @@ def test_speed_leaves_validation_and_checkpoints_out(tmp_path, clock):
             run.training(step, LINE, skipped=0)
             with run.during("validation"):
                 clock[0] += 48.0
-            run.validation(step, {"loss": 5.0}, {})
+            run.validation(step, {"": {"loss": 5.0}}, {})
     lines = [line for line in read_metrics(tmp_path) if "train/loss" in line]
     speeds = [line["speed/tokens_per_second"] for line in lines]
     assert speeds == [4 * 100 / 2.0, 2 * 100 / 1.0]

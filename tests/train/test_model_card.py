@@ -7,11 +7,11 @@ from clp_jax.train.model_card import run_card
 CORPORA = "| corpus | tokens |"
 
 
-def config(init):
+def config(init, validation="corpora/held-out"):
     return RunConfig.from_dict(
         {
             "model": {"path": "/somewhere/private/gpt2-german", "init": init},
-            "data": {"train": "corpora/german", "validation": "corpora/held-out"},
+            "data": {"train": "corpora/german", "validation": validation},
             "train": {"out": "runs/german", "steps": 10, "batch_size": 4},
         }
     )
@@ -41,6 +41,29 @@ def test_it_names_the_last_perplexity(tmp_path):
     )
     assert "perplexity on `corpora/held-out` after 40,960 tokens" in card
     assert "12.5 per token, 12.5 per word, 12.5 per byte" in card
+    assert "9.814 after 0 tokens, 3.644 after 40,960 tokens" in card
+
+
+def test_it_shows_what_was_gained_and_what_was_forgotten(tmp_path):
+    lines = [
+        {"tokens": 100 * step}
+        | {
+            f"validation/{name}/{unit}_perplexity": 2.0**bits
+            for name, bits in (("German", 4 - step / 10), ("English", 1 + step / 10))
+            for unit in ("token", "word", "byte")
+        }
+        for step in range(21)
+    ]
+    sets = {"German": "corpora/de/heldout", "English": "corpora/en/heldout"}
+    card = run_card(config("pretrained", sets), CORPORA, tmp_path, lines)
+    rows = dict(line.strip("| ").split(" | ") for line in card.splitlines() if "corpora/" in line)
+    assert rows["perplexity on `corpora/en/heldout` (English) after 2,000 tokens"].startswith("8 ")
+    points = ((0, 4.0, 1.0), (500, 3.5, 1.5), (1000, 3.0, 2.0), (1500, 2.5, 2.5), (2000, 2.0, 3.0))
+    for column, name in enumerate(sets.values(), 1):
+        found = next(
+            row for key, row in rows.items() if key.startswith(f"bits per byte on `{name}`")
+        )
+        assert found == ", ".join(f"{p[column]:.3f} after {p[0]:,} tokens" for p in points)
 
 
 def test_the_story_before_the_run_is_kept(tmp_path, monkeypatch):

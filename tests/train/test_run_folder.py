@@ -94,6 +94,7 @@ def test_what_does_not_change_the_numbers_may_change(started, key, value):
         ("train.seed", 1, r"train.seed was 0 and is 1"),
         ("optimizer.learning_rate", 0.5, r"optimizer.learning_rate was 0.01 and is 0.5"),
         ("data.validation", None, r"data.validation was a corpus and is none"),
+        ("data.validation", {"de": "a", "en": "b"}, r"was a corpus and is de, en"),
         (
             "data.train",
             [{"path": "a"}, {"path": "b"}],
