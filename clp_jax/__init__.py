@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from clp_jax.checkpoint.convert import convert_checkpoint
     from clp_jax.checkpoint.hf import load_model, save_model
     from clp_jax.checkpoint.new import new_model
+    from clp_jax.compare import compare_models
     from clp_jax.config import RunConfig
     from clp_jax.data.config import PrepareConfig
     from clp_jax.data.prepare import prepare_corpus
@@ -34,6 +35,7 @@ _PLACES = {
     "PrepareConfig": "clp_jax.data.config",
     "RunConfig": "clp_jax.config",
     "UserError": "clp_jax.errors",
+    "compare_models": "clp_jax.compare",
     "compare_vocabularies": "clp_jax.vocabulary",
     "convert_checkpoint": "clp_jax.checkpoint.convert",
     "evaluate_perplexity": "clp_jax.evaluate.perplexity",
@@ -58,6 +60,7 @@ __all__ = [
     "PrepareConfig",
     "RunConfig",
     "UserError",
+    "compare_models",
     "compare_vocabularies",
     "convert_checkpoint",
     "evaluate_perplexity",

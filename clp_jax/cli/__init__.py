@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from clp_jax import __version__
 from clp_jax.cli import (
     chain,
+    compare,
     convert,
     evaluate,
     generate,
@@ -50,6 +51,7 @@ The stages, in the order of use:
   runs         list training runs side by side
   chain        transfer and train models of increasing size, each the helper of the next
   evaluate     measure perplexity, or score German tasks
+  compare      compare runs and models on one page
   convert      write a model or a training run in another format
   generate     continue a prompt
 
@@ -67,6 +69,7 @@ STAGES = (
     runs,
     chain,
     evaluate,
+    compare,
     convert,
     generate,
 )
