@@ -1,5 +1,6 @@
 """Configurations: sections, YAML files and ``--section.key value`` flags; that of a run."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -113,16 +114,18 @@ class Configuration(Section):
 
     @classmethod
     def describe(cls) -> str:
-        """One line per key with its default and its meaning: the help text of the flags."""
+        """The help text of the flags: each key with its default and its meaning."""
         lines = []
         for section, field in cls.model_fields.items():
             kind = field.annotation
             if not (isinstance(kind, type) and issubclass(kind, Section)):
                 continue
-            lines.append(f"{section}: {kind.__doc__}")
+            lines.append(textwrap.fill(" ".join(f"{section}: {kind.__doc__}".split()), 98))
             for key, info in kind.model_fields.items():
                 default = "required" if info.is_required() else f"default {_as_flag(info.default)}"
-                lines.append(f"  --{section}.{key} ({default})\n      {info.description}")
+                text = " ".join((info.description or "").split())
+                lines.append(f"  --{section}.{key} ({default})")
+                lines.append(textwrap.indent(textwrap.fill(text, 92), " " * 6))
         return "\n".join(lines)
 
     def to_yaml(self) -> str:

@@ -39,22 +39,6 @@ from clp_jax.xla_flags import set_compiler_flags
 DESCRIPTION = """\
 Turn a language model of one language into a model of another (CLP-Transfer).
 
-The stages, in the order of use:
-  quickstart   run the whole method on a small example, in a few minutes
-  vocab        compare the vocabularies of two models
-  tokenizer    train a tokenizer for a language without a helper
-  new          write the configuration of a model to train from scratch with that tokenizer
-  transfer     give the source model the target language's vocabulary
-  prepare      turn text into a tokenized corpus
-  plan         report the memory and traffic of a training run on TPUs, without a TPU
-  train        continue training the model in the target language
-  runs         list training runs side by side
-  chain        transfer and train models of increasing size, each the helper of the next
-  evaluate     measure perplexity, or score German tasks
-  compare      compare runs and models on one page
-  convert      write a model or a training run in another format
-  generate     continue a prompt
-
 MODEL is a Hugging Face folder, a hub id or the folder of a training run.
 """
 STAGES = (
@@ -108,16 +92,26 @@ class _Parser(argparse.ArgumentParser):
         super().error(printable(message))
 
 
+class _Help(argparse.HelpFormatter):
+    """A list of stages with one line each."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog)
+        self._action_max_length = 14
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     parser = _Parser(
         "clp-jax",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"clp-jax {__version__}")
-    stages = parser.add_subparsers(title="stages", metavar="STAGE", required=True)
+    stages = parser.add_subparsers(
+        title="stages, in the order of use", metavar="STAGE", required=True
+    )
     for stage in STAGES:
         stage.add_parser(stages)
     return parser

@@ -11,6 +11,7 @@ from clp_jax.cli.flags import (
     add_group,
     add_json,
     add_mesh,
+    add_model,
     add_stage,
     add_text_field,
     print_and_write,
@@ -33,7 +34,7 @@ def _add_perplexity(kinds: Any) -> None:
         _perplexity,
         "Measure perplexity on text. It is normalised by tokens, words and bytes.",
     )
-    parser.add_argument("--model", required=True, metavar="MODEL")
+    add_model(parser)
     parser.add_argument(
         "--data",
         required=True,
@@ -75,11 +76,17 @@ def _perplexity(arguments: argparse.Namespace) -> None:
     if note := lost_text(perplexity.unknown_bytes, perplexity.bytes):
         print(note, file=sys.stderr)
     result = perplexity.to_dict()
-    rows = [
-        [name, f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"]
-        for name, value in result.items()
-    ]
+    rows = [[name, _shown(value)] for name, value in result.items()]
     print_and_write(markdown_table(["figure", "value"], rows), arguments.json, result)
+
+
+def _shown(value: float | int | str) -> str:
+    match value:
+        case float():
+            return f"{value:,.4f}"
+        case int():
+            return f"{value:,}"
+    return value
 
 
 def _add_tasks(kinds: Any) -> None:
@@ -90,7 +97,7 @@ def _add_tasks(kinds: Any) -> None:
         "Score tasks of lm-evaluation-harness (the eval extra), with intervals and with what "
         "guessing scores.",
     )
-    parser.add_argument("--model", required=True, metavar="MODEL")
+    add_model(parser)
     parser.add_argument(
         "--tasks",
         required=True,

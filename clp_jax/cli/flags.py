@@ -1,12 +1,14 @@
 """What the stages of the command line share: their registration and common flags."""
 
 import argparse
+import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from clp_jax import limits
+from clp_jax.config import Configuration
 from clp_jax.faults import fault
 
 
@@ -36,6 +38,13 @@ def add_stage(
     return parser
 
 
+def describe_keys(parser: argparse.ArgumentParser, config: type[Configuration]) -> None:
+    """Put the keys of a configuration, which are flags too, at the end of a help text."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = textwrap.fill(parser.description or "", 98)
+    parser.epilog = config.describe()
+
+
 def add_group(stages: Any, name: str, text: str) -> Any:
     """Add a stage with subcommands, and return the group to which they are added."""
     parser = stages.add_parser(name, help=text.removesuffix("."), description=text)
@@ -58,6 +67,10 @@ def add_keys(parser: argparse.ArgumentParser, config: type[BaseModel]) -> None:
     """Add a flag for each key of a configuration; flags not given are not in the namespace."""
     for key, field in config.model_fields.items():
         flag, text = f"--{key.replace('_', '-')}", (field.description or "").replace("%", "%%")
+        if get_origin(field.annotation) is Literal:
+            text += f" One of {', '.join(get_args(field.annotation))}."
+        if isinstance(field.default, str | int) and not isinstance(field.default, bool):
+            text += f" (default: {field.default})"
         common: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
         if field.annotation is bool:
             parser.add_argument(flag, action="store_true", **common)
@@ -66,7 +79,21 @@ def add_keys(parser: argparse.ArgumentParser, config: type[BaseModel]) -> None:
         elif get_origin(field.annotation) is tuple:
             parser.add_argument(flag, nargs="+", metavar="GLOB", **common)
         else:
-            parser.add_argument(flag, metavar=key.rpartition("_")[2].upper(), **common)
+            parser.add_argument(flag, metavar=_metavar(config, key), **common)
+
+
+def _metavar(config: type[BaseModel], key: str) -> str:
+    """N for a number, and the last word of the key for all else."""
+    schema = config.model_json_schema()["properties"][key]
+    kinds = {kind.get("type") for kind in schema.get("anyOf", [schema])}
+    return "N" if kinds & {"integer", "number"} else key.rpartition("_")[2].upper()
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the flag for the model that a stage reads."""
+    parser.add_argument(
+        "--model", required=True, metavar="MODEL", help="folder, hub id or training run"
+    )
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:

@@ -4,14 +4,21 @@ import argparse
 from typing import Any
 
 from clp_jax import limits
-from clp_jax.cli.flags import add_compute_dtype, add_mesh, add_stage, read_as, start_mesh
+from clp_jax.cli.flags import (
+    add_compute_dtype,
+    add_mesh,
+    add_model,
+    add_stage,
+    read_as,
+    start_mesh,
+)
 
 
 def add_parser(stages: Any) -> None:
     """Add the stage to the command line."""
     parser = add_stage(stages, "generate", _run, "Continue a prompt.")
-    parser.add_argument("--model", required=True, metavar="MODEL")
-    parser.add_argument("--prompt", required=True, metavar="TEXT")
+    add_model(parser)
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help="text to continue")
     parser.add_argument(
         "--max-new-tokens",
         type=read_as(limits.NewTokens),

@@ -17,7 +17,7 @@ def add_parser(stages: Any) -> None:
         _run,
         "Report the memory and traffic of a training run on TPUs, without a TPU. Compiles the "
         "training step for them and also counts operations. Every key of the configuration is "
-        "also a flag.",
+        "also a flag: see `clp-jax train --help`.",
         takes_keys=True,
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML, as in configs/")

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from clp_jax import limits
-from clp_jax.cli.flags import add_stage, read_as
+from clp_jax.cli.flags import add_stage, describe_keys, read_as
 from clp_jax.data.config import PrepareConfig
 
 
@@ -44,8 +44,7 @@ def add_parser(stages: Any) -> None:
     parser.add_argument(
         "--source-tokenizer", metavar="MODEL", help="also compare the tokenizer with MODEL's"
     )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = PrepareConfig.describe()
+    describe_keys(parser, PrepareConfig)
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from clp_jax.cli.flags import add_stage
+from clp_jax.cli.flags import add_stage, describe_keys
 from clp_jax.config import RunConfig
 
 
@@ -24,8 +24,7 @@ def add_parser(stages: Any) -> None:
         help="resume from the newest checkpoint in the run folder, or start if there is none",
     )
     parser.add_argument("--profile", action="store_true", help="trace a few steps to RUN/profile")
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = RunConfig.describe()
+    describe_keys(parser, RunConfig)
 
 
 def _run(arguments: argparse.Namespace) -> None:
