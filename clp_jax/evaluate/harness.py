@@ -121,7 +121,6 @@ class JaxLM(TemplateLM):
         Raises:
             UserError: the tokenizer has no template, or it is broken or refuses the conversation.
         """
-        from jinja2 import TemplateError
         from transformers.utils import chat_template_utils
 
         render: Any = chat_template_utils.render_jinja_template  # Its annotations are wrong.
@@ -129,15 +128,16 @@ class JaxLM(TemplateLM):
         spellings = {
             f"{role}_token": self.tokenizer.token(id) for role, id in roles if id is not None
         }
+        template = self.chat_template(True)
         try:
             [text], _ = render(
                 [chat_history],
-                chat_template=self.chat_template(True),
+                chat_template=template,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=not add_generation_prompt,
                 **spellings,
             )
-        except TemplateError as error:
+        except Exception as error:  # The template is a program, which can fail in any way.
             raise UserError(
                 f"The chat template of {self.tokenizer.name} cannot spell a question ({error}): "
                 "leave out --apply-chat-template."

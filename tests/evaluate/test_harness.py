@@ -96,6 +96,7 @@ def test_a_conversation_is_spelled_as_by_transformers(place, model_folder, token
         (None, "has no chat template: leave out"),
         ("{% for m in messages %}", r"cannot spell a question \(.*\): leave out"),
         ("{{ raise_exception('No users here.') }}", r"question \(No users here\.\): leave out"),
+        ("{{ 1 + 'a' }}", r"question \(unsupported operand .*\): leave out"),
     ],
 )
 def test_a_conversation_that_cannot_be_spelled_is_reported(ours, template, sentence):
