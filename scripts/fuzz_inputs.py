@@ -4,12 +4,12 @@
     scripts/fuzz_inputs.py --cases 1400 --out fuzz.json
     scripts/fuzz_inputs.py --first 17 --cases 1 --keep        # one case again, its folder kept
 
-A case is a number. It decides which input is damaged (a model's configuration, tokenizer or
-weights, a run, a corpus, text, vectors, YAML, a flag, an argument in Python, a place), how, and
-which stage gets it. Each runs in a forked process of its own, with bounds on time and memory. It
-should end in success or in one sentence, exit status 1 and nothing left behind; what cannot mean
-anything must not succeed, what a chain's plan promises must come, logits must be PyTorch's, and no
-input may change.
+A case is a number. It decides which input is damaged (a model's configuration, tokenizer, template
+or weights, a teacher, a run, a chain, a corpus, text, vectors, a task, YAML, a flag, an argument in
+Python, a place), how, and which stage gets it. Each runs in a forked process of its own, with
+bounds on time and memory. It should end in success or in one sentence, exit status 1 and nothing
+left behind; what cannot mean anything must not succeed, what a chain's plan promises must come,
+logits must be PyTorch's, and no input may change.
 """
 
 import argparse
@@ -175,11 +175,35 @@ def make_vectors(folder: Path) -> None:
     (folder / "tasks/germeval2018/test.jsonl").write_text(lines, "utf-8")
 
 
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+
+
+def make_descendants(folder: Path) -> None:
+    """What a transfer writes, a model with a template of conversations, and a task of one's own."""
+    started = shutil.copytree(folder / "gpt2", folder / "started")
+    origins = {"copied": np.arange(200), "combined": np.arange(200, 300)}
+    np.savez(started / "transfer_origins.npz", **origins)
+    exported = shutil.copytree(folder / "gpt2", folder / "exported")
+    (exported / "chat_template.jinja").write_text(TEMPLATE)
+    (folder / "own").mkdir()
+    shutil.copy(folder / "tasks/germeval2018/test.jsonl", folder / "own/test.jsonl")
+    task = {
+        "task": "own", "output_type": "multiple_choice", "dataset_path": "json",
+        "test_split": "test",
+        "dataset_kwargs": {"data_files": {"test": str(folder / "own/test.jsonl")}},
+        "doc_to_text": "{{text}}\nAnswer:", "doc_to_choice": list(LABELS), "doc_to_target": "label",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        "metadata": {"version": 1},
+    }  # fmt: skip
+    (folder / "own/own.yaml").write_text(yaml.safe_dump(task, sort_keys=False))
+
+
 def make_material(folder: Path) -> None:
-    """The same, recipes, a corpus that is begun and one that is done, and a run."""
+    """The same, recipes, a corpus that is begun and one that is done, a run and a chain."""
     make_models(folder)
     make_families(folder)
     make_vectors(folder)
+    make_descendants(folder)
     recipe = {
         "model": {"path": str(folder / "gpt2")},
         "data": {"train": str(folder / "corpus"), "sequence_length": 16},
@@ -200,10 +224,21 @@ def make_material(folder: Path) -> None:
         "transfer": {"method": "mean", "data": [str(folder / "text.jsonl")]}, "models": models,
     }  # fmt: skip
     (folder / "chain.yaml").write_text(yaml.safe_dump(chain))
+    polish = {
+        **recipe,
+        "model": {"path": str(folder / "started")},
+        "teacher": {"path": str(folder / "gpt2"), "sequence_length": 32, "likelihoods": 0.5},
+        "optimizer": {
+            "lr_multipliers": dict.fromkeys(("positions", "layers", "final_norm"), 0),
+            "new_rows_only": True,
+        },
+    }  # fmt: skip
+    (folder / "polish.yaml").write_text(yaml.safe_dump(polish))
     call(partial(run_stage, prepare_text(folder, folder / "corpus")))
     with patch.object(Finish, "run", side_effect=KeyboardInterrupt):
         call(partial(run_stage, prepare_text(folder, folder / "begun")))
     call(partial(run_stage, ["train", "--config", str(folder / "run.yaml")]))
+    call(partial(run_stage, ["chain", "--config", str(folder / "chain.yaml")]))
 
 
 def prepare_text(material: Path, out: Path) -> list[str]:
@@ -561,6 +596,7 @@ FLAGS = {
         "train.batch_size", "train.gradient_accumulation_steps", "train.dtype", "train.remat",
         "train.loss_chunk",
         "train.z_loss", "train.seed", "train.checkpoint_every", "train.max_skipped",
+        "teacher.path", "teacher.layer", "teacher.sequence_length", "optimizer.new_rows_only",
     ],
     "prepare": [
         "input", "tokenizer", "text-field", "limit", "clean.language", "clean.min_words",
@@ -570,12 +606,14 @@ FLAGS = {
     ],
     "transfer": [
         "source", "helper", "method", "data", "source-weight", "pad-to-multiple-of",
-        "token-vectors", "seed", "dtype", "mesh", "dictionary", "text-field",
+        "token-vectors", "seed", "dtype", "mesh", "dictionary", "text-field", "tokenizer",
+        "rank-steps", "neighbours", "strength", "temperature",
     ],
     "generate": ["model", "prompt", "max-new-tokens", "temperature", "seed", "mesh"],
     "evaluate perplexity": ["model", "data", "sequence-length", "batch-size", "mesh", "json"],
     "evaluate tasks": [
         "tasks", "task-data", "include-path", "num-fewshot", "limit", "batch-size", "dtype",
+        "output-path", "json",
     ],
     "tokenizer train": ["input", "vocab-size", "text-field", "out"],
     "convert": ["to", "dtype", "mesh"],
@@ -729,7 +767,160 @@ def begun(rng: random.Random, material: Path, scratch: Path) -> Made:
         what = damage_json(rng, rng.choice(files))
     else:
         what, _ = damage_file(rng, some_file(rng, folder))
-    return what, prepare_text(material, folder), False
+    return what, partial(same_corpus, corpus=str(folder), material=str(material)), False
+
+
+def same_corpus(corpus: str, material: str) -> None:
+    """Go on with a corpus, and compare it with one that was never interrupted."""
+    run_stage(prepare_text(Path(material), Path(corpus)))
+    whole = Path(material, "corpus")
+    files = sorted(file.name for file in whole.glob("*-0*"))
+    different = [f for f in files if Path(corpus, f).read_bytes() != (whole / f).read_bytes()]
+    documents = [json.loads((Path(folder, "manifest.json")).read_text())["documents"]
+                 for folder in (whole, corpus)]  # fmt: skip
+    if different or len({*documents}) > 1:
+        print(f"other numbers: {different}, {documents}")
+
+
+def teacher(rng: random.Random, material: Path, scratch: Path) -> Made:
+    """A recipe for polishing with an odd value, or whose models are damaged."""
+    values = yaml.safe_load((material / "polish.yaml").read_text())
+    model = shutil.copytree(material / "started", scratch / "model")
+    source = shutil.copytree(material / "gpt2", scratch / "source")
+    values["model"]["path"], values["teacher"]["path"] = str(model), str(source)
+    values["train"]["out"] = str(scratch / "out")
+    kind = rng.choice(["value", "value", "origins", "origin rows", "source", "other source"])
+    what, must_fail = kind, False
+    if kind == "value":
+        keys = [*values["teacher"], "layer", "next_token", "hidden_states", "revision", "new"]
+        section = rng.choice(["teacher", "teacher", "optimizer"])
+        key = rng.choice(keys if section == "teacher" else [*values["optimizer"]])
+        values[section][key] = odd = rng.choice([odd for odd in ODD if odd is not HUGE])
+        what = f"{section}.{key} {str(odd)[:30]!r}"
+    elif kind == "origins":
+        what, must_fail = damage_file(rng, model / "transfer_origins.npz")
+        must_fail = must_fail and "outside" not in what
+    elif kind == "origin rows":
+        number = rng.choice([-1, 0, 299, 300, 2**31, 2**63 - 1])
+        origins: dict[str, Any] = rng.choice(
+            [
+                {"copied": np.array([number])},
+                {"copied": np.array([0.5])},
+                {"copied": np.array(["a"])},
+                {"copied": np.array([{}], object)},
+                {"copied": np.zeros((3, 3), int)},
+                {"combined": np.arange(300)},
+                {"copied": np.arange(300)},
+                {"copied": np.arange(300), "combined": np.arange(300)},
+                {"\x1b[31m": np.arange(300), "copied": np.arange(3)},
+                {"copied": np.zeros(0, int)},
+                {},
+            ]
+        )
+        np.savez(model / "transfer_origins.npz", **origins)
+        what = f"origins {str(origins)[:60]!r}"
+    elif kind == "source":
+        what, must_fail = damage_file(rng, some_file(rng, source))
+    else:
+        values["teacher"]["path"] = str(material / rng.choice(["bloom", "llama", "run", "corpus"]))
+        must_fail = True
+    file = scratch / "polish.yaml"
+    file.write_text(yaml.safe_dump(values, allow_unicode=True), "utf-8")
+    return what, ["train", "--config", str(file)], must_fail
+
+
+def chain_folder(rng: random.Random, material: Path, scratch: Path) -> Made:
+    """A chain that is done, or was stopped before its export, with something damaged."""
+    values = yaml.safe_load((material / "chain.yaml").read_text())
+    folder = shutil.copytree(material / "chain", scratch / "chain")
+    if rng.random() < 0.5:
+        shutil.rmtree(folder / "small/model")
+    kind = rng.choice(["settings", "json", "bytes", "gone"])
+    if kind == "settings":
+        what = damage_json(rng, folder / "small/settings.json")
+    elif kind == "json":
+        files = [file for file in folder.rglob("*.json") if "checkpoints" not in file.parts]
+        what = damage_json(rng, rng.choice(sorted(files)))
+    elif kind == "bytes":
+        what, _ = damage_file(rng, some_file(rng, folder))
+    else:
+        gone = rng.choice(sorted(path for path in folder.rglob("*") if path.is_dir()))
+        shutil.rmtree(gone)
+        what = f"{gone.relative_to(folder)} gone"
+    values["out"] = str(folder)
+    file = scratch / "chain.yaml"
+    file.write_text(yaml.safe_dump(values), "utf-8")
+    return what, ["chain", "--config", str(file)], False
+
+
+TEMPLATES = (
+    "", "{{", "{% for m in messages %}", "{{ 1 / 0 }}", "{{ 1 + 'a' }}", "{{ messages.x.y.z }}",
+    "{{ raise_exception('no\x1b[31m') }}", "{{ 'a' * 10 ** 11 }}", "{{ range(10 ** 9) | list }}",
+    "{% include '/etc/passwd' %}", "{{ ''.__class__.__mro__ }}", "{{ lipsum.__globals__ }}",
+    "{{ undefined_function() }}", "{{ messages | tojson }}", "{{ 10 ** 10 ** 8 }}", "constant",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{% set x = [] %}{{ x.append(x) }}{{ x }}",
+    "{{ bos_token }}{{ eos_token }}{{ pad_token }}", "\x00", "{{ messages[5].content }}",
+    "{% generation %}{{ messages[0].content }}{% endgeneration %}", "{{ strftime_now('%Y') }}",
+)  # fmt: skip
+
+
+def template(rng: random.Random, material: Path, scratch: Path) -> Made:
+    """A model with a template of conversations that is odd or damaged."""
+    model = shutil.copytree(material / "exported", scratch / "model")
+    file = model / "chat_template.jinja"
+    kind = rng.choice(["text", "text", "bytes", "settings"])
+    must_fail = False
+    if kind == "text":
+        what = rng.choice(TEMPLATES)
+        file.write_text(what)
+    elif kind == "bytes":
+        what, must_fail = damage_file(rng, file)
+    else:
+        file.unlink()
+        settings = json.loads((model / "tokenizer_config.json").read_text())
+        odd = rng.choice([*(odd for odd in ODD if odd is not HUGE), *TEMPLATES])
+        named = [{"name": "default", "template": odd}, {"name": "tool_use", "template": TEMPLATE}]
+        settings["chat_template"] = what = rng.choice([odd, named, named[1:]])
+        (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    call = ["evaluate", "tasks", "--model", str(model), "--tasks", "germeval2018", "--limit", "2",
+            "--task-data", str(material / "tasks"), "--apply-chat-template"]  # fmt: skip
+    return f"{kind} {str(what)[:60]!r}", call, must_fail
+
+
+EXAMPLES = (
+    "{}", "[]", "x", '{"text": "a"}', '{"text": null, "label": "OTHER"}',
+    '{"text": "a", "label": "neither"}', '{"text": "", "label": 7}',
+)  # fmt: skip
+
+
+def own_task(rng: random.Random, material: Path, scratch: Path) -> Made:
+    """A task of one's own with an odd value, or whose files are damaged."""
+    folder = shutil.copytree(material / "own", scratch / "own")
+    file = folder / "own.yaml"
+    values = yaml.safe_load(file.read_text())
+    values["dataset_kwargs"]["data_files"]["test"] = str(folder / "test.jsonl")
+    file.write_text(yaml.safe_dump(values))
+    flags, must_fail = [], False
+    kind = rng.choice(["value", "value", "file", "data", "line", "fewshot"])
+    if kind == "value":
+        container, key = rng.choice(list(_places(values)))
+        odd = rng.choice([odd for odd in ODD if odd is not HUGE])
+        container[key], what = odd, f"{key} {str(odd)[:30]!r}"
+        file.write_text(yaml.safe_dump(values, allow_unicode=True), "utf-8")
+    elif kind == "file":
+        what, _ = damage_file(rng, file)
+    elif kind == "data":
+        what, _ = damage_file(rng, folder / "test.jsonl")
+    elif kind == "line":
+        lines = (folder / "test.jsonl").read_text().splitlines()
+        lines[rng.randrange(len(lines))] = what = rng.choice(EXAMPLES)
+        (folder / "test.jsonl").write_text("\n".join(lines))
+    else:
+        number = rng.choice(["1", "3", "4", "5", "1000000"])
+        flags, what = ["--num-fewshot", number], number
+    call = ["evaluate", "tasks", "--model", str(material / "gpt2"), "--tasks", "own",
+            "--include-path", str(folder), *flags]  # fmt: skip
+    return f"{kind} {what}", call, must_fail
 
 
 def metrics(rng: random.Random, material: Path, scratch: Path) -> Made:
@@ -950,6 +1141,10 @@ TARGETS: tuple[tuple[str, int, Maker], ...] = (
     ("begun", 3, begun),
     ("metrics", 3, metrics),
     ("chain", 3, chain),
+    ("chain folder", 3, chain_folder),
+    ("teacher", 4, teacher),
+    ("template", 3, template),
+    ("own task", 4, own_task),
     ("python", 8, python),
     ("place", 4, place),
 )
