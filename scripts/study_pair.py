@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from pydantic import Field, model_validator
 
 from clp_jax import RunConfig, evaluate_perplexity, prepare_corpus, train_model, transfer_model
-from clp_jax.checkpoint.hub import model_files, resolve
+from clp_jax.checkpoint.hub import MANIFEST, model_files, resolve
 from clp_jax.config import Configuration
 from clp_jax.data.corpus.store import Corpus
 from clp_jax.data.io.readers import read_documents
@@ -152,10 +152,17 @@ class Study:
         if not file.exists():
             found = self._measure(self.start(arm), self.config.heldout)
             file.parent.mkdir(parents=True, exist_ok=True)
+            if arm != OWN:
+                shutil.copy(self.start(arm) / MANIFEST, file.parent)
             write_json(file, found)
             if arm != OWN and arm not in map(transferred, self.config.phases):
                 shutil.rmtree(self.start(arm))
         return read_json(file)
+
+    def recipes(self) -> dict[str, Any]:
+        """The method of each transfer and its options: those of `auto` are what it chose."""
+        manifests = {arm: self.out / "arms" / arm / MANIFEST for arm in self.config.arms}
+        return {arm: read_json(file)["recipe"] for arm, file in manifests.items()}
 
     def _measure(self, model: Path, languages: Iterable[str]) -> dict[str, float]:
         length = self.config.run.get("data", {}).get("sequence_length", 256)
@@ -335,16 +342,17 @@ def main() -> None:
     use_compilation_cache()
     config = StudyConfig.from_yaml(options.config)
     study = Study(config, options.out)
-    before, after, provenance = {}, {}, study.provenance()
+    before, after = {}, {}
     for arm in (OWN, *config.arms):
         before[arm] = study.before(arm)
         print(arm, before[arm], flush=True)
+    known = study.provenance() | {"recipes": study.recipes(), "before": before, "after": after}
     tables = [table_before(before)]
     for seed in config.seeds:
         for arm in config.phases:
             after.setdefault(arm, []).append(study.after(arm, seed))
             print(arm, seed, after[arm][-1]["end"], flush=True)
-        write_json(options.out / "study.json", provenance | {"before": before, "after": after})
+        write_json(options.out / "study.json", known)
         if after:
             tables = [table_before(before), table_after(after)]
             plot(after, options.out / "curves.png", options.config.stem)

@@ -78,6 +78,7 @@ def test_a_study(study_pair, options, tmp_path, monkeypatch):
     found = json.loads((out / "study.json").read_text())
     assert list(found["before"]) == ["own tokenizer", "mean", "random"]
     assert found["config"]["seeds"] == [0]
+    assert [found["recipes"][arm]["method"] for arm in ("mean", "random")] == ["mean", "random"]
     texts = {f"text/{name}.jsonl" for name in ("train", "sample", "German", "English")}
     models = {f"{options[name]}/model.safetensors" for name in ("source", "helper")}
     assert found["sha256"].keys() == texts | models | {f"{options['helper']}/tokenizer.json"}
