@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from clp_jax.generate import generate_text
     from clp_jax.mesh import make_mesh
     from clp_jax.plan import plan_run
+    from clp_jax.push import push_model
     from clp_jax.quickstart.run import run_quickstart
     from clp_jax.runs import list_runs
     from clp_jax.train.loop import train_model
@@ -47,6 +48,7 @@ _PLACES = {
     "new_model": "clp_jax.checkpoint.new",
     "plan_run": "clp_jax.plan",
     "prepare_corpus": "clp_jax.data.prepare",
+    "push_model": "clp_jax.push",
     "run_chain": "clp_jax.chain",
     "run_quickstart": "clp_jax.quickstart.run",
     "save_model": "clp_jax.checkpoint.hf",
@@ -72,6 +74,7 @@ __all__ = [
     "new_model",
     "plan_run",
     "prepare_corpus",
+    "push_model",
     "run_chain",
     "run_quickstart",
     "save_model",

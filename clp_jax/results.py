@@ -78,6 +78,12 @@ class Results:
     tasks: Sequence[TaskScore] = ()
     texts: Sequence[TextScore] = ()
 
+    def updated(self, newer: "Results") -> "Results":
+        """All of both; what was measured again is the newer one's."""
+        tasks = {(x.task, x.metric, x.shots): x for x in (*self.tasks, *newer.tasks)}
+        texts = {x.name: x for x in (*self.texts, *newer.texts)}
+        return Results([*tasks.values()], [*texts.values()])
+
     def main_scores(self) -> list[TaskScore]:
         """One score for each task: F1 of classes, or else the first metric."""
         chosen: dict[str, TaskScore] = {}

@@ -28,6 +28,7 @@ from clp_jax.checkpoint.hub import (
     resolve,
 )
 from clp_jax.checkpoint.orbax import restore_params
+from clp_jax.checkpoint.results_card import add_results
 from clp_jax.checkpoint.run_folder import is_run_folder
 from clp_jax.checkpoint.tensors import (
     FLOAT_NAMES,
@@ -53,6 +54,7 @@ from clp_jax.models import (
     read_decoder_config,
     weight_table,
 )
+from clp_jax.results import Results
 from clp_jax.tokenizer import Tokenizer
 
 ROWS_COMPARED = 4096
@@ -307,6 +309,7 @@ def save_model(
     *,
     origin: PathOrName,
     dtype: FloatType | None = None,
+    results: Results | None = None,
 ) -> None:
     """Write a model as a Hugging Face folder that `transformers` loads.
 
@@ -317,6 +320,7 @@ def save_model(
         out: new folder: weights (several files above 5 GB), configuration, tokenizer, card.
         origin: folder, run folder or hub id that provides configuration, tokenizer and card.
         dtype: floating-point type of the weights; None keeps the parameters' own.
+        results: what was measured, for the card.
 
     Raises:
         UserError: ``out`` exists and is not empty.
@@ -340,14 +344,17 @@ def save_model(
             generation = read_generation(folder)
             if real is not None and generation:
                 _forget_padding(folder / GENERATION, generation, real)
-            if not (folder / CARD).exists():
-                (folder / CARD).write_text(_card(public_name(origin)), "utf-8")
+            write_card(folder, public_name(origin))
+            if results is not None:
+                add_results(folder, results)
         write_tensors(folder, tensors, writer=first)
 
 
-def _card(name: str) -> str:
-    text = f"A causal language model, written by clp_jax from `{name}`, whose licence applies.\n"
-    return render_card(Path(name).name, {}, text)
+def write_card(folder: Path, name: str) -> None:
+    """Write a card that names the model's origin into a folder, unless it has one."""
+    if not (folder / CARD).exists():
+        text = f"A causal language model, written by clp_jax from `{name}`, whose licence applies."
+        (folder / CARD).write_text(render_card(Path(name).name, {}, f"{text}\n"), "utf-8")
 
 
 def _without_padding(

@@ -33,7 +33,9 @@ MANIFEST = "transfer.json"
 """How a transfer was made, and from what."""
 ORIGINS = "transfer_origins.npz"
 """Where the rows of the new token embedding come from: the ids by origin."""
-DESCRIPTIONS = (GENERATION, MANIFEST, ORIGINS, "README.md")
+RESULTS = "results.json"
+"""What was measured about the model."""
+DESCRIPTIONS = (GENERATION, MANIFEST, ORIGINS, RESULTS, "README.md")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

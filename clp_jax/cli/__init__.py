@@ -23,6 +23,7 @@ from clp_jax.cli import (
     new,
     plan,
     prepare,
+    push,
     quickstart,
     runs,
     tokenizer,
@@ -55,6 +56,7 @@ STAGES = (
     evaluate,
     compare,
     convert,
+    push,
     generate,
 )
 

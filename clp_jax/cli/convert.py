@@ -3,8 +3,8 @@
 import argparse
 from typing import Any
 
-from clp_jax.cli.flags import add_dtype, add_mesh, add_stage, start_mesh
-from clp_jax.files import new_path
+from clp_jax.cli.flags import add_dtype, add_mesh, add_results, add_stage, start_mesh
+from clp_jax.files import new_path, regular_file
 
 
 def add_parser(stages: Any) -> None:
@@ -20,6 +20,7 @@ def add_parser(stages: Any) -> None:
     parser.add_argument("out", metavar="OUT", help="new folder")
     parser.add_argument("--to", required=True, choices=("hf", "orbax"), help="output format")
     add_dtype(parser)
+    add_results(parser)
     add_mesh(parser)
 
 
@@ -28,6 +29,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
     new_path(arguments.out)
     check_inputs((arguments.input,))
+    for file in arguments.results:
+        regular_file(file)
     from clp_jax.checkpoint.convert import convert_checkpoint
 
     convert_checkpoint(
@@ -35,5 +38,6 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.out,
         arguments.to,
         dtype=arguments.dtype,
+        results=arguments.results,
         mesh=start_mesh(arguments.mesh),
     )

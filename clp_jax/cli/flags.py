@@ -159,6 +159,19 @@ def start_mesh(sizes: Sequence[int]) -> Any:
     return make_mesh(*sizes)
 
 
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Add the flag for files of results, which the model card shows."""
+    parser.add_argument(
+        "--results",
+        type=read_as(limits.LocalName),
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="results of the model for its card: JSON of `evaluate tasks`, `evaluate "
+        "perplexity` or lm-evaluation-harness",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:
     """Add the flag for the JSON file that `print_and_write` writes."""
     parser.add_argument(

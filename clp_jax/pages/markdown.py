@@ -14,7 +14,12 @@ def render_markdown(title: str, sections: Sequence[Section]) -> str:
         title: Its title.
         sections: Its content.
     """
-    blocks = [f"# {_inline(title)}"]
+    return f"# {_inline(title)}\n\n{render_sections(sections)}"
+
+
+def render_sections(sections: Sequence[Section]) -> str:
+    """Sections of a Markdown page, without its title."""
+    blocks: list[str] = []
     for section in sections:
         blocks.append(f"## {_inline(section.title)}")
         for block in section.blocks:

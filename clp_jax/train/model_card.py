@@ -1,5 +1,6 @@
 """The model card of a run: what it started from, what it was trained on, what was measured."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -8,11 +9,13 @@ from typing import Any
 
 from clp_jax.checkpoint.card import CITATION, USE, flat, inherited, render_card
 from clp_jax.checkpoint.hub import MANIFEST
+from clp_jax.checkpoint.results_card import model_index
 from clp_jax.config import RunConfig
 from clp_jax.data.corpus.store import MANIFEST as CORPUS_MANIFEST
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json
-from clp_jax.train.metrics import Curve, bits_per_byte, validation_curve
+from clp_jax.results import Results, TextScore
+from clp_jax.train.metrics import Curve, bits_per_byte, validation_curve, validation_sets
 from clp_jax.transfer.report import describe_embeddings
 
 HUB_DATA = re.compile(r"hf://([^:@]+)")
@@ -92,7 +95,21 @@ Training text:
 The training text was not checked for truth, bias or harm. The licences of the model from which it
 started and of the text apply to it.
 {f"{chr(10)}{CITATION}" if embeddings else ""}"""
-    return render_card(Path(train.out).name, known | _text_metadata(config, known), body)
+    title = Path(train.out).name
+    measured = {"model-index": model_index(title, Results(texts=_held_out(config, metrics)))}
+    return render_card(title, known | _text_metadata(config, known) | measured, body)
+
+
+def _held_out(config: RunConfig, metrics: Sequence[Mapping[str, Any]]) -> list[TextScore]:
+    """The last finite measurement on each held-out set."""
+    found = []
+    for name in validation_sets(metrics):
+        curves = [validation_curve(metrics, unit, name) for unit in ("byte", "token")]
+        byte, token = (curve[-1][1] for curve in curves)
+        if math.isfinite(byte) and math.isfinite(token):
+            text = name or Path(config.data.validation.get(name, "validation")).name
+            found.append(TextScore(text, math.log2(byte), byte, token))
+    return found
 
 
 def _few(curve: Curve) -> Curve:

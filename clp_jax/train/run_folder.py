@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from clp_jax.checkpoint.card import CARD
 from clp_jax.checkpoint.fingerprint import weight_checksums
-from clp_jax.checkpoint.hub import MANIFEST, ORIGINS, copy_model_files, tokenizer_hash
+from clp_jax.checkpoint.hub import MANIFEST, ORIGINS, RESULTS, copy_model_files, tokenizer_hash
 from clp_jax.checkpoint.orbax import latest_step
 from clp_jax.checkpoint.run_folder import CHECKPOINTS, MODEL
 from clp_jax.config import ModelSection, RunConfig, TeacherSection
@@ -181,6 +181,7 @@ def create_run(
             write_json(scratch / RECORD, record)
             (scratch / MODEL).mkdir()
             copy_model_files(model_files, scratch / MODEL)
+            (scratch / MODEL / RESULTS).unlink(missing_ok=True)  # Of the model it starts from.
             card = run_card(config, corpora, scratch / MODEL)
             (scratch / MODEL / CARD).write_text(card, "utf-8")
             if config.model.init == "random":

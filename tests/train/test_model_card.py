@@ -1,5 +1,7 @@
 import json
 
+from huggingface_hub import ModelCard
+
 from clp_jax.checkpoint.card import CARD, read_metadata, render_card
 from clp_jax.config import RunConfig
 from clp_jax.train.model_card import run_card
@@ -42,6 +44,13 @@ def test_it_names_the_last_perplexity(tmp_path):
     assert "perplexity on `corpora/held-out` after 40,960 tokens" in card
     assert "12.5 per token, 12.5 per word, 12.5 per byte" in card
     assert "9.814 after 0 tokens, 3.644 after 40,960 tokens" in card
+    bits, perplexity = ModelCard(card).data.eval_results
+    assert (bits.dataset_name, bits.metric_type, bits.metric_value) == (
+        "held-out",
+        "bits_per_byte",
+        3.6439,
+    )
+    assert (perplexity.metric_name, perplexity.metric_value) == ("perplexity per byte", 12.5)
 
 
 def test_it_shows_what_was_gained_and_what_was_forgotten(tmp_path):
