@@ -112,7 +112,7 @@ def prepare_corpus(
         "tokenizer": None if tokenizer is None else public_name(tokenizer),
         "recipe": _public(config),
     }
-    work = out / WORK
+    work = (out / WORK).absolute()  # datatrove takes ~ for the home folder.
     heldout = config.corpus.heldout
     last: PipelineStep = WriteText(out, work, heldout)
     if loaded is not None:

@@ -366,6 +366,20 @@ def test_a_damaged_preparation_is_not_resumed(
         prepare_corpus([str(text)], tokenizer_folder, out, config=recipe)
 
 
+@pytest.mark.slow
+def test_a_folder_called_tilde_is_not_the_home_folder(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "a.txt").write_text("eins zwei drei")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    recipe = PrepareConfig.from_dict({"execution": {"workers": 1}})
+    assert prepare_corpus(["a.txt"], tokenizer_folder, Path("~/corpus"), config=recipe)
+    assert Corpus.open(tmp_path / "~/corpus")
+    assert [*(tmp_path / "home").iterdir()] == []
+
+
 def test_one_flipped_bit_and_one_lost_record_between_stages_are_found(
     tmp_path: Path, texts: list[Path], tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
