@@ -135,7 +135,14 @@ def test_samples_stand_side_by_side(models, monkeypatch):
 
 def test_mistakes_are_one_sentence_and_leave_nothing_behind(two_arms, tmp_path):
     other = tmp_path / "other.json"
-    for values in ({"a": 1}, {"results": {"t": 3}}, {"bits_per_byte": 1}, {"t": {"metrics": 1}}):
+    no_number = {"bits_per_byte": "x", "byte_perplexity": 2, "token_perplexity": 3}
+    for values in (
+        {"a": 1},
+        {"results": {"t": 3}},
+        {"bits_per_byte": 1},
+        {"t": {"metrics": 1}},
+        {**no_number, "tokens": 2, "words": 1},
+    ):
         other.write_text(json.dumps(values))
         with pytest.raises(UserError, match=r"other.json holds no results: give what"):
             compare_models(two_arms, "out", results={"german-0": [other]})
