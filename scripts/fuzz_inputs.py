@@ -239,6 +239,13 @@ def make_material(folder: Path) -> None:
         call(partial(run_stage, prepare_text(folder, folder / "begun")))
     call(partial(run_stage, ["train", "--config", str(folder / "run.yaml")]))
     call(partial(run_stage, ["chain", "--config", str(folder / "chain.yaml")]))
+    evaluate = ["evaluate", "--model", str(folder / "gpt2"), "--json"]
+    for kind, name, flags in (
+        ("perplexity", "perplexity", ["--data", str(folder / "text.txt")]),
+        ("tasks", "scores", ["--tasks", "germeval2018", "--task-data", str(folder / "tasks")]),
+    ):
+        file = str(folder / f"{name}.json")
+        call(partial(run_stage, [evaluate[0], kind, *evaluate[1:], file, *flags]))
 
 
 def prepare_text(material: Path, out: Path) -> list[str]:
@@ -531,8 +538,17 @@ def run(rng: random.Random, material: Path, scratch: Path) -> Made:
         ["convert", str(folder), str(scratch / "out"), "--to", "hf"],
         ["generate", "--model", str(folder), "--prompt", "a", "--max-new-tokens", "2"],
         ["train", "--config", str(material / "run.yaml"), "--train.out", str(folder), "--resume"],
+        ["compare", str(folder), str(material / "run"), "--out", str(scratch / "out")],
     )
-    return what, rng.choices(calls, [4, 1, 3, 1, 1])[0], False
+    return what, rng.choices(calls, [4, 1, 3, 1, 1, 2])[0], False
+
+
+def result(rng: random.Random, material: Path, scratch: Path) -> Made:
+    """The result of an evaluation, damaged, for the page of a model."""
+    file = Path(shutil.copy(material / rng.choice(["perplexity.json", "scores.json"]), scratch))
+    what = damage_json(rng, file) if rng.random() < 0.7 else damage_file(rng, file)[0]
+    model, out = str(material / "gpt2"), str(scratch / "out")
+    return what, ["compare", model, "--results", f"{model}={file}", "--out", out], False
 
 
 def corpus(rng: random.Random, material: Path, scratch: Path) -> Made:
@@ -622,6 +638,7 @@ FLAGS = {
     "plan": ["config", "accelerator-type", "source", "vocab-size", "mesh.fsdp", "json"],
     "runs": ["plot", "json"],
     "chain": ["config"],
+    "compare": ["out", "results", "prompts", "max-new-tokens", "dtype", "mesh"],
 }  # fmt: skip
 
 
@@ -645,6 +662,7 @@ def flag(rng: random.Random, material: Path, scratch: Path) -> Made:
         "plan": ["--config", recipe, "--accelerator-type", "v5litepod-1"],
         "runs": [str(material)],
         "chain": ["--config", str(material / "chain.yaml"), "--dry-run"],
+        "compare": [gpt2, str(material / "run"), "--out", out],
     }  # fmt: skip
     stage = rng.choice(sorted(stages))
     key, word = rng.choice(FLAGS[stage]), rng.choice(WORDS)
@@ -1132,6 +1150,7 @@ TARGETS: tuple[tuple[str, int, Maker], ...] = (
     ("bytes", 4, bytes_of_a_model),
     ("weights", 4, weights),
     ("run", 3, run),
+    ("result", 3, result),
     ("corpus", 2, corpus),
     ("text", 3, text),
     ("recipe", 3, recipe),

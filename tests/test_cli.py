@@ -210,7 +210,8 @@ def test_every_key_of_a_transfer_is_a_flag(transferred, tmp_path, monkeypatch):
     assert (read.source_weight, read.pad_to_multiple_of, read.seed) == (0.5, 64, 3)
 
 
-def test_help_of_transfer_explains_every_key(capsys):
+def test_help_of_transfer_explains_every_key(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # No key breaks at a hyphen.
     with pytest.raises(SystemExit):
         main(["transfer", "--help"])
     printed = " ".join(capsys.readouterr().out.split())
