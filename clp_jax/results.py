@@ -126,6 +126,8 @@ def read_results(files: Iterable[str | Path]) -> Results:
 def _from_tasks(values: Mapping[str, Any]) -> Iterator[TaskScore]:
     for name, task in values.items():
         for metric, found in task["metrics"].items():
+            if found["score"] is None:
+                continue
             yield TaskScore(
                 task=name,
                 metric=metric,
