@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, get_token
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -27,7 +27,7 @@ from clp_jax.checkpoint.hub import (
     copy_model_files,
 )
 from clp_jax.checkpoint.names import local_model
-from clp_jax.checkpoint.results_card import add_results
+from clp_jax.checkpoint.results_card import add_results, read_card
 from clp_jax.checkpoint.run_folder import is_run_folder
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table
@@ -130,7 +130,7 @@ def push_model(
             revision,
             private,
             sizes={name: file.stat().st_size for name, file in files.items()},
-            metadata=ModelCard(files[CARD].read_text("utf-8")).data.to_dict(),
+            metadata=read_card(files[CARD]).data.to_dict(),
         )
         if dry_run:
             return push

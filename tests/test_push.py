@@ -135,6 +135,10 @@ def test_mistakes_are_one_sentence(hub, model, tmp_path, monkeypatch):
         push_model(model, "a b")
     with pytest.raises(UserError, match=r"is neither a run nor a Hugging Face folder"):
         push_model(tmp_path, "org/mine")
+    (model / "README.md").write_text("---\na: [1\n---\n")
+    with pytest.raises(UserError, match=r"README.md has no valid metadata"):
+        push_model(model, "org/mine")
+    (model / "README.md").unlink()
     hub.private["org/open"] = False
     with pytest.raises(UserError, match=r"^org/open exists and is public"):
         push_model(model, "org/open", private=True)

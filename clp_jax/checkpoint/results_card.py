@@ -42,8 +42,7 @@ def add_results(folder: Path, results: Results) -> None:
     """
     results = _stored(folder).updated(results)
     write_json(folder / RESULTS, asdict(results))
-    card = _with_results((folder / CARD).read_text("utf-8"), folder, results)
-    write_text(folder / CARD, card)
+    write_text(folder / CARD, _with_results(folder, results))
 
 
 def _stored(folder: Path) -> Results:
@@ -56,16 +55,25 @@ def _stored(folder: Path) -> Results:
             [TaskScore(**score) for score in values["tasks"]],
             [TextScore(**score) for score in values["texts"]],
         )
-    except (LookupError, TypeError):
+    except (LookupError, TypeError, ValueError):
         raise UserError(f"{file} was not written here: remove it to replace it.") from None
 
 
-def _with_results(text: str, folder: Path, results: Results) -> str:
+def read_card(file: Path) -> ModelCard:
+    """A model card.
+
+    Raises:
+        UserError: its metadata are not valid.
+    """
     try:
-        card = ModelCard(text, ignore_metadata_errors=True)
+        return ModelCard(file.read_text("utf-8"), ignore_metadata_errors=True)
     except Exception as error:  # YAML's errors and the hub's own.
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder / CARD} has no valid metadata ({reason}): fix it.") from None
+        raise UserError(f"{file} has no valid metadata ({reason}): fix it.") from None
+
+
+def _with_results(folder: Path, results: Results) -> str:
+    card = read_card(folder / CARD)
     data: ModelCardData = card.data  # type: ignore[assignment]
     found = [*_eval_results(results)]
     new = {_identity(result) for result in found}
