@@ -88,7 +88,8 @@ class Tokenizer:
             max_length: Longest sequence in its configuration.
 
         Raises:
-            UserError: it puts an id before a text, but no token has that id.
+            UserError: it puts an id before a text, but no token has that id; or two tokens of its
+                model have the same id, of which the library writes only one.
         """
         backend.no_truncation()
         backend.no_padding()
@@ -97,7 +98,13 @@ class Tokenizer:
             for role, spelling in roles.items()
         }
         description = backend.to_str()
-        opening = _opening(json.loads(description))
+        state = json.loads(description)
+        if len(state["model"]["vocab"]) < backend.get_vocab_size(with_added_tokens=False):
+            raise UserError(
+                f"The tokenizer in {name} gives the same id to several tokens: fix the vocabulary "
+                "in tokenizer.json."
+            )
+        opening = _opening(state)
         for id in opening:
             if backend.id_to_token(id) is None:
                 raise UserError(

@@ -220,3 +220,9 @@ def test_odd_templates_open_no_text_and_unknown_ids_are_refused(folder_of, singl
             Tokenizer.from_backend("odd", backend, {})
     else:
         assert Tokenizer.from_backend("odd", backend, {}).opening == opening
+
+
+def test_two_tokens_with_the_same_id_are_refused():
+    model = tokenizers.models.BPE({"a": 0, "b": 1, "ab": 2, "abb": 0}, [("a", "b"), ("ab", "b")])
+    with pytest.raises(UserError, match="The tokenizer in m gives the same id to several tokens"):
+        Tokenizer.from_backend("m", tokenizers.Tokenizer(model), {})
