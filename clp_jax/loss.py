@@ -198,6 +198,29 @@ _sums.defvjp(_forward, _backward)
 
 
 @partial(jax.jit, static_argnums=0)
+def window_losses(
+    graphdef: nnx.GraphDef[Decoder],
+    parameters: nnx.State,
+    tokens: Int[Array, "batch window"],
+) -> Float[Array, "batch length"]:
+    """Negative log-likelihood in nats of each token of a window but its first.
+
+    Args:
+        graphdef: the model's structure.
+        parameters: its parameters.
+        tokens: windows, one token longer than the predictions.
+    """
+    model = nnx.merge(graphdef, parameters)
+    return token_losses(
+        model.hidden_states(tokens[:, :-1]),
+        model.output_embedding(),
+        tokens[:, 1:],
+        chunk=WINDOW_CHUNK,
+        softcap=model.config.final_softcap,
+    )
+
+
+@partial(jax.jit, static_argnums=0)
 def window_loss(
     graphdef: nnx.GraphDef[Decoder],
     parameters: nnx.State,

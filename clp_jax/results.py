@@ -111,6 +111,8 @@ def read_results(files: Iterable[str | Path]) -> Results:
         try:
             if isinstance(values.get("results"), dict):
                 tasks += _from_harness(values)
+            elif isinstance(values.get("results"), list):
+                texts += _from_texts(Path(file), values["results"])
             elif "bits_per_byte" in values:
                 texts.append(_text(Path(file).stem, values))
             else:
@@ -158,11 +160,20 @@ def _from_harness(values: Mapping[str, Any]) -> Iterator[TaskScore]:
             )
 
 
+def _from_texts(file: Path, measured: Sequence[Mapping[str, Any]]) -> Iterator[TextScore]:
+    if len({one["model"] for one in measured}) > 1:
+        raise UserError(f"{file} holds figures of several models: measure one model per file.")
+    yield from (_text(one["data"] or file.stem, one) for one in measured)
+
+
 def _text(name: str, values: Mapping[str, Any]) -> TextScore:
+    low, high = values.get("intervals", {}).get("bits_per_byte", (None, None))
     return TextScore(
         name=name,
         **{key: values[key] for key in ("bits_per_byte", "byte_perplexity", "token_perplexity")},
         tokens_per_word=values["tokens"] / values["words"],
+        low=low,
+        high=high,
     )
 
 

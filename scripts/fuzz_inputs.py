@@ -626,7 +626,9 @@ FLAGS = {
         "rank-steps", "neighbours", "strength", "temperature",
     ],
     "generate": ["model", "prompt", "max-new-tokens", "temperature", "seed", "mesh"],
-    "evaluate perplexity": ["model", "data", "sequence-length", "batch-size", "mesh", "json"],
+    "evaluate perplexity": [
+        "model", "data", "sequence-length", "stride", "batch-size", "mesh", "json",
+    ],
     "evaluate tasks": [
         "tasks", "task-data", "include-path", "num-fewshot", "limit", "batch-size", "dtype",
         "output-path", "json",
@@ -1041,7 +1043,8 @@ def arguments(material: Path, scratch: Path) -> dict[str, dict[str, Any]]:
         },
         "train_model": {"config": run, "resume": False, "profile": False},
         "evaluate_perplexity": {
-            "model_path": bloom, "data": [lines], "sequence_length": 16, "batch_size": 4,
+            "model_path": bloom, "data": [lines], "sequence_length": 16, "stride": 8,
+            "per_document": True, "batch_size": 4,
             "text_field": "text", "dtype": None, "mesh": None,
         },
         "evaluate_tasks": {

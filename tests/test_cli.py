@@ -252,7 +252,7 @@ def test_train_takes_every_key_as_a_flag_then_evaluate_convert_generate(
           "--train.batch_size=8", "--data.sequence_length", "16"])  # fmt: skip
     main(["evaluate", "perplexity", "--model", run_folder, "--data", str(text),
           "--json", str(tmp_path / "perplexity.json")])  # fmt: skip
-    assert "word_perplexity" in capsys.readouterr().out
+    assert "per word" in capsys.readouterr().out
     assert json.loads((tmp_path / "perplexity.json").read_text())["words"] == 120
     main(["convert", run_folder, str(tmp_path / "hf"), "--to", "hf", "--dtype", "bfloat16"])
     assert "2 steps of 8 sequences of 16 tokens" in (tmp_path / "hf" / "README.md").read_text()

@@ -1,7 +1,9 @@
 """``clp-jax evaluate``: perplexity and tasks."""
 
 import argparse
+import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from clp_jax import limits
@@ -18,6 +20,10 @@ from clp_jax.cli.flags import (
     read_as,
     start_mesh,
 )
+from clp_jax.errors import UserError
+
+NAMED = re.compile(r"([^=/*?\[{:]+)=(.+)", re.DOTALL)
+"""The name of a text and a glob; a name has no slash, and nothing of a glob."""
 
 
 def add_parser(stages: Any) -> None:
@@ -32,22 +38,45 @@ def _add_perplexity(kinds: Any) -> None:
         kinds,
         "perplexity",
         _perplexity,
-        "Measure perplexity on text. It is normalised by tokens, words and bytes.",
+        "Measure perplexity of models on texts. It is normalised by tokens, words and bytes, "
+        "with 95 percent intervals.",
     )
-    add_model(parser)
+    parser.add_argument(
+        "--model",
+        required=True,
+        type=read_as(limits.Name),
+        nargs="+",
+        metavar="MODEL",
+        help="folders, hub ids or training runs",
+    )
     parser.add_argument(
         "--data",
         required=True,
         type=read_as(limits.Name),
         nargs="+",
-        metavar="GLOB",
-        help="text in any format that `clp-jax prepare` reads",
+        action="append",
+        metavar="[NAME=]GLOB",
+        help="text in any format that `clp-jax prepare` reads; several texts have names, as in "
+        "--data German='de/*.jsonl' English='en/*.jsonl', and globs without one belong to the "
+        "name before them",
     )
     parser.add_argument(
         "--sequence-length",
         type=read_as(limits.SequenceLength),
         metavar="N",
         help="tokens per window; empty: the model's positions, at most 1024",
+    )
+    parser.add_argument(
+        "--stride",
+        type=read_as(limits.SequenceLength),
+        metavar="N",
+        help="tokens from window to window; the others of a window are only context; empty: the "
+        "sequence length, without overlap",
+    )
+    parser.add_argument(
+        "--per-document",
+        action="store_true",
+        help="read each document alone; otherwise documents follow each other in one stream",
     )
     add_batch_size(parser)
     add_text_field(parser)
@@ -59,34 +88,48 @@ def _add_perplexity(kinds: Any) -> None:
 def _perplexity(arguments: argparse.Namespace) -> None:
     from clp_jax.before import check_inputs
 
-    check_inputs((arguments.model,), arguments.data)
+    texts = _texts_by_name(arguments.data)
+    check_inputs(arguments.model, [glob for globs in texts.values() for glob in globs])
     from clp_jax.data.corpus.store import lost_text
-    from clp_jax.evaluate.perplexity import evaluate_perplexity
-    from clp_jax.evaluate.tables import markdown_table
+    from clp_jax.evaluate.perplexity import evaluate_perplexities, render_perplexities
 
-    perplexity = evaluate_perplexity(
+    measured = evaluate_perplexities(
         arguments.model,
-        arguments.data,
+        texts,
         sequence_length=arguments.sequence_length,
+        stride=arguments.stride,
+        per_document=arguments.per_document,
         batch_size=arguments.batch_size,
         text_field=arguments.text_field,
         dtype=arguments.dtype,
         mesh=start_mesh(arguments.mesh),
     )
-    if note := lost_text(perplexity.unknown_bytes, perplexity.bytes):
-        print(note, file=sys.stderr)
-    result = perplexity.to_dict()
-    rows = [[name, _shown(value)] for name, value in result.items()]
-    print_and_write(markdown_table(["figure", "value"], rows), arguments.json, result)
+    for one in measured:
+        if note := lost_text(one.perplexity.unknown_bytes, one.perplexity.bytes):
+            print(": ".join(filter(None, (one.model, one.data, note))), file=sys.stderr)
+    found = [one.to_dict() for one in measured]
+    result = found[0] if len(found) == 1 else {"results": found}
+    print_and_write(render_perplexities(measured), arguments.json, result)
 
 
-def _shown(value: float | int | str) -> str:
-    match value:
-        case float():
-            return f"{value:,.4f}"
-        case int():
-            return f"{value:,}"
-    return value
+def _texts_by_name(values: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """The globs of each text by its name; a text without one is ``""``.
+
+    Raises:
+        UserError: some texts have names and some have none.
+    """
+    texts: dict[str, list[str]] = {}
+    for group in values:
+        name = ""
+        for value in group:
+            if match := NAMED.fullmatch(value):
+                name, value = match.groups()
+            texts.setdefault(name, []).append(value)
+    if "" in texts and len(texts) > 1:
+        raise UserError(
+            f"--data {texts[''][0]} has no name, and other texts have: write NAME=GLOB for each."
+        )
+    return texts
 
 
 def _add_tasks(kinds: Any) -> None:

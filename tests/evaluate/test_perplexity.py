@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 
 from clp_jax.checkpoint.hf import load_model
+from clp_jax.cli import main
+from clp_jax.cli.evaluate import _texts_by_name
 from clp_jax.data.corpus.store import Corpus
 from clp_jax.errors import UserError
-from clp_jax.evaluate.perplexity import Perplexity, evaluate_perplexity, measure_perplexity
-from clp_jax.loss import window_loss
+from clp_jax.evaluate.figures import Perplexity
+from clp_jax.evaluate.perplexity import evaluate_perplexity, measure_perplexity
+from clp_jax.loss import window_losses
 from clp_jax.mesh import make_mesh
+from clp_jax.results import read_results
 
 from ..marks import slow
 
@@ -38,6 +42,74 @@ def test_figures_by_hand():
 
 def test_a_perplexity_that_overflows_is_infinite():
     assert Perplexity(nll=1e6, tokens=1000, words=10, bytes=1000).word_perplexity == math.inf
+
+
+def test_intervals_are_those_of_a_bootstrap_over_documents():
+    from scipy.stats import bootstrap
+
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(5, 200, 60)
+    documents = np.stack([tokens * rng.normal(3, 0.5, 60), tokens, tokens // 2, 4 * tokens], axis=1)
+    nll, *counts = float(documents[:, 0].sum()), *map(int, documents[:, 1:].sum(0))
+    found = Perplexity(nll, *counts, documents=documents).intervals
+    expected = bootstrap(
+        documents[:, [0, 3]].T,
+        lambda nll, size, axis: nll.sum(axis) / size.sum(axis) / math.log(2),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    width = expected.high - expected.low
+    assert found["bits_per_byte"] == pytest.approx((expected.low, expected.high), abs=0.1 * width)
+    for figure, unit in (("token_perplexity", 1), ("byte_perplexity", 3)):
+        low, high = found[figure]
+        assert low < math.exp(nll / documents[:, unit].sum()) < high
+    assert Perplexity(nll, *counts, documents=documents[:1]).intervals == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([["a.txt", "b.txt"], ["c.txt"]], {"": ["a.txt", "b.txt", "c.txt"]}),
+        ([["de=a.txt", "b.txt", "en=c.txt"]], {"de": ["a.txt", "b.txt"], "en": ["c.txt"]}),
+        ([["de=a.txt"], ["en=b.txt"], ["de=c"]], {"de": ["a.txt", "c"], "en": ["b.txt"]}),
+        ([["./lang=de/a.txt", "hf://a/b:x=y"]], {"": ["./lang=de/a.txt", "hf://a/b:x=y"]}),
+    ],
+)
+def test_names_of_texts(values, texts):
+    assert _texts_by_name(values) == texts
+
+
+def test_several_models_on_several_texts(model_folder, texts, tmp_path, capsys):
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("German", "short")}
+    for file, count in zip(files.values(), (4, 1), strict=True):
+        lines = (json.dumps({"text": text}) for text in texts[:count])
+        file.write_text("\n".join(lines), "utf-8")
+    (tmp_path / "other").symlink_to(model_folder)
+    data = [f"{name}={file}" for name, file in files.items()]
+    main(["evaluate", "perplexity", "--model", str(model_folder), str(tmp_path / "other"),
+          "--data", *data, "--json", str(tmp_path / "figures.json")])  # fmt: skip
+    results = json.loads((tmp_path / "figures.json").read_text())["results"]
+    models = [str(model_folder), str(tmp_path / "other")]
+    asked = [(name, model) for name in files for model in models]
+    assert [(one["data"], one["model"]) for one in results] == asked
+    alone = evaluate_perplexity(model_folder, [str(files["German"])])
+    assert [one["nll"] for one in results[:2]] == pytest.approx([alone.nll] * 2)
+    low, high = results[0]["intervals"]["bits_per_byte"]
+    assert low < alone.bits_per_byte < high
+    assert (results[0]["sequence_length"], results[0]["stride"]) == (128, 128)
+    with pytest.raises(UserError, match="holds figures of several models"):
+        read_results([tmp_path / "figures.json"])
+    (tmp_path / "figures.json").write_text(json.dumps({"results": results[::2]}))
+    read = read_results([tmp_path / "figures.json"]).texts
+    assert [text.name for text in read] == [*files]
+    assert (read[0].low, read[0].high, read[1].low) == (low, high, None)
+    printed = capsys.readouterr().out
+    assert f"{alone.bits_per_byte:.4f} ({low:.4f} to {high:.4f})" in printed
+    assert "float32; documents in one stream; windows of 128 tokens" in printed
+    with pytest.raises(SystemExit, match=r"a\.txt has no name, and other texts have"):
+        main(["evaluate", "perplexity", "--model", "m", "--data", "a.txt", "--data", "b=c.txt"])
 
 
 @pytest.mark.parametrize("length", [5, slow(32), 128])
@@ -87,9 +159,9 @@ def test_equal_on_every_mesh_and_for_every_batch_size(
 
 def test_measuring_again_compiles_nothing(model, corpus):
     measure_perplexity(model, corpus, sequence_length=16, batch_size=4)
-    programs = window_loss._cache_size()
+    programs = window_losses._cache_size()
     measure_perplexity(model, corpus, sequence_length=16, batch_size=4)
-    assert window_loss._cache_size() == programs
+    assert window_losses._cache_size() == programs
 
 
 def test_a_stored_model_on_files(model_folder, corpus, texts, tmp_path):

@@ -165,6 +165,7 @@ class Corpus:
         eos_id: The id between documents.
         fingerprint: SHA-256 of the SHA-256 of the shards.
         tokenizer_hash: SHA-256 of the tokenizer (see `clp_jax.checkpoint.hub`).
+        lengths: Tokens of each document, with its bos and eos, and its bytes; None if on disk.
     """
 
     shards: tuple[UInt[np.ndarray, " _"], ...]
@@ -175,6 +176,7 @@ class Corpus:
     eos_id: int
     fingerprint: str
     tokenizer_hash: str
+    lengths: UInt32[np.ndarray, "documents 2"] | None = None
 
     @classmethod
     def open(cls, folder: str | Path) -> "Corpus":
@@ -215,7 +217,8 @@ class Corpus:
         writer.flush()
         manifest = describe([writer.facts()], tokenizer)
         facts = {key: manifest[key] for key in (*_NUMBERS, "unknown_bytes", *_HASHES)}
-        return cls((np.frombuffer(memory.getbuffer(), tokenizer.dtype),), **facts)
+        ids = np.frombuffer(memory.getbuffer(), tokenizer.dtype)
+        return cls((ids,), **facts, lengths=writer.lengths())
 
     def __len__(self) -> int:
         return int(self._ends[-1])
