@@ -5,9 +5,9 @@
 For each arm of the configuration: the transfer, then bits per byte of held-out text of each
 language. For those that are trained, and each seed: continued pretraining on the same text in the
 same order, at a constant learning rate, so that every point of a curve is a result of its own. An
-arm may be trained in phases, of which one with a teacher polishes the new rows. The source with its
-own tokenizer is an arm too. What is there already is not made again. Writes text/, arms/,
-study.json, tables.md and curves.png.
+arm may be trained in phases, of which one with a teacher polishes the new rows, and on a mixture
+with text of the source language (replay). The source with its own tokenizer is an arm too. What is
+there already is not made again. Writes text/, arms/, study.json, tables.md and curves.png.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from clp_jax.data.io.readers import read_documents
 from clp_jax.evaluate.plots import COLOURS, tokens_to_reach
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import new_file, new_folder, read_json, write_json
+from clp_jax.limits import PartialShare
 from clp_jax.mesh import use_compilation_cache
 from clp_jax.models import abstract_model
 from clp_jax.plan import planned_decoder
@@ -75,6 +76,10 @@ class StudyConfig(Configuration):
     phases: dict[str, tuple[Sections, ...]] = Field(default_factory=dict)
     """For each arm to train, what its phases of training have in addition to ``run``; an arm may
     begin with the rows of another: `ridge + polished` with those of `ridge`."""
+    replay_text: tuple[str, ...] = ()
+    """Text of the source language to train on, as many characters as of the target language."""
+    replay: dict[str, PartialShare] = Field(default_factory=dict)
+    """For trained arms, the share of the sequences that are of ``replay_text``."""
     run: Sections = Field(default_factory=dict)
     """Sections of a run, as for `clp-jax train`."""
     seeds: tuple[int, ...] = (0,)
@@ -85,6 +90,11 @@ class StudyConfig(Configuration):
         unknown = {transferred(arm) for arm in self.phases} - {OWN, *self.arms}
         if unknown:
             raise ValueError(f"phases: there is no arm {', '.join(sorted(unknown))}")
+        if (untrained := self.replay.keys() - self.phases) or (
+            self.replay and not self.replay_text
+        ):
+            missing = f"phases of {', '.join(sorted(untrained))}" if untrained else "replay_text"
+            raise ValueError(f"replay: there is no {missing}")
         needed = {"steps", "batch_size", "validate_every"} - set(self.run.get("train", ()))
         if self.phases and needed:
             raise ValueError(f"run.train has no {', '.join(sorted(needed))}")
@@ -105,6 +115,9 @@ def write_texts(config: StudyConfig, out: Path) -> None:
         train = take(passages, config.train_characters)
         sample = take(reversed(passages[len(train) :]), config.sample_characters)
         write_text(train, folder / "train.jsonl")
+        if config.replay:
+            passages = shuffled_passages(config.replay_text, config.passage_characters)
+            write_text(take(passages, config.train_characters), folder / "replay.jsonl")
         write_text(sample, folder / "sample.jsonl")
         for language, files in config.heldout.items():
             passages = shuffled_passages([files], config.passage_characters)
@@ -176,17 +189,13 @@ class Study:
             for language in languages
         }
 
-    def corpora(self, arm: str) -> tuple[Path, Path]:
-        """The training and the held-out text as tokens of the arm's tokenizer."""
-        whose = "own" if arm == OWN else "new"
-        folders = []
-        for text in ("train", next(iter(self.config.heldout))):
-            folder = self.out / "corpora" / f"{text}-{whose}"
-            if not folder.exists():
-                model = self.start(transferred(arm))
-                prepare_corpus([str(self.texts / f"{text}.jsonl")], model, folder)
-            folders.append(folder)
-        return folders[0], folders[1]
+    def corpus(self, arm: str, text: str) -> str:
+        """The folder of a text as tokens of the arm's tokenizer."""
+        folder = self.out / "corpora" / f"{text}-{'own' if arm == OWN else 'new'}"
+        if not folder.exists():
+            model = self.start(transferred(arm))
+            prepare_corpus([str(self.texts / f"{text}.jsonl")], model, folder)
+        return str(folder)
 
     def after(self, arm: str, seed: int) -> dict[str, Any]:
         """The curve of a training, and bits per byte of each language at its end."""
@@ -208,9 +217,12 @@ class Study:
     def _train(self, config: RunConfig, last: list[Point]) -> list[Point]:
         """The curve of one phase, which goes on from the last point of the one before, if any."""
         train_model(config, resume=Path(config.train.out).exists())
-        [train] = config.data.train
-        text = Corpus.open(train.path)
-        each = {"tokens": 1.0, "bytes": text.bytes / len(text), "flops": flops_per_token(config)}
+        texts = [Corpus.open(part.path) for part in config.data.train]
+        shares = config.data.weights or [1.0]
+        length = sum(
+            share * text.bytes / len(text) for share, text in zip(shares, texts, strict=True)
+        )
+        each = {"tokens": 1.0, "bytes": length, "flops": flops_per_token(config)}
         [start] = last or [dict.fromkeys(each, 0.0)]
         measured = [line for line in read_metrics(config.train.out) if MEASURED in line]
         return [
@@ -221,10 +233,14 @@ class Study:
 
     def _sections(self, arm: str, phase: Sections, model: Path, run: Path, seed: int) -> Sections:
         """The run of a phase."""
-        train, heldout = self.corpora(arm)
+        train: list[dict[str, Any]] = [{"path": self.corpus(arm, "train")}]
+        if share := self.config.replay.get(arm):
+            train[0]["weight"] = 1 - share
+            train.append({"path": self.corpus(arm, "replay"), "weight": share})
+        heldout = self.corpus(arm, next(iter(self.config.heldout)))
         sections: Sections = {
             "model": {"path": str(model)},
-            "data": {"train": str(train), "validation": str(heldout)},
+            "data": {"train": train, "validation": heldout},
             "optimizer": {"schedule": "constant"},
             "train": {"out": str(run), "seed": seed},
         }

@@ -60,8 +60,11 @@ def options(tmp_path):
                 {"optimizer": FROZEN, "teacher": teacher, "train": {"steps": 2}},
                 {"train": {"steps": 2}},
             ],
+            "mean + 25% English": [{}],
             "own tokenizer": [{}],
         },
+        "replay_text": [str(tmp_path / "en.jsonl")],
+        "replay": {"mean + 25% English": 0.25},
         "run": {
             "data": {"sequence_length": 16},
             "train": {"steps": 4, "batch_size": 8, "validate_every": 2, "dtype": "float32"},
@@ -79,7 +82,7 @@ def test_a_study(study_pair, options, tmp_path, monkeypatch):
     assert list(found["before"]) == ["own tokenizer", "mean", "random"]
     assert found["config"]["seeds"] == [0]
     assert [found["recipes"][arm]["method"] for arm in ("mean", "random")] == ["mean", "random"]
-    texts = {f"text/{name}.jsonl" for name in ("train", "sample", "German", "English")}
+    texts = {f"text/{name}.jsonl" for name in ("train", "replay", "sample", "German", "English")}
     models = {f"{options[name]}/model.safetensors" for name in ("source", "helper")}
     assert found["sha256"].keys() == texts | models | {f"{options['helper']}/tokenizer.json"}
     for arm, [run] in found["after"].items():
@@ -93,6 +96,9 @@ def test_a_study(study_pair, options, tmp_path, monkeypatch):
     # what the frozen layers save.
     assert 1 < polished[1]["flops"] / plain[1]["flops"] < 5 / 3
     assert polished[2]["flops"] - polished[1]["flops"] == pytest.approx(plain[1]["flops"])
+    replayed = found["after"]["mean + 25% English"][0]
+    ends = replayed["end"], found["after"]["mean"][0]["end"]
+    assert ends[0]["English"] < ends[1]["English"]
     assert "mean + polished" in (out / "tables.md").read_text()
     written = (out / "arms" / "mean" / "after-0.json").stat().st_mtime_ns
     study_pair.main()
@@ -120,6 +126,8 @@ def test_a_wrong_study_is_refused(study_pair, options, tmp_path):
     config = tmp_path / "pair.yaml"
     for change, sentence in (
         ({"phases": {"meen": [{}]}}, "there is no arm meen"),
+        ({"replay": {"random": 0.1}}, "replay: there is no phases of random"),
+        ({"replay_text": []}, "replay: there is no replay_text"),
         ({"run": {}}, "run.train has no batch_size, steps, validate_every"),
     ):
         config.write_text(yaml.safe_dump(options | change))
