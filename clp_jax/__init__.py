@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clp_jax.data.prepare import prepare_corpus
     from clp_jax.errors import UserError
     from clp_jax.evaluate.perplexity import evaluate_perplexity
-    from clp_jax.evaluate.tasks import evaluate_tasks
+    from clp_jax.evaluate.tasks import compare_results, evaluate_tasks
     from clp_jax.generate import generate_text
     from clp_jax.mesh import make_mesh
     from clp_jax.plan import plan_run
@@ -37,6 +37,7 @@ _PLACES = {
     "RunConfig": "clp_jax.config",
     "UserError": "clp_jax.errors",
     "compare_models": "clp_jax.compare",
+    "compare_results": "clp_jax.evaluate.tasks",
     "compare_vocabularies": "clp_jax.vocabulary",
     "convert_checkpoint": "clp_jax.checkpoint.convert",
     "evaluate_perplexity": "clp_jax.evaluate.perplexity",
@@ -63,6 +64,7 @@ __all__ = [
     "RunConfig",
     "UserError",
     "compare_models",
+    "compare_results",
     "compare_vocabularies",
     "convert_checkpoint",
     "evaluate_perplexity",

@@ -656,8 +656,8 @@ def flag(rng: random.Random, material: Path, scratch: Path) -> Made:
         "generate": ["--model", gpt2, "--prompt", "Die", "--max-new-tokens", "2"],
         "evaluate perplexity": ["--model", gpt2, "--data", lines, "--sequence-length", "16"],
         "tokenizer train": ["--input", lines, "--out", out, "--vocab-size", "280"],
-        "evaluate tasks": ["--model", gpt2, "--tasks", "germeval2018", "--limit", "2",
-                           "--task-data", str(material / "tasks")],
+        "evaluate tasks": ["--model", gpt2, "--tasks", "clp_germeval2018_coarse_question",
+                           "--limit", "2", "--task-data", str(material / "tasks")],
         "convert": [gpt2, out, "--to", "hf"],
         "vocab": ["--source", gpt2, "--target", bloom],
         "new": ["--tokenizer", gpt2, "--out", out],
@@ -752,8 +752,9 @@ def vectors(rng: random.Random, material: Path, scratch: Path) -> Made:
     transfer = ["transfer", "--source", model, "--helper", str(material / "bloom"), "--out", out]
     if name == "tasks":
         file = scratch / "tasks/germeval2018/test.jsonl"
-        call = ["evaluate", "tasks", "--model", model, "--tasks", "germeval2018",
-                "--task-data", str(scratch / "tasks"), "--limit", "2"]  # fmt: skip
+        call = ["evaluate", "tasks", "--model", model, "--limit", "2",
+                "--tasks", "clp_germeval2018_coarse_question",
+                "--task-data", str(scratch / "tasks")]  # fmt: skip
     elif name == "tokens.npy":
         call = [*transfer, "--method", "focus", "--token-vectors", str(file)]
     else:
@@ -1048,8 +1049,9 @@ def arguments(material: Path, scratch: Path) -> dict[str, dict[str, Any]]:
             "text_field": "text", "dtype": None, "mesh": None,
         },
         "evaluate_tasks": {
-            "model_path": gpt2, "tasks": ["germeval2018"], "task_data": material / "tasks",
-            "batch_size": 4, "limit": 2, "dtype": None, "mesh": None,
+            "model_path": gpt2, "tasks": ["clp_germeval2018_coarse_question"],
+            "task_data": material / "tasks", "batch_size": 4, "limit": 2, "dtype": None,
+            "mesh": None,
         },
         "generate_text": {
             "model": bloom, "prompt": "Die", "max_new_tokens": 2, "temperature": 0.5, "seed": 0,

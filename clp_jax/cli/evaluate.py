@@ -21,6 +21,7 @@ from clp_jax.cli.flags import (
     start_mesh,
 )
 from clp_jax.errors import UserError
+from clp_jax.evaluate.names import TASKS
 
 NAMED = re.compile(r"([^=/*?\[{:]+)=(.+)", re.DOTALL)
 """The name of a text and a glob; a name has no slash, and nothing of a glob."""
@@ -146,8 +147,8 @@ def _add_tasks(kinds: Any) -> None:
         required=True,
         type=read_as(limits.Name),
         metavar="NAME,...",
-        help="tasks, groups and tags of the harness, of --include-path, and our own: "
-        "germeval2018, pawsx_de, and the suites german and english",
+        help=f"tasks, groups and tags of the harness, of --include-path, and our own: "
+        f"{', '.join(TASKS)}, clp_oscar_de, and the suites paper, german and english",
     )
     parser.add_argument(
         "--include-path", metavar="DIR", help="folder with further task files of the harness"
@@ -155,7 +156,7 @@ def _add_tasks(kinds: Any) -> None:
     parser.add_argument(
         "--task-data",
         metavar="DIR",
-        help="folder with NAME/test.jsonl for our own tasks; empty: from the hub",
+        help="folder with the data of our own tasks; empty: from the hub",
     )
     parser.add_argument(
         "--num-fewshot",
@@ -176,6 +177,17 @@ def _add_tasks(kinds: Any) -> None:
         help="put each question into the tokenizer's chat template",
     )
     parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="also score choices per byte, and compared with how likely they are without the "
+        "question",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="RESULT.json",
+        help="test the scores against those that --json wrote for another model",
+    )
+    parser.add_argument(
         "--output-path", metavar="DIR", help="also write the harness's own result files there"
     )
     parser.add_argument(
@@ -194,8 +206,15 @@ def _tasks(arguments: argparse.Namespace) -> None:
 
     check_outputs(arguments.output_path, arguments.log_samples)
     check_inputs((arguments.model,))
-    from clp_jax.evaluate.tasks import evaluate_tasks, render_tasks
+    from clp_jax.evaluate.tasks import (
+        compare_results,
+        evaluate_tasks,
+        read_results,
+        render_comparison,
+        render_tasks,
+    )
 
+    others = None if arguments.against is None else read_results(arguments.against)
     results = evaluate_tasks(
         arguments.model,
         arguments.tasks.split(","),
@@ -204,6 +223,7 @@ def _tasks(arguments: argparse.Namespace) -> None:
         num_fewshot=arguments.num_fewshot,
         limit=arguments.limit,
         apply_chat_template=arguments.apply_chat_template,
+        calibrate=arguments.calibrate,
         output_path=arguments.output_path,
         log_samples=arguments.log_samples,
         batch_size=arguments.batch_size,
@@ -211,3 +231,6 @@ def _tasks(arguments: argparse.Namespace) -> None:
         mesh=start_mesh(arguments.mesh),
     )
     print_and_write(render_tasks(results), arguments.json, results)
+    if others is not None:
+        print(f"\nAgainst {arguments.against}:\n")
+        print(render_comparison(compare_results(results, others)))

@@ -6,8 +6,13 @@ from clp_jax.errors import UserError
 from clp_jax.files import writable_path
 
 FOLDER = Path(__file__).parent / "tasks"
-TASKS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
-"""Tasks whose data come from a folder or the hub; the names of the harness are its own."""
+_STEMS = sorted(file.stem for file in (FOLDER / "own").glob("*.yaml"))
+PROMPTS = [stem for stem in _STEMS if not stem.startswith("_")]
+"""Our own tasks, one for each way of asking; the names of the harness are its own."""
+TASKS = [f"clp{stem}" for stem in _STEMS if f"clp{stem}_paper" in PROMPTS]
+"""The tags that each name all ways of asking about one data set."""
+RENAMED = {"germeval2018": "clp_germeval2018_coarse_question", "pawsx_de": "clp_pawsx_de_question"}
+"""Names of earlier versions, which the harness may come to use."""
 
 
 def check_outputs(output_path: str | Path | None, log_samples: bool) -> None:

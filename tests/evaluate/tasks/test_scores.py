@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from clp_jax.evaluate.tasks.scores import Answers, Score, score_metric
+from clp_jax.evaluate.tasks.resample import FEWER, RESAMPLES
+from clp_jax.evaluate.tasks.scores import (
+    Answers,
+    Guessing,
+    Score,
+    read_values,
+    score_classes,
+    score_metric,
+    written,
+)
 
 
 def mean(values):
@@ -14,18 +23,13 @@ def macro_f1(pairs):
 
 
 def classification(gold, classes):
-    count = len(gold)
-    return Answers(np.full(count, classes), np.asarray(gold), np.ones(count, int), same=True)
+    right = np.eye(classes, dtype=bool)[np.asarray(gold)]
+    return Answers(np.full(len(gold), classes), right, [f"class {i}" for i in range(classes)])
 
 
-def score(values, aggregate=mean, *, clusters=None, answers=None, higher_is_better=True):
-    return score_metric(
-        values,
-        aggregate,
-        clusters=range(len(values)) if clusters is None else clusters,
-        answers=answers,
-        higher_is_better=higher_is_better,
-    )
+def score(values, aggregate=mean, clusters=None, **options):
+    clusters = np.arange(len(values)) if clusters is None else np.asarray(clusters)
+    return score_metric(values, aggregate, cluster_of=clusters, **options)
 
 
 def test_the_interval_is_that_of_the_binomial():
@@ -35,6 +39,7 @@ def test_the_interval_is_that_of_the_binomial():
     assert found.stderr == pytest.approx(deviation, rel=0.1)
     assert found.low == pytest.approx(0.8 - 1.96 * deviation, abs=5e-3)
     assert found.high == pytest.approx(0.8 + 1.96 * deviation, abs=5e-3)
+    assert found.resamples == RESAMPLES
 
 
 def test_questions_on_one_passage_are_drawn_together():
@@ -52,45 +57,80 @@ def test_any_aggregate_is_resampled_and_agrees_with_the_mean_of_numbers():
         return mean(values)
 
     fast, slow = score(values), score(values, other)
-    assert slow.stderr == pytest.approx(fast.stderr, rel=0.1)
-    assert slow.low == pytest.approx(fast.low, abs=5e-3)
+    assert slow.stderr == pytest.approx(fast.stderr, rel=0.3)
+    assert (slow.resamples, slow.values) == (FEWER, "")
+
+
+def test_a_function_with_the_name_of_another_is_called():
+    def mean(values):
+        return max(values)
+
+    assert score([0.0, 1.0, 3.0], mean).aggregate is None
 
 
 def test_chance_of_unequal_choices_and_of_several_right_ones():
-    answers = Answers(np.array([2, 4, 5]), np.array([0, 1, 2]), np.array([1, 1, 2]), same=False)
-    found = score([1.0, 0.0, 1.0], answers=answers)
+    right = np.zeros((3, 5), bool)
+    right[[0, 1, 2, 2], [0, 1, 2, 3]] = True
+    found = score([1.0, 0.0, 1.0], answers=Answers(np.array([2, 4, 5]), right)).guessing
     assert found.random == pytest.approx((1 / 2 + 1 / 4 + 2 / 5) / 3)
     assert found.majority is None
+    two = 1 / 2 * 1 / 4 * 3 / 5 + 1 / 2 * 3 / 4 * 2 / 5 + 1 / 2 * 1 / 4 * 2 / 5
+    assert found.p == pytest.approx(2 * (two + 1 / 2 * 1 / 4 * 2 / 5))
 
 
 def test_baselines_of_classification_by_hand():
-    # 60 of class 0 and 40 of class 1.  Uniform guessing: F1 = 2*30/(60+50) and 2*20/(40+50).
-    gold = [0] * 60 + [1] * 40
+    # 60 of class 0 and 40 of class 1, all answers but 10 right.
+    gold = np.array([0] * 60 + [1] * 40)
+    guess = gold.copy()
+    guess[55:65] = 1 - gold[55:65]
     answers = classification(gold, 2)
-    accuracy = score([1.0] * 70 + [0.0] * 30, answers=answers)
+    accuracy = score(
+        (gold == guess).astype(float).tolist(), answers=answers, predicted=guess
+    ).guessing
     assert (accuracy.random, accuracy.majority) == (pytest.approx(0.5), pytest.approx(0.6))
-    f1 = score([(label, 0) for label in gold], macro_f1, answers=answers)
-    assert f1.majority == pytest.approx((120 / 160 + 0) / 2)
-    assert f1.random == pytest.approx((60 / 110 + 40 / 90) / 2, abs=0.015)
+    assert accuracy.shuffled == pytest.approx(0.6**2 + 0.4**2)
+    assert accuracy.p < 1e-3
+    f1 = score([*zip(gold.tolist(), guess.tolist(), strict=True)], macro_f1, answers=answers)
+    assert f1.guessing.majority == pytest.approx((120 / 160 + 0) / 2)
+    assert f1.guessing.random == pytest.approx((60 / 110 + 40 / 90) / 2)
+    assert f1.guessing.shuffled == pytest.approx((0.6 + 0.4) / 2)
+    assert f1.verdict == "better than guessing"
 
 
 def test_what_is_no_answer_has_no_baselines():
     assert score([3.5, 2.0]).verdict == ""
     answers = classification([0, 1], 2)
-    assert score([0.3, 0.9], answers=answers).random is None  # a Brier score
-    assert score([(-3.0, 4, 5)], lambda values: 1.0, answers=answers).random is None
+    assert score([0.3, 0.9], answers=answers).guessing == Guessing()  # a Brier score
+    assert score([(-3.0, 4, 5)], lambda values: 1.0, answers=answers).guessing == Guessing()
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "higher", "verdict"),
+    ("low", "high", "higher", "p", "verdict"),
     [
-        (0.61, 0.8, True, "better than guessing"),
-        (0.55, 0.8, True, "no better than guessing"),  # Better than chance only.
-        (0.2, 0.4, True, "worse than guessing"),
-        (0.2, 0.4, False, "better than guessing"),
+        (0.61, 0.8, True, 0.01, "better than guessing"),
+        (0.61, 0.8, True, 0.2, "no better than guessing"),  # One of many tasks.
+        (0.55, 0.8, True, 0.01, "no better than guessing"),  # Better than chance only.
+        (0.2, 0.4, True, 0.01, "worse than guessing"),
+        (0.2, 0.4, True, 1.0, "no better than guessing"),
+        (0.2, 0.4, False, None, "better than guessing"),
     ],
 )
-def test_the_verdict_needs_the_whole_interval(low, high, higher, verdict):
-    found = Score(0.5, 0.1, low, high, 0.5, 0.6, higher)
+def test_the_verdict_needs_the_whole_interval(low, high, higher, p, verdict):
+    found = Score(0.5, 0.1, low, high, Guessing(0.5, 0.6), higher, p_corrected=p)
     assert found.verdict == verdict
     assert found.to_dict()["verdict"] == verdict
+
+
+def test_the_f1_of_each_class_has_an_interval():
+    pairs = np.array([[0, 0]] * 50 + [[0, 1]] * 10 + [[1, 1]] * 30 + [[1, 0]] * 10)
+    found = score_classes(pairs, ["no", "yes"], np.arange(100))
+    assert found["yes"]["examples"] == found["yes"]["predicted"] == 40
+    assert found["yes"]["f1"] == pytest.approx(0.75)
+    assert 0.6 < found["yes"]["low"] < 0.75 < found["yes"]["high"] < 0.87
+
+
+def test_values_are_written_on_a_line():
+    values = [1.0, 0.0, -3.125]
+    assert written(values) == "1 0 -3.125"
+    assert read_values(written(values)) == values
+    assert read_values(written([(0, 2), (1, 1)])) == [(0, 2), (1, 1)]
