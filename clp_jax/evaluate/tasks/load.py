@@ -57,13 +57,14 @@ def load_tasks(manager: Any, names: Sequence[str]) -> Any:
         UserError: the data cannot be read from the folder or the hub, lack a field or are empty; a
             task is named twice, or of a kind that is not supported.
     """
+    from datasets.exceptions import DatasetsError
     from jinja2 import TemplateError
 
     loaded: dict[str, dict[str, Any]] = {"tasks": {}, "groups": {}, "group_map": {}}
     for name in dict.fromkeys(names):
         try:
             found = manager.load([name])
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, DatasetsError) as error:
             raise UserError(_unreadable(manager, name, error)) from None
         except IndexError:
             raise UserError(
@@ -73,6 +74,11 @@ def load_tasks(manager: Any, names: Sequence[str]) -> Any:
             raise UserError(
                 f"The task {name} uses a field that its data lack ({error}): compare the fields "
                 "of its file with those of its data set."
+            ) from None
+        except Exception as error:  # A task's file can name anything, its own functions too.
+            raise UserError(
+                f"The task {name} cannot be loaded ({type(error).__name__}: {error}): look at its "
+                "file and its data set."
             ) from None
         for task in found["tasks"]:
             if task in loaded["tasks"]:

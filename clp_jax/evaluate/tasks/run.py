@@ -1,5 +1,7 @@
 """Run lm-evaluation-harness on a model."""
 
+import inspect
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,6 +9,7 @@ from jax.sharding import Mesh
 
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.hf import load_model, model_tokenizer
+from clp_jax.errors import UserError
 from clp_jax.evaluate.names import check_outputs
 from clp_jax.evaluate.tasks.calibrate import calibrated
 from clp_jax.evaluate.tasks.load import check_choices, check_fewshot, load_tasks, task_manager
@@ -121,6 +124,9 @@ def run_harness(model: Any, loaded: Any, **options: Any) -> TaskRun:
         model: the model.
         loaded: what `load_tasks` returned.
         options: those of the harness's ``simple_evaluate``.
+
+    Raises:
+        UserError: the harness cannot ask or score an example of the tasks.
     """
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
@@ -128,14 +134,23 @@ def run_harness(model: Any, loaded: Any, **options: Any) -> TaskRun:
     children = {child for names in loaded["group_map"].values() for child in names}
     whole = [group for name, group in loaded["groups"].items() if name not in children]
     single = [task for name, task in loaded["tasks"].items() if name not in children]
-    results = simple_evaluate(
-        model,
-        tasks=[*whole, *single],
-        task_manager=TaskManager(include_defaults=False),
-        bootstrap_iters=0,
-        log_samples=True,
-        **options,
-    )
+    try:
+        results = simple_evaluate(
+            model,
+            tasks=[*whole, *single],
+            task_manager=TaskManager(include_defaults=False),
+            bootstrap_iters=0,
+            log_samples=True,
+            **options,
+        )
+    except Exception as error:
+        files = {frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)}
+        if inspect.getfile(type(model)) in files:
+            raise
+        raise UserError(
+            f"An example of {', '.join(loaded['tasks'])} cannot be asked or scored "
+            f"({type(error).__name__}: {error}): look at the tasks' files and data sets."
+        ) from None
     return TaskRun(loaded["tasks"], results)
 
 

@@ -1,5 +1,6 @@
 """Tasks and data that cannot be used end in a sentence before any work is done."""
 
+import json
 import re
 import shutil
 
@@ -106,6 +107,30 @@ def test_a_field_that_the_data_lack_is_reported(include_path, tmp_path):
     variant(include_path, tmp_path, "lacking", doc_to_text="{{passage}} {{answer}}")
     refused(r"lacking uses a field that its data lack \('answer' is undefined\)",
             "lacking", include_path=tmp_path)  # fmt: skip
+
+
+def test_files_that_are_damaged_and_fields_of_other_kinds_are_reported(include_path, tmp_path):
+    (tmp_path / "rows.json").write_text('{"question": "Wer?", ')
+    files = {"data_files": {"test": str(tmp_path / "rows.json")}}
+    variant(include_path, tmp_path, "cut", dataset_path="json", dataset_kwargs=files)
+    refused("files of the task cut cannot be read", "cut", include_path=tmp_path)
+    variant(include_path, tmp_path, "list", dataset_kwargs=[[]])
+    refused(r"The task list cannot be loaded \(TypeError: ", "list", include_path=tmp_path)
+
+
+def test_an_example_that_the_harness_cannot_score_is_reported(include_path, tmp_path):
+    row = {"passage": "Es", "question": "Wer?", "choices": ["Ja", "Nein"], "gold": None}
+    (tmp_path / "rows.json").write_text(json.dumps(row))
+    files = {"data_files": {"test": str(tmp_path / "rows.json")}}
+    variant(include_path, tmp_path, "void", dataset_path="json", dataset_kwargs=files)
+    with pytest.raises(UserError, match=r"An example of void cannot be asked or scored \("):
+        run.run_harness(Stub(lambda request: 0.0), loaded(["void"], include_path=tmp_path))
+
+    def broken(request):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):  # An error of ours keeps its traceback.
+        run.run_harness(Stub(broken), loaded(["planted_choice"], include_path=include_path))
 
 
 @pytest.mark.parametrize(("choice", "tokens"), [(" ", True), ("\u200b", False)])
