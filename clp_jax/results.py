@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,12 @@ class Results:
     Attributes:
         tasks: scores of tasks.
         texts: perplexities.
+        answers: what `clp_jax.evaluate_tasks` returned, with the answers to single examples.
     """
 
     tasks: Sequence[TaskScore] = ()
     texts: Sequence[TextScore] = ()
+    answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def updated(self, newer: "Results") -> "Results":
         """All of both; what was measured again is the newer one's."""
@@ -106,6 +109,7 @@ def read_results(files: Iterable[str | Path]) -> Results:
     """
     tasks: list[TaskScore] = []
     texts: list[TextScore] = []
+    answers: dict[str, Mapping[str, Any]] = {}
     for file in files:
         values = read_json(file)
         try:
@@ -114,15 +118,16 @@ def read_results(files: Iterable[str | Path]) -> Results:
             elif isinstance(values.get("results"), list):
                 texts += _from_texts(Path(file), values["results"])
             elif "bits_per_byte" in values:
-                texts.append(_text(Path(file).stem, values))
+                texts.append(_text(values.get("data") or Path(file).stem, values))
             else:
                 tasks += _from_tasks(values)
+                answers |= {name: task for name, task in values.items() if "documents" in task}
         except (LookupError, TypeError, AttributeError, ValueError):
             raise UserError(
                 f"{file} holds no results: give what `clp-jax evaluate tasks --json`, `clp-jax "
                 "evaluate perplexity --json` or lm-evaluation-harness has written."
             ) from None
-    return Results(tasks, texts)
+    return Results(tasks, texts, answers)
 
 
 def _from_tasks(values: Mapping[str, Any]) -> Iterator[TaskScore]:

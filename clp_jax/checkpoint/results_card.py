@@ -41,7 +41,8 @@ def add_results(folder: Path, results: Results) -> None:
         UserError: the card or the old results cannot be read.
     """
     results = _stored(folder).updated(results)
-    write_json(folder / RESULTS, asdict(results))
+    stored = {"tasks": map(asdict, results.tasks), "texts": map(asdict, results.texts)}
+    write_json(folder / RESULTS, {key: [*scores] for key, scores in stored.items()})
     write_text(folder / CARD, _with_results(folder, results))
 
 

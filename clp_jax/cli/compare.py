@@ -15,13 +15,13 @@ def add_parser(stages: Any) -> None:
         _run,
         "Compare runs and models on one page. Writes comparison.html, which needs no other file, "
         "and comparison.md: bits per byte over tokens and FLOPs, tokens to reach another run's "
-        "best, tasks with intervals, samples of text, tokens per word, cost.",
+        "best, tasks with intervals and significance, samples of text, tokens per word, cost.",
     )
     parser.add_argument(
         "models",
         nargs="+",
         metavar="RUN_OR_MODEL",
-        help="training runs and models",
+        help="training runs and models; tasks are tested against the first",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder for the page")
     parser.add_argument(

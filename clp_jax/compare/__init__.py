@@ -10,6 +10,7 @@ from clp_jax.compare.comparison import Comparison
 from clp_jax.compare.page import Page
 from clp_jax.compare.subjects import Subject, open_subjects
 from clp_jax.errors import UserError
+from clp_jax.evaluate.tasks import compare_results
 from clp_jax.files import new_folder, new_path
 from clp_jax.generate import generate_text
 from clp_jax.limits import LocalPath, NewTokens, PathOrName
@@ -37,7 +38,7 @@ def compare_models(
     ``prompts`` load the models. Runs that differ in nothing but their seed form one arm.
 
     Args:
-        models: Run folders, Hugging Face folders and hub ids.
+        models: Run folders, Hugging Face folders and hub ids; tasks are tested against the first.
         out: New folder for the pages and their plots, as SVG and PNG.
         results: For a model, by its path or the end of it, the files that ``clp-jax evaluate tasks
             --json``, ``clp-jax evaluate perplexity --json`` or lm-evaluation-harness wrote.
@@ -55,9 +56,15 @@ def compare_models(
     new_path(out)
     subjects = open_subjects(models)
     found = _read_results(subjects, results or {})
+    first = found.get(subjects[0].label, Results()).answers
     comparison = Comparison(
         subjects,
         found,
+        paired={
+            label: compare_results(other.answers, first)
+            for label, other in found.items()
+            if label != subjects[0].label and first and other.answers
+        },
         samples={
             prompt: [
                 (

@@ -3,10 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from clp_jax.compare.reach import Arm, Reach, group_by_seed, reach_best
 from clp_jax.compare.subjects import ONLY_SET, Subject
 from clp_jax.results import Results
+
+Paired = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""What `clp_jax.compare_results` returns."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +20,13 @@ class Comparison:
     Attributes:
         subjects: the runs and models.
         results: their results by label.
+        paired: for each label but the first, its tasks tested against those of the first.
         samples: for each prompt the texts, with the labels of who wrote them.
     """
 
     subjects: Sequence[Subject]
     results: Mapping[str, Results]
+    paired: Mapping[str, Paired]
     samples: Mapping[str, Sequence[tuple[str, str]]]
 
     @property

@@ -110,8 +110,21 @@ class Page:
         yield (
             "Random guesses among each question's own choices; majority always gives the most "
             "frequent answer. A model counts as better than guessing only if its whole 95% "
-            "interval is above both."
+            "interval is above all guessing, also that of its own answers dealt at random, and if "
+            "this is significant for the number of tasks. Chance is not known where another "
+            "program wrote the scores."
         )
+        if differences := [*_paired(comparison)]:
+            first = comparison.subjects[0].label
+            yield Table(
+                ("task", "metric", "model", f"against {first}", "95% interval", "p", "in words"),
+                differences,
+            )
+            yield (
+                f"Differences to {first}, question by question: McNemar's exact test of right and "
+                "wrong answers, a bootstrap of everything else; p is corrected for the number of "
+                "tasks (Holm)."
+            )
 
 
 def _subjects(comparison: Comparison) -> Table:
@@ -178,6 +191,21 @@ def _texts(comparison: Comparison) -> Iterator[Block]:
         yield (
             "Bits per byte compare models with different tokenizers; perplexities per token do not."
         )
+
+
+def _paired(comparison: Comparison) -> Iterator[Sequence[str]]:
+    for label, tasks in comparison.paired.items():
+        for task, metrics in tasks.items():
+            for metric, found in metrics.items():
+                yield (
+                    task,
+                    metric,
+                    label,
+                    number(found["difference"], "+.3f"),
+                    interval(found["low"], found["high"], "+.3f"),
+                    number(found["p_corrected"], ".3g"),
+                    found["verdict"],
+                )
 
 
 def _samples(comparison: Comparison) -> Iterator[Block]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from clp_jax.compare.comparison import Comparison
+from clp_jax.compare.comparison import Comparison, Paired
 from clp_jax.compare.reach import Arm, Reach
 from clp_jax.results import Results
 
@@ -22,6 +22,9 @@ def summarise(comparison: Comparison) -> Iterator[str]:
         yield from (_reached(name, reach) for reach in comparison.reaches(name))
     for label, results in comparison.results.items():
         yield from _beyond_chance(label, results)
+    first = comparison.subjects[0].label
+    for label, paired in comparison.paired.items():
+        yield from _against(label, first, paired)
 
 
 def _gained(arms: Sequence[Arm], name: str) -> Iterator[str]:
@@ -72,6 +75,29 @@ def _beyond_chance(label: str, results: Results) -> Iterator[str]:
         yield f"{label} is better than guessing on {tasks}{_listed(better, len(known))}."
     else:
         yield f"{label} is no better than guessing on {tasks}."
+
+
+def _against(label: str, first: str, paired: Paired) -> Iterator[str]:
+    verdicts = {
+        task: scores.get("f1", next(iter(scores.values())))["verdict"]
+        for task, scores in paired.items()
+        if scores
+    }
+    tested = [task for task, verdict in verdicts.items() if verdict != "not comparable"]
+    if not tested:
+        return
+    parts = [
+        f"{verdict} on {len(found)}{_listed(found, len(tested))}"
+        for verdict in ("better", "worse")
+        if (found := [task for task in tested if verdicts[task] == verdict])
+    ]
+    if not parts:
+        yield f"{label} does not differ significantly from {first} on any of {len(tested)} tasks."
+        return
+    yield (
+        f"{label} is significantly {' and '.join(parts)} of {len(tested)} tasks, compared with "
+        f"{first}, question by question."
+    )
 
 
 def _listed(tasks: Sequence[str], of: int) -> str:

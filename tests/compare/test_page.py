@@ -122,6 +122,35 @@ def test_results_of_models_from_the_command_line(models, tmp_path, capsys):
     assert not [file for file in (tmp_path / "out").iterdir() if "german" in file.name]
 
 
+def answered(right, *, of=100, verdict="better than guessing"):
+    """The result of a task with that many right answers, the first ones."""
+    score = {"score": right / of, "low": right / of - 0.05, "high": right / of + 0.05}
+    guessing = {"random": 0.5, "majority": None, "higher_is_better": True, "verdict": verdict}
+    values = " ".join("1" if number < right else "0" for number in range(of))
+    acc = score | guessing | {"aggregate": "mean", "values": values}
+    passages = " ".join(map(str, range(of)))
+    task = {"examples": of, "num_fewshot": 0, "documents": "d", "passages": passages}
+    return task | {"metrics": {"acc": acc, "empty": acc | {"score": None, "aggregate": None}}}
+
+
+def test_tasks_are_tested_against_the_first_model(models, tmp_path):
+    chance = "no better than guessing"
+    for name, (one, two) in {"base": (60, 50), "other": (80, 51)}.items():
+        tasks = {"one": answered(one), "two": answered(two, verdict=chance)}
+        (tmp_path / f"{name}.json").write_text(json.dumps(tasks))
+    results = {name: [tmp_path / f"{name}.json"] for name in ("base", "other")}
+    markdown = compare_models(models, "out", results=results).with_suffix(".md").read_text("utf-8")
+    assert "other is better than guessing on 1 of 2 tasks (one)." in markdown
+    assert "other is significantly better on 1 (one) of 2 tasks, compared with base" in markdown
+    section = markdown.split("\n## Tasks\n")[1]
+    found = [line.split(" | ") for line in section.splitlines() if "| other |" in line]
+    assert [row[-1].strip(" |") for row in found] == [
+        "better than guessing", chance, "better", "not comparable", "no difference",
+        "not comparable",
+    ]  # fmt: skip
+    assert "| one | acc | other | +0.200 | " in markdown
+
+
 def test_samples_stand_side_by_side(models, monkeypatch):
     monkeypatch.setattr(
         "clp_jax.compare.generate_text", lambda model, prompt, **_: f"{prompt} <b>{model}</b>\n\x1b"

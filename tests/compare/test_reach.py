@@ -47,5 +47,5 @@ def test_texts_of_one_name_that_differ_are_noticed(tmp_path):
     for name, text in (("a", "x"), ("b", "y")):
         write_run(tmp_path / name, {"": [2.0, 1.0]}, text=text, train=name)
     subjects = open_subjects([tmp_path / "a", tmp_path / "b"])
-    assert Comparison(subjects, {}, {}).differing_texts("validation")
-    assert not Comparison(subjects[:1], {}, {}).differing_texts("validation")
+    assert Comparison(subjects, {}, {}, {}).differing_texts("validation")
+    assert not Comparison(subjects[:1], {}, {}, {}).differing_texts("validation")
