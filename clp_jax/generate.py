@@ -1,9 +1,9 @@
-"""Continue a prompt."""
+"""Continue prompts."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from clp_jax.checkpoint.hf import load_model, model_tokenizer
 from clp_jax.checkpoint.hub import end_ids, model_files, read_generation
 from clp_jax.errors import UserError
 from clp_jax.limits import NewTokens, PathOrName, Seed, Temperature
-from clp_jax.mesh import inference_dtype
+from clp_jax.mesh import inference_dtype, to_host
 from clp_jax.models import Cache, Decoder
 
 SHORTEST = 64
@@ -32,32 +32,92 @@ def generate_tokens(
     prompt: Int[np.ndarray | Array, " length"],
     *,
     max_new_tokens: int,
+    ended: Callable[[list[int]], bool] = lambda tokens: False,
+    **options: Any,
+) -> list[int]:
+    """The tokens that continue one prompt; see `generate_batch`, which has the other options."""
+    [tokens] = generate_batch(
+        model,
+        [prompt],
+        max_new_tokens=max_new_tokens,
+        ended=lambda _, tokens: ended(tokens),
+        **options,
+    )
+    return tokens
+
+
+def generate_batch(
+    model: Decoder,
+    prompts: Sequence[Int[np.ndarray | Array, " _"]],
+    *,
+    max_new_tokens: int,
     temperature: float = 0.0,
     seed: int = 0,
     stop: Collection[int] = (),
     suppress: Collection[int] = (),
-    ended: Callable[[list[int]], bool] = lambda tokens: False,
-) -> list[int]:
-    """The tokens that continue a prompt, without the prompt and the stop token that ends them.
+    ended: Callable[[int, list[int]], bool] = lambda prompt, tokens: False,
+) -> list[list[int]]:
+    """The tokens that continue each prompt, without the prompt and the stop token that ends them.
 
-    Programs are compiled per power of two of the prompt length and of the total length. Tokens are
-    generated in blocks of 1, 2, 4, ... `MOST_AT_ONCE` on the device.
+    Programs are compiled per power of two of the number of prompts, of the longest prompt's length,
+    and of that and the new tokens together. Tokens are generated in blocks of 1, 2, 4, ...
+    `MOST_AT_ONCE` on the device.
 
     Args:
         model: the model.
-        prompt: token ids, at least one.
-        max_new_tokens: maximum number of tokens to generate.
+        prompts: token ids of each prompt, at least one.
+        max_new_tokens: maximum number of tokens to generate for each.
         temperature: 0 takes the most likely token, 1 samples from the model's distribution.
         seed: seed of the sampling.
-        stop: ids that end the text.
+        stop: ids that end a text.
         suppress: ids that are never generated.
-        ended: called with all tokens so far after each block; True ends the generation.
+        ended: called after each block with the number of each unfinished prompt and all of its
+            tokens so far; True ends it.
 
     Raises:
-        UserError: the prompt is empty, has an id for which the model has no row, or does not fit
+        UserError: a prompt is empty, has an id for which the model has no row, or does not fit
             into the model's positions together with the new tokens.
     """
-    prompt = np.asarray(prompt, np.int32)
+    prompts = [_checked(np.asarray(prompt, np.int32), max_new_tokens, model) for prompt in prompts]
+    generated: list[list[int]] = [[] for _ in prompts]
+    stop = {*stop}
+    if max_new_tokens < 1 or not prompts:
+        return generated
+    rows = _power_of_two(len(prompts))
+    longest = _round_up(max(map(len, prompts)), model.config.max_positions)
+    tokens, first = np.zeros((rows, longest), np.int32), np.full(rows, longest - 1)
+    for row, prompt in enumerate(prompts):
+        first[row] = longest - len(prompt)
+        tokens[row, first[row] :] = prompt
+    ids = np.arange(model.config.vocab_size)
+    choice = _Choice(float(temperature), seed, ~np.isin(ids, [*suppress]), np.isin(ids, [*stop]))
+    done = np.arange(rows) >= len(prompts)
+
+    def collect(block: Int[Array, "rows _"], made: int) -> None:
+        for row, tokens in enumerate(to_host(block)[: len(prompts), :made].tolist()):
+            if not done[row]:
+                place = next((i for i, token in enumerate(tokens) if token in stop), made)
+                generated[row] += tokens[:place]
+                done[row] = place < made or ended(row, generated[row])
+
+    graphdef, params = nnx.split(model)
+    length = _round_up(longest + max_new_tokens)
+    token, cache = _begin(graphdef, params, length, tokens, first, choice)
+    collect(token[:, None], 1)
+    total, block = 1, 1
+    while total < max_new_tokens and not done.all():
+        count = min(block, max_new_tokens - total)
+        tokens_made, made, token, cache = _continue(
+            graphdef, params, cache, token, done, count, choice
+        )
+        collect(tokens_made, int(made))
+        total, block = total + int(made), min(2 * block, MOST_AT_ONCE)
+    return generated
+
+
+def _checked(
+    prompt: Int[np.ndarray, " length"], max_new_tokens: int, model: Decoder
+) -> Int[np.ndarray, " length"]:
     length, limit = len(prompt), model.config.max_positions
     if not length:
         raise UserError("The prompt is empty: give at least one token.")
@@ -71,24 +131,7 @@ def generate_tokens(
             f"The prompt's {length} tokens and {max_new_tokens} new ones exceed the model's "
             f"{limit} positions: shorten the prompt or generate fewer tokens."
         )
-    if max_new_tokens < 1:
-        return []
-    graphdef, params = nnx.split(model)
-    ids = np.arange(model.config.vocab_size)
-    choice = _Choice(float(temperature), seed, ~np.isin(ids, [*suppress]), np.isin(ids, [*stop]))
-    padded = _round_up(length, limit)
-    cache = Cache.empty(model.config, 1, _round_up(length + max_new_tokens, limit), model.dtype)
-    token, cache = _read(
-        graphdef, params, cache, np.pad(prompt, (0, padded - length)), length, choice
-    )
-    generated = [int(token)]
-    block = 1
-    while generated[-1] not in stop and len(generated) < max_new_tokens and not ended(generated):
-        count = min(block, max_new_tokens - len(generated))
-        tokens, made, cache = _continue(graphdef, params, cache, generated[-1], count, choice)
-        generated += np.asarray(tokens)[: int(made)].tolist()
-        block = min(2 * block, MOST_AT_ONCE)
-    return generated[:-1] if generated[-1] in stop else generated
+    return prompt
 
 
 class _Choice(NamedTuple):
@@ -99,31 +142,47 @@ class _Choice(NamedTuple):
     allowed: Bool[np.ndarray | Array, " vocab"]
     stop: Bool[np.ndarray | Array, " vocab"]
 
-    def pick(self, logits: Float[Array, " vocab"], position: Int[Array, ""]) -> Int[Array, ""]:
-        """The token at a position."""
-        logits = jnp.where(self.allowed, logits, -jnp.inf)
-        key = jax.random.fold_in(jax.random.key(self.seed), position)
-        sampled = jax.random.categorical(key, logits / jnp.maximum(self.temperature, 1e-6))
-        return jnp.where(self.temperature > 0, sampled, jnp.argmax(logits)).astype(jnp.int32)
+    def pick(self, logits: Float[Array, "rows vocab"], cache: Cache) -> Int[Array, " rows"]:
+        """The token that follows each row; a row's choice does not depend on the other rows."""
+        logits = jnp.where(self.allowed[None], logits, -jnp.inf)
+
+        def sample(
+            row: Int[Array, ""], position: Int[Array, ""], logits: Float[Array, " vocab"]
+        ) -> Int[Array, ""]:
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), row), position)
+            return jax.random.categorical(key, logits / self.temperature)
+
+        rows, positions = jnp.arange(len(logits)), cache.used - cache.first
+        chosen = jax.lax.cond(
+            self.temperature > 0,
+            lambda: jax.vmap(sample)(rows, positions, logits),
+            lambda: jnp.argmax(logits, axis=-1),
+        )
+        return chosen.astype(jnp.int32)
 
 
-def _round_up(length: int, limit: int | None) -> int:
-    rounded = max(SHORTEST, 1 << (length - 1).bit_length())
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+def _round_up(length: int, limit: int | None = None) -> int:
+    rounded = max(SHORTEST, _power_of_two(length))
     return rounded if limit is None else min(rounded, limit)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _read(
+@partial(jax.jit, static_argnums=(0, 2))
+def _begin(
     graphdef: nnx.GraphDef,
     params: nnx.State,
-    cache: Cache,
-    tokens: Int[Array, " padded"],
-    length: Int[Array, ""],
+    length: int,
+    tokens: Int[Array, "rows padded"],
+    first: Int[Array, " rows"],
     choice: _Choice,
-) -> tuple[Int[Array, ""], Cache]:
-    """Read a prompt, padded at its end, and pick the token that follows."""
-    logits, cache = nnx.merge(graphdef, params).decode(tokens[None], cache, length - 1)
-    return choice.pick(logits[0], length), cache._replace(used=length)
+) -> tuple[Int[Array, " rows"], Cache]:
+    """Read prompts, padded at their left, and pick the token that follows each of them."""
+    model = nnx.merge(graphdef, params)
+    hidden, cache = model.read(tokens, Cache.empty(model, length, first))
+    return choice.pick(model.logits(hidden[:, -1]), cache), cache
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -131,26 +190,31 @@ def _continue(
     graphdef: nnx.GraphDef,
     params: nnx.State,
     cache: Cache,
-    token: Int[Array, ""],
+    token: Int[Array, " rows"],
+    done: Bool[Array, " rows"],
     count: Int[Array, ""],
     choice: _Choice,
-) -> tuple[Int[Array, " most"], Int[Array, ""], Cache]:
-    """Up to ``count`` tokens that follow ``token``, their number, and the updated cache."""
+) -> tuple[Int[Array, "rows most"], Int[Array, ""], Int[Array, " rows"], Cache]:
+    """Up to ``count`` tokens that follow ``token`` in each row, their number, the last, the cache.
 
-    def more_to_generate(state: tuple[Array, Array, Array, Cache]) -> Array:
-        _, made, token, _ = state
-        return (made < count) & ~choice.stop[token]
+    Fewer are generated if a stop token has ended each row that is not ``done``.
+    """
 
-    def step(state: tuple[Array, Array, Array, Cache]) -> tuple[Array, Array, Array, Cache]:
-        tokens, made, token, cache = state
-        logits, cache = nnx.merge(graphdef, params).decode(token[None, None], cache, 0)
-        token = choice.pick(logits[0], cache.used)
-        return tokens.at[made].set(token), made + 1, token, cache
+    def more_to_generate(state: tuple[Any, ...]) -> Array:
+        _, made, _, done, _ = state
+        return (made < count) & ~jnp.all(done)
 
-    empty = jnp.zeros(MOST_AT_ONCE, jnp.int32)
-    start = (empty, jnp.int32(0), jnp.asarray(token, jnp.int32), cache)
-    tokens, made, _, cache = jax.lax.while_loop(more_to_generate, step, start)
-    return tokens, made, cache
+    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
+        tokens, made, token, done, cache = state
+        model = nnx.merge(graphdef, params)
+        hidden, cache = model.read(token[:, None], cache)
+        token = choice.pick(model.logits(hidden[:, -1]), cache)
+        return tokens.at[:, made].set(token), made + 1, token, done | choice.stop[token], cache
+
+    empty = jnp.zeros((len(token), MOST_AT_ONCE), jnp.int32)
+    start = (empty, jnp.int32(0), token, done, cache)
+    tokens, made, token, _, cache = jax.lax.while_loop(more_to_generate, step, start)
+    return tokens, made, token, cache
 
 
 @checked

@@ -12,7 +12,7 @@ from clp_jax import generate
 from clp_jax.checkpoint.hf import load_model
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.errors import UserError
-from clp_jax.generate import generate_text, generate_tokens
+from clp_jax.generate import generate_batch, generate_text, generate_tokens
 from clp_jax.models import Cache
 
 
@@ -66,6 +66,27 @@ def test_logits_do_not_depend_on_the_padding_of_the_prompt(tiny_model):
     assert generate_tokens(model, prompt, max_new_tokens=1) == [best]
 
 
+def test_prompts_of_different_lengths_are_continued_together(tiny_model):
+    """Each as alone, until its own end, and with its own random numbers."""
+    model = load_model(tiny_model)
+    prompts = [np.arange(1, 4), np.arange(2, 30), np.array([7])]
+    alone = [generate_tokens(model, prompt, max_new_tokens=20) for prompt in prompts]
+    assert generate_batch(model, prompts, max_new_tokens=20) == alone
+    stop = alone[0][5]
+    cut = [generate_tokens(model, prompt, max_new_tokens=20, stop={stop}) for prompt in prompts]
+    assert generate_batch(model, prompts, max_new_tokens=20, stop={stop}) == cut
+    ended = generate_batch(
+        model,
+        prompts,
+        max_new_tokens=20,
+        ended=lambda prompt, tokens: prompt == 1 and len(tokens) >= 4,
+    )
+    assert ended == [alone[0], alone[1][:4], alone[2]]
+    sampled = generate_batch(model, [prompts[0]] * 3, max_new_tokens=12, temperature=1.0)
+    assert len({*map(tuple, sampled)}) == 3
+    assert generate_tokens(model, prompts[0], max_new_tokens=12, temperature=1.0) == sampled[0]
+
+
 @pytest.mark.parametrize("tiny_model", ["gpt2"], indirect=True)
 def test_mistakes(tiny_model):
     model = load_model(tiny_model)
@@ -86,10 +107,10 @@ def test_ids_without_a_row_are_refused(tiny_model):
 @pytest.mark.parametrize("tiny_model", ["bloom"], indirect=True)
 def test_few_programs_serve_many_lengths(tiny_model):
     model = load_model(tiny_model)
-    before = generate._read._cache_size() + generate._continue._cache_size()
+    before = generate._begin._cache_size() + generate._continue._cache_size()
     for length in (3, 9, 17, 25, 33, 41, 49):
         generate_tokens(model, np.arange(length), max_new_tokens=length % 7 + 2)
-    assert generate._read._cache_size() + generate._continue._cache_size() - before <= 2
+    assert generate._begin._cache_size() + generate._continue._cache_size() - before <= 2
 
 
 @pytest.mark.parametrize("tiny_model", ["bloom"], indirect=True)
@@ -97,9 +118,10 @@ def test_the_cache_is_updated_in_place(tiny_model):
     """Beside its inputs a step needs less memory than half of the cache."""
     model = load_model(tiny_model)
     graphdef, params = nnx.split(model)
-    cache = Cache.empty(model.config, 1, 1 << 14, model.dtype)
+    cache = Cache.empty(model, 1 << 14, jnp.array([3]))._replace(used=jnp.int32(5))
     choice = generate._Choice(0.0, 0, np.ones(300, bool), np.zeros(300, bool))
-    compiled = generate._continue.lower(graphdef, params, cache, 5, 9, choice).compile()
+    token, done = np.array([5], np.int32), np.array([False])
+    compiled = generate._continue.lower(graphdef, params, cache, token, done, 9, choice).compile()
     memory = compiled.memory_analysis()
     size = cache.key.nbytes + cache.value.nbytes
     assert memory.alias_size_in_bytes >= size

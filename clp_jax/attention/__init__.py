@@ -22,6 +22,11 @@ from clp_jax.attention.scores import capped as capped
 from clp_jax.attention.scores import through_cap as through_cap
 
 
+def at_the_beginning(start: int | Int[Array, ""]) -> bool:
+    """Whether queries are known, when they are compiled, to follow nothing."""
+    return isinstance(start, int) and start == 0
+
+
 def attend(
     query: Float[Array, "batch queries heads dim"],
     key: Float[Array, "batch keys kv_heads dim"],
@@ -67,7 +72,7 @@ def attend(
         "segments": segments,
     }
     dropped = dropout_key is not None and dropout_rate > 0
-    whole = isinstance(start, int) and start == 0 and query.shape[1] == key.shape[1]
+    whole = at_the_beginning(start) and query.shape[1] == key.shape[1]
     if whole and not dropped:
         return attend_fused(query, key, value, **kind)
     return attend_dense(

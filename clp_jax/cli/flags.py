@@ -117,14 +117,14 @@ def add_compute_dtype(parser: argparse.ArgumentParser, default: str | None = Non
     )
 
 
-def add_batch_size(parser: argparse.ArgumentParser) -> None:
+def add_batch_size(parser: argparse.ArgumentParser, what: str = "sequences per batch") -> None:
     """Add the flag for the number of sequences computed together."""
     parser.add_argument(
         "--batch-size",
         type=read_as(limits.BatchSize),
         default=8,
         metavar="N",
-        help="sequences per batch (default: %(default)s)",
+        help=f"{what} (default: %(default)s)",
     )
 
 

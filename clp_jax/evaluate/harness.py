@@ -1,22 +1,19 @@
 """A decoder as a language model of lm-evaluation-harness."""
 
-from collections.abc import Sequence
-from functools import partial
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from clp_jax.errors import UserError
-from clp_jax.evaluate.batches import global_batch, round_up
-from clp_jax.generate import generate_tokens
-from clp_jax.mesh import single_device_mesh, to_host
-from clp_jax.models.decoder import Decoder, to_logits
+from clp_jax.evaluate.likelihoods import log_likelihoods, power_of_two
+from clp_jax.generate import generate_batch
+from clp_jax.mesh import single_device_mesh
+from clp_jax.models.decoder import Decoder
 from clp_jax.tokenizer import AnyTokenizer, Tokenizer
 
 try:
@@ -28,8 +25,8 @@ except ModuleNotFoundError as missing:
         f"{missing.name} is not installed: the tasks need `pip install clp-jax[eval]`."
     ) from None
 
-LOGITS_CHUNK = 64
-"""Positions of a sequence whose logits exist at the same time."""
+TOKENS = 512
+"""Tokens of a sequence for which a batch has room; shorter sequences share it."""
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 """The requested strings, the tokens of the context, the tokens of the continuation."""
@@ -47,8 +44,9 @@ class JaxLM(TemplateLM):
     neither a context nor an answer; a text is scored after one bos, not two; a continuation that
     merges completely into a token of the context is encoded separately.
 
-    Lengths are padded to powers of two, so that few programs are compiled. In a multi-process run
-    every process makes the same requests and all of them compute each batch together.
+    Contexts that the choices of a question share are computed once, and lengths are padded so that
+    few programs are compiled. In a multi-process run every process makes the same requests and all
+    of them compute each batch together.
     """
 
     def __init__(
@@ -61,6 +59,12 @@ class JaxLM(TemplateLM):
     ) -> None:
         """Wrap a model that is on ``mesh`` (None: one device).
 
+        Args:
+            model: the model.
+            tokenizer: its tokenizer.
+            batch_size: how many times `TOKENS` tokens a batch has, padding included.
+            mesh: the devices.
+
         Raises:
             UserError: the model lacks a row for an id of the tokenizer, or the tokenizer has
                 neither bos nor eos.
@@ -70,7 +74,7 @@ class JaxLM(TemplateLM):
         self.tokenizer = tokenizer = Tokenizer.of(tokenizer)
         tokenizer.check_rows(model.config.vocab_size, "The model")
         self.mesh = mesh or single_device_mesh()
-        self.batch_size = round_up(batch_size, self.mesh)
+        self.batch_tokens = batch_size * TOKENS
         self.max_length = model.config.max_positions or tokenizer.max_length or 2048
         bos = tokenizer.separator() if tokenizer.bos is None else tokenizer.bos
         self._bos = bos
@@ -171,10 +175,40 @@ class JaxLM(TemplateLM):
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """Continue each context until a stop string, the end of the text or ``max_gen_toks``."""
-        return [
-            self._generate(*request.args)
-            for request in tqdm(requests, desc="generations", disable=disable_tqdm)
-        ]
+        texts = [""] * len(requests)
+        by_options = defaultdict(list)
+        for i, request in enumerate(requests):
+            by_options[json.dumps(request.args[1], sort_keys=True, default=str)].append(i)
+        with tqdm(total=len(requests), desc="generations", disable=disable_tqdm) as progress:
+            for alike in by_options.values():
+                options = requests[alike[0]].args[1]
+                limit = int(options.get("max_gen_toks", 256))
+                contexts = {i: self._context(requests[i].args[0], limit) for i in alike}
+                left = sorted(alike, key=lambda i: len(contexts[i]), reverse=True)
+                while left:
+                    fit = max(1, self.batch_tokens // (len(contexts[left[0]]) + limit))
+                    size = power_of_two(fit + 1) // 2
+                    batch, left = left[:size], left[size:]
+                    found = self._generate([contexts[i] for i in batch], limit, options)
+                    for i, text in zip(batch, found, strict=True):
+                        texts[i] = text
+                        self.cache_hook.add_partial("generate_until", requests[i].args, text)
+                    progress.update(len(batch))
+        return texts
+
+    def _context(self, text: str, limit: int) -> list[int]:
+        """The tokens of a context, cut at its left so that ``limit`` new ones fit.
+
+        Raises:
+            UserError: they leave no room for it.
+        """
+        if limit >= self.max_length:
+            raise UserError(
+                f"max_gen_toks {limit} leaves no room for a context in the model's "
+                f"{self.max_length} positions: choose a smaller value."
+            )
+        tokens = self.tok_encode(text) or [self.prefix_token_id]
+        return tokens[-(self.max_length - limit) :]
 
     def _rolling_windows(self, text: str) -> list[Request]:
         windows = get_rolling_token_windows(
@@ -185,34 +219,28 @@ class JaxLM(TemplateLM):
         )
         return [(None, *make_disjoint_window(window)) for window in windows]
 
-    def _generate(self, context: str, options: dict[str, Any]) -> str:
+    def _generate(
+        self, contexts: Sequence[list[int]], limit: int, options: Mapping[str, Any]
+    ) -> list[str]:
+        """The texts that continue contexts, up to the first stop string."""
         until = options.get("until") or []
         stops = [*filter(None, [until] if isinstance(until, str) else until)]
-        limit = int(options.get("max_gen_toks", 256))
-        if limit >= self.max_length:
-            raise UserError(
-                f"max_gen_toks {limit} leaves no room for a context in the model's "
-                f"{self.max_length} positions: choose a smaller value."
-            )
-        tokens = self.tok_encode(context) or [self.prefix_token_id]
-        tokens = tokens[-(self.max_length - limit) :]
 
-        def text_of(generated: list[int]) -> str:
-            return self.tokenizer.decode_after(tokens, generated, skip_special=True)
+        def text_of(row: int, generated: list[int]) -> str:
+            return self.tokenizer.decode_after(contexts[row], generated, skip_special=True)
 
-        generated = generate_tokens(
+        generated = generate_batch(
             self.model,
-            np.asarray(tokens, np.int32),
+            [np.asarray(context, np.int32) for context in contexts],
             max_new_tokens=limit,
             temperature=options.get("temperature", 0.0) if options.get("do_sample") else 0.0,
-            ended=lambda generated: any(stop in text_of(generated) for stop in stops),
+            ended=lambda row, tokens: any(stop in text_of(row, tokens) for stop in stops),
             stop=() if self.eot_token_id is None else (self.eot_token_id,),
         )
-        text = text_of(generated)
+        texts = [text_of(row, tokens) for row, tokens in enumerate(generated)]
         for stop in stops:
-            text = text.split(stop)[0]
-        self.cache_hook.add_partial("generate_until", (context, options), text)
-        return text
+            texts = [text.split(stop)[0] for text in texts]
+        return texts
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, **kwargs: Any
@@ -225,88 +253,19 @@ class JaxLM(TemplateLM):
                     f"tokens cannot be scored: the context needs at least one token, the "
                     f"continuation at most {self.max_length}."
                 )
-        longest_first = sorted(
-            (i for i, request in enumerate(requests) if request[2]),
-            key=lambda i: -len(requests[i][1]) - len(requests[i][2]),
-        )
         scores = [(0.0, True)] * len(requests)  # for requests without a token to score
-        graphdef, parameters = nnx.split(self.model)
-        with (
-            jax.set_mesh(self.mesh),
-            tqdm(
-                total=len(longest_first), desc="log-likelihoods", disable=disable_tqdm
-            ) as progress,
-        ):
-            for first in range(0, len(longest_first), self.batch_size):
-                batch = longest_first[first : first + self.batch_size]
-                arrays = self._pad([requests[i][1:] for i in batch])
-                sums, greedy = map(
-                    to_host,
-                    _score(
-                        graphdef,
-                        parameters,
-                        *(global_batch(array, self.mesh) for array in arrays),
-                    ),
-                )
-                for row, i in enumerate(batch):
-                    scores[i] = float(sums[row]), bool(greedy[row])
-                    if (strings := requests[i][0]) is not None:
-                        self.cache_hook.add_partial("loglikelihood", strings, scores[i])
-                progress.update(len(batch))
+        asked = [i for i, request in enumerate(requests) if request[2]]
+        with tqdm(total=len(asked), desc="log-likelihoods", disable=disable_tqdm) as progress:
+            for number, nats, greedy in log_likelihoods(
+                self.model,
+                [requests[i][1:] for i in asked],
+                max_length=self.max_length,
+                batch_tokens=self.batch_tokens,
+                mesh=self.mesh,
+            ):
+                i = asked[number]
+                scores[i] = nats, greedy
+                if (strings := requests[i][0]) is not None:
+                    self.cache_hook.add_partial("loglikelihood", strings, scores[i])
+                progress.update()
         return scores
-
-    def _pad(
-        self, pairs: Sequence[tuple[list[int], list[int]]]
-    ) -> tuple[
-        Int[np.ndarray, "batch length"],
-        Int[np.ndarray, "batch scored"],
-        Int[np.ndarray, "batch scored"],
-        Bool[np.ndarray, "batch scored"],
-    ]:
-        """Inputs, the positions whose next token is scored, those tokens, and which of them count.
-
-        An input lacks its last token, which is only predicted, and is cut at its left if too long.
-        """
-        inputs = [(context + target)[:-1][-self.max_length :] for context, target in pairs]
-        length = self._bucket(max(map(len, inputs)), least=32)
-        scored = self._bucket(max(len(target) for _, target in pairs), least=1)
-        shape = (self.batch_size, scored)
-        tokens = np.zeros((self.batch_size, length), np.int32)
-        positions, targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-        mask = np.zeros(shape, bool)
-        for row, (read, (_, target)) in enumerate(zip(inputs, pairs, strict=True)):
-            tokens[row, : len(read)] = read
-            positions[row, : len(target)] = np.arange(len(read) - len(target), len(read))
-            targets[row, : len(target)] = target
-            mask[row, : len(target)] = True
-        return tokens, positions, targets, mask
-
-    def _bucket(self, length: int, least: int) -> int:
-        """The next power of two, at most the longest sequence that the model can read."""
-        return min(max(least, 1 << (length - 1).bit_length()), self.max_length)
-
-
-@partial(jax.jit, static_argnums=0)
-def _score(
-    graphdef: nnx.GraphDef[Decoder],
-    parameters: Any,
-    tokens: Int[Array, "batch length"],
-    positions: Int[Array, "batch scored"],
-    targets: Int[Array, "batch scored"],
-    mask: Bool[Array, "batch scored"],
-) -> tuple[Float[Array, " batch"], Bool[Array, " batch"]]:
-    model = nnx.merge(graphdef, parameters)
-    hidden = jnp.take_along_axis(model.hidden_states(tokens), positions[..., None], axis=1)
-    head = model.output_embedding().astype(hidden.dtype)
-
-    def score_position(
-        at: tuple[Float[Array, "batch embed"], Int[Array, " batch"]],
-    ) -> tuple[Float[Array, " batch"], Bool[Array, " batch"]]:
-        hidden, targets = at
-        logits = to_logits(hidden, head, model.config.final_softcap)
-        correct = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-        return correct - jax.nn.logsumexp(logits, axis=-1), logits.argmax(-1) == targets
-
-    by_position = (jnp.swapaxes(hidden, 0, 1), targets.T)
-    likelihoods, greedy = jax.lax.map(score_position, by_position, batch_size=LOGITS_CHUNK)
-    return jnp.sum(likelihoods * mask.T, axis=0), jnp.all(greedy | ~mask.T, axis=0)

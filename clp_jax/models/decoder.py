@@ -13,7 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from clp_jax.attention import capped, dropout, precision_of
+from clp_jax.attention import at_the_beginning, capped, dropout, precision_of
 from clp_jax.config import Remat
 from clp_jax.errors import UserError
 from clp_jax.mesh import shard_activations
@@ -157,18 +157,33 @@ def split_evenly(hidden_size: int, heads: int) -> int:
 
 
 class Cache(NamedTuple):
-    """Keys and values of the positions already read, for generation."""
+    """Keys and values of the tokens already read; those of each sequence end at the same place."""
 
     key: Float[Array, "layers batch length kv_heads dim"]
     value: Float[Array, "layers batch length kv_heads dim"]
-    used: Int[Array, ""]
-    """Number of filled positions."""
+    used: int | Int[Array, ""]
+    """Number of filled places, padding included."""
+    first: Int[Array, " batch"]
+    """Place of each sequence's first token, which follows the padding."""
 
     @classmethod
-    def empty(cls, config: DecoderConfig, batch: int, length: int, dtype: DTypeLike) -> "Cache":
-        """A cache for ``length`` positions of ``batch`` sequences."""
-        shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
-        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.int32(0))
+    def empty(cls, model: "Decoder", length: int, first: Int[Array, " batch"]) -> "Cache":
+        """A cache with ``length`` places."""
+        config = model.config
+        shape = (config.num_layers, len(first), length, config.num_kv_heads, config.head_dim)
+        return cls(jnp.zeros(shape, model.dtype), jnp.zeros(shape, model.dtype), 0, first)
+
+    def longer(self, by: int) -> "Cache":
+        """The same with ``by`` more places."""
+        key, value = (
+            jnp.pad(x, [(0, 0), (0, 0), (0, by), (0, 0), (0, 0)]) for x in (self.key, self.value)
+        )
+        return self._replace(key=key, value=value)
+
+    def repeated(self, times: int) -> "Cache":
+        """Each sequence ``times`` times, one after the other."""
+        key, value = (jnp.repeat(x, times, axis=1) for x in (self.key, self.value))
+        return Cache(key, value, self.used, jnp.repeat(self.first, times))
 
 
 class ForwardFlops(NamedTuple):
@@ -394,21 +409,22 @@ class Decoder(nnx.Module):
         """Logits of final hidden states, in float32."""
         return to_logits(hidden, self.output_embedding(), self.config.final_softcap)
 
-    def decode(
-        self, tokens: Int[Array, "batch length"], cache: Cache, last: int | Int[Array, ""]
-    ) -> tuple[Float[Array, "batch vocab"], Cache]:
-        """Logits of the token that follows the token ``last``, and the updated cache.
+    def read(
+        self, tokens: Int[Array, "batch length"], cache: Cache
+    ) -> tuple[Float[Array, "batch length embed"], Cache]:
+        """Final hidden states of tokens that follow those in the cache, and the updated cache.
+
+        The first tokens of an empty cache attend to themselves as in training. They may begin with
+        padding, whose hidden states mean nothing.
 
         Args:
-            tokens: token ids that follow those in the cache.
-            cache: the previous positions; updated in place if donated.
-            last: index in ``tokens`` of the token whose logits are requested.
+            tokens: token ids.
+            cache: the previous tokens; updated in place if donated.
         """
-        final = self.config.num_layers
-        states, cache_or_none = self._trunk(tokens, layers=(final,), cache=cache)
+        last = self.config.num_layers
+        states, cache_or_none = self._trunk(tokens, layers=(last,), cache=cache)
         assert cache_or_none is not None
-        hidden = jax.lax.dynamic_index_in_dim(states[final], last, axis=1, keepdims=False)
-        return self.logits(hidden), cache_or_none
+        return states[last], cache_or_none
 
     def flops_per_token(self, length: int) -> int:
         """Floating-point operations of one training step per token, forward and backward.
@@ -456,9 +472,15 @@ class Decoder(nnx.Module):
         remat: Remat = "none",
     ) -> tuple[dict[int, Array], Cache | None]:
         config = self.config
-        start = 0 if cache is None else cache.used
-        if positions is None:
-            positions = start + jnp.arange(tokens.shape[1])[None]
+        start: int | Array = 0
+        if cache is not None:
+            start = cache.used
+            places = jnp.arange(tokens.shape[1] if at_the_beginning(start) else cache.key.shape[2])
+            segments = (places[None] >= cache.first[:, None]).astype(jnp.int32)
+            positions = start + jnp.arange(tokens.shape[1])[None] - cache.first[:, None]
+            positions = jnp.maximum(positions, 0)
+        elif positions is None:
+            positions = jnp.arange(tokens.shape[1])[None]
         slopes, rotations = self.slopes(), self.rotations(positions)
         input_key, layer_keys = None, None
         if dropout_key is not None:
@@ -501,7 +523,7 @@ class Decoder(nnx.Module):
             states[stop] = self.final_norm(carried[0]) if stop == config.num_layers else carried[0]
         if cache is not None:
             key, value = carried[1]
-            cache = Cache(key, value, cache.used + tokens.shape[1])
+            cache = Cache(key, value, jnp.int32(start + tokens.shape[1]), cache.first)
         return states, cache
 
 

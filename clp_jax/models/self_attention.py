@@ -9,7 +9,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from clp_jax.attention import attend
+from clp_jax.attention import at_the_beginning, attend
 from clp_jax.models.layers import Linear, RMSNorm
 from clp_jax.models.rope import Rotation, rotate
 
@@ -122,7 +122,8 @@ class SelfAttention(nnx.Module):
                 jax.lax.dynamic_update_slice(cache[0], key[None], at),
                 jax.lax.dynamic_update_slice(cache[1], value[None], at),
             )
-            key, value = cache[0][inputs.layer], cache[1][inputs.layer]
+            if not at_the_beginning(inputs.start):
+                key, value = cache[0][inputs.layer], cache[1][inputs.layer]
         attended = attend(
             query,
             key,

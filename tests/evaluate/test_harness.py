@@ -20,7 +20,7 @@ from clp_jax.mesh import make_mesh
 pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance
 
-from clp_jax.evaluate import harness
+from clp_jax.evaluate import likelihoods
 from clp_jax.evaluate.harness import JaxLM
 
 PAIRS = [
@@ -34,6 +34,10 @@ PAIRS = [
     ("<|endoftext|>Am Abend", " liest sie"),
     ("Zwölf Boxkämpfer jagen Viktor quer. " * 20, "Es regnet am Abend."),
     ("ü" * 400, " Nein"),
+    ("Der Hund läuft, und die Katze sieht ihm zu. " * 4, "Es regnet am Abend."),
+    ("Der Hund läuft, und die Katze sieht ihm zu. " * 4, "Nein, sie liest."),
+    ("Der Hund läuft, und die Katze sieht ihm zu. " * 4, "Nein"),
+    ("Antwort:", " Ja"),
 ]
 
 
@@ -46,7 +50,7 @@ def requests(kind, arguments):
 
 @pytest.fixture(scope="module")
 def ours(model_folder, tokenizer):
-    return JaxLM(load_model(model_folder), tokenizer, batch_size=4)
+    return JaxLM(load_model(model_folder), tokenizer, batch_size=1)
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +176,8 @@ def test_generations_equal_those_of_the_hf_model(ours, theirs, texts, until):
 
 def test_equal_on_a_mesh(ours, model_folder, tokenizer):
     mesh = make_mesh(1, 2, 2, devices=jax.devices()[:4])
-    spread = JaxLM(load_model(model_folder, mesh=mesh), tokenizer, batch_size=4, mesh=mesh)
-    asked = requests("loglikelihood", PAIRS[:4])
+    spread = JaxLM(load_model(model_folder, mesh=mesh), tokenizer, batch_size=1, mesh=mesh)
+    asked = requests("loglikelihood", PAIRS[:4] + PAIRS[-4:])
     np.testing.assert_allclose(
         [value for value, _ in spread.loglikelihood(asked, disable_tqdm=True)],
         [value for value, _ in ours.loglikelihood(asked, disable_tqdm=True)],
@@ -204,14 +208,19 @@ def test_a_model_without_a_longest_position_equals_the_hf_model(tmp_path, tokeni
 
 
 def test_few_programs_are_compiled(model_folder, tokenizer, texts):
-    model = JaxLM(load_model(model_folder), tokenizer, batch_size=2)
-    before = harness._score._cache_size()
+    """One for each padded length and one for the last batch; other questions add none."""
+    model = JaxLM(load_model(model_folder), tokenizer, batch_size=1)
+    programs = likelihoods._score_rows._cache_size
     words = " ".join(texts).split()
-    pairs = [(" ".join(words[:n]), " Ja") for n in range(1, len(words))]
-    model.loglikelihood(requests("loglikelihood", pairs), disable_tqdm=True)
-    lengths = {len(tokenizer.encode(context)) for context, _ in pairs}
-    assert len(lengths) > 20
-    assert harness._score._cache_size() - before <= 3
+    contexts = [" ".join(words[:n]) for n in range(1, len(words))]
+    lengths = {len(tokenizer.encode(context)) for context in contexts}
+    padded = {likelihoods.padded_length(length, model.max_length) for length in lengths}
+    assert len(lengths) > 3 * len(padded)
+    before = programs()
+    for answer in (" Ja", " Es"):
+        pairs = [(context, answer) for context in contexts]
+        model.loglikelihood(requests("loglikelihood", pairs), disable_tqdm=True)
+        assert programs() - before <= len(padded) + 1
 
 
 @pytest.mark.parametrize(
@@ -229,7 +238,7 @@ def test_special_tokens_of_a_tokenizers_own_come_before_a_text_only(
     own = JaxLM(
         ours.model,
         PreTrainedTokenizerFast(tokenizer_object=marked, eos_token="<|endoftext|>"),
-        batch_size=4,
+        batch_size=1,
     )
     prefix = "<|endoftext|>" * opening
     pairs = [(f"{prefix}Antwort:", " Ja"), (f"{prefix}Der Hund läuft über", " die Straße")]
