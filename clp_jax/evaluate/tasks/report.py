@@ -221,6 +221,7 @@ def _notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if score["resamples"] < RESAMPLES
     }
     return [
+        f"Computed in {' and '.join(sorted({task['dtype'] for task in results.values()}))}.",
         *(
             f"{name}: {task['cut_examples']:,} examples are longer than the model's context, "
             "which cuts their beginnings."

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from clp_jax.arguments import checked
@@ -63,16 +64,17 @@ def evaluate_tasks(
             further metrics are ``acc_NAME``, and ``f1_NAME`` in classification.
         output_path: folder for the harness's own result files.
         log_samples: also write each example and its answers there.
-        batch_size: sequences that are computed together.
+        batch_size: sequences of 512 tokens that are computed together, or more of shorter ones.
         dtype: of the computation, see `clp_jax.mesh.inference_dtype`.
         mesh: where the model is; all devices by default.
 
     Returns:
         For each task: ``examples``, ``num_fewshot``, ``version``, ``cut_examples`` (how many are
-        longer than the model's context, which cuts their left end); ``metrics``: for each metric,
-        named as by the harness, what `scores.Score` has; ``classes``: for each class of a
-        classification what `scores.score_classes` returns; and for `compare_results` ``documents``,
-        a hash of the examples, and ``passages``, the passage of each by number.
+        longer than the model's context, which cuts their left end) and ``dtype`` of the
+        computation; ``metrics``: for each metric, named as by the harness, what `scores.Score` has;
+        ``classes``: for each class of a classification what `scores.score_classes` returns; and for
+        `compare_results` ``documents``, a hash of the examples, and ``passages``, the passage of
+        each by number.
 
     Raises:
         UserError: a task is unknown, its data cannot be read, a choice has no tokens, or the
@@ -114,7 +116,10 @@ def evaluate_tasks(
         tracker.save_results_aggregated(results=run.results, samples=samples)
         for name in samples if log_samples else ():
             tracker.save_results_samples(task_name=name, samples=samples[name])
-    return {name: task | {"cut_examples": cut[name]} for name, task in found.items()}
+    precision = jnp.dtype(loaded_model.dtype).name
+    return {
+        name: task | {"cut_examples": cut[name], "dtype": precision} for name, task in found.items()
+    }
 
 
 def run_harness(model: Any, loaded: Any, **options: Any) -> TaskRun:

@@ -166,5 +166,7 @@ def test_texts_longer_than_the_context_are_counted(tmp_path):
     model.max_length = 150
     found = run.run_harness(model, loaded([TASK], task_data=tmp_path))
     assert run.count_cut(model, found.results["samples"][TASK]) == 2
-    table = render_tasks({TASK: summarise(found.results, found.tasks)[TASK] | {"cut_examples": 2}})
+    scores = summarise(found.results, found.tasks)[TASK]
+    table = render_tasks({TASK: scores | {"cut_examples": 2, "dtype": "bfloat16"}})
+    assert "Computed in bfloat16." in table
     assert f"{TASK}: 2 examples are longer than the model's context" in table

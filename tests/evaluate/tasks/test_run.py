@@ -145,7 +145,8 @@ def test_results_hold_counts_and_baselines(results):
 
 
 def test_the_tables_have_a_line_for_each_metric_and_class(results):
-    scores, classes = (table.splitlines() for table in render_tasks(results).split("\n\n"))
+    scores, classes, note = (part.splitlines() for part in render_tasks(results).split("\n\n"))
+    assert note == ["Computed in float32."]
     assert len(scores) == 2 + 2 * 3
     assert "shuffled" in scores[0]
     assert "guessing" in scores[-1]
