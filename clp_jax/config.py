@@ -308,9 +308,44 @@ class OptimizerSection(Section):
             self.refuse_ignored("lr_multipliers freeze the layers", "layer_decay")
         return self
 
-    def freezes(self, group: ParameterGroup) -> bool:
-        """Whether the parameters of a group stay as they are."""
+    def freezes(self, group: ParameterGroup, *, adapters: bool = False) -> bool:
+        """Whether the parameters of a group stay as they are.
+
+        If the layers have adapters, only groups that are named are trained with them.
+        """
+        named = group in self.lr_multipliers or (group == "embeddings" and self.new_rows_only)
+        if adapters and not named:
+            return True
         return self.lr_multipliers.get(group, 1) == 0
+
+
+class LoraSection(Section):
+    """Low-rank adapters (LoRA): train small additions to the layers, which stay as they are.
+
+    Embeddings, positions and the final norm stay, too, unless `optimizer.lr_multipliers` names them
+    or, for embeddings, `optimizer.new_rows_only` is on.
+    """
+
+    r: Natural = 0
+    """Rank of the additions, such as 16; 0: no adapters, everything is trained."""
+    alpha: PositiveFactor | None = None
+    """Additions are multiplied by alpha / r; empty: twice r."""
+    target_modules: Literal["all-linear"] | tuple[Name, ...] = "all-linear"
+    """The linear layers that get them, by their names in `transformers`, such as
+    `[q_proj, v_proj]`; `all-linear` is all of them but the head."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "LoraSection":
+        if not self.r:
+            self.refuse_ignored("r is 0", "alpha", "target_modules")
+        if not self.target_modules:
+            raise ValueError("target_modules is empty: name linear layers, or all-linear")
+        return self
+
+    @property
+    def scale(self) -> float:
+        """Factor of the additions."""
+        return 2.0 if self.alpha is None else self.alpha / self.r
 
 
 class TrainingSection(Section):
@@ -417,6 +452,7 @@ class RunConfig(Configuration):
     data: DataSection
     mesh: MeshSection = MeshSection()
     optimizer: OptimizerSection = OptimizerSection()
+    lora: LoraSection = LoraSection()
     teacher: TeacherSection = TeacherSection()
     train: TrainSection
 
@@ -438,7 +474,21 @@ class RunConfig(Configuration):
             raise ValueError("a teacher does not support data.restart_positions: turn it off")
         if self.teacher.path and self.model.init == "random":
             raise ValueError("new layers have no teacher: set model.init to pretrained")
+        if self.lora.r:
+            self._check_adapters()
         return self
+
+    def _check_adapters(self) -> None:
+        if self.teacher.path:
+            raise ValueError("a teacher trains only embeddings: set lora.r to 0")
+        if self.model.init == "random":
+            raise ValueError("adapters add to trained layers: set model.init to pretrained")
+        if self.optimizer.freezes("layers"):
+            raise ValueError("lr_multipliers freeze the layers: set lora.r to 0")
+        if self.optimizer.freezes("embeddings", adapters=True):
+            self.optimizer.refuse_ignored(
+                "lora freezes embeddings that lr_multipliers does not name", "embeddings_only_steps"
+            )
 
     @property
     def predicts(self) -> bool:

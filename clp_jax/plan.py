@@ -18,7 +18,7 @@ from clp_jax.arguments import checked
 from clp_jax.checkpoint.hub import model_files
 from clp_jax.checkpoint.names import model_of
 from clp_jax.collectives import collective_bytes
-from clp_jax.config import ModelSection, RunConfig
+from clp_jax.config import LoraSection, ModelSection, RunConfig
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.limits import Name, VocabularySize
@@ -98,14 +98,17 @@ class TooLarge(UserError):
 
 
 def planned_decoder(
-    section: ModelSection, source: str | None = None, vocab_size: int | None = None
+    section: ModelSection,
+    source: str | None = None,
+    vocab_size: int | None = None,
+    lora: LoraSection | None = None,
 ) -> DecoderConfig:
     """The configuration of the model to train; `plan_run` explains the arguments."""
     if source is None:
         files = model_files(section.path, section.revision)
     else:
         files = model_files(model_of(source))
-    decoder = read_decoder(files, section)
+    decoder = read_decoder(files, section, lora)
     return replace(decoder, vocab_size=vocab_size or decoder.vocab_size)
 
 
@@ -133,7 +136,7 @@ def plan_run(
             does not fit into a chip's memory; or the configuration does not fit the chips.
     """
     chips = _chips(accelerator)
-    decoder = planned_decoder(config.model, source, vocab_size)
+    decoder = planned_decoder(config.model, source, vocab_size, config.lora)
     mesh = run_mesh(config, decoder, devices=chips)
     check_sizes(config, decoder, mesh)
     abstract = abstract_model(decoder, dtype=jnp.dtype(config.train.dtype))

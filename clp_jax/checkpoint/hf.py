@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from clp_jax.checkpoint.hub import (
     resolve,
 )
 from clp_jax.checkpoint.orbax import restore_params
+from clp_jax.checkpoint.peft import read_lora
 from clp_jax.checkpoint.results_card import add_results
 from clp_jax.checkpoint.run_folder import is_run_folder
 from clp_jax.checkpoint.tensors import (
@@ -54,6 +56,7 @@ from clp_jax.models import (
     read_decoder_config,
     weight_table,
 )
+from clp_jax.models.lora import merge_adapters
 from clp_jax.results import Results
 from clp_jax.tokenizer import Tokenizer
 
@@ -84,7 +87,8 @@ def load_model(
     """Load a model directly onto a mesh.
 
     Args:
-        name: Hugging Face folder, hub id, or run folder (its newest checkpoint).
+        name: Hugging Face folder, hub id, or run folder (its newest checkpoint; adapters are
+            merged).
         mesh: where the parameters go, by the rules of `clp_jax.mesh`; one device by default.
         dtype: of the parameters; None keeps each tensor's own.
         compute_dtype: of the computation.
@@ -99,13 +103,41 @@ def load_model(
     folder = model_files(name, revision) if run else resolve(name, revision)
     config = read_decoder_config(read_config(folder), folder / "config.json")
     if run:
-        model = abstract_model(config, dtype=compute_dtype)
-        params = restore_params(name, abstract_parameters(model, mesh), dtype=dtype)
+        lora = read_lora(folder)
+        if lora is None:
+            params = _restore(name, config, mesh, dtype)
+        else:
+            adapted = _restore(name, replace(config, lora=lora), mesh, None)
+            params = merge_adapters(adapted, lora)
+            params = jax.tree.map(lambda x: x.astype(dtype or x.dtype), params)
         _check_finite(name, params)
-        return nnx.merge(nnx.graphdef(model), params)
+        return nnx.merge(nnx.graphdef(abstract_model(config, dtype=compute_dtype)), params)
     return build_model(
         config, checkpoint_tensors(folder, config), mesh, dtype=dtype, compute_dtype=compute_dtype
     )
+
+
+def load_adapters(run: PathOrName, *, mesh: Mesh | None = None) -> Decoder:
+    """The model of a run with its adapters, which `load_model` would merge.
+
+    Raises:
+        UserError: the run trains no adapters, or its newest checkpoint is not valid.
+    """
+    folder = model_files(run)
+    lora = read_lora(folder) if is_run_folder(run) else None
+    if lora is None:
+        raise UserError(f"{run} has no adapters: name a training run whose lora.r is not 0.")
+    config = read_decoder_config(read_config(folder), folder / "config.json")
+    config = replace(config, lora=lora)
+    params = _restore(run, config, mesh or single_device_mesh(), None)
+    _check_finite(run, params)
+    return nnx.merge(nnx.graphdef(abstract_model(config)), params)
+
+
+def _restore(
+    run: str | Path, config: DecoderConfig, mesh: Mesh, dtype: DTypeLike | None
+) -> PyTree[Array]:
+    return restore_params(run, abstract_parameters(abstract_model(config), mesh), dtype=dtype)
 
 
 def load_parts(

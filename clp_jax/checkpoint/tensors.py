@@ -274,10 +274,11 @@ def write_tensors(
     folder: Path,
     tensors: Mapping[str, LazyTensor],
     *,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
+    stem: str = "model",
+    max_shard_bytes: int | None = MAX_SHARD_BYTES,
     writer: bool = True,
 ) -> None:
-    """Write ``model.safetensors``, or several files and their index if the model is large.
+    """Write ``STEM.safetensors``, or several files and their index if the model is large.
 
     One tensor at a time is in memory. Without ``writer`` every tensor is read and none is written:
     that is what all but the first process of a multi-host run do.
@@ -285,13 +286,14 @@ def write_tensors(
     shards: list[dict[str, LazyTensor]] = [{}]
     for name, tensor in tensors.items():
         size = sum(other.nbytes for other in shards[-1].values())
-        if shards[-1] and size + tensor.nbytes > max_shard_bytes:
+        full = max_shard_bytes is not None and size + tensor.nbytes > max_shard_bytes
+        if shards[-1] and full:
             shards.append({})
         shards[-1][name] = tensor
     files = (
-        ["model.safetensors"]
+        [f"{stem}.safetensors"]
         if len(shards) == 1
-        else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+        else [f"{stem}-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
     )
     with tqdm(
         total=sum(t.nbytes for t in tensors.values()),
@@ -311,7 +313,7 @@ def write_tensors(
                     pass
     if writer and len(files) > 1:
         write_json(
-            folder / "model.safetensors.index.json",
+            folder / f"{stem}.safetensors.index.json",
             {
                 "metadata": {"total_size": sum(t.nbytes for t in tensors.values())},
                 "weight_map": {

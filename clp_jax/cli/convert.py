@@ -14,11 +14,13 @@ def add_parser(stages: Any) -> None:
         "convert",
         _run,
         "Write a model or a training run in another format. hf is a folder that transformers "
-        "loads; orbax is a folder with the weights as a training run stores them.",
+        "loads; orbax is a folder with the weights as a training run stores them; peft is a folder "
+        "with the adapters of a run with LoRA alone, which PEFT loads.",
     )
     parser.add_argument("input", metavar="IN", help="model or training run")
     parser.add_argument("out", metavar="OUT", help="new folder")
-    parser.add_argument("--to", required=True, choices=("hf", "orbax"), help="output format")
+    formats = ("hf", "orbax", "peft")
+    parser.add_argument("--to", required=True, choices=formats, help="output format")
     add_dtype(parser)
     add_results(parser)
     add_mesh(parser)

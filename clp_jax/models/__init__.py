@@ -20,6 +20,7 @@ from clp_jax.models.decoder import Cache, Decoder, DecoderConfig
 from clp_jax.models.gemma import Gemma, GemmaConfig
 from clp_jax.models.gpt2 import GPT2, GPT2Config
 from clp_jax.models.llama import Llama, LlamaConfig
+from clp_jax.models.lora import adapter_weights, adapters
 from clp_jax.models.weights import Weight
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "abstract_parameters",
     "decoder_class",
     "initialize",
+    "new_adapters",
     "parameter_path",
     "parameter_shardings",
     "read_decoder_config",
@@ -89,7 +91,12 @@ def decoder_class(config: DecoderConfig) -> type[Decoder]:
 
 def weight_table(config: DecoderConfig) -> tuple[Weight, ...]:
     """One row for each parameter of a model with this configuration."""
-    return (*decoder_class(config).weights(config), *(() if config.tied else (HEAD,)))
+    weights = decoder_class(config).weights(config)
+    return (
+        *weights,
+        *(() if config.tied else (HEAD,)),
+        *(() if config.lora is None else adapter_weights(weights, config.lora)),
+    )
 
 
 def abstract_model(config: DecoderConfig, *, dtype: DTypeLike = jnp.float32) -> Decoder:
@@ -146,3 +153,18 @@ def initialize(
 
     shardings = parameter_shardings(nnx.merge(graphdef, params), mesh)
     return nnx.merge(graphdef, jax.jit(create, out_shardings=shardings)())
+
+
+def new_adapters(config: DecoderConfig, *, seed: int, mesh: Mesh) -> PyTree:
+    """New adapters as a nested dict of a model's parameters, without the rest of the model.
+
+    They are created on the mesh and do not depend on it.
+    """
+    module = decoder_class(config)
+    shardings = nnx.to_pure_dict(parameter_shardings(abstract_model(config), mesh))
+
+    def create() -> PyTree:
+        params = nnx.state(module(config, rngs=nnx.Rngs(seed)), nnx.Param)
+        return adapters(nnx.to_pure_dict(params))
+
+    return jax.jit(create, out_shardings=adapters(shardings))()

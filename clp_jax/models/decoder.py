@@ -14,10 +14,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from clp_jax.attention import at_the_beginning, capped, dropout, precision_of
-from clp_jax.config import Remat
+from clp_jax.config import LoraSection, Remat
 from clp_jax.errors import UserError
 from clp_jax.mesh import shard_activations
 from clp_jax.models.layers import ACTIVATIONS, MLP, Embedding, GatedMLP, LayerNorm, RMSNorm
+from clp_jax.models.lora import add_adapters
 from clp_jax.models.rope import Rotation
 from clp_jax.models.self_attention import (
     AttentionInputs,
@@ -65,6 +66,8 @@ class DecoderConfig:
     """The kind of each layer."""
     final_softcap: float | None = None
     """Bound of the logits, which approach it as a tanh does; None: unbounded."""
+    lora: LoraSection | None = None
+    """The adapters of the layers; None: there are none."""
 
     # Settings that change the results and are not implemented, with the value that is accepted.
     only: ClassVar[Mapping[str, Any]] = {
@@ -133,6 +136,7 @@ class DecoderConfig:
             "kv_heads": self.num_kv_heads,
             "head_dim": self.head_dim,
             "mlp": self.mlp_size,
+            "rank": 0 if self.lora is None else self.lora.r,
         }
 
 
@@ -310,7 +314,10 @@ class Decoder(nnx.Module):
         @nnx.split_rngs(splits=config.num_layers)
         @nnx.vmap
         def stack(rngs: nnx.Rngs) -> Block:
-            return self.make_block(config, rngs)
+            block = self.make_block(config, rngs)
+            if config.lora is not None:
+                add_adapters(block, self.weights(config), config.lora, rngs)
+            return block
 
         self.blocks = stack(rngs)
         self.final_norm = self.make_norm(config, rngs)

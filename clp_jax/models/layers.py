@@ -46,13 +46,18 @@ class Embedding(nnx.Embed):
 
 
 class Linear(nnx.LinearGeneral):
-    """A product with a kernel over the last axes, plus a bias if it has one."""
+    """A product with a kernel over the last axes, plus an adapter's and a bias if it has them."""
+
+    lora: Callable[[Array], Array] | None = None
+    """The adapter of `clp_jax.models.lora`, which computes from the layer's input, or None."""
 
     def __call__(  # type: ignore[override]
         self, x: Float[Array, "batch length *in"]
     ) -> Float[Array, "batch length *out"]:
         """Apply the layer in the dtype of ``x``."""
         product = multiply(x, self.kernel[...], len(self.in_features))
+        if self.lora is not None:
+            product = product + self.lora(x)
         if self.bias is None:
             return product
         return (product.astype(jnp.float32) + self.bias[None, None]).astype(x.dtype)

@@ -42,13 +42,15 @@ class Weight:
         count = layers if self.stacked else 1
         return [self.name.replace(LAYER, str(layer)) for layer in range(count)]
 
+    @property
+    def groups(self) -> list[list[str]]:
+        """The dimensions of one tensor in the checkpoint, each as the named ones it is made of."""
+        found = re.findall(r"\(([^)]*)\)|(\S+)", self.pattern.split("->")[0])
+        return [(group or single).split() for group, single in found]
+
     def checkpoint_shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Shape of one tensor in the checkpoint."""
-        groups = re.findall(r"\(([^)]*)\)|(\S+)", self.pattern.split("->")[0])
-        return tuple(
-            int(np.prod([sizes[axis] for axis in (group or single).split()]))
-            for group, single in groups
-        )
+        return tuple(int(np.prod([sizes[axis] for axis in group])) for group in self.groups)
 
     def to_model(
         self, tensor: Shaped[np.ndarray, "..."], sizes: Mapping[str, int]

@@ -1,9 +1,11 @@
 """Floating-point operations of a training step, also of one with frozen parts or a teacher."""
 
+import jax
 from flax import nnx
 
 from clp_jax.config import RunConfig
 from clp_jax.models import Decoder
+from clp_jax.models.lora import adapters
 from clp_jax.train.optimizer import trainable
 from clp_jax.train.teacher import Teacher
 
@@ -25,11 +27,13 @@ def step_flops_per_token(model: Decoder, config: RunConfig, teacher: Teacher | N
         teacher: the source, if it teaches.
     """
     length, depth = config.data.sequence_length, model.config.num_layers
-    trained = trainable(nnx.to_pure_dict(nnx.state(model)), config.optimizer).keys()
+    params = nnx.to_pure_dict(nnx.state(model))
+    trained, added = trainable(params, config.optimizer).keys(), adapters(params)
     through_layers = bool(trained - ABOVE_LAYERS)
     own = model.forward_flops(length, depth if teacher is None else max(teacher.layers[0]))
     total = own.attention * (1 + 2 * through_layers)
-    total += own.products * (1 + through_layers + ("blocks" in trained))
+    total += own.products * (1 + through_layers + ("blocks" in trained and not added))
+    total += 3 * 2 * sum(leaf.size for leaf in jax.tree.leaves(added))
     if config.predicts:
         total += own.head * (2 + ("token_embedding" in trained))
     if teacher is not None:

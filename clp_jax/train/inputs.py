@@ -1,7 +1,7 @@
 """The inputs of a run, opened and checked before anything is computed or written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from clp_jax.checkpoint.hub import (
     tokenizer_hash,
 )
 from clp_jax.checkpoint.run_folder import MODEL
-from clp_jax.config import DataSection, ModelSection, RunConfig
+from clp_jax.config import DataSection, LoraSection, ModelSection, RunConfig
 from clp_jax.data.corpus.batches import TrainingBatches
 from clp_jax.data.corpus.store import Corpus
 from clp_jax.errors import UserError
@@ -75,7 +75,7 @@ def open_inputs(config: RunConfig, run: Path | None = None) -> Inputs:
     """
     section = config.model
     files = run / MODEL if run else model_files(section.path, section.revision)
-    decoder = read_decoder(files, section)
+    decoder = read_decoder(files, section, config.lora)
     mesh = run_mesh(config, decoder)
     check_sizes(config, decoder, mesh)
     hash_ = _tokenizer_hash(files, decoder)
@@ -92,8 +92,10 @@ def open_inputs(config: RunConfig, run: Path | None = None) -> Inputs:
     return inputs
 
 
-def read_decoder(files: Path, section: ModelSection) -> DecoderConfig:
-    """The configuration of the model in a folder, with the run's dropout.
+def read_decoder(
+    files: Path, section: ModelSection, lora: LoraSection | None = None
+) -> DecoderConfig:
+    """The configuration of the model in a folder, with the run's dropout and adapters.
 
     Raises:
         UserError: the architecture or one of its settings is not supported.
@@ -101,7 +103,8 @@ def read_decoder(files: Path, section: ModelSection) -> DecoderConfig:
     values = read_config(files)
     if section.dropout is not None:
         values |= dict.fromkeys(DROPOUT_RATES, section.dropout)
-    return read_decoder_config(values, files / "config.json")
+    decoder = read_decoder_config(values, files / "config.json")
+    return replace(decoder, lora=lora if lora and lora.r else None)
 
 
 def check_sizes(config: RunConfig, decoder: DecoderConfig, mesh: Mesh) -> None:

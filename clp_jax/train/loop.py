@@ -20,6 +20,7 @@ from clp_jax.checkpoint.card import CARD
 from clp_jax.checkpoint.hf import load_model, load_parts
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.checkpoint.orbax import RunCheckpoints, restore_newest
+from clp_jax.checkpoint.peft import adapter_config
 from clp_jax.checkpoint.run_folder import MODEL
 from clp_jax.config import RunConfig
 from clp_jax.data.corpus.batches import TrainingBatches
@@ -28,7 +29,8 @@ from clp_jax.evaluate.perplexity import Perplexity, measure_perplexity
 from clp_jax.evaluate.plots import plot_bits_per_byte, plot_perplexity
 from clp_jax.files import storage_errors, write_text
 from clp_jax.mesh import decided_by_first, local_rows, shard_batch, start_distributed, to_host
-from clp_jax.models import abstract_model, abstract_parameters, initialize
+from clp_jax.models import abstract_model, abstract_parameters, initialize, new_adapters
+from clp_jax.models.lora import joined
 from clp_jax.train.anomalies import Skipped, SkippedSteps, TooManySkipped
 from clp_jax.train.fault_tolerance import RunLease, StopRequests, Watchdog
 from clp_jax.train.flops import step_flops_per_token
@@ -42,7 +44,7 @@ from clp_jax.train.metrics import (
     validation_sets,
 )
 from clp_jax.train.model_card import run_card
-from clp_jax.train.optimizer import make_optimizer
+from clp_jax.train.optimizer import make_optimizer, trainable
 from clp_jax.train.rows import TABLES, mean_norms, move_untouched
 from clp_jax.train.run_folder import (
     RunStorage,
@@ -227,7 +229,11 @@ def _train_model(
         continue_run(config, place, state.step)
     else:
         record = run_record(config, inputs, shapes) if jax.process_index() == 0 else None
-        create_run(config, place, inputs.files, corpora, record)
+        adapter = None
+        if config.lora.r:
+            trained = trainable(shapes, config.optimizer)
+            adapter = adapter_config(inputs.decoder, base=config.model.path, trained=trained)
+        create_run(config, place, inputs.files, corpora, record, adapter)
         lease.take()
     if jax.process_index() == 0:
         print(corpora, flush=True)
@@ -372,6 +378,9 @@ def _load_state(run: _Run) -> _State:
             config.model.path, mesh=mesh, dtype=jnp.float32, revision=config.model.revision
         )
     params = nnx.to_pure_dict(nnx.state(model))
+    if config.lora.r:
+        added = new_adapters(run.inputs.decoder, seed=config.train.seed, mesh=mesh)
+        params = joined(params, added)
     optimizer_state = initialize_optimizer(run.optimizer, params, mesh)
     return _State(0, params, optimizer_state, position=0, skipped=Skipped())
 

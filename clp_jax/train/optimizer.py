@@ -19,6 +19,7 @@ from optax import contrib
 
 from clp_jax.config import OptimizerSection, ParameterGroup
 from clp_jax.errors import UserError
+from clp_jax.models.lora import adapters
 
 GROUPS: Mapping[str, ParameterGroup] = {
     "token_embedding": "embeddings",
@@ -52,8 +53,17 @@ KERNELS: Mapping[str, Matrix] = {
 
 
 def trainable(params: Mapping[str, PyTree], section: OptimizerSection) -> dict[str, PyTree]:
-    """The parts of the parameters whose learning rate is not always zero."""
-    return {part: tree for part, tree in params.items() if not section.freezes(GROUPS[part])}
+    """The parameters whose learning rate is not always zero, a nested dict without the others.
+
+    Of layers with adapters those are the adapters.
+    """
+    added = adapters(params)
+    whole = {
+        part: tree
+        for part, tree in params.items()
+        if part not in added and not section.freezes(GROUPS[part], adapters=bool(added))
+    }
+    return whole | added
 
 
 def group_norms(gradients: Mapping[str, PyTree]) -> dict[str, Float[Array, ""]]:
@@ -144,6 +154,10 @@ def _matrices(params: PyTree) -> PyTree[Matrix]:
                 return KERNELS[path[-2].key]
             case "embedding":
                 return Matrix((0,), (1,))
+            case "a":
+                return Matrix(tuple(range(1, param.ndim - 1)), (param.ndim - 1,))
+            case "b":
+                return Matrix((1,), tuple(range(2, param.ndim)))
         stacked = path[0].key == "blocks"
         return Matrix(tuple(range(stacked, param.ndim)), ())
 

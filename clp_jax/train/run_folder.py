@@ -19,6 +19,7 @@ from clp_jax.checkpoint.card import CARD
 from clp_jax.checkpoint.fingerprint import weight_checksums
 from clp_jax.checkpoint.hub import MANIFEST, ORIGINS, RESULTS, copy_model_files, tokenizer_hash
 from clp_jax.checkpoint.orbax import latest_step
+from clp_jax.checkpoint.peft import ADAPTER
 from clp_jax.checkpoint.run_folder import CHECKPOINTS, MODEL
 from clp_jax.config import ModelSection, RunConfig, TeacherSection
 from clp_jax.errors import UserError
@@ -158,6 +159,7 @@ def create_run(
     model_files: Path,
     corpora: str,
     record: dict[str, Any] | None,
+    adapter: dict[str, Any] | None = None,
 ) -> None:
     """Write the run folder with its configuration and its model's files except the weights.
 
@@ -169,6 +171,7 @@ def create_run(
         model_files: Folder with the model's configuration and tokenizer.
         corpora: The table of the corpora, for the model card.
         record: The contents of ``run.json``; only the first process needs them.
+        adapter: The description of its adapters, if it trains any.
 
     Raises:
         UserError: the processes do not see the same folder.
@@ -182,6 +185,8 @@ def create_run(
             (scratch / MODEL).mkdir()
             copy_model_files(model_files, scratch / MODEL)
             (scratch / MODEL / RESULTS).unlink(missing_ok=True)  # Of the model it starts from.
+            if adapter is not None:
+                write_json(scratch / MODEL / ADAPTER, adapter)
             card = run_card(config, corpora, scratch / MODEL)
             (scratch / MODEL / CARD).write_text(card, "utf-8")
             if config.model.init == "random":

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 from clp_jax.config import RunConfig
 from clp_jax.loss import LossSums, next_token_loss, token_losses
 from clp_jax.mesh import BATCH, batch_sharding, replicated
+from clp_jax.models.lora import joined
 from clp_jax.train.anomalies import Health, check_step
 from clp_jax.train.distillation import Lesson, give_lesson, lesson_metrics
 from clp_jax.train.optimizer import group_norms, learning_rate_schedule, trainable
@@ -162,7 +163,7 @@ def make_train_step(
     def microbatch_loss(
         free: PyTree, params: PyTree, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Sums]:
-        model, tokens = nnx.merge(graphdef, params | free), batch["tokens"]
+        model, tokens = nnx.merge(graphdef, joined(params, free)), batch["tokens"]
         final = model.config.num_layers
         own = {final} if teacher is None else teacher.layers[0]
         hidden = hidden_states(model, own, tokens[:, :-1], eos_id, key)
@@ -263,7 +264,7 @@ def make_train_step(
             metrics["z_loss"] = train.z_loss * sums.z / sums.tokens
         metrics |= lesson_metrics(taught, sums.tokens)
         return (
-            params | free,
+            joined(params, free),
             OptimizerState(updates, health),
             jax.tree.map(jnp.float32, metrics),
         )
