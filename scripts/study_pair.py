@@ -267,7 +267,7 @@ class Study:
 
 def flops_per_token(config: RunConfig) -> int:
     """FLOPs of training on one token: what is frozen costs less, a teacher costs its own."""
-    decoder = planned_decoder(config.model)
+    decoder = planned_decoder(config.model, lora=config.lora)
     teacher = open_teacher(config, decoder)
     return step_flops_per_token(abstract_model(decoder), config, teacher)
 

@@ -177,7 +177,9 @@ def test_the_commands_of_the_readme_lead_from_one_to_the_next():
     made += [config.train.out]
     needed = [config.model.path, config.data.train[0].path, *config.data.validation.values()]
     needed += [stage.tokenizer for stage in stages if hasattr(stage, "tokenizer")]
-    needed += [stage.model for stage in stages if hasattr(stage, "model")]
+    for stage in stages:
+        models = getattr(stage, "model", ())
+        needed += [models] if isinstance(models, str) else models
     for path in needed:
         assert any(path.removeprefix(out) in ("", "/heldout") for out in made), path
 

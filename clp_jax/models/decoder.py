@@ -177,13 +177,6 @@ class Cache(NamedTuple):
         shape = (config.num_layers, len(first), length, config.num_kv_heads, config.head_dim)
         return cls(jnp.zeros(shape, model.dtype), jnp.zeros(shape, model.dtype), 0, first)
 
-    def longer(self, by: int) -> "Cache":
-        """The same with ``by`` more places."""
-        key, value = (
-            jnp.pad(x, [(0, 0), (0, 0), (0, by), (0, 0), (0, 0)]) for x in (self.key, self.value)
-        )
-        return self._replace(key=key, value=value)
-
     def repeated(self, times: int) -> "Cache":
         """Each sequence ``times`` times, one after the other."""
         key, value = (jnp.repeat(x, times, axis=1) for x in (self.key, self.value))
