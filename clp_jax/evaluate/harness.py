@@ -15,6 +15,7 @@ from clp_jax.generate import generate_batch
 from clp_jax.mesh import single_device_mesh
 from clp_jax.models.decoder import Decoder
 from clp_jax.tokenizer import AnyTokenizer, Tokenizer
+from clp_jax.tokenizer.chat import spell_conversation
 
 try:
     from lm_eval.api.instance import Instance
@@ -125,28 +126,16 @@ class JaxLM(TemplateLM):
         Raises:
             UserError: the tokenizer has no template, or it is broken or refuses the conversation.
         """
-        from transformers.utils import chat_template_utils
-
-        render: Any = chat_template_utils.render_jinja_template  # Its annotations are wrong.
-        roles = self.tokenizer.roles.items()
-        spellings = {
-            f"{role}_token": self.tokenizer.token(id) for role, id in roles if id is not None
-        }
-        template = self.chat_template(True)
+        self.chat_template(True)
         try:
-            [text], _ = render(
-                [chat_history],
-                chat_template=template,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-                **spellings,
+            return spell_conversation(
+                self.tokenizer, chat_history, add_generation_prompt=add_generation_prompt
             )
-        except Exception as error:  # The template is a program, which can fail in any way.
+        except ValueError as error:
             raise UserError(
                 f"The chat template of {self.tokenizer.name} cannot spell a question ({error}): "
                 "leave out --apply-chat-template."
             ) from None
-        return text
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Encode both together and split after the number of tokens that the context has alone."""
