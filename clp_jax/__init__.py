@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clp_jax.evaluate.perplexity import evaluate_perplexity
     from clp_jax.evaluate.tasks import compare_results, evaluate_tasks
     from clp_jax.generate import generate_text
+    from clp_jax.graft import graft_model
     from clp_jax.mesh import make_mesh
     from clp_jax.plan import plan_run
     from clp_jax.push import push_model
@@ -43,6 +44,7 @@ _PLACES = {
     "evaluate_perplexity": "clp_jax.evaluate.perplexity",
     "evaluate_tasks": "clp_jax.evaluate.tasks",
     "generate_text": "clp_jax.generate",
+    "graft_model": "clp_jax.graft",
     "list_runs": "clp_jax.runs",
     "load_model": "clp_jax.checkpoint.hf",
     "make_mesh": "clp_jax.mesh",
@@ -70,6 +72,7 @@ __all__ = [
     "evaluate_perplexity",
     "evaluate_tasks",
     "generate_text",
+    "graft_model",
     "list_runs",
     "load_model",
     "make_mesh",

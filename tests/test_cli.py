@@ -23,6 +23,7 @@ STAGES = (
     "runs",
     "chain",
     "evaluate",
+    "graft",
     "convert",
     "generate",
 )
@@ -310,6 +311,7 @@ REFUSED = {
     "evaluate tasks --model m --tasks arc_de --log-samples": "give --output-path",
     "convert /no/model o --to hf": "is not a folder",
     "convert m full --to hf": "exists already",
+    "graft --model m --base /no/model --instruct m --out o": "is not a folder",
     "generate --model /no/model --prompt x": "is not a folder",
 }
 

@@ -117,6 +117,25 @@ def load_model(
     )
 
 
+def open_model(name: PathOrName) -> tuple[DecoderConfig, dict[str, LazyTensor]]:
+    """A model's configuration, and its tensors under the names of the weight table.
+
+    Those of a Hugging Face folder are read on demand, those of a run folder loaded at once.
+
+    Args:
+        name: Hugging Face folder, hub id, or run folder (its newest checkpoint).
+
+    Raises:
+        UserError: see `load_model`.
+    """
+    if is_run_folder(name):
+        model = load_model(name)
+        return model.config, model_tensors(model)
+    folder = resolve(name)
+    config = read_decoder_config(read_config(folder), folder / "config.json")
+    return config, checkpoint_tensors(folder, config)
+
+
 def load_adapters(run: PathOrName, *, mesh: Mesh | None = None) -> Decoder:
     """The model of a run with its adapters, which `load_model` would merge.
 

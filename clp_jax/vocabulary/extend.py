@@ -73,7 +73,7 @@ def extend_tokenizer(source: str | Path, target: str | Path, out: str | Path) ->
     }
     with new_folder(out) as folder:
         write_json(folder / "tokenizer.json", state)
-        write_json(folder / "tokenizer_config.json", _configuration(source, source_tokenizer))
+        write_json(folder / "tokenizer_config.json", tokenizer_settings(source, source_tokenizer))
     return Extension(new_ids, np.array([target_vocabulary[token] for token in new], dtype=np.int64))
 
 
@@ -118,7 +118,7 @@ def _cut(word: str, ranks: dict[Merge, int]) -> list[str]:
     return pieces
 
 
-def _configuration(name: str | Path, tokenizer: Tokenizer) -> dict[str, Any]:
+def tokenizer_settings(name: str | Path, tokenizer: Tokenizer) -> dict[str, Any]:
     """The source's settings, with a class that uses ``tokenizer.json`` unchanged.
 
     GPT2Tokenizer and similar classes rebuild the tokenizer from vocabulary and merges, without
