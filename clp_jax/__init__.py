@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clp_jax.chain import run_chain
     from clp_jax.chain_config import ChainConfig
-    from clp_jax.checkpoint.convert import convert_checkpoint
     from clp_jax.checkpoint.hf import load_model, save_model
     from clp_jax.checkpoint.new import new_model
     from clp_jax.compare import compare_models
     from clp_jax.config import RunConfig
+    from clp_jax.convert import convert_checkpoint
     from clp_jax.data.config import PrepareConfig
     from clp_jax.data.prepare import prepare_corpus
     from clp_jax.errors import UserError
@@ -40,7 +40,7 @@ _PLACES = {
     "compare_models": "clp_jax.compare",
     "compare_results": "clp_jax.evaluate.tasks",
     "compare_vocabularies": "clp_jax.vocabulary",
-    "convert_checkpoint": "clp_jax.checkpoint.convert",
+    "convert_checkpoint": "clp_jax.convert",
     "evaluate_perplexity": "clp_jax.evaluate.perplexity",
     "evaluate_tasks": "clp_jax.evaluate.tasks",
     "generate_text": "clp_jax.generate",

@@ -13,12 +13,12 @@ from jax.experimental.multihost_utils import sync_global_devices
 from clp_jax.arguments import checked
 from clp_jax.before import MODEL, TRANSFER, check_chain
 from clp_jax.chain_config import ChainConfig, ChainModelSection
-from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.fingerprint import model_fingerprint
 from clp_jax.checkpoint.hub import load_tokenizer, model_files, read_config, tokenizer_hash
 from clp_jax.checkpoint.orbax import latest_step
 from clp_jax.checkpoint.run_folder import is_run_folder
 from clp_jax.config import DataSection, ModelSection, RunConfig, TrainSection
+from clp_jax.convert import convert_checkpoint
 from clp_jax.data.corpus.store import Corpus
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table

@@ -17,7 +17,6 @@ from huggingface_hub.utils import validate_repo_id
 
 from clp_jax.arguments import checked
 from clp_jax.checkpoint.card import CARD
-from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hf import write_card
 from clp_jax.checkpoint.hub import (
     DESCRIPTIONS,
@@ -29,6 +28,7 @@ from clp_jax.checkpoint.hub import (
 from clp_jax.checkpoint.names import local_model
 from clp_jax.checkpoint.results_card import add_results, read_card
 from clp_jax.checkpoint.run_folder import is_run_folder
+from clp_jax.convert import convert_checkpoint
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tables import markdown_table
 from clp_jax.files import scratch_folder

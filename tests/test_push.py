@@ -10,8 +10,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from safetensors.numpy import load_file
 
-from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.cli import main
+from clp_jax.convert import convert_checkpoint
 from clp_jax.errors import UserError
 from clp_jax.push import push_model
 

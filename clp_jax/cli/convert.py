@@ -33,7 +33,7 @@ def _run(arguments: argparse.Namespace) -> None:
     check_inputs((arguments.input,))
     for file in arguments.results:
         regular_file(file)
-    from clp_jax.checkpoint.convert import convert_checkpoint
+    from clp_jax.convert import convert_checkpoint
 
     convert_checkpoint(
         arguments.input,

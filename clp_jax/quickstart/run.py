@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from clp_jax.arguments import checked
-from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hub import MANIFEST as TRANSFER
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.config import RunConfig
+from clp_jax.convert import convert_checkpoint
 from clp_jax.data.corpus.store import MANIFEST as CORPUS
 from clp_jax.data.io.readers import read_documents
 from clp_jax.data.prepare import prepare_corpus

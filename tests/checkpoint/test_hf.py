@@ -12,11 +12,11 @@ from jax.sharding import PartitionSpec
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch_file
 
-from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hf import load_model, save_model
 from clp_jax.checkpoint.hub import copy_model_files
 from clp_jax.checkpoint.orbax import save_params
 from clp_jax.checkpoint.tensors import open_tensors
+from clp_jax.convert import convert_checkpoint
 from clp_jax.errors import UserError
 from clp_jax.mesh import make_mesh
 

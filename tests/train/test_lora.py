@@ -12,9 +12,9 @@ import torch
 import transformers
 from flax import nnx
 
-from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hf import load_adapters, load_model
 from clp_jax.config import RunConfig
+from clp_jax.convert import convert_checkpoint
 from clp_jax.data.corpus.store import write_corpus
 from clp_jax.errors import UserError
 from clp_jax.mesh import single_device_mesh

@@ -1,4 +1,4 @@
-"""Conversion of a model between formats: Hugging Face folder <-> run folder -> PEFT adapter."""
+"""A model in another format: Hugging Face folder <-> run folder -> PEFT adapter."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext

@@ -6,9 +6,9 @@ import pytest
 from jax.sharding import PartitionSpec
 from safetensors.numpy import load_file, save_file
 
-from clp_jax.checkpoint.convert import convert_checkpoint
 from clp_jax.checkpoint.hf import load_model
 from clp_jax.checkpoint.tensors import open_tensors
+from clp_jax.convert import convert_checkpoint
 from clp_jax.errors import UserError
 from clp_jax.mesh import make_mesh
 
