@@ -71,7 +71,7 @@ def test_all_public_functions_are_checked():
         (lambda: generate_text("m", "x", max_new_tokens=-1), "max_new_tokens: .*than 0"),
         (lambda: generate_text("m", "x", seed=2**31), "seed: .*less than or equal"),
         (lambda: generate_text("m", None), "prompt: must be text"),
-        (lambda: convert_checkpoint("m", "o", "gguf"), "to: Input should be .*or 'peft'"),
+        (lambda: convert_checkpoint("m", "o", "onnx"), "to: Input should be .*or 'gguf'"),
         (lambda: convert_checkpoint("m", "o", "hf", dtype=np.int8), "dtype: .*int8.* is not one"),
         (lambda: convert_checkpoint("m", "o", "hf", dtype=bool), "dtype: .*bool.* is not one of"),
         (lambda: convert_checkpoint("m", "gs://b/o", "hf"), "out: gs://b/o is an address"),

@@ -1,4 +1,4 @@
-"""A model in another format: Hugging Face folder <-> run folder -> PEFT adapter."""
+"""A model in another format: Hugging Face folder <-> run folder -> PEFT adapter, GGUF file."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -17,9 +17,11 @@ from clp_jax.checkpoint.orbax import save_params
 from clp_jax.checkpoint.peft import ADAPTER
 from clp_jax.checkpoint.run_folder import MODEL
 from clp_jax.checkpoint.tensors import write_tensors
+from clp_jax.convert.gguf import GgufReport, write_gguf
+from clp_jax.data.io.readers import read_documents
 from clp_jax.errors import UserError
 from clp_jax.files import new_folder, new_path, read_json, write_json
-from clp_jax.limits import FloatType, LocalPath, PathOrName
+from clp_jax.limits import FloatType, Inputs, LocalPath, Name, PathOrName
 from clp_jax.models import HEAD, Decoder, weight_table
 from clp_jax.models.lora import PREFIX
 from clp_jax.results import read_results
@@ -29,34 +31,50 @@ from clp_jax.results import read_results
 def convert_checkpoint(
     source: PathOrName,
     out: LocalPath,
-    to: Literal["hf", "orbax", "peft"],
+    to: Literal["hf", "orbax", "peft", "gguf"],
     *,
     dtype: FloatType | None = None,
     results: Sequence[LocalPath] = (),
+    data: Inputs | None = None,
+    text_field: Name = "text",
     mesh: Mesh | None = None,
-) -> None:
+) -> GgufReport | None:
     """Write the model in ``source`` in another format.
 
     Args:
         source: Hugging Face folder, hub id or run folder (its newest checkpoint).
-        out: new folder.
+        out: new folder; for ``gguf``, new file.
         to: ``hf`` for a folder that `transformers` loads, ``orbax`` for one with the
             parameters as in a run folder, without a training state, ``peft`` for the adapters of
-            a run alone, which PEFT loads; the others merge them.
+            a run alone, which PEFT loads; the others merge them. ``gguf`` for one file that
+            llama.cpp and Ollama run.
         dtype: floating-point type of the weights; None keeps what they have.
         results: files of results for the card of ``hf``, see `clp_jax.results.read_results`.
+        data: text for ``gguf``, files or hub data sets as for
+            `clp_jax.data.io.readers.read_documents`. On it the nearest pre-tokenizer of llama.cpp
+            is found if none splits as the tokenizer does, and the share of lines with other ids.
+        text_field: field of a record that holds the text.
         mesh: where the parameters are in the meantime; one device by default.
 
+    Returns:
+        Of ``gguf``, how llama.cpp encodes.
+
     Raises:
-        UserError: ``source`` is not a model or has no adapters, or ``out`` exists.
+        UserError: ``source`` is not a model or has no adapters; ``out`` exists; or llama.cpp cannot
+            run the model.
     """
     new_path(out)
     if results and to != "hf":
         raise UserError("results are for a model card: write the model with --to hf.")
+    if data is not None and to != "gguf":
+        raise UserError("data are for llama.cpp's pre-tokenizer: write the model with --to gguf.")
+    if to == "gguf":
+        texts = None if data is None else read_documents(data, text_field)
+        return write_gguf(source, out, dtype=dtype, texts=texts)
     measured = read_results(results) if results else None
     if to == "peft":
         save_adapters(load_adapters(source, mesh=mesh), out, origin=source, dtype=dtype)
-        return
+        return None
     model = load_model(source, mesh=mesh, dtype=dtype)
     if to == "hf":
         save_model(model, out, origin=source, results=measured)
@@ -65,6 +83,7 @@ def convert_checkpoint(
             (folder / MODEL).mkdir()
             copy_model_files(model_files(source), folder / MODEL)
             save_params(folder, nnx.to_pure_dict(nnx.state(model)))
+    return None
 
 
 def save_adapters(

@@ -8,7 +8,7 @@ from tokenizers.pre_tokenizers import PreTokenizer
 
 from clp_jax.tokenizer.letters import as_bytes
 
-_GPT_2 = "|".join(
+GPT_2 = "|".join(
     [
         r"'s|'t|'re|'ve|'m|'ll|'d",
         r" ?\p{L}+",
@@ -34,7 +34,7 @@ _GPT_2_AND_DIGITS = "|".join(
 )
 """GPT-2's expression after splitting off single digits, each of which ends a text."""
 
-_GPT_4 = "|".join(
+GPT_4 = "|".join(
     [
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
         r"[^\r\n\p{L}\p{N}]?\p{L}+",
@@ -47,7 +47,7 @@ _GPT_4 = "|".join(
 )
 """Also used by Llama 3."""
 
-_QWEN_2 = _GPT_4.replace("{1,3}", "")
+QWEN_2 = GPT_4.replace("{1,3}", "")
 
 WORDS = "|".join(
     [
@@ -64,8 +64,8 @@ sign, such as a space; up to three digits; other signs; line breaks; white space
 combining marks and joiners stay with their letter, so that no vowel sign of Hindi, Burmese, Thai or
 Arabic ends a word. There is no special case for English contractions."""
 
-_BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
-_BLOOM_AND_BETWEEN = _BLOOM + r"|(?:(?! [^(\s|[.,!?…。，、।۔،])])[(\s|[.,!?…。，、।۔،])])+"
+BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
+_BLOOM_AND_BETWEEN = BLOOM + r"|(?:(?! [^(\s|[.,!?…。，、।۔،])])[(\s|[.,!?…。，、।۔،])])+"
 """BLOOM's, with the text between two words as a piece as well."""
 
 
@@ -76,10 +76,10 @@ def _grouped(expression: str) -> str:
 
 
 _SPLITS = {
-    _GPT_4: _grouped(_GPT_4),
-    _QWEN_2: _grouped(_QWEN_2),
+    GPT_4: _grouped(GPT_4),
+    QWEN_2: _grouped(QWEN_2),
     WORDS: _grouped(WORDS),
-    _BLOOM: _BLOOM_AND_BETWEEN,
+    BLOOM: _BLOOM_AND_BETWEEN,
 }
 
 
@@ -128,7 +128,7 @@ def read_pieces(pre_tokenizer: Mapping[str, Any] | None) -> Pieces | None:
         steps = pre_tokenizer["pretokenizers"]
     match steps:
         case [{"type": "ByteLevel", "use_regex": True, "add_prefix_space": prefixed}]:
-            return Pieces(_grouped(_GPT_2), " " if prefixed else "")
+            return Pieces(_grouped(GPT_2), " " if prefixed else "")
         case [
             {"type": "Digits", "individual_digits": True},
             {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False},

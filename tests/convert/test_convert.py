@@ -55,6 +55,6 @@ def test_an_orbax_folder_is_loaded_on_a_mesh(tiny_model, tmp_path):
 
 
 def test_unknown_format(tiny_model, tmp_path):
-    with pytest.raises(UserError, match="to: Input should be 'hf', 'orbax' or 'peft'"):
-        convert_checkpoint(tiny_model, tmp_path / "out", "gguf")
+    with pytest.raises(UserError, match="to: Input should be 'hf', 'orbax', 'peft' or 'gguf'"):
+        convert_checkpoint(tiny_model, tmp_path / "out", "onnx")
     assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from clp_jax.graft.tensors import add_difference
 from clp_jax.tokenizer.chat import spell_conversation
 
 from ..marks import slow
-from .conftest import CHAT, KINDS, load, write_tokenizer, write_weights
+from ..tiny import CHAT, KINDS, load, write_tokenizer, write_weights
 
 TABLES = ("wte.weight", "word_embeddings.weight", "embed_tokens.weight", "lm_head.weight")
 MESSAGES = [{"role": "user", "content": "Die Katze?"}]
