@@ -164,7 +164,7 @@ def _add_tasks(kinds: Any) -> None:
         metavar="N",
         help="examples with answers before each question; empty: the task's number",
     )
-    add_batch_size(parser, "sequences of 512 tokens per batch, or more of shorter ones")
+    add_batch_size(parser, "sequences of 256 tokens per batch, or more of shorter ones")
     parser.add_argument(
         "--limit",
         type=read_as(limits.Positive),

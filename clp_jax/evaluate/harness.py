@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from clp_jax.errors import UserError
-from clp_jax.evaluate.likelihoods import log_likelihoods, power_of_two
+from clp_jax.evaluate.likelihoods import log_likelihoods
 from clp_jax.generate import generate_batch
 from clp_jax.mesh import single_device_mesh
 from clp_jax.models.decoder import Decoder
@@ -26,8 +26,8 @@ except ModuleNotFoundError as missing:
         f"{missing.name} is not installed: the tasks need `pip install clp-jax[eval]`."
     ) from None
 
-TOKENS = 512
-"""Tokens of a sequence for which a batch has room; shorter sequences share it."""
+TOKENS = 256
+"""Tokens of a batch of likelihoods for each sequence of the batch size."""
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 """The requested strings, the tokens of the context, the tokens of the continuation."""
@@ -63,7 +63,8 @@ class JaxLM(TemplateLM):
         Args:
             model: the model.
             tokenizer: its tokenizer.
-            batch_size: how many times `TOKENS` tokens a batch has, padding included.
+            batch_size: contexts that are continued together; likelihoods are computed in batches
+                of as many times `TOKENS` tokens, padding included.
             mesh: the devices.
 
         Raises:
@@ -75,7 +76,7 @@ class JaxLM(TemplateLM):
         self.tokenizer = tokenizer = Tokenizer.of(tokenizer)
         tokenizer.check_rows(model.config.vocab_size, "The model")
         self.mesh = mesh or single_device_mesh()
-        self.batch_tokens = batch_size * TOKENS
+        self.batch_size = batch_size
         self.max_length = model.config.max_positions or tokenizer.max_length or 2048
         bos = tokenizer.separator() if tokenizer.bos is None else tokenizer.bos
         self._bos = bos
@@ -175,9 +176,7 @@ class JaxLM(TemplateLM):
                 contexts = {i: self._context(requests[i].args[0], limit) for i in alike}
                 left = sorted(alike, key=lambda i: len(contexts[i]), reverse=True)
                 while left:
-                    fit = max(1, self.batch_tokens // (len(contexts[left[0]]) + limit))
-                    size = power_of_two(fit + 1) // 2
-                    batch, left = left[:size], left[size:]
+                    batch, left = left[: self.batch_size], left[self.batch_size :]
                     found = self._generate([contexts[i] for i in batch], limit, options)
                     for i, text in zip(batch, found, strict=True):
                         texts[i] = text
@@ -249,7 +248,7 @@ class JaxLM(TemplateLM):
                 self.model,
                 [requests[i][1:] for i in asked],
                 max_length=self.max_length,
-                batch_tokens=self.batch_tokens,
+                batch_tokens=self.batch_size * TOKENS,
                 mesh=self.mesh,
             ):
                 i = asked[number]

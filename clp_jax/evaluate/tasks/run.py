@@ -64,7 +64,7 @@ def evaluate_tasks(
             further metrics are ``acc_NAME``, and ``f1_NAME`` in classification.
         output_path: folder for the harness's own result files.
         log_samples: also write each example and its answers there.
-        batch_size: sequences of 512 tokens that are computed together, or more of shorter ones.
+        batch_size: sequences of 256 tokens that are computed together, or more of shorter ones.
         dtype: of the computation, see `clp_jax.mesh.inference_dtype`.
         mesh: where the model is; all devices by default.
 
