@@ -242,22 +242,47 @@ def generate_text(
     Raises:
         UserError: the model cannot be loaded, or the prompt is too long for it.
     """
-    compute_dtype = inference_dtype(dtype)
-    tokenizer = model_tokenizer(model)
-    stop, suppress = _own_settings(model_files(model))
-    tokens = tokenizer.encode_context(prompt)
-    if not tokens and tokenizer.eos is not None:
-        tokens = [tokenizer.eos]
-    generated = generate_tokens(
-        load_model(model, mesh=mesh, compute_dtype=compute_dtype),
-        np.asarray(tokens, np.int32),
+    [text] = generate_texts(
+        model,
+        [prompt],
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
-        stop=stop if tokenizer.eos is None else {tokenizer.eos, *stop},
+        dtype=dtype,
+        mesh=mesh,
+    )
+    return text
+
+
+def generate_texts(
+    model: str | Path,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    dtype: str | None = None,
+    mesh: Mesh | None = None,
+) -> list[str]:
+    """Each prompt followed by its continuation; see `generate_text`. The model is loaded once."""
+    compute_dtype = inference_dtype(dtype)
+    tokenizer = model_tokenizer(model)
+    stop, suppress = _own_settings(model_files(model))
+    begin = [] if tokenizer.eos is None else [tokenizer.eos]
+    tokens = [tokenizer.encode_context(prompt) or begin for prompt in prompts]
+    generated = generate_batch(
+        load_model(model, mesh=mesh, compute_dtype=compute_dtype),
+        [np.asarray(ids, np.int32) for ids in tokens],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        stop={*begin, *stop},
         suppress=suppress,
     )
-    return f"{prompt}{tokenizer.decode_after(tokens, generated)}"
+    return [
+        f"{prompt}{tokenizer.decode_after(ids, new)}"
+        for prompt, ids, new in zip(prompts, tokens, generated, strict=True)
+    ]
 
 
 def _own_settings(folder: Path) -> tuple[set[int], set[int]]:

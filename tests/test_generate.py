@@ -12,7 +12,7 @@ from clp_jax import generate
 from clp_jax.checkpoint.hf import load_model
 from clp_jax.checkpoint.hub import load_tokenizer
 from clp_jax.errors import UserError
-from clp_jax.generate import generate_batch, generate_text, generate_tokens
+from clp_jax.generate import generate_batch, generate_text, generate_texts, generate_tokens
 from clp_jax.models import Cache
 
 
@@ -155,7 +155,10 @@ def test_text_is_computed_in_float32_on_cpus_or_as_asked(tiny_model):
 def test_text_begins_with_its_prompt(tiny_model):
     text = generate_text(tiny_model, "Die Katze", max_new_tokens=5, seed=3)
     assert text.startswith("Die Katze")
-    assert generate_text(tiny_model, "", max_new_tokens=2) is not None
+    greedy = {"max_new_tokens": 5, "temperature": 0.0, "seed": 0}
+    prompts = ["Die Katze", ""]
+    alone = [generate_text(tiny_model, prompt, **greedy) for prompt in prompts]
+    assert generate_texts(tiny_model, prompts, **greedy) == alone
 
 
 def test_a_models_own_settings_say_what_is_suppressed(tiny_model, tmp_path):

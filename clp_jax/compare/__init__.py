@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -12,7 +13,7 @@ from clp_jax.compare.subjects import Subject, open_subjects
 from clp_jax.errors import UserError
 from clp_jax.evaluate.tasks import compare_results
 from clp_jax.files import new_folder, new_path
-from clp_jax.generate import generate_text
+from clp_jax.generate import generate_texts
 from clp_jax.limits import LocalPath, NewTokens, PathOrName
 from clp_jax.pages import render_html, render_markdown
 from clp_jax.results import Results, read_results
@@ -65,18 +66,13 @@ def compare_models(
             for label, other in found.items()
             if label != subjects[0].label and first and other.answers
         },
-        samples={
-            prompt: [
-                (
-                    subject.label,
-                    generate_text(
-                        subject.path, prompt, max_new_tokens=max_new_tokens, dtype=dtype, mesh=mesh
-                    ),
-                )
-                for subject in subjects
-            ]
-            for prompt in dict.fromkeys(prompts)
-        },
+        samples=_samples(
+            subjects,
+            [*dict.fromkeys(prompts)],
+            max_new_tokens=max_new_tokens,
+            dtype=dtype,
+            mesh=mesh,
+        ),
     )
     page = Page(comparison)
     with new_folder(out) as folder:
@@ -86,6 +82,23 @@ def compare_models(
         (folder / HTML).write_text(render_html(TITLE, page.sections), "utf-8")
         (folder / MARKDOWN).write_text(render_markdown(TITLE, page.sections), "utf-8")
     return Path(out) / HTML
+
+
+def _samples(
+    subjects: Sequence[Subject], prompts: Sequence[str], **options: Any
+) -> dict[str, list[tuple[str, str]]]:
+    """For each prompt the text of each model, with the model's label."""
+    if not prompts:
+        return {}
+    texts = [
+        generate_texts(subject.path, prompts, temperature=0.8, seed=0, **options)
+        for subject in subjects
+    ]
+    labels = [subject.label for subject in subjects]
+    return {
+        prompt: [*zip(labels, own, strict=True)]
+        for prompt, own in zip(prompts, zip(*texts, strict=True), strict=True)
+    }
 
 
 def _read_results(

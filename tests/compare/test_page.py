@@ -152,9 +152,10 @@ def test_tasks_are_tested_against_the_first_model(models, tmp_path):
 
 
 def test_samples_stand_side_by_side(models, monkeypatch):
-    monkeypatch.setattr(
-        "clp_jax.compare.generate_text", lambda model, prompt, **_: f"{prompt} <b>{model}</b>\n\x1b"
-    )
+    def continued(model, prompts, **_):
+        return [f"{prompt} <b>{model}</b>\n\x1b" for prompt in prompts]
+
+    monkeypatch.setattr("clp_jax.compare.generate_texts", continued)
     page = compare_models(models, "out", prompts=["Es war", "Es war", ""])
     html = page.read_text("utf-8")
     assert html.count("<figcaption>base</figcaption>Es war &lt;b&gt;models/base&lt;") == 1
