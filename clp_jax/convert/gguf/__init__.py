@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
-from clp_jax.checkpoint.card import read_metadata
+from clp_jax.checkpoint.card import flat, read_metadata
 from clp_jax.checkpoint.hf import model_tokenizer, open_model
 from clp_jax.checkpoint.hub import end_ids, model_files, read_config, read_generation
 from clp_jax.checkpoint.tensors import LazyTensor
@@ -124,12 +124,10 @@ def _add_description(writer: Any, files: Path, name: str) -> None:
     """Write the model's name, and what its card says of licence and language."""
     card = read_metadata(files)
     writer.add_name(name)
-    for add, value in (
-        (writer.add_license, card.get("license")),
-        (writer.add_languages, card.get("language")),
-    ):
-        if value:
-            add([value] if add == writer.add_languages and isinstance(value, str) else value)
+    if licences := flat([card.get("license")]):
+        writer.add_license(", ".join(licences))
+    if languages := flat([card.get("language")]):
+        writer.add_languages(languages)
 
 
 def _add_vocabulary(
@@ -163,14 +161,13 @@ def _add_vocabulary(
     bos = eos if tokenizer.bos is None else tokenizer.bos
     writer.add_bos_token_id(*tokenizer.opening or (bos,))
     writer.add_eos_token_id(eos)
-    for end in [end for end in ends if end != eos][:1]:
-        writer.add_eot_token_id(end)  # llama.cpp has one more for the end of a turn.
-    for add, role in (
-        (writer.add_unk_token_id, "unk"),
-        (writer.add_pad_token_id, "pad"),
-    ):
-        if tokenizer.roles[role] is not None:
-            add(tokenizer.roles[role])
+    others = [end for end in ends if end != eos and 0 <= end < len(vocabulary.tokens)]
+    if others:
+        writer.add_eot_token_id(others[0])  # llama.cpp has one more id for the end of a turn.
+    if tokenizer.unknown is not None:
+        writer.add_unk_token_id(tokenizer.unknown)
+    if tokenizer.roles["pad"] is not None:
+        writer.add_pad_token_id(tokenizer.roles["pad"])
     writer.add_add_bos_token(bool(tokenizer.opening))
     writer.add_add_eos_token(False)
     if tokenizer.chat_template is not None:
