@@ -278,6 +278,8 @@ def use_model(rng: random.Random, model: Path, material: Path, scratch: Path) ->
     stages = (
         (6, ["convert", bad, out, "--to", "hf"]),
         (2, ["convert", bad, out, "--to", "orbax"]),
+        (2, ["convert", bad, out, "--to", "gguf"]),
+        (2, ["graft", "--model", good, "--base", good, "--instruct", bad, "--out", out]),
         (3, ["transfer", "--source", bad, "--helper", good, "--out", out, "--method", "mean"]),
         (3, ["transfer", "--source", good, "--helper", bad, "--out", out, "--method", "clp"]),
         (2, ["vocab", "--source", bad, "--target", good]),
