@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clp_jax.convert import convert_checkpoint
     from clp_jax.data.config import PrepareConfig
     from clp_jax.data.prepare import prepare_corpus
+    from clp_jax.doctor import check_machine
     from clp_jax.errors import UserError
     from clp_jax.evaluate.perplexity import evaluate_perplexity
     from clp_jax.evaluate.tasks import compare_results, evaluate_tasks
@@ -37,6 +38,7 @@ _PLACES = {
     "PrepareConfig": "clp_jax.data.config",
     "RunConfig": "clp_jax.config",
     "UserError": "clp_jax.errors",
+    "check_machine": "clp_jax.doctor",
     "compare_models": "clp_jax.compare",
     "compare_results": "clp_jax.evaluate.tasks",
     "compare_vocabularies": "clp_jax.vocabulary",
@@ -65,6 +67,7 @@ __all__ = [
     "PrepareConfig",
     "RunConfig",
     "UserError",
+    "check_machine",
     "compare_models",
     "compare_results",
     "compare_vocabularies",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import xla_bridge
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
@@ -124,6 +125,11 @@ def all_devices() -> list[jax.Device]:
             f"There is no device of JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')} "
             f"({reason}): unset it, or name a platform that exists here."
         ) from None
+
+
+def backend_started() -> bool:
+    """Whether JAX has taken the devices for this process, which a TPU does for one at a time."""
+    return xla_bridge.backends_are_initialized()
 
 
 def decided_by_first(decide: Callable[[], T]) -> T:

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2016  # What stands in single quotes is for the hosts' shells.
 set -euo pipefail
 
 usage() {
@@ -6,7 +7,8 @@ usage() {
 Runs clp-jax on a Cloud TPU VM, on all its hosts, with the gcloud command line tool.
 
   scripts/tpu_vm.sh create  NAME   make the VM
-  scripts/tpu_vm.sh install NAME   copy the last commit of this checkout there and install it
+  scripts/tpu_vm.sh install NAME   copy the last commit of this checkout there, install it and check the VM
+  scripts/tpu_vm.sh doctor  NAME   check all hosts at once: devices, versions, disks, access
   scripts/tpu_vm.sh run     NAME -- STAGE ...
                                    start `clp-jax STAGE ...` in the background on every host
   scripts/tpu_vm.sh follow  NAME   show the log as it grows (Ctrl-C leaves the run alone)
@@ -83,8 +85,7 @@ tar -xzf clp_jax.tar.gz -C clp_jax
 cd clp_jax
 PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
 python3 -m uv venv --quiet --allow-existing --python 3.12 .venv
-python3 -m uv pip install --quiet --constraint constraints.txt --editable ".[tpu,gcs]"
-.venv/bin/python -c "import clp_jax"'
+python3 -m uv pip install --quiet --constraint constraints.txt --editable ".[tpu,gcs]"'
   if [[ -n ${HF_TOKEN:-} ]]; then
     if [[ $dry_run == no ]]; then
       (umask 077 && printf '%s' "$HF_TOKEN" >"$stage/token")
@@ -92,6 +93,11 @@ python3 -m uv pip install --quiet --constraint constraints.txt --editable ".[tpu
     on_hosts all 'umask 077 && : >.cache/huggingface/token && chmod 600 .cache/huggingface/token'
     tpu scp "$stage/token" "$name:.cache/huggingface/token" --worker=all
   fi
+  doctor
+}
+
+doctor() {
+  on_hosts all 'cd clp_jax && CLP_JAX_DISTRIBUTED=1 JAX_PLATFORMS=tpu,cpu .venv/bin/clp-jax doctor'
 }
 
 # The run is a session of its own without a terminal, so it outlives the connection.
@@ -146,7 +152,7 @@ yes=no
 command="${1:-help}"
 shift || true
 case "$command" in
-  create | install | run | follow | status | delete) ;;
+  create | install | doctor | run | follow | status | delete) ;;
   help | -h | --help) usage && exit ;;
   *) fail "$command is not a command; see scripts/tpu_vm.sh --help." ;;
 esac

@@ -13,6 +13,7 @@ from clp_jax.errors import UserError
 from clp_jax.transfer.config import TransferConfig
 
 STAGES = (
+    "doctor",
     "quickstart",
     "vocab",
     "tokenizer",

@@ -18,6 +18,7 @@ from clp_jax.cli import (
     chain,
     compare,
     convert,
+    doctor,
     evaluate,
     generate,
     graft,
@@ -44,6 +45,7 @@ Turn a language model of one language into a model of another (CLP-Transfer).
 MODEL is a Hugging Face folder, a hub id or the folder of a training run.
 """
 STAGES = (
+    doctor,
     quickstart,
     vocab,
     tokenizer,
