@@ -14,6 +14,9 @@ Runs clp-jax on a Cloud TPU VM, on all its hosts, with the gcloud command line t
   scripts/tpu_vm.sh follow  NAME   show the log as it grows (Ctrl-C leaves the run alone)
   scripts/tpu_vm.sh status  NAME   say whether the VM is up and the run is going on
   scripts/tpu_vm.sh delete  NAME   delete the VM with all that is on it
+  scripts/tpu_vm.sh launch  NAME -- STAGE ...
+                                   all of it: queue for a VM, install, run, begin again with
+                                   --resume when the VM is taken away, copy the results, delete
 
 Options, each also an environment variable:
   NAME              TPU_NAME
@@ -21,7 +24,11 @@ Options, each also an environment variable:
   --project ID      TPU_PROJECT   default: the project gcloud is set to
   --type TYPE       TPU_TYPE      default: v5litepod-8
   --version NAME    TPU_VERSION   runtime version, default: v2-alpha-tpuv5-lite
-  --spot                          create: cheaper, can be taken away at any time
+  --spot                          create, launch: cheaper, can be taken away at any time
+  --copy PLACE      TPU_COPY      launch: a folder on the VM, relative to ~/clp_jax, or gs://...
+                                  to copy to this machine at the end, into --to
+  --to FOLDER       TPU_TO        default: this folder
+  --poll SECONDS    TPU_POLL      launch: how often it looks, default: 30
   --worker N                      follow: the host whose log is shown, default: 0
   --yes                           delete: do not ask
   --dry-run                       print the commands, run none
@@ -35,6 +42,9 @@ Example:
   scripts/tpu_vm.sh create --spot && scripts/tpu_vm.sh install
   scripts/tpu_vm.sh run -- train --config configs/bloom-1b5-clp-german.yaml
   scripts/tpu_vm.sh follow
+
+  scripts/tpu_vm.sh launch --spot --copy gs://BUCKET/german --to runs -- \
+    train --config configs/bloom-1b5-clp-german.yaml --train.out gs://BUCKET/german
 TEXT
 }
 
@@ -52,11 +62,15 @@ perform() {
   fi
 }
 
-tpu() {
-  local words=(gcloud compute tpus tpu-vm "$@")
+tpus() {
+  local words=(gcloud compute tpus "$@")
   [[ -z $zone ]] || words+=(--zone="$zone")
   [[ -z $project ]] || words+=(--project="$project")
   perform "${words[@]}"
+}
+
+tpu() {
+  tpus tpu-vm "$@"
 }
 
 on_hosts() {
@@ -138,6 +152,87 @@ delete() {
   tpu delete "$name" --quiet
 }
 
+queue() {
+  local words=(create "$name" --node-id="$name" --accelerator-type="$type" --runtime-version="$version")
+  [[ $spot == no ]] || words+=(--spot)
+  tpus queued-resources "${words[@]}"
+}
+
+unqueue() {
+  tpus queued-resources delete "$name" --force --quiet
+}
+
+state() {
+  tpus queued-resources describe "$name" --format='value(state.state)' | tail -n 1
+}
+
+# Ends when the run has: what a VM that is taken away has saved, the next one continues.
+launch() {
+  (($#)) || fail "Say what to run: scripts/tpu_vm.sh launch NAME -- train --config FILE"
+  [[ -n $copy || $* == *gs://* ]] \
+    || fail "The VM is deleted at the end: say what to --copy, or give --train.out gs://BUCKET/NAME."
+  [[ " $* " == *" --resume "* ]] || set -- "$@" --resume
+  queue
+  if [[ $dry_run == yes ]]; then
+    install
+    run "$@"
+    status
+  else
+    export TPU_NAME="$name" TPU_ZONE="$zone" TPU_PROJECT="$project"
+    until attempt "$@"; do
+      echo "$name was taken away: it is queued again." >&2
+      unqueue
+      queue
+    done
+  fi
+  copy_results
+  unqueue
+}
+
+# True when the run has ended well, false when the VM was taken away.
+attempt() {
+  local script="$root/scripts/tpu_vm.sh"
+  until [[ $(state) == ACTIVE ]]; do
+    ! taken_away || return 1
+    sleep "$poll"
+  done
+  if ! { "$script" install && "$script" run -- "$@"; }; then
+    sleep "$poll"
+    ! taken_away || return 1
+    fail "$name could not be set up, see above: fix it, or delete it with \`gcloud compute tpus queued-resources delete\`."
+  fi
+  until taken_away; do
+    sleep "$poll"
+    case "$(on_hosts 0 "$ended" | tail -n 1)" in
+      finished) return 0 ;;
+      interrupted) "$script" run -- "$@" || true ;;
+      failed) fail "The run has failed: look at \`scripts/tpu_vm.sh follow $name\`; the VM stays." ;;
+    esac
+  done
+  return 1
+}
+
+# A question that gets no answer is no sign of it.
+taken_away() {
+  [[ $(state) =~ ^(SUSPENDING|SUSPENDED|FAILED)$ ]]
+}
+
+# A run that is asked to stop saves, says how to resume it, and ends with 0; 75 says: try again.
+ended='cd clp_jax && case "$(cat run.exit 2>/dev/null)" in
+  "") echo running ;;
+  0) if tail -n 3 run.log | grep -q "Resume with: "; then echo interrupted; else echo finished; fi ;;
+  75) echo interrupted ;;
+  *) echo failed ;;
+esac'
+
+copy_results() {
+  case "$copy" in
+    "") ;;
+    gs://*) perform gcloud storage cp --recursive "$copy" "$to" ;;
+    *) tpu scp --recurse "$name:clp_jax/$copy" "$to" --worker=0 ;;
+  esac
+}
+
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 name="${TPU_NAME:-}"
 type="${TPU_TYPE:-v5litepod-8}"
@@ -145,6 +240,9 @@ version="${TPU_VERSION:-v2-alpha-tpuv5-lite}"
 zone="${TPU_ZONE:-}"
 project="${TPU_PROJECT:-}"
 worker=0
+copy="${TPU_COPY:-}"
+to="${TPU_TO:-.}"
+poll="${TPU_POLL:-30}"
 spot=no
 dry_run=no
 yes=no
@@ -152,7 +250,7 @@ yes=no
 command="${1:-help}"
 shift || true
 case "$command" in
-  create | install | doctor | run | follow | status | delete) ;;
+  create | install | doctor | run | follow | status | delete | launch) ;;
   help | -h | --help) usage && exit ;;
   *) fail "$command is not a command; see scripts/tpu_vm.sh --help." ;;
 esac
@@ -164,7 +262,7 @@ while (($#)); do
     --yes) yes=yes ;;
     --dry-run) dry_run=yes ;;
     -h | --help) usage && exit ;;
-    --zone | --project | --type | --version | --worker)
+    --zone | --project | --type | --version | --worker | --copy | --to | --poll)
       [[ -n ${2:-} ]] || fail "$1 needs a value."
       printf -v "${1#--}" '%s' "$2"
       shift
@@ -177,10 +275,11 @@ done
 
 [[ -n $name ]] || fail "Name the TPU VM: scripts/tpu_vm.sh $command NAME, or set TPU_NAME."
 # What gcloud takes for an option, or a host's shell for a command, is none of these.
-for key in name zone project type version worker; do
+for key in name zone project type version worker copy poll; do
   [[ -z ${!key} || ${!key} =~ ^[[:alnum:]][[:alnum:]._:,@/-]*$ ]] \
     || fail "$(printf '%q is no value for --%s: letters, digits and . _ : , @ / - only.' "${!key}" "$key")"
 done
+[[ $to != -* ]] || fail "$(printf '%q is no value for --to: name a folder.' "$to")"
 if [[ $dry_run == no ]]; then
   command -v gcloud >/dev/null || fail "gcloud is missing: install the Google Cloud CLI first."
 fi

@@ -119,6 +119,7 @@ def test_options_come_from_the_environment_too(cloud):
         ["install"],
         ["doctor"],
         ["run", "--", "train", "--config", "configs/tiny.yaml"],
+        ["launch", "--copy", "gs://b/run", "--", "train", "--config", "configs/tiny.yaml"],
         ["follow"],
         ["status"],
         ["delete"],
@@ -147,9 +148,11 @@ def test_dry_run_needs_no_gcloud_and_a_real_run_says_that_it_is_missing(cloud, t
     ("words", "sentence"),
     [
         (["create"], "Name the TPU VM: scripts/tpu_vm.sh create NAME, or set TPU_NAME."),
-        (["launch", "german"], "launch is not a command; see scripts/tpu_vm.sh --help."),
+        (["start", "german"], "start is not a command; see scripts/tpu_vm.sh --help."),
         (["create", "german", "--zoen", "x"], "--zoen is not an option; see"),
         (["create", "german", "--zone"], "--zone needs a value."),
+        (["launch", "german", "--", "train"], "The VM is deleted at the end: say what to --copy"),
+        (["launch", "german", "--to", "-x", "--", "train"], "-x is no value for --to"),
         (["run", "german"], "Say what to run: scripts/tpu_vm.sh run NAME -- train --config FILE"),
     ],
 )
