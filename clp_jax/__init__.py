@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clp_jax.errors import UserError
     from clp_jax.evaluate.perplexity import evaluate_perplexity
     from clp_jax.evaluate.tasks import compare_results, evaluate_tasks
+    from clp_jax.finetune import finetune_model
     from clp_jax.generate import generate_text
     from clp_jax.graft import graft_model
     from clp_jax.mesh import make_mesh
@@ -45,6 +46,7 @@ _PLACES = {
     "convert_checkpoint": "clp_jax.convert",
     "evaluate_perplexity": "clp_jax.evaluate.perplexity",
     "evaluate_tasks": "clp_jax.evaluate.tasks",
+    "finetune_model": "clp_jax.finetune",
     "generate_text": "clp_jax.generate",
     "graft_model": "clp_jax.graft",
     "list_runs": "clp_jax.runs",
@@ -74,6 +76,7 @@ __all__ = [
     "convert_checkpoint",
     "evaluate_perplexity",
     "evaluate_tasks",
+    "finetune_model",
     "generate_text",
     "graft_model",
     "list_runs",

@@ -384,6 +384,9 @@ class TrainingSection(Section):
     """Also keep every checkpoint whose step is a multiple of this; 0: none."""
     keep_best: Natural = 0
     """Also keep this many of the checkpoints with the lowest validation loss."""
+    patience: Natural = 0
+    """Stop after this many validations without a lower loss on the first held-out set, and keep
+    the model with the lowest; 0: train all steps and keep the last."""
     max_skipped: Positive = 10
     """This many skipped steps in a row trigger `on_skipped`. A skipped step changes nothing: its
     loss or gradient is not finite, or its gradient is a spike."""
@@ -459,7 +462,7 @@ class RunConfig(Configuration):
     @model_validator(mode="after")
     def _fits_together(self) -> "RunConfig":
         if not self.data.validation:
-            self.train.refuse_ignored("data.validation is empty", "keep_best")
+            self.train.refuse_ignored("data.validation is empty", "keep_best", "patience")
         trainable = [
             group
             for group in get_args(ParameterGroup)
@@ -472,6 +475,8 @@ class RunConfig(Configuration):
             )
         if self.teacher.path and self.data.restart_positions:
             raise ValueError("a teacher does not support data.restart_positions: turn it off")
+        if self.teacher.path and self.train.patience:
+            raise ValueError("a run with a teacher ends after all steps: set train.patience to 0")
         if self.teacher.path and self.model.init == "random":
             raise ValueError("new layers have no teacher: set model.init to pretrained")
         if self.lora.r:

@@ -75,7 +75,8 @@ class Results:
     Attributes:
         tasks: scores of tasks.
         texts: perplexities.
-        answers: what `clp_jax.evaluate_tasks` returned, with the answers to single examples.
+        answers: what `clp_jax.evaluate_tasks` returned, with the answers to single examples; of a
+            task that was asked several times, such as without and with examples, the first.
     """
 
     tasks: Sequence[TaskScore] = ()
@@ -89,10 +90,11 @@ class Results:
         return Results([*tasks.values()], [*texts.values()])
 
     def main_scores(self) -> list[TaskScore]:
-        """One score for each task: F1 of classes, or else the first metric."""
+        """One score for each task: the first F1 of classes, or else the first metric."""
         chosen: dict[str, TaskScore] = {}
         for score in self.tasks:
-            if score.task not in chosen or score.metric == "f1":
+            known = chosen.setdefault(score.task, score)
+            if score.metric == "f1" != known.metric:
                 chosen[score.task] = score
         return [*chosen.values()]
 
@@ -121,7 +123,9 @@ def read_results(files: Iterable[str | Path]) -> Results:
                 texts.append(_text(values.get("data") or Path(file).stem, values))
             else:
                 tasks += _from_tasks(values)
-                answers |= {name: task for name, task in values.items() if "documents" in task}
+                for name, task in values.items():
+                    if "documents" in task:
+                        answers.setdefault(name, task)
         except (LookupError, TypeError, AttributeError, ValueError):
             raise UserError(
                 f"{file} holds no results: give what `clp-jax evaluate tasks --json`, `clp-jax "

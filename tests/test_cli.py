@@ -23,6 +23,7 @@ STAGES = (
     "train",
     "runs",
     "chain",
+    "finetune",
     "evaluate",
     "graft",
     "convert",

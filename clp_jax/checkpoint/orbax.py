@@ -106,6 +106,13 @@ class RunCheckpoints:
         with self._reporting_writes():
             self._manager.wait_until_finished()
 
+    def drop_after(self, step: int) -> None:
+        """Remove the checkpoints after a step, so that this one is the newest."""
+        self.wait()
+        for later in self._manager.all_steps():
+            if later > step:
+                self._manager.delete(later)
+
     def reload(self) -> None:
         """Reread the folder after `restore_newest` has renamed damaged checkpoints."""
         self._manager.reload()

@@ -33,6 +33,28 @@ Request = tuple[tuple[str, str] | None, list[int], list[int]]
 """The requested strings, the tokens of the context, the tokens of the continuation."""
 
 
+def opening_token(tokenizer: Tokenizer) -> int:
+    """The token that precedes a text without a context: bos, or eos.
+
+    Raises:
+        UserError: the tokenizer has neither.
+    """
+    return tokenizer.separator() if tokenizer.bos is None else tokenizer.bos
+
+
+def encode_pair(
+    tokenizer: Tokenizer, context: str, continuation: str
+) -> tuple[list[int], list[int]]:
+    """Encode both together and split after the number of tokens that the context has alone."""
+    text = context.rstrip()
+    continuation = context[len(text) :] + continuation
+    if not text:
+        return [opening_token(tokenizer)], tokenizer.encode(continuation, special=True)
+    head = tokenizer.encode_context(text)
+    rest = tokenizer.encode_context(text + continuation)[len(head) :]
+    return head, rest or tokenizer.encode(continuation, special=True)
+
+
 class JaxLM(TemplateLM):
     """A decoder and its tokenizer; the harness requests log-likelihoods and generations.
 
@@ -78,8 +100,7 @@ class JaxLM(TemplateLM):
         self.mesh = mesh or single_device_mesh()
         self.batch_size = batch_size
         self.max_length = model.config.max_positions or tokenizer.max_length or 2048
-        bos = tokenizer.separator() if tokenizer.bos is None else tokenizer.bos
-        self._bos = bos
+        self._bos = opening_token(tokenizer)
 
     @property
     def eot_token_id(self) -> int | None:
@@ -139,14 +160,7 @@ class JaxLM(TemplateLM):
             ) from None
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Encode both together and split after the number of tokens that the context has alone."""
-        text = context.rstrip()
-        continuation = context[len(text) :] + continuation
-        if not text:
-            return [self.prefix_token_id], self.tok_encode(continuation, False)
-        head = self.tok_encode(text)
-        rest = self.tok_encode(text + continuation)[len(head) :]
-        return head, rest or self.tok_encode(continuation, False)
+        return encode_pair(self.tokenizer, context, continuation)
 
     def loglikelihood_rolling(
         self, requests: Sequence[Instance], disable_tqdm: bool = False

@@ -263,7 +263,8 @@ def measure_perplexity(
     token except the very first, end-of-text tokens included, is predicted exactly once and counts
     in the nll and in the number of tokens. Its context is the part of its window before it: that
     may belong to the previous document, and at the start of a window it is a single token, so
-    longer windows give lower figures. Words and bytes are those of the documents.
+    longer windows give lower figures. Words and bytes are those of the documents. Of a corpus of
+    examples the answers are predicted, each from its own question.
 
     Batches are spread over ``mesh``, which the model is on (None: one device); in a multi-process
     run every process must call this. The program is compiled once for each model structure and
@@ -274,12 +275,18 @@ def measure_perplexity(
             longer than the model can read.
     """
     nll, tokens = 0.0, 0
+    windows = [
+        Window(*corpus.span(index, sequence_length))
+        for index in range(corpus.windows(sequence_length))
+    ]
+    if corpus.answers is not None:
+        windows.sort(key=lambda window: window.start - window.stop)
     for window, losses in _losses(
         model,
         corpus,
-        [*cut(0, 1, len(corpus), sequence_length, sequence_length)],
+        windows,
         sequence_length=sequence_length,
-        shortest=sequence_length,
+        shortest=sequence_length if corpus.answers is None else SHORTEST,
         batch_size=batch_size,
         mesh=mesh or single_device_mesh(),
     ):

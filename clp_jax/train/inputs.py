@@ -152,7 +152,7 @@ def open_corpora(
     """
     corpora = tuple(open_corpus(part.path, expected_hash, model) for part in section.train)
     for part, corpus in zip(section.train, corpora, strict=True):
-        if len(corpus) <= section.sequence_length:
+        if corpus.answers is None and len(corpus) <= section.sequence_length:
             raise UserError(
                 f"{part.path} has {len(corpus):,} tokens, too few for one sequence of "
                 f"{section.sequence_length:,}: add text, or choose a smaller data.sequence_length."

@@ -25,8 +25,6 @@ from clp_jax.checkpoint.run_folder import MODEL
 from clp_jax.config import RunConfig
 from clp_jax.data.corpus.batches import TrainingBatches
 from clp_jax.errors import RunStopped, UserError
-from clp_jax.evaluate.perplexity import Perplexity, measure_perplexity
-from clp_jax.evaluate.plots import plot_bits_per_byte, plot_perplexity
 from clp_jax.files import storage_errors, write_text
 from clp_jax.mesh import decided_by_first, local_rows, shard_batch, start_distributed, to_host
 from clp_jax.models import abstract_model, abstract_parameters, initialize, new_adapters
@@ -37,15 +35,13 @@ from clp_jax.train.flops import step_flops_per_token
 from clp_jax.train.inputs import Inputs, corpora_table, open_inputs
 from clp_jax.train.metrics import (
     RunLog,
-    bits_per_byte,
     read_metrics,
     validation_curve,
     validation_metric,
-    validation_sets,
 )
 from clp_jax.train.model_card import run_card
 from clp_jax.train.optimizer import make_optimizer, trainable
-from clp_jax.train.rows import TABLES, mean_norms, move_untouched
+from clp_jax.train.rows import TABLES, move_untouched
 from clp_jax.train.run_folder import (
     RunStorage,
     compare_record,
@@ -61,15 +57,8 @@ from clp_jax.train.step import (
 )
 from clp_jax.train.teacher import Lessons
 from clp_jax.train.trackers import Profile, check_wandb, start_wandb
+from clp_jax.train.validation import best_step, is_over, out_of_patience, validate
 
-CURVE = "curve.png"
-VALIDATION_METRICS = (
-    "loss",
-    "token_perplexity",
-    "word_perplexity",
-    "byte_perplexity",
-    "bits_per_byte",
-)
 ROLLBACKS = 3
 """How often a run may return to the same checkpoint."""
 
@@ -81,7 +70,7 @@ class RunSummary:
     folder: Path
     """The run folder."""
     steps: int
-    """Optimizer steps in total."""
+    """Optimizer steps of the model; with ``train.patience``, up to the lowest held-out loss."""
     tokens: int
     """Positions trained on: steps times batch size times sequence length."""
     loss: float
@@ -249,11 +238,11 @@ def _train_model(
             train.out,
             train.keep_checkpoints,
             keep_every=train.keep_every,
-            keep_best=train.keep_best,
+            keep_best=max(train.keep_best, bool(train.patience)),
             losses=losses,
         ) as checkpoints,
     ):
-        while state.step < train.steps or (inputs.validation and train.steps not in losses):
+        while not is_over(state.step, losses, config):
             try:
                 state = _train(run, state, lessons, losses, checkpoints, requests, watchdog, wandb)
                 continue
@@ -264,17 +253,22 @@ def _train_model(
             checkpoints.wait()
             state = _rollback(run, state, bad)
             checkpoints.reload()
+        steps = best_step(losses) if train.patience else None
+        if steps is not None:
+            watchdog.stage("the removal of the checkpoints after the best one")
+            checkpoints.drop_after(steps)
 
+    steps = steps or train.steps
     if wandb is not None:
         wandb.finish()
     lease.check()
     if jax.process_index() == 0:
-        card = run_card(config, corpora, folder / MODEL, read_metrics(folder))
+        card = run_card(config, corpora, folder / MODEL, read_metrics(folder), steps)
         write_text(folder / MODEL / CARD, card)
     place.publish()
     sync_global_devices("the run is complete")
     place.fetch()
-    return _summary(config, folder)
+    return _summary(config, folder, steps)
 
 
 def _prepare_lessons(run: _Run, params: PyTree) -> _Lessons | None:
@@ -300,6 +294,8 @@ def _train(
     """Train from a state to the last step; ``losses`` gets the first set's loss by step."""
     config, train, mesh = run.config, run.config.train, run.inputs.mesh
     params, optimizer_state = state.params, state.optimizer
+    for measured in [step for step in losses if step > state.step]:
+        del losses[measured]  # By a session that ended before its next checkpoint.
     taught = {} if lessons is None else {"teacher": lessons.embeddings}
     skipped = SkippedSteps(train.max_skipped, state.skipped)
     with RunLog(
@@ -314,10 +310,10 @@ def _train(
         profile = Profile(run.place.folder if run.profile else None, state.step, train.steps)
         if state.step in (0, train.steps):  # The latter: train.steps was lowered to it.
             watchdog.stage(f"the validation of step {state.step}")
-            losses[state.step] = _validate(run, state.step, params, log)
+            losses[state.step] = validate(state.step, run.graphdef, params, config, run.inputs, log)
 
         watchdog.stage("the wait for the first batch")
-        steps = range(state.step + 1, train.steps + 1)
+        step, steps = state.step, range(state.step + 1, train.steps + 1)
         following = log.awaited(run.batches.starting_at(state.position))
         for step, batch in zip(steps, following, strict=False):
             watchdog.stage(f"step {step}")
@@ -342,9 +338,11 @@ def _train(
                 log.embeddings(step, facts)
             if last or step % train.validate_every == 0:
                 watchdog.stage(f"the validation after step {step}")
-                losses[step] = _validate(run, step, params, log)
-            stopping = requests.reached(step) and not last
-            if last or step % train.checkpoint_every == 0 or stopping:
+                losses[step] = validate(step, run.graphdef, params, config, run.inputs, log)
+            ended = last or out_of_patience(losses, train.patience)
+            stopping = requests.reached(step) and not ended
+            best = train.patience and best_step(losses) == step
+            if last or step % train.checkpoint_every == 0 or stopping or best:
                 watchdog.stage(f"the checkpoint of step {step}")
                 data = run.batches.state(position) | {"skipped": asdict(skipped.settled())}
                 run.lease.check()
@@ -355,10 +353,12 @@ def _train(
             if stopping:
                 log.print_time()
                 raise RunStopped(f"{train.out} was asked to stop and is saved at step {step}.")
+            if ended:
+                break
             watchdog.stage(f"the wait for the batch after step {step}")
         log.print_time()
     watchdog.stage("the writing of the last checkpoint")
-    return replace(state, step=train.steps)
+    return replace(state, step=step)
 
 
 def _load_state(run: _Run) -> _State:
@@ -420,9 +420,11 @@ def _rollback(run: _Run, state: _State, bad: int) -> _State:
     return replace(newest, position=position, skipped=skipped, rollbacks=rollbacks)
 
 
-def _summary(config: RunConfig, folder: Path) -> RunSummary:
-    lines, steps = read_metrics(folder), config.train.steps
-    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+def _summary(config: RunConfig, folder: Path, steps: int) -> RunSummary:
+    lines = read_metrics(folder)
+    losses = [
+        line["train/loss"] for line in lines if "train/loss" in line and line["step"] <= steps
+    ]
     return RunSummary(
         folder=folder,
         steps=steps,
@@ -430,39 +432,3 @@ def _summary(config: RunConfig, folder: Path) -> RunSummary:
         loss=losses[-1] if losses else math.nan,
         curve=validation_curve(lines),
     )
-
-
-def _validate(run: _Run, step: int, params: PyTree, log: RunLog) -> float:
-    """Measure the held-out sets, if any, and plot the curve; the loss of the first, or NaN."""
-    if not run.inputs.validation:
-        return math.nan
-    model = nnx.merge(run.graphdef, params)
-    train, found = run.config.train, dict[str, Perplexity]()
-    with log.during("validation"):
-        for name, corpus in run.inputs.validation.items():
-            found[name] = measure_perplexity(
-                model,
-                corpus,
-                sequence_length=run.config.data.sequence_length,
-                batch_size=train.batch_size // train.gradient_accumulation_steps,
-                mesh=run.inputs.mesh,
-            )
-        norms = mean_norms(params["token_embedding"]["embedding"], run.inputs.origins)
-    figures = {
-        name: {figure: getattr(perplexity, figure) for figure in VALIDATION_METRICS}
-        for name, perplexity in found.items()
-    }
-    log.validation(step, figures, norms)
-    if jax.process_index() == 0:
-        _plot(run.place.folder)
-    return next(iter(found.values())).loss
-
-
-def _plot(folder: Path) -> None:
-    """Plot the perplexity of the held-out text, or bits per byte where sets of it have names."""
-    lines, out = read_metrics(folder), folder / CURVE
-    if validation_sets(lines) == [""]:
-        curve = {folder.name: validation_curve(lines)}
-        plot_perplexity(curve, out, f"{folder.name}: perplexity per token")
-    else:
-        plot_bits_per_byte({f"{folder.name}: held-out text": bits_per_byte(lines)}, out)

@@ -160,6 +160,7 @@ class RunLog:
         since: float,
         wandb: Any = None,
     ):
+        self.folder = run_folder
         self._steps = steps
         self._tokens_per_step = tokens_per_step
         self._flops_per_token = flops_per_token

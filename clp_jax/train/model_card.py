@@ -5,12 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from clp_jax.checkpoint.card import CITATION, USE, flat, inherited, render_card
 from clp_jax.checkpoint.hub import MANIFEST
 from clp_jax.checkpoint.results_card import model_index
-from clp_jax.config import RunConfig
+from clp_jax.config import ParameterGroup, RunConfig
 from clp_jax.data.corpus.store import MANIFEST as CORPUS_MANIFEST
 from clp_jax.errors import UserError
 from clp_jax.files import public_name, read_json
@@ -28,7 +28,11 @@ UNREADABLE = (UserError, LookupError, TypeError, AttributeError, ValueError)
 
 
 def run_card(
-    config: RunConfig, corpora: str, files: Path, metrics: Sequence[Mapping[str, Any]] = ()
+    config: RunConfig,
+    corpora: str,
+    files: Path,
+    metrics: Sequence[Mapping[str, Any]] = (),
+    steps: int | None = None,
 ) -> str:
     """The ``README.md`` of a run's model: inherited metadata and embeddings, and its own training.
 
@@ -39,6 +43,7 @@ def run_card(
             of the run itself.
         metrics: The lines of its metrics; of each held-out set, the last perplexity and bits per
             byte over the tokens are reported.
+        steps: Steps of the model, if it has stopped early.
     """
     model, data, train, optimizer = config.model, config.data, config.train, config.optimizer
     name = public_name(model.path)
@@ -46,12 +51,16 @@ def run_card(
         start = f"the weights of `{name}`"
     else:
         start = f"new weights in the shape of `{name}`"
-    tokens = train.steps * train.batch_size * data.sequence_length
+    if steps is None:
+        steps = train.steps
+    else:
+        metrics = [line for line in metrics if line["step"] <= steps]
+    tokens = steps * train.batch_size * data.sequence_length
     rows = [
         ("start", start),
         (
             "training",
-            f"{train.steps:,} steps of {train.batch_size:,} sequences of "
+            f"{steps:,} steps of {train.batch_size:,} sequences of "
             f"{data.sequence_length:,} tokens: {tokens:,} tokens",
         ),
         (
@@ -60,7 +69,11 @@ def run_card(
             f"({optimizer.schedule} after {optimizer.warmup_steps:,} steps of warm-up), "
             f"{train.dtype} computation",
         ),
+        *_lora(config),
     ]
+    if train.patience:
+        chosen = f"of up to {train.steps:,} steps the one with the lowest held-out loss: {steps:,}"
+        rows.append(("early stopping", chosen))
     for held, bits in bits_per_byte(metrics).items():
         text = f"`{public_name(data.validation.get(held, held))}`" + f" ({held})" * bool(held)
         perplexities = {
@@ -98,6 +111,22 @@ started and of the text apply to it.
     title = Path(train.out).name
     measured = {"model-index": model_index(title, Results(texts=_held_out(config, metrics)))}
     return render_card(title, known | _text_metadata(config, known) | measured, body)
+
+
+def _lora(config: RunConfig) -> list[tuple[str, str]]:
+    """What a run with adapters trains."""
+    lora, optimizer = config.lora, config.optimizer
+    if not lora.r:
+        return []
+    targets = lora.target_modules
+    where = "all linear layers" if targets == "all-linear" else f"`{'`, `'.join(targets)}`"
+    whole = [
+        group
+        for group in get_args(ParameterGroup)
+        if group != "layers" and not optimizer.freezes(group, adapters=True)
+    ]
+    more = f"; in full: {', '.join(whole)}" if whole else ""
+    return [("LoRA", f"rank {lora.r}, alpha {lora.scale * lora.r:g}, in {where}{more}")]
 
 
 def _held_out(config: RunConfig, metrics: Sequence[Mapping[str, Any]]) -> list[TextScore]:

@@ -13,7 +13,7 @@ from clp_jax.errors import UserError
 from clp_jax.files import read_json
 from clp_jax.mesh import single_device_mesh
 from clp_jax.models import initialize, read_decoder_config
-from clp_jax.train import loop
+from clp_jax.train import validation
 from clp_jax.train.loop import train_model
 from clp_jax.train.metrics import read_metrics
 
@@ -80,7 +80,9 @@ def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
 
 def test_several_heldout_sets_of_which_the_first_decides(settings, tmp_path, monkeypatch):
     plotted = []
-    monkeypatch.setattr(loop, "plot_bits_per_byte", lambda panels, out: plotted.append(panels))
+    monkeypatch.setattr(
+        validation, "plot_bits_per_byte", lambda panels, out: plotted.append(panels)
+    )
     alone = without_times(train_model(RunConfig.from_dict(settings)).folder)
     data = settings["data"]
     data["validation"] = {"German": data["validation"], "English text": data["train"]}

