@@ -194,6 +194,7 @@ attempt() {
   local script="$root/scripts/tpu_vm.sh"
   until [[ $(state) == ACTIVE ]]; do
     ! taken_away || return 1
+    [[ $(state) != FAILED ]] || fail "The request for $name has failed: \`gcloud compute tpus queued-resources describe\` says why."
     sleep "$poll"
   done
   if ! { "$script" install && "$script" run -- "$@"; }; then
@@ -214,7 +215,7 @@ attempt() {
 
 # A question that gets no answer is no sign of it.
 taken_away() {
-  [[ $(state) =~ ^(SUSPENDING|SUSPENDED|FAILED)$ ]]
+  [[ $(state) =~ ^(SUSPENDING|SUSPENDED)$ ]]
 }
 
 # A run that is asked to stop saves, says how to resume it, and ends with 0; 75 says: try again.

@@ -206,6 +206,15 @@ def test_follow_shows_the_log_of_one_host(cloud):
     assert cloud("follow", "german", "--worker", "2", "--dry-run")[1].count("--worker=2") == 1
 
 
+def test_a_request_that_fails_is_not_repeated(cloud):
+    with (cloud.host.parent / "bin" / "gcloud").open("a") as file:
+        file.write("[[ $verb != describe ]] || echo FAILED\n")
+    status, output = cloud("launch", "german", "--copy", "run", "--", "train")
+    assert status == 1
+    assert "The request for german has failed" in output
+    assert sum("create" in call for call in cloud.asked()) == 1
+
+
 def test_delete_asks_first(cloud):
     status, output = cloud("delete", "german", typed="y\n")
     assert status == 1
