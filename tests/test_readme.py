@@ -8,6 +8,7 @@ import shlex
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,8 @@ from clp_jax.chain_config import ChainConfig
 from clp_jax.cli import make_parser
 from clp_jax.config import RunConfig
 from clp_jax.data.config import PrepareConfig
-from clp_jax.settings import parse_yaml
+from clp_jax.finetune.settings import check_settings
+from clp_jax.settings import parse_flags, parse_yaml
 from clp_jax.transfer.config import TransferConfig
 from tests.conftest import REPOSITORY
 
@@ -82,6 +84,11 @@ def check_stage(words: list[str]) -> None:
         ChainConfig.from_yaml(REPOSITORY / file)
     elif words[0] in CONFIGS:
         CONFIGS[words[0]].from_yaml(file and REPOSITORY / file, rest)
+    elif words[0] == "finetune":
+        settings: dict[str, dict[str, Any]] = {}
+        for (section, key), value in parse_flags(rest).items():
+            settings.setdefault(section, {})[key] = value
+        check_settings(settings, arguments.model)
     else:
         assert rest == []
 
@@ -104,7 +111,7 @@ def test_scripts_exist_and_have_the_flags(page):
 
 @pages
 def test_files_of_the_repository_exist(page):
-    text = page.read_text("utf-8")
+    text = re.sub(r"https?://\S+", "", page.read_text("utf-8"))
     named = re.findall(r"\b(?:configs|scripts|colab|docs|clp_jax|tests)/[\w./-]*\w", text)
     for name in named:
         found = REPOSITORY / name.replace("NAME", "*")
