@@ -78,6 +78,7 @@ def test_run_folder_holds_all_that_is_promised(settings, tmp_path):
     assert read_metrics(folder) == lines
 
 
+@pytest.mark.slow
 def test_several_heldout_sets_of_which_the_first_decides(settings, tmp_path, monkeypatch):
     plotted = []
     monkeypatch.setattr(

@@ -77,6 +77,7 @@ def torch_logits(model):
         return model(torch.tensor(np.asarray(TOKENS))).logits.float().numpy()
 
 
+@pytest.mark.slow
 def test_adapters_merge_and_peft_applies_them(base, settings, tmp_path):
     """The layers change by their adapters alone, and three programs agree on the result."""
     settings["optimizer"]["lr_multipliers"] = {"embeddings": 0.1}

@@ -192,6 +192,7 @@ write_corpus(documents(), AutoTokenizer.from_pretrained(sys.argv[1]), sys.argv[2
 """
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_leaves_no_corpus_and_can_be_repeated(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, tokenizer_folder: Path
 ):
@@ -275,6 +276,7 @@ def test_real_text_has_the_tokens_of_transformers(shared_data: Path):
     assert corpus.bytes / text_tokens == pytest.approx(4.472, abs=5e-4)
 
 
+@pytest.mark.slow
 def test_a_long_real_document_is_encoded_in_pieces_without_a_seam(shared_data: Path):
     texts = read_documents([str(shared_data / "corpora" / "de" / "heldout.jsonl.zst")])
     document = " ".join(islice(texts, 100))

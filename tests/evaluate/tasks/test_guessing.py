@@ -46,6 +46,7 @@ def test_planted_answers_are_better_than_guessing(most):
             assert task["metrics"][metric]["verdict"] == "better than guessing"
 
 
+@pytest.mark.slow
 def test_a_paired_test_sees_models_that_differ_and_not_seeds_of_one(most, many):
     seed = results_of(planted(0.6, "b"), PAPER, task_data=many)
     worse = results_of(planted(0.2, "c"), PAPER, task_data=many)
