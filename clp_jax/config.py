@@ -35,7 +35,7 @@ from clp_jax.limits import (
     SetName,
     Share,
 )
-from clp_jax.settings import parse_flags, read_settings
+from clp_jax.settings import by_section, parse_flags, read_settings
 
 C = TypeVar("C", bound="Configuration")
 
@@ -91,10 +91,10 @@ class Configuration(Section):
         """
         values = {} if file is None else read_settings(file)
         flags = parse_flags(overrides)
-        for (section, key), value in flags.items():
+        for section, keys in by_section(flags).items():
             if not isinstance(values.setdefault(section, {}), dict):
-                raise UserError(f"--{section}.{key}: {section} has no keys in {file}.")
-            values[section][key] = value
+                raise UserError(f"--{section}.{next(iter(keys))}: {section} has no keys in {file}.")
+            values[section] |= keys
         return cls._checked(values, str(file or "command line"), [*flags])
 
     @classmethod

@@ -4,7 +4,7 @@ Each key interprets its own string: YAML's types would turn the language ``no`` 
 ``12:00:00`` into a number of seconds, and a file named ``20241126`` into an integer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,14 @@ def parse_flags(flags: Sequence[str]) -> dict[tuple[str, str], Any]:
                 "text, inside the quotes of the shell."
             ) from None
     return parsed
+
+
+def by_section(flags: Mapping[tuple[str, str], Any]) -> dict[str, dict[str, Any]]:
+    """The keys of `parse_flags` with their values, by section."""
+    sections: dict[str, dict[str, Any]] = {}
+    for (section, key), value in flags.items():
+        sections.setdefault(section, {})[key] = value
+    return sections
 
 
 def _short(text: str) -> str:

@@ -191,10 +191,12 @@ launch() {
 
 # True when the run has ended well, false when the VM was taken away.
 attempt() {
-  local script="$root/scripts/tpu_vm.sh"
-  until [[ $(state) == ACTIVE ]]; do
-    ! taken_away || return 1
-    [[ $(state) != FAILED ]] || fail "The request for $name has failed: \`gcloud compute tpus queued-resources describe\` says why."
+  local script="$root/scripts/tpu_vm.sh" now
+  until now="$(state)" && [[ $now == ACTIVE ]]; do
+    case "$now" in
+      SUSPENDING | SUSPENDED) return 1 ;;
+      FAILED) fail "The request for $name has failed: \`gcloud compute tpus queued-resources describe\` says why." ;;
+    esac
     sleep "$poll"
   done
   if ! { "$script" install && "$script" run -- "$@"; }; then

@@ -8,7 +8,6 @@ import shlex
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,7 @@ from clp_jax.cli import make_parser
 from clp_jax.config import RunConfig
 from clp_jax.data.config import PrepareConfig
 from clp_jax.finetune.settings import check_settings
-from clp_jax.settings import parse_flags, parse_yaml
+from clp_jax.settings import by_section, parse_flags, parse_yaml
 from clp_jax.transfer.config import TransferConfig
 from tests.conftest import REPOSITORY
 
@@ -85,10 +84,7 @@ def check_stage(words: list[str]) -> None:
     elif words[0] in CONFIGS:
         CONFIGS[words[0]].from_yaml(file and REPOSITORY / file, rest)
     elif words[0] == "finetune":
-        settings: dict[str, dict[str, Any]] = {}
-        for (section, key), value in parse_flags(rest).items():
-            settings.setdefault(section, {})[key] = value
-        check_settings(settings, arguments.model)
+        check_settings(by_section(parse_flags(rest)), arguments.model)
     else:
         assert rest == []
 

@@ -15,6 +15,7 @@ from clp_jax.cli.flags import (
     add_mesh,
     add_model,
     add_stage,
+    add_task_folders,
     add_text_field,
     print_and_write,
     read_as,
@@ -150,14 +151,7 @@ def _add_tasks(kinds: Any) -> None:
         help=f"tasks, groups and tags of the harness, of --include-path, and our own: "
         f"{', '.join(TASKS)}, clp_oscar_de, and the suites paper, german and english",
     )
-    parser.add_argument(
-        "--include-path", metavar="DIR", help="folder with further task files of the harness"
-    )
-    parser.add_argument(
-        "--task-data",
-        metavar="DIR",
-        help="folder with the data of our own tasks; empty: from the hub",
-    )
+    add_task_folders(parser)
     parser.add_argument(
         "--num-fewshot",
         type=read_as(limits.Natural),

@@ -8,6 +8,7 @@ from clp_jax.cli.flags import (
     add_json,
     add_model,
     add_stage,
+    add_task_folders,
     describe_keys,
     print_and_write,
     read_as,
@@ -44,14 +45,7 @@ def add_parser(stages: Any) -> None:
         metavar="DIR",
         help="folder for the examples and the runs",
     )
-    parser.add_argument(
-        "--task-data",
-        metavar="DIR",
-        help="folder with the data of our own tasks; empty: from the hub",
-    )
-    parser.add_argument(
-        "--include-path", metavar="DIR", help="folder with further task files of the harness"
-    )
+    add_task_folders(parser)
     parser.add_argument(
         "--train-examples",
         type=read_as(limits.Positive),
@@ -85,11 +79,9 @@ def add_parser(stages: Any) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from clp_jax.before import check_inputs
     from clp_jax.files import writable_path
-    from clp_jax.settings import parse_flags
+    from clp_jax.settings import by_section, parse_flags
 
-    settings: dict[str, dict[str, Any]] = {}
-    for (section, key), value in parse_flags(arguments.overrides).items():
-        settings.setdefault(section, {})[key] = value
+    settings = by_section(parse_flags(arguments.overrides))
     writable_path(arguments.out)
     check_inputs((arguments.model,))
     from clp_jax.finetune import finetune_model

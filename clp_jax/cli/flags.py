@@ -128,6 +128,18 @@ def add_batch_size(parser: argparse.ArgumentParser, what: str = "sequences per b
     )
 
 
+def add_task_folders(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for where tasks and their data are."""
+    parser.add_argument(
+        "--include-path", metavar="DIR", help="folder with further task files of the harness"
+    )
+    parser.add_argument(
+        "--task-data",
+        metavar="DIR",
+        help="folder with the data of our own tasks; empty: from the hub",
+    )
+
+
 def add_text_field(parser: argparse.ArgumentParser) -> None:
     """Add the flag for the field of a record that holds the text."""
     parser.add_argument(
